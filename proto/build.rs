@@ -1,0 +1,18 @@
+//! Compiles the schemas without protoc.
+use std::error::Error;
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let files = ["argosy/common.proto", "argosy/agent.proto", "argosy/peer.proto", "argosy/command.proto", "argosy/fact.proto"];
+    println!("cargo:rerun-if-changed=argosy");
+    let descriptors = protox::compile(files, ["."])?;
+    let mut config = prost_build::Config::new();
+    config.include_file("schemas.rs");
+    config.btree_map(["."]);
+    config.type_attribute(".argosy.common.v1.Fence", "#[derive(PartialOrd, Ord)]");
+    if std::env::var_os("CARGO_FEATURE_GRPC").is_some() {
+        tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;
+    } else {
+        config.compile_fds(descriptors)?;
+    }
+    Ok(())
+}

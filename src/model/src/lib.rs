@@ -1,0 +1,20 @@
+//! The words of the domain: ids, phases, log time, fences and limits.
+//!
+//! Holds no logic beyond what belongs to a word itself (parsing, ordering, Argo's spelling), no input or output and no
+//! clock. Everything here is plain data that any crate may use.
+//!
+//! Invariant: the spelling of a phase or type is Argo's, as users see it in YAML, API and CLI.
+
+mod fence;
+mod ids;
+mod limits;
+mod phase;
+mod time;
+
+pub use fence::{display_fence, parse_fence};
+pub use ids::{ClusterName, InvalidName, MemberId, NodeIndex, WorkflowId, WorkflowKey, node_id, pod_name};
+pub use limits::Limits;
+pub use phase::{NodePhase, NodeType, UnknownWord, WorkflowPhase};
+pub use time::LogTime;
+
+pub use argosy_proto::common::{Fence, Resources};

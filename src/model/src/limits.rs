@@ -1,0 +1,54 @@
+/// The named maxima and times that decisions obey. Configuration sets them; the defaults are the architecture's.
+/// All members of a cell should have the same values: only the leader's count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of one batch of facts.
+    pub batch_bytes_max: usize,
+    /// Units of counted work of one decide; what is left becomes a continuation.
+    pub decide_work_max: u32,
+    /// Bytes of a submitted manifest.
+    pub manifest_bytes_max: usize,
+    /// Workflows that are not over.
+    pub workflows_active_max: usize,
+    /// Workflows that are over and still held in state; the oldest leave first.
+    pub workflows_finished_max: usize,
+    /// Nodes of one workflow.
+    pub nodes_per_workflow_max: u32,
+    /// Depth of template calls (Argo's is 100).
+    pub template_depth_max: u32,
+    /// Bytes of one parameter value or result kept inline.
+    pub parameter_bytes_max: usize,
+    /// Attempts in flight on one cluster.
+    pub attempts_per_cluster_max: usize,
+    /// Take-overs of one node before it fails as a poison step.
+    pub takeover_limit: u32,
+    /// How long an idempotency key is kept, milliseconds of log time.
+    pub idempotency_ttl_ms: i64,
+    /// Idempotency keys of one tenant; the oldest leave first.
+    pub idempotency_keys_max: usize,
+    /// Longest validity of an invite, milliseconds.
+    pub invite_ttl_max_ms: u64,
+    /// Registered clusters.
+    pub clusters_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            batch_bytes_max: 1024 * 1024,
+            decide_work_max: 2_000,
+            manifest_bytes_max: 2 * 1024 * 1024,
+            workflows_active_max: 10_000,
+            workflows_finished_max: 2_000,
+            nodes_per_workflow_max: 1_000_000,
+            template_depth_max: 100,
+            parameter_bytes_max: 256 * 1024,
+            attempts_per_cluster_max: 20_000,
+            takeover_limit: 3,
+            idempotency_ttl_ms: 24 * 3600 * 1000,
+            idempotency_keys_max: 100_000,
+            invite_ttl_max_ms: 24 * 3600 * 1000,
+            clusters_max: 1_000,
+        }
+    }
+}
