@@ -1,0 +1,70 @@
+//! Problems in a manifest, each with a stable code and a place.
+
+use std::fmt;
+
+/// One problem.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// Stable code, `ARG0001` and on: `docs/errors.md` has a line for each.
+    pub code: &'static str,
+    /// Where in the document, e.g. `spec.templates[1].container.image`; empty for the whole of it.
+    pub path: String,
+    /// What is wrong, on one line, in Argo's words where Argo has some.
+    pub message: String,
+    /// What to do about it; empty for nothing to add.
+    pub suggestion: String,
+    /// The place in the text, when the text is known.
+    pub place: Option<Place>,
+}
+
+/// A place in a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the text: a file name, or `-`.
+    pub source: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column in characters, from 1.
+    pub column: usize,
+    /// The line's text (shortened when it is very long).
+    pub text: String,
+}
+
+impl Diagnostic {
+    /// A problem without a place.
+    pub fn plain(code: &'static str, path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code, path: path.into(), message: message.into(), suggestion: String::new(), place: None }
+    }
+
+    /// Adds what to do about it.
+    #[must_use]
+    pub fn suggest(mut self, suggestion: impl Into<String>) -> Self {
+        self.suggestion = suggestion.into();
+        self
+    }
+
+    /// The message with its suggestion on one line, for the API.
+    pub fn line(&self) -> String {
+        if self.suggestion.is_empty() { self.message.clone() } else { format!("{}; {}", self.message, self.suggestion) }
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    /// `file:line:column: error[ARG0012]: message`, then the line with a caret, then the suggestion.
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(place) = &self.place {
+            write!(formatter, "{}:{}:{}: ", place.source, place.line, place.column)?;
+        }
+        write!(formatter, "error[{}]: {}", self.code, self.message)?;
+        if let Some(place) = self.place.as_ref().filter(|place| !place.text.is_empty()) {
+            let number = place.line.to_string();
+            let gutter = " ".repeat(number.len());
+            let indent = " ".repeat(place.column.saturating_sub(1));
+            write!(formatter, "\n {gutter} |\n {number} | {}\n {gutter} | {indent}^", place.text)?;
+        }
+        if !self.suggestion.is_empty() {
+            write!(formatter, "\n  = {}", self.suggestion)?;
+        }
+        Ok(())
+    }
+}

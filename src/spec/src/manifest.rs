@@ -1,0 +1,508 @@
+//! The typed manifest: what the engine, the gateway and the command line read.
+//!
+//! Every struct here is filled from JSON that the schema walk ([`crate::schema`]) has already checked and normalised, or
+//! from a template or step that tag substitution has rewritten. Names are Argo's, in Rust's spelling.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
+
+use crate::{Diagnostic, Error};
+
+/// A Workflow as submitted.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Manifest {
+    /// `apiVersion`; empty when the submitter left it out (the API allows that).
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub api_version: String,
+    /// `kind`; empty or `Workflow`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub kind: String,
+    /// Name, labels and annotations.
+    pub metadata: Metadata,
+    /// What to run.
+    pub spec: WorkflowSpec,
+}
+
+/// The part of Kubernetes' ObjectMeta that a submission may carry.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// The workflow's name; empty when `generate_name` is to be used.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Prefix of a name that the server completes.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub generate_name: String,
+    /// Namespace; empty means the one of the request.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub namespace: String,
+    /// Labels of the workflow (or, in a template, of its Pods).
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the workflow (or, in a template, of its Pods).
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// Argo's WorkflowSpec, the fields that are honoured.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkflowSpec {
+    /// The template that the workflow starts with.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub entrypoint: String,
+    /// The workflow's own parameters: `workflow.parameters.NAME`.
+    #[serde(deserialize_with = "null_is_default")]
+    pub arguments: Arguments,
+    /// All templates, in the order of the text.
+    #[serde(deserialize_with = "null_is_default")]
+    pub templates: Vec<Template>,
+    /// The template run at the end whatever the outcome; empty for none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub on_exit: String,
+    /// Retry strategy of every template that has none of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry_strategy: Option<RetryStrategy>,
+    /// Seconds from the start after which the workflow is failed; zero ends it at once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub active_deadline_seconds: Option<i64>,
+    /// `Stop` or `Terminate` when the workflow is to be shut down; empty otherwise.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub shutdown: String,
+    /// True: nothing new starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub suspend: Option<bool>,
+    /// Position among waiting workflows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i32>,
+    /// Service account of the Pods; empty means the namespace's default.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub service_account_name: String,
+    /// Labels and annotations put on every Pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_metadata: Option<Metadata>,
+    /// Claims made at the start of the workflow, as submitted.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub volume_claim_templates: Vec<Value>,
+    /// Volumes that containers may mount, as submitted.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub volumes: Vec<Value>,
+    /// The other fields that shape Pods (`nodeSelector`, `tolerations`, `securityContext`, ...), as submitted.
+    #[serde(flatten)]
+    pub pod: BTreeMap<String, Value>,
+}
+
+/// One template.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Template {
+    /// Its name, unique in the workflow.
+    pub name: String,
+    /// What it takes.
+    pub inputs: Inputs,
+    /// What it yields.
+    pub outputs: Outputs,
+    /// What it does.
+    pub kind: TemplateKind,
+    /// Its own retry strategy.
+    pub retry_strategy: Option<RetryStrategy>,
+    /// Labels and annotations of its Pods; also carries `argosy.dev/...` annotations.
+    pub metadata: Metadata,
+    /// Annotations of the node (`workflows.argoproj.io/display-name`).
+    pub annotations: BTreeMap<String, String>,
+    /// Seconds that a Pod may be active; a string that may hold a tag until substitution is done.
+    pub active_deadline_seconds: Option<IntOrString>,
+    /// False: the children of a steps or dag template go on after one failed.
+    pub fail_fast: Option<bool>,
+    /// The template as submitted, after reading rules were applied: what tag substitution works on, and where the Pod's
+    /// fields (`volumes`, `sidecars`, `nodeSelector`, ...) are.
+    pub raw: Value,
+}
+
+/// What a template does. Exactly one is set in a valid manifest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum TemplateKind {
+    /// A Kubernetes Container, as submitted.
+    Container(Value),
+    /// A container with a script as its input.
+    Script(Script),
+    /// Groups of steps: groups in sequence, steps of a group in parallel.
+    Steps(Vec<Vec<Step>>),
+    /// A graph of tasks.
+    Dag(Dag),
+    /// Waits.
+    Suspend(Suspend),
+    /// None: only in an invalid manifest.
+    #[default]
+    Missing,
+}
+
+/// A script template: a Kubernetes Container plus the script's text.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Script {
+    /// The text that is staged as a file and handed to `command` as its last argument.
+    pub source: String,
+    /// The Container without `source`, as submitted.
+    pub container: Value,
+}
+
+/// A suspend template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Suspend {
+    /// Seconds, or a Go duration such as `2m`; `None` waits for a resume.
+    #[serde(deserialize_with = "null_is_default")]
+    pub duration: Option<String>,
+}
+
+/// A dag template.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Dag {
+    /// Names of the tasks to reach, separated by a space; empty means every leaf.
+    pub target: String,
+    /// The tasks, in the order of the text.
+    #[serde(deserialize_with = "null_is_default")]
+    pub tasks: Vec<Task>,
+    /// Argo's `failFast`; `None` is true.
+    pub fail_fast: Option<bool>,
+}
+
+/// A step of a steps template or a task of a dag template: the two differ only in `dependencies` and `depends`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// The template it runs.
+    pub template: String,
+    /// What it hands to the template.
+    pub arguments: Arguments,
+    /// The items of a literal loop, exactly as submitted; empty for none.
+    pub with_items: Vec<Value>,
+    /// Text that becomes a JSON list after substitution; empty for none.
+    pub with_param: String,
+    /// A numeric loop.
+    pub with_sequence: Option<Sequence>,
+    /// The condition, before substitution; empty for none.
+    pub when: String,
+    /// Whether a failure counts.
+    pub continue_on: ContinueOn,
+    /// Tasks only: names it waits for.
+    pub dependencies: Vec<String>,
+    /// Tasks only: the expression over other tasks' results; empty for none.
+    pub depends: String,
+    /// The step as submitted, after reading rules were applied: what tag substitution works on.
+    pub raw: Value,
+}
+
+/// A task of a dag template.
+pub type Task = Step;
+
+/// Argo's ContinueOn.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContinueOn {
+    /// Go on when the step errored.
+    pub error: bool,
+    /// Go on when the step failed.
+    pub failed: bool,
+}
+
+/// A numeric loop: `start` to `end` (inclusive, downwards when `end` is lower), or `count` numbers from `start`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sequence {
+    /// How many; not together with `end`.
+    pub count: Option<IntOrString>,
+    /// The first number; zero when absent.
+    pub start: Option<IntOrString>,
+    /// The last number.
+    pub end: Option<IntOrString>,
+    /// A Go format; `%d` when empty.
+    #[serde(deserialize_with = "null_is_default")]
+    pub format: String,
+}
+
+/// An integer, or a string that holds one after substitution.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum IntOrString {
+    /// Written as a number.
+    Int(i64),
+    /// Written as a string.
+    String(String),
+}
+
+impl IntOrString {
+    /// The number, if it is one (now that tags are substituted).
+    pub fn as_i64(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            Self::String(text) => text.trim().parse().ok(),
+        }
+    }
+}
+
+/// What a template takes.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Inputs {
+    /// The declared parameters; `value` wins over `default`, an argument wins over both.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
+}
+
+/// What a template yields.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Outputs {
+    /// The declared parameters, each with a `value_from`.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
+}
+
+/// What a step or the workflow hands over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Arguments {
+    /// The parameters.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<Parameter>,
+}
+
+impl Arguments {
+    /// The parameter of that name.
+    pub fn parameter(&self, name: &str) -> Option<&Parameter> {
+        self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+}
+
+/// A parameter: declared, given or produced.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Parameter {
+    /// Its name.
+    pub name: String,
+    /// Used when nothing is given.
+    #[serde(deserialize_with = "any_string", skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+    /// The value.
+    #[serde(deserialize_with = "any_string", skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+    /// Where the value comes from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value_from: Option<ValueFrom>,
+    /// Outputs only: also known as `workflow.outputs.parameters.NAME`.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub global_name: String,
+    /// The values allowed; empty allows all.
+    #[serde(rename = "enum", deserialize_with = "any_strings", skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<String>,
+    /// For people.
+    #[serde(deserialize_with = "any_string", skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+}
+
+/// Where a parameter's value comes from. At most one besides `default` is set in a valid manifest.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ValueFrom {
+    /// A file in the container; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub path: String,
+    /// A tag of an inner step or task, with or without braces; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub parameter: String,
+    /// An expression; empty for none. Refused by the schema walk until expressions are evaluated.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub expression: String,
+    /// Filled in by a person while the workflow waits (suspend templates).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub supplied: Option<Value>,
+    /// Used when the source has nothing.
+    #[serde(deserialize_with = "any_string", skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+/// When and how often a failed node is tried again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryStrategy {
+    /// Retries after the first attempt; `None` is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<IntOrString>,
+    /// `Always`, `OnFailure` (the default), `OnError` or `OnTransientError`; empty for the default.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub retry_policy: String,
+    /// How long to wait between attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+}
+
+/// Waiting times between attempts: `duration * factor^n`, at most `cap`, no attempt after `max_duration`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Backoff {
+    /// The first wait: seconds or a Go duration.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub duration: String,
+    /// The multiplier; one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factor: Option<IntOrString>,
+    /// Counted from the first attempt's start; empty for no bound.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub max_duration: String,
+    /// The longest single wait; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub cap: String,
+}
+
+/// Whether a lost attempt of a template may be run again without harm, and what to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failover {
+    /// Run it elsewhere.
+    Reschedule,
+    /// Fail the node.
+    Fail,
+    /// Wait for the cluster.
+    Wait,
+}
+
+/// Annotation: `"true"` says that running the step twice does no harm.
+pub const IDEMPOTENT_ANNOTATION: &str = "argosy.dev/idempotent";
+/// Annotation: `reschedule`, `fail` or `wait`.
+pub const FAILOVER_ANNOTATION: &str = "argosy.dev/failover";
+
+impl Manifest {
+    /// Reads a stored manifest (JSON that was checked when it was submitted).
+    ///
+    /// # Errors
+    /// All problems found, as at submission.
+    pub fn from_value(value: Value) -> Result<Self, Vec<Diagnostic>> {
+        crate::decode::manifest(value)
+    }
+
+    /// The template of that name.
+    pub fn template(&self, name: &str) -> Option<&Template> {
+        self.spec.templates.iter().find(|template| template.name == name)
+    }
+
+    /// The workflow's default for [`Template::idempotent`].
+    pub fn idempotent(&self) -> bool {
+        self.metadata.annotations.get(IDEMPOTENT_ANNOTATION).is_some_and(|value| value == "true")
+    }
+
+    /// The workflow's default for [`Template::failover`].
+    pub fn failover(&self) -> Option<Failover> {
+        failover(&self.metadata)
+    }
+}
+
+impl Template {
+    /// Reads a template, for instance after tag substitution rewrote its JSON.
+    ///
+    /// # Errors
+    /// When a substituted value doesn't fit its field.
+    pub fn from_value(value: Value) -> Result<Self, Error> {
+        crate::decode::template(value)
+    }
+
+    /// True when the template is a leaf: something that runs or waits, not a steps or dag.
+    pub fn is_leaf(&self) -> bool {
+        match self.kind {
+            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Suspend(_) => true,
+            TemplateKind::Steps(_) | TemplateKind::Dag(_) | TemplateKind::Missing => false,
+        }
+    }
+
+    /// True when the template says that running it twice does no harm.
+    pub fn idempotent(&self) -> bool {
+        self.metadata.annotations.get(IDEMPOTENT_ANNOTATION).is_some_and(|value| value == "true")
+    }
+
+    /// What to do with an attempt on a lost cluster, if the template says so.
+    pub fn failover(&self) -> Option<Failover> {
+        failover(&self.metadata)
+    }
+}
+
+impl Step {
+    /// Reads a step or task, for instance after tag substitution rewrote its JSON.
+    ///
+    /// # Errors
+    /// When a substituted value doesn't fit its field.
+    pub fn from_value(value: Value) -> Result<Self, Error> {
+        crate::decode::step(value)
+    }
+
+    /// True when the step is a loop. A literal empty `withItems` is none, as in Argo.
+    pub fn is_loop(&self) -> bool {
+        !self.with_items.is_empty() || !self.with_param.is_empty() || self.with_sequence.is_some()
+    }
+}
+
+fn failover(metadata: &Metadata) -> Option<Failover> {
+    match metadata.annotations.get(FAILOVER_ANNOTATION).map(String::as_str) {
+        Some("reschedule") => Some(Failover::Reschedule),
+        Some("fail") => Some(Failover::Fail),
+        Some("wait") => Some(Failover::Wait),
+        Some(_) | None => None,
+    }
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::decode::template(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Template {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Step {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        crate::decode::step(Value::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+    }
+}
+
+impl Serialize for Step {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.raw.serialize(serializer)
+    }
+}
+
+/// JSON null reads as the default, as in Go.
+pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Argo's AnyString: a string, or a scalar that becomes one.
+fn any_string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(any_string_of(&Value::deserialize(deserializer)?))
+}
+
+fn any_strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let values = Option::<Vec<Value>>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(values.iter().map(|value| any_string_of(value).unwrap_or_default()).collect())
+}
+
+/// The text that Argo makes of a value where any scalar may stand: numbers go through a double, an object or a list
+/// becomes the empty string, null is absent.
+pub fn any_string_of(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::Bool(flag) => Some(flag.to_string()),
+        Value::Number(number) => Some(number.as_f64().map_or_else(|| number.to_string(), |double| double.to_string())),
+        Value::String(text) => Some(text.clone()),
+        Value::Array(_) | Value::Object(_) => Some(String::new()),
+    }
+}
