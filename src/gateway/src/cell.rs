@@ -1,0 +1,267 @@
+use argosy_model::{Fence, MemberId, Resources, WorkflowId, WorkflowKey};
+use argosy_proto::command::{Command, Refusal, Reply};
+use axum::body::Bytes;
+use futures::stream::BoxStream;
+use std::future::Future;
+
+/// The gateway's view of the member it runs in. The server implements it; every method may be called from many tasks at
+/// once and must not block a thread.
+pub trait Cell: Clone + Send + Sync + 'static {
+    /// What reads give: the engine's `State`, whose clone is cheap.
+    type View: View;
+
+    /// Asks for a change and waits until it is committed. Any member answers: one that does not lead passes it on.
+    ///
+    /// # Errors
+    /// [`CommandError`]; only [`CommandError::Unknown`] leaves open whether it happened.
+    fn command(&self, command: Command) -> impl Future<Output = Result<Reply, CommandError>> + Send;
+
+    /// A view to read from.
+    ///
+    /// # Errors
+    /// [`ReadError`]; a stale read fails only before the member has state at all.
+    fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Self::View, ReadError>> + Send;
+
+    /// Applied batches from now on, in order, each once. A subscriber that falls behind the server's bound gets
+    /// [`Behind`] as its last item.
+    fn changes(&self) -> BoxStream<'static, Result<Change<Self::View>, Behind>>;
+
+    /// The output of one attempt's container, as raw bytes in the order written.
+    ///
+    /// # Errors
+    /// [`LogError`] when it cannot begin; one that comes later is the stream's last item.
+    fn logs(&self, query: LogQuery) -> impl Future<Output = Result<BoxStream<'static, Result<Bytes, LogError>>, LogError>> + Send;
+
+    /// Makes a single-use invite for a cluster; the token is told once and not stored.
+    ///
+    /// # Errors
+    /// [`CommandError`], as for [`Cell::command`].
+    fn invite(&self, request: InviteRequest) -> impl Future<Output = Result<Invite, CommandError>> + Send;
+
+    /// What the member knows at this moment; never waits.
+    fn status(&self) -> CellStatus;
+}
+
+/// Reads of replicated state, all from one moment. Implemented for the engine's `State`.
+pub trait View: Clone + Send + Sync + 'static {
+    /// Batches evolved so far.
+    fn sequence(&self) -> u64;
+    /// The present workflow of that name.
+    fn workflow_id(&self, key: &WorkflowKey) -> Option<WorkflowId>;
+    /// The keys of all workflows (of one namespace), in the order of acceptance.
+    fn workflow_keys(&self, namespace: Option<&str>) -> Vec<WorkflowKey>;
+    /// What lists sort and select by.
+    fn summary(&self, key: &WorkflowKey) -> Option<Summary>;
+    /// The workflow as Argo's JSON.
+    fn workflow_json(&self, key: &WorkflowKey) -> Option<serde_json::Value>;
+    /// The attempts of a workflow whose output can be asked for, in the order of their assignment.
+    fn log_sources(&self, key: &WorkflowKey) -> Vec<LogSource>;
+    /// All registered clusters, by name.
+    fn clusters(&self) -> Vec<ClusterRecord>;
+}
+
+/// The parts of a workflow that lists sort and select by.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// Labels, those that the control plane sets included.
+    pub labels: std::collections::BTreeMap<String, String>,
+    /// Argo's phase; empty while nobody has looked at the workflow.
+    pub phase: String,
+    /// Log time, milliseconds since 1970.
+    pub created_at_ms: i64,
+    /// Log time, milliseconds since 1970.
+    pub finished_at_ms: Option<i64>,
+}
+
+/// Where the output of one attempt is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSource {
+    /// Argo's pod name of the node.
+    pub pod_name: String,
+    /// Argo's node id.
+    pub node_id: String,
+    /// The attempt.
+    pub fence: Fence,
+    /// The cluster that runs or ran it.
+    pub cluster: String,
+    /// The attempt may still write.
+    pub live: bool,
+}
+
+/// A registered cluster as state has it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClusterRecord {
+    /// Its name.
+    pub name: String,
+    /// `kubernetes`, `process`, `simulated`, or empty before the first session.
+    pub runtime: String,
+    /// Of the agent of the newest session.
+    pub agent_version: String,
+    /// Its lease ran out and it has not come back.
+    pub lost: bool,
+    /// Its agent can reach the cluster's own API.
+    pub healthy: bool,
+    /// The invite has been redeemed.
+    pub enrolled: bool,
+    /// What it has for steps.
+    pub allocatable: Resources,
+    /// What placed steps ask for.
+    pub requested: Resources,
+    /// Attempts placed there and not over.
+    pub attempts: u64,
+    /// What placement can select by.
+    pub labels: std::collections::BTreeMap<String, String>,
+}
+
+/// How fresh a read must be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Consistency {
+    /// Sees every command that was answered before the read began, on any member.
+    Linearizable,
+    /// Whatever this member has applied.
+    Stale,
+}
+
+/// Why a command has no reply.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CommandError {
+    /// Decided against; nothing changed.
+    #[error("{}", .0.message)]
+    Refused(Refusal),
+    /// No leader could be asked in time; nothing changed.
+    #[error("the control plane has no leader at the moment: try again")]
+    NotLeader,
+    /// It may or may not happen. A repeat with the same idempotency key is safe.
+    #[error("the outcome of the command is unknown: repeat it with the same Idempotency-Key")]
+    Unknown,
+    /// Too much is waiting; nothing changed.
+    #[error("the control plane is busy: try again")]
+    Overloaded,
+}
+
+/// Why there is no view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No quorum confirmed the read in time.
+    #[error("the control plane has no leader at the moment: try again, or read with consistency=stale")]
+    NotLeader,
+    /// Too many reads wait.
+    #[error("the control plane is busy: try again")]
+    Overloaded,
+}
+
+/// One applied batch.
+#[derive(Clone, Debug)]
+pub struct Change<V> {
+    /// The workflows it touched: made, changed or deleted.
+    pub workflows: Vec<WorkflowKey>,
+    /// State before it.
+    pub before: V,
+    /// State after it.
+    pub after: V,
+}
+
+/// The subscriber was too slow and has missed batches: read again and subscribe again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the watch fell behind: start it again")]
+pub struct Behind;
+
+/// Which output is asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogQuery {
+    /// The cluster of the attempt.
+    pub cluster: String,
+    /// The attempt.
+    pub fence: Fence,
+    /// Go on until the attempt ends.
+    pub follow: bool,
+    /// Only so many last lines; `None` = all.
+    pub tail_lines: Option<u64>,
+    /// Container; empty = main.
+    pub container: String,
+}
+
+/// Why output cannot be had.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LogError {
+    /// The cluster's agent is not connected.
+    #[error("cluster {0} is not connected: its logs can be read when it is back")]
+    Disconnected(String),
+    /// The agent has nothing of this attempt (any more).
+    #[error("the output of the attempt is gone")]
+    Gone,
+    /// The agent's own words.
+    #[error("{0}")]
+    Agent(String),
+}
+
+/// What an invite is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InviteRequest {
+    /// A DNS label; checked by the gateway.
+    pub cluster: String,
+    /// How long it can be redeemed.
+    pub ttl_ms: u64,
+    /// Makes a repeat give the same outcome, not the same token.
+    pub idempotency_key: Option<argosy_proto::command::IdempotencyKey>,
+}
+
+/// An invite, told once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invite {
+    /// To be given to the agent.
+    pub token: String,
+    /// Log time, milliseconds since 1970.
+    pub expires_at_ms: i64,
+}
+
+/// A member's knowledge of its cell.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CellStatus {
+    /// The cell's id.
+    pub cell: String,
+    /// This member.
+    pub member: MemberId,
+    /// Who leads, as far as this member knows.
+    pub leader: Option<MemberId>,
+    /// Raft term.
+    pub term: u64,
+    /// Knows a leader and has applied an entry of the present term.
+    pub ready: bool,
+    /// All members.
+    pub members: Vec<MemberStatus>,
+    /// What the leader's sessions say of each cluster; empty on members that don't lead.
+    pub sessions: Vec<SessionStatus>,
+}
+
+/// One member.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MemberStatus {
+    /// Its id.
+    pub id: MemberId,
+    /// Where other members reach it.
+    pub address: String,
+    /// Where users reach its API, when known.
+    pub api_address: String,
+    /// `leader`, `follower`, `learner`, `candidate` or `unknown`.
+    pub role: String,
+    /// Log position it is known to hold.
+    pub matched_index: u64,
+    /// Log position it has applied, when known.
+    pub applied_index: u64,
+    /// Heard from within an election timeout.
+    pub reachable: bool,
+}
+
+/// A cluster's connection, as the leader sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SessionStatus {
+    /// The cluster.
+    pub cluster: String,
+    /// A session is open.
+    pub connected: bool,
+    /// The member that holds the connection.
+    pub member: MemberId,
+    /// Until its steps are taken over, milliseconds.
+    pub lease_remaining_ms: i64,
+}
