@@ -1,1 +1,16 @@
-//! First process of a step.
+//! The first process of a step: asks its cluster's agent for the start permit, runs the user's command, captures exit
+//! code, result and output parameters, and hands them to the agent.
+//!
+//! It does not know the control plane, reads no object store yet, and never runs anything without a permit: an agent
+//! that cannot be reached is asked again for as long as the Pod lives.
+//!
+//! Invariants: the user's command starts at most once per executor, after a permit for this fence and holder; the
+//! executor ends with the user's exit code; the outcome is handed over before it ends (or left in the termination
+//! message and, where the runtime names one, the outcome file).
+//! It is static and small: no tokio, no name resolution (the agent is an address), one thread per pipe.
+//! Built for images with `cargo rustc -p argosy-executor --profile executor -- -C target-feature=+crt-static`.
+//!
+//! Failure model: the agent may be away or restart at any time (retries with backoff); signals to the executor reach the
+//! whole process group of the command, and what outlives the grace is killed.
+
+pub mod protocol;

@@ -1,1 +1,21 @@
-//! Agent reconciler and runtimes.
+//! The agent's reconciler and the interface of its runtimes.
+//!
+//! The reconciler is a machine without input or output: it joins the session with the control plane
+//! (`argosy_link::agent`), the table of attempts held by this cluster and the ledger, and says what a runtime shall
+//! make, stop or release. Shells (Kubernetes, processes, simulation) carry it out behind [`Runtime`].
+//!
+//! It decides nothing about workflows and knows no cluster but its own.
+//!
+//! Invariants: no start permit without a live lease and a held, current attempt; a permit has one holder for ever; a
+//! terminal result stays until the control plane's verdict, over restarts too (ledger); a permitted attempt is never
+//! made a second time.
+//!
+//! Failure model: frames and events may be lost, repeated or reordered; the agent may be killed at any instant; what
+//! the ledger returned as durable survives that.
+
+mod runtime;
+
+pub use runtime::{
+    AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent, is_over,
+    is_terminal,
+};

@@ -1,0 +1,2 @@
+//! The executor's binary.
+fn main() {}

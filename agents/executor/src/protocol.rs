@@ -1,0 +1,219 @@
+//! What agent and executor say to each other, and what the agent's runtimes give an executor at its start.
+//!
+//! `POST /v1/permit` with a [`PermitRequest`] is answered 200 (granted), 403 (refused for good), 503 (ask again) or 401.
+//! `POST /v1/outcome` with an [`OutcomeRequest`] is answered 200 (recorded), 409 (not this attempt's: give up), 503
+//! or 401. Both carry `Authorization: Bearer TOKEN`. All other answers mean: try again.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The agent's address, `IP:PORT`.
+pub const ENV_AGENT: &str = "ARGOSY_AGENT";
+/// The bearer token of the attempt.
+pub const ENV_TOKEN: &str = "ARGOSY_TOKEN";
+/// SHA-256 of the agent's certificate in DER, in lower-case hex.
+pub const ENV_AGENT_CERTIFICATE: &str = "ARGOSY_AGENT_CERTIFICATE_SHA256";
+/// The fence, as the step may pass it on: `incarnation.index.ordinal`.
+pub const ENV_FENCE: &str = "ARGOSY_FENCE";
+/// Who asks: the Pod's uid (downward API), or what the process runtime drew.
+pub const ENV_HOLDER: &str = "ARGOSY_HOLDER";
+/// The [`Task`] in JSON; what does not fit in one variable goes on in `ARGOSY_TEMPLATE_1`, `_2` and so on.
+pub const ENV_TASK: &str = "ARGOSY_TEMPLATE";
+
+/// Bytes of a task in one environment variable: the kernel takes 128 KiB per variable.
+pub const TASK_CHUNK_BYTES_MAX: usize = 96 * 1024;
+/// Bytes of `outputs.result` that are kept.
+pub const RESULT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of one output parameter.
+pub const PARAMETER_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a request's body.
+pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of a termination message: the kubelet takes 4 KiB.
+pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
+/// Exit code of failures of the executor itself, and of commands that cannot be started. Argo's.
+pub const EXIT_EXECUTOR_ERROR: i32 = 64;
+
+/// Asks for the start permit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermitRequest {
+    /// The fence, displayed.
+    pub fence: String,
+    /// Who asks.
+    pub holder: String,
+}
+
+/// Hands over how the task ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OutcomeRequest {
+    /// The fence, displayed.
+    pub fence: String,
+    /// Who sends.
+    pub holder: String,
+    /// How it ended.
+    pub outcome: TaskOutcome,
+}
+
+/// What was captured when the user's command ended. Also the content of the termination message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskOutcome {
+    /// Exit code of the main container; 64 when the command could not be started.
+    pub exit_code: i32,
+    /// What went wrong in starting the command; empty otherwise. Follows `main: Error (exit code N)` in the node's
+    /// message.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// What went wrong in reading outputs; empty otherwise. Makes the attempt an error although the command may have
+    /// succeeded. Argo's text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub output_error: String,
+    /// Standard output, where the task asks for it; one trailing newline removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
+    /// Output parameters that were found or have a default.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<ParameterValue>,
+    /// Wall clock, milliseconds since 1970.
+    pub started_at_ms: i64,
+    /// Wall clock, milliseconds since 1970.
+    pub finished_at_ms: i64,
+}
+
+/// One output parameter.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterValue {
+    /// Its name.
+    pub name: String,
+    /// Its value.
+    pub value: String,
+}
+
+/// What an executor has to do besides running the command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Task {
+    /// A script's source: written to a file whose path becomes the command's last argument.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<String>,
+    /// Keep standard output as `outputs.result`.
+    pub capture_result: bool,
+    /// Output parameters to read after the command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parameters: Vec<ParameterSource>,
+    /// Milliseconds between passing on a stop signal and killing what is left.
+    pub stop_grace_ms: u64,
+    /// Where the outcome is left besides handing it to the agent (process runtime); written whole or not at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub outcome_file: Option<String>,
+    /// Where the outcome is left for the kubelet, if it is at most 4 KiB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub termination_message_file: Option<String>,
+}
+
+impl Default for Task {
+    fn default() -> Self {
+        Self {
+            script: None,
+            capture_result: true,
+            parameters: Vec::new(),
+            stop_grace_ms: 30_000,
+            outcome_file: None,
+            termination_message_file: None,
+        }
+    }
+}
+
+/// Where an output parameter comes from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParameterSource {
+    /// Its name.
+    pub name: String,
+    /// The file, in the container.
+    pub path: String,
+    /// The value when there is no such file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub default: Option<String>,
+}
+
+/// A template or task that cannot be understood.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Not JSON of the shape.
+    #[error("the {what} is not valid: {reason}")]
+    Malformed {
+        /// What was read.
+        what: &'static str,
+        /// Why it was refused.
+        reason: String,
+    },
+}
+
+fn malformed(what: &'static str, reason: impl ToString) -> Error {
+    Error::Malformed { what, reason: reason.to_string() }
+}
+
+impl Task {
+    /// The task of an Argo template (resolved, as JSON): script source and output parameters with a path.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when it is no template.
+    pub fn from_template(template_json: &str) -> Result<Self, Error> {
+        let template: Value = serde_json::from_str(template_json).map_err(|error| malformed("template", error))?;
+        let mut task = Self {
+            script: template.pointer("/script/source").and_then(Value::as_str).map(str::to_owned),
+            ..Self::default()
+        };
+        let parameters = template.pointer("/outputs/parameters").and_then(Value::as_array);
+        for parameter in parameters.into_iter().flatten() {
+            let Some(path) = parameter.pointer("/valueFrom/path").and_then(Value::as_str) else { continue };
+            let name = parameter.get("name").and_then(Value::as_str);
+            let name = name.ok_or_else(|| malformed("template", "an output parameter has no name"))?;
+            task.parameters.push(ParameterSource {
+                name: name.to_owned(),
+                path: path.to_owned(),
+                default: parameter.pointer("/valueFrom/default").map(plain_text),
+            });
+        }
+        Ok(task)
+    }
+
+    /// The environment variables that carry the task.
+    #[must_use]
+    pub fn to_environment(&self) -> Vec<(String, String)> {
+        let json = serde_json::to_string(self).expect("strings, numbers and lists always serialise");
+        let mut variables = Vec::new();
+        let mut rest = json.as_str();
+        while !rest.is_empty() {
+            let mut end = rest.len().min(TASK_CHUNK_BYTES_MAX);
+            while !rest.is_char_boundary(end) {
+                end -= 1;
+            }
+            let (chunk, tail) = rest.split_at(end);
+            variables.push((task_variable(variables.len()), chunk.to_owned()));
+            rest = tail;
+        }
+        variables
+    }
+
+    /// Reads what [`Self::to_environment`] made.
+    ///
+    /// # Errors
+    /// [`Error::Malformed`] when the variables are missing or not a task.
+    pub fn from_environment(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        let mut json = String::new();
+        for number in 0.. {
+            let Some(chunk) = lookup(&task_variable(number)) else { break };
+            json.push_str(&chunk);
+        }
+        serde_json::from_str(&json).map_err(|error| malformed("task in ARGOSY_TEMPLATE", error))
+    }
+}
+
+fn task_variable(number: usize) -> String {
+    if number == 0 { ENV_TASK.to_owned() } else { format!("{ENV_TASK}_{number}") }
+}
+
+fn plain_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    }
+}

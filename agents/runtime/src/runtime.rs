@@ -1,0 +1,199 @@
+use argosy_executor::protocol::TaskOutcome;
+use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, OutputParameter, Resources};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::stream::BoxStream;
+
+/// What the reconciler wants of a runtime. Every action is idempotent and may be repeated: the reconciler repeats
+/// what has shown no effect, so a runtime may drop one that its bounded queue has no room for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RuntimeAction {
+    /// Make the Pod or process of this attempt, unless it was made before (by this or an earlier run of the agent).
+    /// What cannot be made is an `Observed` with phase `Error` and a message.
+    Ensure(Assignment),
+    /// Bind the attempt to this holder, by compare-and-swap on what the runtime made, then tell the executor that it
+    /// may run the user's command. A binding to another holder found there is answered with a refusal instead.
+    GrantPermit {
+        /// The attempt.
+        fence: Fence,
+        /// Who asked: a Pod's uid, or a process's token.
+        holder: String,
+    },
+    /// End the attempt: ask its processes to end, after `grace_ms` end them. Its end is an `Observed` or an
+    /// `Outcome`, or `Gone` when there was nothing.
+    Stop {
+        /// The attempt.
+        fence: Fence,
+        /// Milliseconds between asking and ending.
+        grace_ms: i64,
+    },
+    /// The attempt's result is committed or unwanted: drop the finalizer, remove the Pod or directory. Nothing of the
+    /// attempt is reported any more.
+    Release(Fence),
+}
+
+/// What the reconciler answers an executor, through the executor server (or a simulated executor).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExecutorAnswer {
+    /// The permit is refused for good: the executor exits without running anything.
+    Refused {
+        /// The attempt.
+        fence: Fence,
+        /// Who asked.
+        holder: String,
+        /// Why, for the log of the step.
+        reason: String,
+    },
+    /// No permit now, since the lease is not live: ask again.
+    AskAgain {
+        /// The attempt.
+        fence: Fence,
+        /// Who asked.
+        holder: String,
+    },
+    /// The outcome is in the ledger: the executor may end.
+    OutcomeRecorded {
+        /// The attempt.
+        fence: Fence,
+        /// Who sent it.
+        holder: String,
+    },
+}
+
+/// What a runtime, or the executor server, tells the reconciler.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RuntimeEvent {
+    /// Everything that exists, once, before any other event: adoption after a restart. The agent connects after it.
+    Listed(Vec<AttemptObservation>),
+    /// The newest known state of one attempt.
+    Observed(AttemptObservation),
+    /// An executor asks for the start permit of its attempt.
+    PermitAsked {
+        /// The attempt.
+        fence: Fence,
+        /// Who asks: a Pod's uid, or a process's token.
+        holder: String,
+    },
+    /// What an executor found when the user's command ended; also read from a Pod's termination message.
+    Outcome {
+        /// The attempt.
+        fence: Fence,
+        /// The executor's holder.
+        holder: String,
+        /// How it ended, and the outputs.
+        outcome: TaskOutcome,
+    },
+    /// The Pod or process does not exist, and the reconciler did not release it.
+    Gone(Fence),
+    /// What the cluster has for steps.
+    Capacity {
+        /// Allocatable amounts.
+        allocatable: Resources,
+        /// The runtime reaches what it needs to start steps (an API server).
+        healthy: bool,
+    },
+}
+
+/// What a runtime sees of one attempt. Times are the cluster's wall clock in milliseconds since 1970, 0 = not yet.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AttemptObservation {
+    /// The attempt.
+    pub fence: Fence,
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Error`; the reconciler makes `Stopped` of an end that was
+    /// asked for. A terminal phase is final: the first one seen counts.
+    pub phase: AttemptPhase,
+    /// The holder that the runtime's own record binds the attempt to. Something bound has its start permit.
+    pub holder: Option<String>,
+    /// Of the main container.
+    pub exit_code: Option<i32>,
+    /// Argo's node message for this state.
+    pub message: String,
+    /// `outputs.result`.
+    pub result: Option<String>,
+    /// Output parameters.
+    pub parameters: Vec<OutputParameter>,
+    /// When the user's command started.
+    pub started_at_ms: i64,
+    /// When it ended.
+    pub finished_at_ms: i64,
+    /// Kubernetes Node or host name.
+    pub host: String,
+    /// `namespace/pod`, or a process id.
+    pub handle: String,
+    /// Argo's `N/M`.
+    pub progress: String,
+}
+
+impl AttemptObservation {
+    /// An observation with a phase and a message, all else unknown.
+    #[must_use]
+    pub fn new(fence: Fence, phase: AttemptPhase, message: impl Into<String>) -> Self {
+        Self { fence, phase, message: message.into(), ..Self::default() }
+    }
+}
+
+/// Nothing more will happen to an attempt of this phase.
+#[must_use]
+pub fn is_terminal(phase: AttemptPhase) -> bool {
+    match phase {
+        AttemptPhase::Unspecified | AttemptPhase::Received | AttemptPhase::Pending | AttemptPhase::Running => false,
+        AttemptPhase::Succeeded | AttemptPhase::Failed | AttemptPhase::Error | AttemptPhase::Stopped => true,
+    }
+}
+
+/// The phase of a report is terminal.
+#[must_use]
+pub fn is_over(report: &AttemptReport) -> bool {
+    is_terminal(report.phase())
+}
+
+/// What part of a log to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogOptions {
+    /// Go on until the step ends.
+    pub follow: bool,
+    /// Only the last lines; 0 = all.
+    pub tail_lines: i64,
+    /// Container; empty = `main`.
+    pub container: String,
+}
+
+/// Bytes of a log in order. A log read ends when the step's output ended (or what there is, without `follow`).
+pub type LogStream = BoxStream<'static, Result<Bytes, Error>>;
+
+/// Where steps run. Construction takes a bounded channel for [`RuntimeEvent`]s, on which `Listed` comes first.
+#[async_trait]
+pub trait Runtime: Send + Sync + 'static {
+    /// Queues an action; must neither block nor fail. See [`RuntimeAction`] on dropping.
+    fn act(&self, action: RuntimeAction);
+
+    /// The log of a held attempt.
+    ///
+    /// # Errors
+    /// [`Error::UnknownAttempt`] when the runtime has nothing of it; [`Error::Logs`] when it cannot be read.
+    async fn logs(&self, fence: Fence, options: LogOptions) -> Result<LogStream, Error>;
+
+    /// Processes of a step end with their holder's lease, whatever happens to the agent.
+    fn enforces_exclusive(&self) -> bool {
+        false
+    }
+}
+
+/// What a runtime cannot do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// Nothing is there for this fence.
+    #[error("attempt {0} is not held on this cluster; it ended and was released, or never started here")]
+    UnknownAttempt(String),
+    /// The log is there but cannot be read.
+    #[error("cannot read the log of attempt {fence}: {reason}")]
+    Logs {
+        /// The attempt, displayed.
+        fence: String,
+        /// What failed.
+        reason: String,
+    },
+    /// The runtime cannot be set up.
+    #[error("cannot start the runtime: {0}")]
+    Setup(String),
+}
