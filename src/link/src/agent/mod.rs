@@ -1,0 +1,203 @@
+//! The agent's end of its session: one machine for the life of the agent's process, over any number of connections.
+
+use crate::{Limits, Millis, Times};
+use argosy_proto::{agent, common};
+use std::collections::BTreeMap;
+
+/// What the agent says of itself in Hello.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// The cluster's name, as in the certificate.
+    pub cluster: String,
+    /// The cluster's own uid.
+    pub cluster_uid: String,
+    /// Of the agent's build.
+    pub agent_version: String,
+    /// Drawn at each start of the process.
+    pub agent_instance: u64,
+    /// What runs the attempts.
+    pub runtime: common::Runtime,
+    /// For placement.
+    pub labels: BTreeMap<String, String>,
+    /// Whether the runtime can end every process of an exclusive step.
+    pub enforces_exclusive: bool,
+    /// Assignments it takes without an answer from it in between.
+    pub credit: u32,
+    /// Resend and reconnect times; lease times come from the control plane.
+    pub times: Times,
+    /// Sizes.
+    pub limits: Limits,
+    /// Drives the jitter of reconnects.
+    pub seed: u64,
+}
+
+/// What happens to the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// A connection to some member stands.
+    Connected {
+        /// Wall clock, milliseconds since 1970.
+        wall_clock_ms: i64,
+    },
+    /// The connection is gone, or could not be made. Answered by [`Output::Reconnect`].
+    Disconnected,
+    /// A frame of the control plane, on the present connection.
+    Frame(agent::ControlFrame),
+    /// The newest record of an attempt, with a revision greater than before. Before the first connection: everything that
+    /// is still held from an earlier life of the agent.
+    Attempt(common::AttemptReport),
+    /// Nothing of the attempt is left and its verdict has arrived (or [`Output::Discard`]): it is forgotten.
+    Released(common::Fence),
+    /// What the cluster has, and whether its runtime (API server) answers.
+    Capacity {
+        /// Sent with the next renewal.
+        allocatable: common::Resources,
+        /// Sent with the next renewal.
+        runtime_healthy: bool,
+    },
+    /// The agent can take more unanswered assignments than it said before.
+    MoreCredit(u32),
+    /// A piece of an answer to [`Output::Log`].
+    LogChunk(agent::LogChunk),
+    /// Time has passed. At least every 100 ms.
+    Tick {
+        /// Wall clock, milliseconds since 1970.
+        wall_clock_ms: i64,
+    },
+}
+
+/// What the machine wants done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send on the present connection; dropped if there is none.
+    Send(agent::AgentFrame),
+    /// A new attempt. Never given twice. To be answered at once by [`Input::Attempt`] with phase RECEIVED.
+    Assign(common::Assignment),
+    /// End the attempt; to be answered by a terminal [`Input::Attempt`], at once with STOPPED if it is not held.
+    Stop {
+        /// The attempt.
+        fence: common::Fence,
+        /// For people.
+        reason: String,
+        /// Between asking a process to end and ending it.
+        grace_ms: i64,
+    },
+    /// The control plane has no use for the attempt any more: end it, release what it holds, report nothing,
+    /// then [`Input::Released`].
+    Discard {
+        /// The attempt.
+        fence: common::Fence,
+    },
+    /// The newest report is committed (or void). After a verdict on a terminal report the attempt may be released, after
+    /// Superseded or Unknown it is to be ended and released; then [`Input::Released`].
+    Verdict {
+        /// The attempt.
+        fence: common::Fence,
+        /// Of the report that was judged.
+        revision: u64,
+        /// The judgement.
+        verdict: common::Verdict,
+        /// Whether that report is final.
+        terminal: bool,
+    },
+    /// Logs are asked for; answered by [`Input::LogChunk`]s. Works without a lease.
+    Log(agent::LogRequest),
+    /// The lease changed.
+    Lease {
+        /// Permits may be given before this moment.
+        live_until: Millis,
+    },
+    /// The session stands and every held attempt has its verdict.
+    Synced {
+        /// Of the session.
+        session_epoch: u64,
+        /// Number of the cell's history.
+        incarnation: u64,
+    },
+    /// The control plane refused this agent; for logs and the operator.
+    Refused {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+        /// An operator has to act.
+        permanent: bool,
+    },
+    /// Drop the connection if there is one and, after the wait, connect again, to another member than the last.
+    Reconnect {
+        /// With jitter.
+        after_ms: Millis,
+    },
+}
+
+/// Totals of the process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Welcomes accepted.
+    pub sessions: u64,
+    /// Frames of another epoch.
+    pub frames_stale: u64,
+    /// Frames without a body or out of place.
+    pub frames_unexpected: u64,
+    /// Renewals sent.
+    pub renewals_sent: u64,
+    /// Renewals acknowledged.
+    pub renewals_acknowledged: u64,
+    /// Assignments of attempts that are held or were released.
+    pub assigns_repeated: u64,
+    /// Assignments refused at `held_max`.
+    pub assigns_dropped: u64,
+    /// Reports sent, with repeats.
+    pub reports_sent: u64,
+    /// Reports sent again.
+    pub reports_resent: u64,
+    /// Connections asked for after the first.
+    pub reconnects: u64,
+}
+
+/// The agent's session.
+#[derive(Debug)]
+pub struct Session {
+    options: Options,
+    counters: Counters,
+}
+
+impl Session {
+    /// Not connected, no lease.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self { options, counters: Counters::default() }
+    }
+
+    /// Takes one input at `now`; what it yields is to be done in order.
+    #[must_use]
+    pub fn step(&mut self, now: Millis, input: Input) -> Vec<Output> {
+        let _ = (now, input, &self.options);
+        Vec::new()
+    }
+
+    /// Whether a start permit may be given at `now`.
+    #[must_use]
+    pub fn lease_live(&self, now: Millis) -> bool {
+        let _ = now;
+        false
+    }
+
+    /// The moment the lease ends, 0 if there was none.
+    #[must_use]
+    pub fn lease_until(&self) -> Millis {
+        0
+    }
+
+    /// Whether the session stands and is in step with the control plane.
+    #[must_use]
+    pub fn is_synced(&self) -> bool {
+        false
+    }
+
+    /// Totals of the process.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}

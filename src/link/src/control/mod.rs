@@ -1,0 +1,291 @@
+//! The leader's end of every agent's session. Leader-only memory: made at [`Input::LeadershipStarted`], dropped whole on
+//! step-down, never persisted.
+
+use crate::{Limits, Millis, Times};
+use argosy_proto::{agent, command, common};
+
+/// A connection of an agent, at the member that accepted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ConnectionRef {
+    /// The member that holds the connection.
+    pub member: u64,
+    /// Its number there; not reused while that member's process lives.
+    pub connection: u64,
+}
+
+/// A question to the engine, to be named in its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DecisionId(pub u64);
+
+/// What became of a [`Output::Decide`].
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// Decided and committed.
+    Reply(command::Reply),
+    /// Refused by the engine; nothing changed.
+    Refused(command::Refusal),
+    /// Not known (a dropped proposal); asked again where it still matters.
+    Lost,
+}
+
+/// What state wants of one attempt of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Desired {
+    /// It should run there.
+    Run {
+        /// Takes the cluster's attempts over later: see [`Times::exclusive_lease_ms`].
+        exclusive: bool,
+    },
+    /// It should end.
+    Stop {
+        /// For people.
+        reason: String,
+        /// Between asking a process to end and ending it.
+        grace_ms: i64,
+    },
+}
+
+/// How much of a silent cluster has been taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TakenOver {
+    /// Nothing: in touch, or not yet due.
+    #[default]
+    Nothing,
+    /// What is safe to move.
+    Safe,
+    /// Everything.
+    All,
+}
+
+/// A cluster as committed state knows it when leadership starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownCluster {
+    /// Its name.
+    pub cluster: String,
+    /// Epoch of its last session, 0 if it never had one (then nothing of it can be taken over).
+    pub session_epoch: u64,
+    /// What an earlier leader took over since.
+    pub taken_over: TakenOver,
+}
+
+/// What happens to the machine.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// First input: an entry of the own term was applied. Take-over clocks start in full.
+    LeadershipStarted {
+        /// Every registered cluster.
+        clusters: Vec<KnownCluster>,
+    },
+    /// A frame of an agent. A relaying member keeps the last Hello of each connection and relays it again when the
+    /// leader changes: sessions go on without a new connection.
+    Frame {
+        /// Where it came from.
+        connection: ConnectionRef,
+        /// Cluster in the agent's certificate.
+        cluster: String,
+        /// The frame.
+        frame: agent::AgentFrame,
+    },
+    /// The connection is gone.
+    ConnectionClosed {
+        /// Which.
+        connection: ConnectionRef,
+    },
+    /// Answer to [`Output::Decide`]; a reply only after commit.
+    Decided {
+        /// The question.
+        decision: DecisionId,
+        /// The answer.
+        answer: Answer,
+    },
+    /// A quorum has confirmed this leadership in a round that began when [`Output::AskQuorum`] was emitted, or later.
+    QuorumConfirmed {
+        /// Of the question.
+        round: u64,
+    },
+    /// Everything committed state wants of a cluster; replaces what was wanted before.
+    Desired {
+        /// The cluster.
+        cluster: String,
+        /// Every attempt placed there.
+        attempts: Vec<(common::Fence, Desired)>,
+    },
+    /// A change of one attempt of what committed state wants.
+    DesiredChanged {
+        /// The cluster.
+        cluster: String,
+        /// The attempt.
+        fence: common::Fence,
+        /// `None`: it is no longer placed there.
+        desired: Option<Desired>,
+    },
+    /// An operator lets held take-overs go on (`argosy failover resume`).
+    ResumeTakeOvers,
+    /// Time has passed. At least every 100 ms.
+    Tick,
+}
+
+/// What the machine wants done, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send a frame to the agent; may be lost.
+    Send {
+        /// Where to.
+        connection: ConnectionRef,
+        /// The frame.
+        frame: agent::ControlFrame,
+    },
+    /// Send an assignment: [`assign_frame`] of what state holds for the fence. Nothing, if state no longer has it.
+    Assign {
+        /// Where to.
+        connection: ConnectionRef,
+        /// For the frame.
+        session_epoch: u64,
+        /// The attempt.
+        fence: common::Fence,
+    },
+    /// Close the connection, after the frames before.
+    Close {
+        /// Which.
+        connection: ConnectionRef,
+    },
+    /// Ask the engine, in this order; answered by [`Input::Decided`].
+    Decide {
+        /// Names the answer.
+        decision: DecisionId,
+        /// OpenSession, ReportAttempt, ResyncAttempts, TakeOver or UpdateCluster.
+        command: command::Command,
+    },
+    /// Begin a quorum round now (ReadIndex); answered by [`Input::QuorumConfirmed`] or, if lost, asked again.
+    AskQuorum {
+        /// Names the answer.
+        round: u64,
+    },
+    /// The storm brake was set (`true`) or released. Alarm while set.
+    Storm {
+        /// Whether take-overs are held.
+        held: bool,
+    },
+}
+
+/// Totals since leadership started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Sessions opened.
+    pub sessions_opened: u64,
+    /// Sessions refused by engine, version or identity.
+    pub sessions_refused: u64,
+    /// Frames of an older epoch or another connection than the session's.
+    pub frames_stale: u64,
+    /// Frames without a body, or that don't belong into the session's state.
+    pub frames_unexpected: u64,
+    /// Renewals received in a session.
+    pub renewals_received: u64,
+    /// Renewals acknowledged after a quorum round.
+    pub renewals_acknowledged: u64,
+    /// Assignments sent, with repeats.
+    pub assigns_sent: u64,
+    /// Assignments sent again.
+    pub assigns_resent: u64,
+    /// Stops sent, with repeats.
+    pub stops_sent: u64,
+    /// Reports received in a session.
+    pub reports_received: u64,
+    /// Reports replaced by a newer one before the engine saw them.
+    pub reports_coalesced: u64,
+    /// Reports dropped at `reports_waiting_max`; the agent sends them again.
+    pub reports_dropped: u64,
+    /// Reports that the engine refused.
+    pub reports_refused: u64,
+    /// Verdicts: the fence is not the node's current one.
+    pub verdicts_superseded: u64,
+    /// Verdicts: nothing is known of the fence.
+    pub verdicts_unknown: u64,
+    /// Take-overs asked of the engine, with repeats.
+    pub takeovers_asked: u64,
+    /// Take-overs committed.
+    pub takeovers_decided: u64,
+}
+
+/// One cluster, for metrics and views.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// Its name.
+    pub cluster: String,
+    /// Epoch of its last session.
+    pub session_epoch: u64,
+    /// The connection of its session.
+    pub connection: Option<ConnectionRef>,
+    /// Resync is done: assignments flow.
+    pub live: bool,
+    /// Until the lease runs out as the agent counts it; 0 once it has.
+    pub lease_remaining_ms: Millis,
+    /// Since the last acknowledged receipt; `None` if it never had a session.
+    pub silent_ms: Option<Millis>,
+    /// What has been taken over.
+    pub taken_over: TakenOver,
+    /// Attempts known to be held by the agent.
+    pub held: usize,
+    /// Assignments sent and unanswered.
+    pub assigns_in_flight: usize,
+    /// Assignments that wait for credit.
+    pub assigns_waiting: usize,
+}
+
+/// The sessions of all clusters, as the leader sees them.
+#[derive(Debug)]
+pub struct Sessions {
+    times: Times,
+    limits: Limits,
+    counters: Counters,
+}
+
+/// The frame that carries an assignment.
+#[must_use]
+pub fn assign_frame(session_epoch: u64, assignment: common::Assignment) -> agent::ControlFrame {
+    frame(session_epoch, agent::control_frame::Body::Assign(agent::Assign { assignment: Some(assignment) }))
+}
+
+/// The frame that asks for logs; the member that holds the connection sends it and takes the chunks, without the leader.
+#[must_use]
+pub fn log_request_frame(request: agent::LogRequest) -> agent::ControlFrame {
+    frame(0, agent::control_frame::Body::LogRequest(request))
+}
+
+fn frame(session_epoch: u64, body: agent::control_frame::Body) -> agent::ControlFrame {
+    agent::ControlFrame { version: crate::FRAME_VERSION, session_epoch, body: Some(body) }
+}
+
+impl Sessions {
+    /// No clusters yet. `cell` and `incarnation` are told to agents.
+    #[must_use]
+    pub fn new(cell: impl Into<String>, incarnation: u64, times: Times, limits: Limits) -> Self {
+        let _ = (cell.into(), incarnation);
+        Self { times, limits, counters: Counters::default() }
+    }
+
+    /// Takes one input at `now`; what it yields is to be done in order.
+    #[must_use]
+    pub fn step(&mut self, now: Millis, input: Input) -> Vec<Output> {
+        let _ = (now, input, self.times, self.limits);
+        Vec::new()
+    }
+
+    /// Totals since leadership started.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Every known cluster at `now`, by name.
+    pub fn clusters(&self, now: Millis) -> impl Iterator<Item = ClusterStatus> + '_ {
+        let _ = now;
+        std::iter::empty()
+    }
+
+    /// Whether the storm brake holds take-overs.
+    #[must_use]
+    pub fn storm_held(&self) -> bool {
+        false
+    }
+}
