@@ -30,7 +30,10 @@ pub trait Cell: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// [`LogError`] when it cannot begin; one that comes later is the stream's last item.
-    fn logs(&self, query: LogQuery) -> impl Future<Output = Result<BoxStream<'static, Result<Bytes, LogError>>, LogError>> + Send;
+    fn logs(
+        &self,
+        query: LogQuery,
+    ) -> impl Future<Output = Result<BoxStream<'static, Result<Bytes, LogError>>, LogError>> + Send;
 
     /// Makes a single-use invite for a cluster; the token is told once and not stored.
     ///

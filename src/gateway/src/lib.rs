@@ -17,6 +17,6 @@
 mod cell;
 
 pub use cell::{
-    Behind, Cell, CellStatus, Change, ClusterRecord, CommandError, Consistency, Invite, InviteRequest, LogError,
-    LogQuery, LogSource, MemberStatus, ReadError, SessionStatus, Summary, View,
+    Behind, Cell, CellStatus, Change, ClusterRecord, CommandError, Consistency, Invite, InviteRequest,
+    LogError, LogQuery, LogSource, MemberStatus, ReadError, SessionStatus, Summary, View,
 };
