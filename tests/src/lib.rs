@@ -1,1 +1,3 @@
-//! End-to-end tests.
+//! What end-to-end tests share: real Kubernetes clusters on one machine.
+
+pub mod cluster;

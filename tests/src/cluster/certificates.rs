@@ -1,0 +1,61 @@
+//! Certificates and access files of one test cluster.
+
+use super::Cluster;
+use anyhow::Result;
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use std::fs::{create_dir_all, write};
+use std::net::{IpAddr, Ipv4Addr};
+
+/// Name, organisation, common name. Kubernetes reads group and user from the last two.
+const LEAVES: [(&str, &str, &str); 5] = [
+    ("apiserver", "", "kube-apiserver"),
+    ("admin", "system:masters", "admin"),
+    ("kubelet", "system:nodes", "system:node:"),
+    ("controllers", "", "system:kube-controller-manager"),
+    ("scheduler", "", "system:kube-scheduler"),
+];
+
+/// Makes a CA, a leaf for each part, the service-account key and one kubeconfig for each client.
+pub fn make(cluster: &Cluster) -> Result<()> {
+    let folder = cluster.folder.join("pki");
+    create_dir_all(&folder)?;
+    let mut authority = CertificateParams::new(Vec::<String>::new())?;
+    authority.distinguished_name.push(DnType::CommonName, format!("test-ca-{}", cluster.name));
+    authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    let key = KeyPair::generate()?;
+    write(folder.join("ca.crt"), authority.self_signed(&key)?.pem())?;
+    let issuer = Issuer::new(authority, key);
+    let accounts = KeyPair::generate()?;
+    write(folder.join("service-accounts.key"), accounts.serialize_pem())?;
+    write(folder.join("service-accounts.pub"), accounts.public_key_pem())?;
+    for (name, organisation, common) in LEAVES {
+        let common = if name == "kubelet" { format!("{common}{}", cluster.name) } else { common.to_owned() };
+        let mut leaf = CertificateParams::new(["localhost", "kubernetes", "kubernetes.default.svc", &cluster.name].map(str::to_owned))?;
+        for address in [Ipv4Addr::LOCALHOST, cluster.address(), Ipv4Addr::new(10, 96, cluster.index, 1)] {
+            leaf.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(address)));
+        }
+        leaf.distinguished_name.push(DnType::CommonName, common);
+        if !organisation.is_empty() {
+            leaf.distinguished_name.push(DnType::OrganizationName, organisation);
+        }
+        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate()?;
+        write(folder.join(format!("{name}.crt")), leaf.signed_by(&key, &issuer)?.pem())?;
+        write(folder.join(format!("{name}.key")), key.serialize_pem())?;
+        kubeconfig(cluster, name)?;
+    }
+    Ok(())
+}
+
+fn kubeconfig(cluster: &Cluster, name: &str) -> Result<()> {
+    let pki = cluster.folder.join("pki");
+    let text = serde_json::json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        "clusters": [{"name": "test", "cluster": {"server": format!("https://{}", cluster.address()), "certificate-authority": pki.join("ca.crt")}}],
+        "users": [{"name": "test", "user": {"client-certificate": pki.join(format!("{name}.crt")), "client-key": pki.join(format!("{name}.key"))}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    });
+    write(cluster.folder.join(format!("{name}.kubeconfig")), serde_json::to_string_pretty(&text)?)?;
+    Ok(())
+}
