@@ -74,6 +74,8 @@ pub struct Summary {
     pub created_at_ms: i64,
     /// Log time, milliseconds since 1970.
     pub finished_at_ms: Option<i64>,
+    /// Drawn at submission.
+    pub uid: String,
 }
 
 /// Where the output of one attempt is.
@@ -89,6 +91,8 @@ pub struct LogSource {
     pub cluster: String,
     /// The attempt may still write.
     pub live: bool,
+    /// Another attempt took its place.
+    pub superseded: bool,
 }
 
 /// A registered cluster as state has it.

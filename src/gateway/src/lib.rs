@@ -14,9 +14,178 @@
 //! Failure model: without a leader, changes and reads fail with 503 (gRPC code 14) and change nothing; stale reads,
 //! `/healthz` and `/metrics` go on. A watcher that falls behind is told so and cut off.
 
+mod auth;
 mod cell;
+mod cluster;
+mod envelope;
+mod fields;
+mod http;
+mod info;
+mod list;
+mod log;
+mod selector;
+mod stream;
+mod submission;
+mod view;
+mod watch;
+mod workflow;
 
+use argosy_telemetry::Metrics;
+use axum::Router;
+use axum::routing::{get, post, put};
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+
+pub use auth::{Identity, Role, Tokens, hash_token};
 pub use cell::{
     Behind, Cell, CellStatus, Change, ClusterRecord, CommandError, Consistency, Invite, InviteRequest,
     LogError, LogQuery, LogSource, MemberStatus, ReadError, SessionStatus, Summary, View,
 };
+pub use info::Version;
+
+/// What can go wrong before the gateway serves.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The tokens file is of no use.
+    #[error("tokens file {path}: {reason}")]
+    Tokens {
+        /// Its path.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The gateway's named maxima.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes_max: usize,
+    /// Bytes of a too large body that are still read, so that its sender gets an answer.
+    pub body_drain_bytes_max: usize,
+    /// Watches and log streams open at once.
+    pub streams_max: usize,
+    /// Items of one list; the rest follows through `continue`.
+    pub list_items_max: usize,
+    /// Bytes of a log line; a longer one is split.
+    pub log_line_bytes_max: usize,
+    /// Log lines that wait for a slow reader.
+    pub log_lines_queued_max: usize,
+    /// Attempts whose output one request reads at once.
+    pub log_sources_max: usize,
+    /// Milliseconds between the signs of life of a quiet event stream.
+    pub keep_alive_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 2 * 1024 * 1024,
+            body_drain_bytes_max: 32 * 1024 * 1024,
+            streams_max: 1_000,
+            list_items_max: 500,
+            log_line_bytes_max: 64 * 1024,
+            log_lines_queued_max: 256,
+            log_sources_max: 100,
+            keep_alive_ms: 15_000,
+        }
+    }
+}
+
+/// What the server decides about the gateway.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Who may call.
+    pub tokens: Tokens,
+    /// The named maxima.
+    pub limits: Limits,
+    /// What `/api/v1/version` tells.
+    pub version: Version,
+    /// What `/api/v1/info` tells as Argo's managed namespace; empty for all.
+    pub managed_namespace: String,
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct App<C> {
+    pub cell: C,
+    pub metrics: Metrics,
+    pub tokens: Arc<Tokens>,
+    pub limits: Arc<Limits>,
+    pub version: Arc<Version>,
+    pub managed_namespace: Arc<str>,
+    pub streams: Arc<Semaphore>,
+}
+
+/// All routes of the API listener.
+pub fn router<C: Cell>(cell: C, metrics: Metrics, options: Options) -> Router {
+    let app = App {
+        cell,
+        metrics,
+        streams: Arc::new(Semaphore::new(options.limits.streams_max)),
+        tokens: Arc::new(options.tokens),
+        limits: Arc::new(options.limits),
+        version: Arc::new(options.version),
+        managed_namespace: options.managed_namespace.into(),
+    };
+    let guarded = api::<C>()
+        .route("/metrics", get(info::metrics::<C>))
+        .layer(axum::middleware::from_fn_with_state(app.clone(), http::authenticate::<C>));
+    guarded
+        .merge(open::<C>())
+        .layer(axum::middleware::from_fn_with_state(app.clone(), http::observe::<C>))
+        .with_state(app)
+}
+
+/// The routes of the metrics listener, which asks for no token.
+pub fn metrics_router<C: Cell>(cell: C, metrics: Metrics) -> Router {
+    let options = Options::default();
+    let app = App {
+        cell,
+        metrics,
+        streams: Arc::new(Semaphore::new(0)),
+        tokens: Arc::default(),
+        limits: Arc::new(options.limits),
+        version: Arc::default(),
+        managed_namespace: "".into(),
+    };
+    Router::new()
+        .route("/metrics", get(info::metrics::<C>))
+        .route("/healthz", get(info::alive))
+        .route("/readyz", get(info::ready::<C>))
+        .with_state(app)
+}
+
+fn api<C: Cell>() -> Router<App<C>> {
+    let workflow = get(workflow::get::<C>).delete(workflow::delete::<C>);
+    Router::new()
+        .route("/api/v1/workflows/", get(list::list_all::<C>))
+        .route("/api/v1/workflows/{namespace}", get(list::list::<C>).post(workflow::create::<C>))
+        .route("/api/v1/workflows/{namespace}/lint", post(workflow::lint::<C>).get(workflow::get_lint::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}", workflow)
+        .route("/api/v1/workflows/{namespace}/{name}/stop", put(workflow::stop::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/terminate", put(workflow::terminate::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/log", get(log::of_workflow::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/{pod}/log", get(log::of_pod::<C>))
+        .route("/api/v1/workflow-events/", get(watch::watch_all::<C>))
+        .route("/api/v1/workflow-events/{namespace}", get(watch::watch::<C>))
+        .route("/api/v1/info", get(info::info::<C>))
+        .route("/api/v1/version", get(info::version::<C>))
+        .route("/api/v1/userinfo", get(info::user))
+        .route("/api/v1/tracking/event", post(info::tracking))
+        .route("/api/v1/clusters", get(cluster::list::<C>))
+        .route("/api/v1/clusters/{name}", get(cluster::get::<C>))
+        .route("/api/v1/clusters/{name}/invite", post(cluster::invite::<C>))
+        .route("/api/v1/members", get(cluster::members::<C>))
+        .route("/api/{*rest}", axum::routing::any(info::not_implemented))
+        .method_not_allowed_fallback(info::not_implemented)
+}
+
+fn open<C: Cell>() -> Router<App<C>> {
+    Router::new()
+        .route("/", get(info::root))
+        .route("/healthz", get(info::alive))
+        .route("/readyz", get(info::ready::<C>))
+        .route("/oauth2/redirect", get(info::no_single_sign_on))
+        .fallback(info::not_found)
+}

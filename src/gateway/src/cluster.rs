@@ -1,0 +1,164 @@
+//! Clusters and members: ours, not Argo's.
+
+use argosy_model::{ClusterName, Resources};
+use axum::Extension;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use serde_json::{Value, json};
+
+use crate::auth::Identity;
+use crate::envelope::{Answer, ApiError, ApiResult, Code};
+use crate::http::{Params, decode_object, idempotency_key, read_body};
+use crate::list::view;
+use crate::workflow::time_text;
+use crate::{App, Cell, CellStatus, ClusterRecord, InviteRequest, View};
+
+const INVITE_TTL_SECONDS_DEFAULT: u64 = 600;
+
+/// One word for people: `Invited`, `Ready`, `Degraded`, `Silent`, `Lost`.
+fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
+    let session = status.sessions.iter().find(|session| session.cluster == record.name);
+    let leads = status.leader == Some(status.member);
+    if !record.enrolled {
+        "Invited"
+    } else if record.lost {
+        "Lost"
+    } else if session.is_some_and(|session| !session.connected) || (leads && session.is_none()) {
+        "Silent"
+    } else if record.healthy {
+        "Ready"
+    } else {
+        "Degraded"
+    }
+}
+
+fn resources_json(resources: &Resources) -> Value {
+    let mut value = json!({
+        "cpuMilli": resources.cpu_milli,
+        "memoryBytes": resources.memory_bytes,
+        "ephemeralStorageBytes": resources.ephemeral_storage_bytes,
+        "pods": resources.pods,
+    });
+    if !resources.extended.is_empty() {
+        value["extended"] = json!(resources.extended);
+    }
+    value
+}
+
+fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value {
+    let mut value = json!({
+        "name": record.name,
+        "state": state_word(record, status),
+        "runtime": record.runtime,
+        "agentVersion": record.agent_version,
+        "labels": record.labels,
+        "allocatable": resources_json(&record.allocatable),
+        "requested": resources_json(&record.requested),
+        "attempts": record.attempts,
+    });
+    if let Some(session) = status.sessions.iter().find(|session| session.cluster == record.name) {
+        value["connected"] = json!(session.connected);
+        value["member"] = json!(session.member);
+        value["leaseRemainingSeconds"] = json!(session.lease_remaining_ms.div_euclid(1000));
+    }
+    value
+}
+
+pub(crate) async fn list<C: Cell>(State(app): State<App<C>>, params: Params) -> ApiResult {
+    let view = view(&app, &params).await?;
+    let status = app.cell.status();
+    let items: Vec<Value> = view.clusters().iter().map(|record| cluster_json(record, &status)).collect();
+    Ok(Answer(json!({"items": items})))
+}
+
+pub(crate) async fn get<C: Cell>(
+    State(app): State<App<C>>,
+    Path(name): Path<String>,
+    params: Params,
+) -> ApiResult {
+    let view = view(&app, &params).await?;
+    let status = app.cell.status();
+    let record = view.clusters().into_iter().find(|record| record.name == name);
+    let missing = || ApiError::new(Code::NotFound, format!("clusters.argosy.dev {name:?} not found"));
+    Ok(Answer(cluster_json(&record.ok_or_else(missing)?, &status)))
+}
+
+/// Body: `{"ttlSeconds":600}`. The token is in the answer and nowhere else.
+pub(crate) async fn invite<C: Cell>(
+    State(app): State<App<C>>,
+    Path(name): Path<String>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
+    let body = read_body(&app, body).await?;
+    let request = decode_object(&body)?;
+    let cluster =
+        ClusterName::new(name).map_err(|error| ApiError::new(Code::InvalidArgument, error.to_string()))?;
+    let seconds = match request.get("ttlSeconds") {
+        None | Some(Value::Null) => INVITE_TTL_SECONDS_DEFAULT,
+        Some(value) => value.as_u64().filter(|seconds| *seconds > 0).ok_or_else(|| {
+            ApiError::new(Code::InvalidArgument, "ttlSeconds has to be a whole number of seconds above 0")
+        })?,
+    };
+    let what = format!("invite {cluster}");
+    let invite = app.cell.invite(InviteRequest {
+        cluster: cluster.to_string(),
+        ttl_ms: seconds.saturating_mul(1000),
+        idempotency_key: idempotency_key(&identity, &headers, &what, &body)?,
+    });
+    let invite = invite.await?;
+    tracing::info!(cluster = %cluster, by = identity.name, "invite made");
+    Ok(Answer(
+        json!({"cluster": cluster, "token": invite.token, "expiresAt": time_text(invite.expires_at_ms)}),
+    ))
+}
+
+pub(crate) async fn members<C: Cell>(State(app): State<App<C>>) -> Answer {
+    let status = app.cell.status();
+    let items: Vec<Value> = status
+        .members
+        .iter()
+        .map(|member| {
+            json!({
+                "id": member.id,
+                "role": member.role,
+                "address": member.address,
+                "apiAddress": member.api_address,
+                "matchedIndex": member.matched_index,
+                "appliedIndex": member.applied_index,
+                "reachable": member.reachable,
+            })
+        })
+        .collect();
+    Answer(json!({
+        "cell": status.cell, "answeredBy": status.member, "leader": status.leader, "term": status.term,
+        "ready": status.ready, "items": items,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SessionStatus;
+
+    #[test]
+    fn states_in_one_word() {
+        let record =
+            ClusterRecord { name: "eu".into(), enrolled: true, healthy: true, ..ClusterRecord::default() };
+        let session = SessionStatus { cluster: "eu".into(), connected: true, ..SessionStatus::default() };
+        let leading = CellStatus { member: 1, leader: Some(1), ..CellStatus::default() };
+        let connected = CellStatus { sessions: vec![session.clone()], ..leading.clone() };
+        let silent =
+            CellStatus { sessions: vec![SessionStatus { connected: false, ..session }], ..leading.clone() };
+        let follower = CellStatus { member: 2, leader: Some(1), ..CellStatus::default() };
+        assert_eq!(state_word(&record, &connected), "Ready");
+        assert_eq!(state_word(&record, &silent), "Silent");
+        assert_eq!(state_word(&record, &leading), "Silent");
+        assert_eq!(state_word(&record, &follower), "Ready");
+        assert_eq!(state_word(&ClusterRecord { healthy: false, ..record.clone() }, &connected), "Degraded");
+        assert_eq!(state_word(&ClusterRecord { lost: true, ..record.clone() }, &silent), "Lost");
+        assert_eq!(state_word(&ClusterRecord { enrolled: false, ..record }, &leading), "Invited");
+    }
+}

@@ -1,0 +1,296 @@
+//! The output of steps.
+
+use argosy_model::{Fence, WorkflowKey};
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::Response;
+use futures::StreamExt;
+use regex::Regex;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+use crate::envelope::{ApiError, Code};
+use crate::http::Params;
+use crate::list::resolve;
+use crate::stream::{Framing, Place, respond};
+use crate::{App, Cell, Consistency, LogError, LogQuery, LogSource, View};
+
+const GREP_LENGTH_MAX: usize = 1_000;
+/// Memory of one compiled pattern.
+const GREP_BYTES_MAX: usize = 256 * 1024;
+/// Parameters of Argo's that would change the answer and that no agent can honour yet: refused, not ignored.
+const UNSUPPORTED: [&str; 6] = [
+    "logOptions.sinceSeconds",
+    "logOptions.sinceTime",
+    "logOptions.timestamps",
+    "logOptions.previous",
+    "logOptions.limitBytes",
+    "selector",
+];
+
+pub(crate) async fn of_workflow<C: Cell>(
+    State(app): State<App<C>>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+    params: Params,
+) -> Response {
+    let pod = params.get("podName").map(str::to_owned);
+    let framing = Framing::of(&headers);
+    begin(&app, &namespace, &name, pod, framing, &params).await.unwrap_or_else(|error| framing.refuse(&error))
+}
+
+pub(crate) async fn of_pod<C: Cell>(
+    State(app): State<App<C>>,
+    Path((namespace, name, pod)): Path<(String, String, String)>,
+    headers: HeaderMap,
+    params: Params,
+) -> Response {
+    let framing = Framing::of(&headers);
+    begin(&app, &namespace, &name, Some(pod), framing, &params)
+        .await
+        .unwrap_or_else(|error| framing.refuse(&error))
+}
+
+/// What is wanted of each attempt's output.
+#[derive(Clone)]
+struct Wanted {
+    key: WorkflowKey,
+    pod: Option<String>,
+    container: String,
+    follow: bool,
+    tail_lines: Option<u64>,
+    grep: Option<Regex>,
+    line_bytes_max: usize,
+    sources_max: usize,
+}
+
+fn pattern(text: &str) -> Result<Regex, ApiError> {
+    let wrong = |reason: String| {
+        ApiError::new(Code::Internal, format!("failed to compile {text:?}: error parsing regexp: {reason}"))
+    };
+    if text.len() > GREP_LENGTH_MAX {
+        return Err(wrong(format!("longer than {GREP_LENGTH_MAX} bytes")));
+    }
+    regex::RegexBuilder::new(text).size_limit(GREP_BYTES_MAX).build().map_err(|error| {
+        let error = error.to_string();
+        if error.contains("unclosed group") {
+            return wrong(format!("missing closing ): `{text}`"));
+        }
+        let last = error.lines().last().unwrap_or_default();
+        wrong(format!("{}: `{text}`", last.trim_start_matches("error: ")))
+    })
+}
+
+async fn begin<C: Cell>(
+    app: &App<C>,
+    namespace: &str,
+    name: &str,
+    pod: Option<String>,
+    framing: Framing,
+    params: &Params,
+) -> Result<Response, ApiError> {
+    let given = |name: &&&str| params.get(name).is_some_and(|value| value != "false" && value != "0");
+    if let Some(name) = UNSUPPORTED.iter().find(given) {
+        return Err(ApiError::new(
+            Code::Unimplemented,
+            format!("query parameter {name} is not supported yet: leave it out"),
+        ));
+    }
+    let grep = params.get("grep").map(pattern).transpose()?;
+    let follow = params.flag("logOptions.follow")?;
+    let tail_lines = params.number("logOptions.tailLines")?;
+    let place = Place::take(app, "logs")?;
+    let view = app.cell.read(Consistency::Linearizable).await?;
+    let key = resolve(&view, namespace, name)?;
+    let container =
+        params.get("logOptions.container").filter(|name| *name != "main").unwrap_or_default().to_owned();
+    let wanted = Wanted {
+        key,
+        pod,
+        container,
+        follow,
+        tail_lines,
+        grep,
+        line_bytes_max: app.limits.log_line_bytes_max,
+        sources_max: app.limits.log_sources_max,
+    };
+    let (sender, receiver) = mpsc::channel(app.limits.log_lines_queued_max);
+    let reader = tokio::spawn(read_all(app.cell.clone(), wanted, view, sender));
+    let items =
+        futures::stream::unfold((receiver, StopOnDrop(reader)), |(mut receiver, reader)| async move {
+            let item = receiver.recv().await?;
+            Some((item, (receiver, reader)))
+        });
+    let keep_alive = Duration::from_millis(app.limits.keep_alive_ms);
+    Ok(respond(framing, place, keep_alive, Box::pin(items)))
+}
+
+/// The reading task belongs to the answer: it ends when the client goes.
+struct StopOnDrop(tokio::task::JoinHandle<()>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+type Lines = mpsc::Sender<Result<Value, ApiError>>;
+
+fn sources<V: View>(view: &V, wanted: &Wanted) -> Vec<LogSource> {
+    let named = |source: &LogSource| {
+        wanted.pod.as_ref().is_none_or(|pod| source.pod_name == *pod || source.node_id == *pod)
+    };
+    view.log_sources(&wanted.key).into_iter().filter(named).collect()
+}
+
+/// Without `follow`: one attempt after the other. With it: all at once, and new ones as they appear, until the
+/// workflow is over.
+async fn read_all<C: Cell>(cell: C, wanted: Wanted, view: C::View, lines: Lines) {
+    if wanted.follow {
+        follow_all(cell, wanted, view, lines).await;
+        return;
+    }
+    let mut failed = None;
+    for source in sources(&view, &wanted) {
+        match read_one(&cell, &wanted, &source, &lines).await {
+            Ok(()) => {}
+            // The attempt's cluster was lost: another attempt of the step has its output.
+            Err(_) if source.superseded => {}
+            Err(error) => failed = Some(error),
+        }
+        if lines.is_closed() {
+            return;
+        }
+    }
+    if let Some(error) = failed {
+        // The client may have gone.
+        let _ = lines.send(Err(ApiError::new(Code::Unavailable, error.to_string()))).await;
+    }
+}
+
+async fn follow_all<C: Cell>(cell: C, wanted: Wanted, view: C::View, lines: Lines) {
+    let mut changes = cell.changes();
+    let mut begun: BTreeSet<Fence> = BTreeSet::new();
+    let mut readers = tokio::task::JoinSet::new();
+    let mut view = cell.read(Consistency::Linearizable).await.unwrap_or(view);
+    loop {
+        for source in sources(&view, &wanted) {
+            if readers.len() < wanted.sources_max && begun.insert(source.fence) {
+                let (cell, wanted, lines) = (cell.clone(), wanted.clone(), lines.clone());
+                readers.spawn(async move { read_one(&cell, &wanted, &source, &lines).await });
+            }
+        }
+        let finished = view.summary(&wanted.key).is_none_or(|summary| summary.finished_at_ms.is_some());
+        if finished && readers.is_empty() {
+            return;
+        }
+        tokio::select! {
+            change = changes.next(), if !finished => match change {
+                Some(Ok(change)) => view = change.after,
+                Some(Err(_)) => {
+                    changes = cell.changes();
+                    view = cell.read(Consistency::Linearizable).await.unwrap_or(view);
+                }
+                None => return,
+            },
+            Some(ended) = readers.join_next() => if let Ok(Err(error)) = ended {
+                tracing::debug!(workflow = %wanted.key, %error, "the output of an attempt ended early");
+            },
+            () = lines.closed() => return,
+        }
+    }
+}
+
+async fn read_one<C: Cell>(
+    cell: &C,
+    wanted: &Wanted,
+    source: &LogSource,
+    lines: &Lines,
+) -> Result<(), LogError> {
+    let query = LogQuery {
+        cluster: source.cluster.clone(),
+        fence: source.fence,
+        follow: wanted.follow && source.live,
+        tail_lines: wanted.tail_lines,
+        container: wanted.container.clone(),
+    };
+    let mut chunks = cell.logs(query).await?;
+    let mut splitter = Splitter { pending: Vec::new(), line_bytes_max: wanted.line_bytes_max };
+    while let Some(chunk) = chunks.next().await {
+        for line in splitter.push(&chunk?) {
+            if !send(wanted, source, &line, lines).await {
+                return Ok(());
+            }
+        }
+    }
+    if let Some(line) = splitter.rest() {
+        send(wanted, source, &line, lines).await;
+    }
+    Ok(())
+}
+
+/// False when the client has gone.
+async fn send(wanted: &Wanted, source: &LogSource, line: &str, lines: &Lines) -> bool {
+    if wanted.grep.as_ref().is_some_and(|grep| !grep.is_match(line)) {
+        return true;
+    }
+    lines.send(Ok(json!({"content": line, "podName": source.pod_name}))).await.is_ok()
+}
+
+/// Cuts bytes into lines of bounded length.
+struct Splitter {
+    pending: Vec<u8>,
+    line_bytes_max: usize,
+}
+
+impl Splitter {
+    fn push(&mut self, chunk: &[u8]) -> Vec<String> {
+        let mut lines = Vec::new();
+        for piece in chunk.split_inclusive(|byte| *byte == b'\n') {
+            let (text, ended) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            self.pending.extend_from_slice(text);
+            while self.pending.len() > self.line_bytes_max {
+                let rest = self.pending.split_off(self.line_bytes_max);
+                lines.push(line_text(&std::mem::replace(&mut self.pending, rest)));
+            }
+            if ended {
+                lines.push(line_text(&std::mem::take(&mut self.pending)));
+            }
+        }
+        lines
+    }
+
+    fn rest(self) -> Option<String> {
+        (!self.pending.is_empty()).then(|| line_text(&self.pending))
+    }
+}
+
+fn line_text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes.strip_suffix(b"\r").unwrap_or(bytes)).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_whatever_the_chunks() {
+        let mut splitter = Splitter { pending: Vec::new(), line_bytes_max: 4 };
+        assert_eq!(splitter.push(b"a\nb"), ["a"]);
+        assert_eq!(splitter.push(b"c\r\n\nlonger"), ["bc", "", "long"]);
+        assert_eq!(splitter.rest().as_deref(), Some("er"));
+    }
+
+    #[test]
+    fn bad_patterns_are_told_as_argo_tells_them() {
+        let error = pattern("(").unwrap_err();
+        assert_eq!(error.message, "failed to compile \"(\": error parsing regexp: missing closing ): `(`");
+        assert!(pattern(&"a".repeat(2_000)).is_err());
+        assert!(pattern("(a{1000}){1000}").is_err());
+    }
+}

@@ -1,0 +1,261 @@
+//! Label and field selectors as Kubernetes reads them.
+
+use std::collections::BTreeMap;
+
+/// A selector that can't be read, in Kubernetes' words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Invalid(String);
+
+const REQUIREMENTS_MAX: usize = 100;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Test {
+    Exists,
+    Missing,
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Greater(i64),
+    Less(i64),
+}
+
+/// All requirements must hold; none = everything matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct LabelSelector(Vec<(String, Test)>);
+
+struct Tokens<'a> {
+    rest: &'a str,
+}
+
+impl<'a> Tokens<'a> {
+    fn peek(&self) -> &'a str {
+        let rest = self.rest.trim_start();
+        for symbol in ["==", "!=", "=", "!", "(", ")", ",", ">", "<"] {
+            if rest.starts_with(symbol) {
+                return &rest[..symbol.len()];
+            }
+        }
+        let end = rest
+            .find(|letter: char| letter.is_whitespace() || "=!(),<>".contains(letter))
+            .unwrap_or(rest.len());
+        &rest[..end]
+    }
+
+    fn next(&mut self) -> &'a str {
+        let token = self.peek();
+        self.rest = &self.rest.trim_start()[token.len()..];
+        token
+    }
+}
+
+fn is_word(token: &str) -> bool {
+    !token.is_empty() && !token.starts_with(['=', '!', '(', ')', ',', '>', '<'])
+}
+
+fn found<T>(token: &str, expected: &str) -> Result<T, Invalid> {
+    Err(Invalid(format!("found '{token}', expected: {expected}")))
+}
+
+impl LabelSelector {
+    /// Reads Kubernetes' syntax: `a=b,c!=d,e in (f,g),h,!i,j>3`.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let mut tokens = Tokens { rest: text };
+        let mut requirements = Vec::new();
+        if tokens.peek().is_empty() {
+            return Ok(Self(requirements));
+        }
+        loop {
+            if requirements.len() == REQUIREMENTS_MAX {
+                return Err(Invalid(format!("more than {REQUIREMENTS_MAX} requirements in one selector")));
+            }
+            requirements.push(requirement(&mut tokens)?);
+            match tokens.next() {
+                "" => return Ok(Self(requirements)),
+                "," => {}
+                other => return found(other, "',' or 'end of string'"),
+            }
+        }
+    }
+
+    pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.0.iter().all(|(key, test)| {
+            let value = labels.get(key);
+            let number = || value.and_then(|value| value.parse::<i64>().ok());
+            match test {
+                Test::Exists => value.is_some(),
+                Test::Missing => value.is_none(),
+                Test::In(values) => value.is_some_and(|value| values.contains(value)),
+                Test::NotIn(values) => value.is_none_or(|value| !values.contains(value)),
+                Test::Greater(bound) => number().is_some_and(|number| number > *bound),
+                Test::Less(bound) => number().is_some_and(|number| number < *bound),
+            }
+        })
+    }
+}
+
+fn requirement(tokens: &mut Tokens<'_>) -> Result<(String, Test), Invalid> {
+    let first = tokens.next();
+    if first == "!" {
+        let key = tokens.next();
+        return if is_word(key) { Ok((key.to_owned(), Test::Missing)) } else { found(key, "identifier") };
+    }
+    if !is_word(first) {
+        return found(first, "!, identifier, or 'end of string'");
+    }
+    let key = first.to_owned();
+    if matches!(tokens.peek(), "" | ",") {
+        return Ok((key, Test::Exists));
+    }
+    let test = match tokens.next() {
+        "=" | "==" => Test::In(vec![value(tokens)?]),
+        "!=" => Test::NotIn(vec![value(tokens)?]),
+        "in" => Test::In(values(tokens)?),
+        "notin" => Test::NotIn(values(tokens)?),
+        ">" => Test::Greater(number(tokens)?),
+        "<" => Test::Less(number(tokens)?),
+        other => return found(other, "in, notin, =, ==, !=, gt, lt"),
+    };
+    Ok((key, test))
+}
+
+fn value(tokens: &mut Tokens<'_>) -> Result<String, Invalid> {
+    match tokens.peek() {
+        "" | "," => Ok(String::new()),
+        word if is_word(word) => Ok(tokens.next().to_owned()),
+        other => found(other, "identifier"),
+    }
+}
+
+fn number(tokens: &mut Tokens<'_>) -> Result<i64, Invalid> {
+    let text = value(tokens)?;
+    text.parse().map_err(|_| {
+        Invalid(format!(
+            "values: Invalid value: {text:?}: for 'Gt', 'Lt' operators, the value must be an integer"
+        ))
+    })
+}
+
+fn values(tokens: &mut Tokens<'_>) -> Result<Vec<String>, Invalid> {
+    match tokens.next() {
+        "(" => {}
+        other => return found(other, "'('"),
+    }
+    let mut values = Vec::new();
+    loop {
+        values.push(match tokens.peek() {
+            "," | ")" => String::new(),
+            _ => value(tokens)?,
+        });
+        match tokens.next() {
+            "," if values.len() < REQUIREMENTS_MAX => {}
+            ")" => return Ok(values),
+            other => return found(other, "',' or ')'"),
+        }
+    }
+}
+
+/// The fields that workflows can be selected by.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct FieldSelector {
+    /// Wanted or unwanted names.
+    names: Vec<(bool, String)>,
+    namespaces: Vec<(bool, String)>,
+}
+
+impl FieldSelector {
+    /// Reads `metadata.name=a,metadata.namespace!=b`.
+    pub fn parse(text: &str) -> Result<Self, Invalid> {
+        let mut selector = Self::default();
+        for term in text.split(',').filter(|term| !term.is_empty()).take(REQUIREMENTS_MAX) {
+            let (field, wanted, value) = if let Some((field, value)) = term.split_once("!=") {
+                (field, false, value)
+            } else if let Some((field, value)) = term.split_once("==").or_else(|| term.split_once('=')) {
+                (field, true, value)
+            } else {
+                return Err(Invalid(format!("invalid selector: '{text}'; can't understand '{term}'")));
+            };
+            match field.trim() {
+                "metadata.name" => selector.names.push((wanted, value.to_owned())),
+                "metadata.namespace" => selector.namespaces.push((wanted, value.to_owned())),
+                other => return Err(Invalid(format!("field label not supported: {other}"))),
+            }
+        }
+        Ok(selector)
+    }
+
+    pub fn matches(&self, namespace: &str, name: &str) -> bool {
+        let holds = |tests: &[(bool, String)], text: &str| {
+            tests.iter().all(|(wanted, value)| (value == text) == *wanted)
+        };
+        holds(&self.names, name) && holds(&self.namespaces, namespace)
+    }
+
+    /// The one name that can match.
+    pub fn name(&self) -> Option<&str> {
+        self.names.iter().find(|(wanted, _)| *wanted).map(|(_, name)| name.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(selector: &str, labels: &[(&str, &str)]) -> bool {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        LabelSelector::parse(selector).unwrap().matches(&labels)
+    }
+
+    #[test]
+    fn every_operator() {
+        let labels = [("app", "x"), ("n", "5")];
+        for yes in [
+            "",
+            "app=x",
+            "app == x",
+            "app!=y",
+            "app in (x,y)",
+            "app notin (y)",
+            "app",
+            "!zzz",
+            "n>4",
+            "n<6",
+            "zzz!=1",
+            "app=x,n=5",
+        ] {
+            assert!(matches(yes, &labels), "{yes}");
+        }
+        for no in [
+            "app=y",
+            "app!=x",
+            "app in (y)",
+            "app notin (x)",
+            "!app",
+            "zzz",
+            "n>5",
+            "zzz=1",
+            "app=x,n=6",
+            "app=",
+        ] {
+            assert!(!matches(no, &labels), "{no}");
+        }
+    }
+
+    #[test]
+    fn errors_are_kubernetes_own() {
+        let message = |text: &str| LabelSelector::parse(text).unwrap_err().to_string();
+        assert_eq!(message("==bad"), "found '==', expected: !, identifier, or 'end of string'");
+        assert_eq!(message("a b"), "found 'b', expected: in, notin, =, ==, !=, gt, lt");
+        assert!(LabelSelector::parse("a in (").is_err());
+        assert!(LabelSelector::parse("a=b,").is_err());
+        assert!(LabelSelector::parse("é=ü").is_ok());
+    }
+
+    #[test]
+    fn names_by_field() {
+        let selector = FieldSelector::parse("metadata.name=a").unwrap();
+        assert!(selector.matches("n", "a") && !selector.matches("n", "b"));
+        assert_eq!(selector.name(), Some("a"));
+        assert!(FieldSelector::parse("spec.x=1").is_err());
+        assert!(FieldSelector::parse("x").is_err());
+    }
+}
