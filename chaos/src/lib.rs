@@ -1,1 +1,32 @@
-//! Simulation.
+//! A whole federation in one thread, from one seed: members, agents, clusters, users, their network, disks and clocks.
+//!
+//! The members, agents and the engine are the product's own machines; only what is around them is simulated, and every
+//! accident in it (latency, loss, cuts, crashes, lost writes, drifting clocks) is drawn from the seed. So a run can be
+//! repeated byte for byte: `world` appends everything that happens to a [`Trace`], whose digest is compared.
+//!
+//! Not here: threads, sockets, TLS, RocksDB, Kubernetes. Tests with real processes and real clusters cover those.
+//!
+//! Invariants: the same seed gives the same trace; nothing reads a clock, an environment or a random source of the host;
+//! a checker never changes what it observes.
+//!
+//! Failure model: a violated invariant or a machine's error ends the run with the trace's tail and the command that
+//! repeats it.
+
+pub mod checkers;
+mod clocks;
+mod nemesis;
+mod network;
+mod queue;
+mod random;
+mod trace;
+mod users;
+mod workloads;
+
+pub use clocks::{HostClock, WALL_START_MS};
+pub use nemesis::{Fault, Intensity, Targets, Way};
+pub use network::{Carried, End, Lane, Network, Quality};
+pub use queue::Queue;
+pub use random::Random;
+pub use trace::Trace;
+pub use users::{User, Wish};
+pub use workloads::{Workload, generate};

@@ -1,0 +1,334 @@
+use std::collections::BTreeMap;
+
+use argosy_model::{NodePhase, display_fence};
+use argosy_proto::common::Fence;
+
+use super::Check;
+
+/// A node in a committed state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeSeen {
+    /// Number of its workflow.
+    pub workflow: u64,
+    /// Number in its workflow.
+    pub node: u32,
+    /// Argo's name.
+    pub name: String,
+    /// Its phase.
+    pub phase: NodePhase,
+    /// Its outputs, in any fixed form.
+    pub outputs: String,
+    /// `outputs.result`. Steps of the simulated runtime print the fence they ran under.
+    pub result: Option<String>,
+    /// It runs as a pod.
+    pub pod: bool,
+}
+
+/// An attempt in a committed state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptSeen {
+    /// Its fence.
+    pub fence: Fence,
+    /// Number of its workflow.
+    pub workflow: u64,
+    /// Number of its node.
+    pub node: u32,
+    /// Where it was put.
+    pub cluster: String,
+    /// Its result no longer counts.
+    pub fenced: bool,
+    /// It is over, as far as state knows.
+    pub closed: bool,
+}
+
+#[derive(Debug)]
+struct Known {
+    seen: AttemptSeen,
+    fenced_at_ms: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Execution {
+    holder: String,
+    cluster: String,
+    completed: bool,
+}
+
+/// Invariant 1: a node gets one result, from the attempt that has its fence, and keeps it. Start permits are judged too:
+/// one holder per attempt, and none after the attempt was taken over.
+#[derive(Debug, Default)]
+pub struct Results {
+    nodes: BTreeMap<(u64, u32), NodeSeen>,
+    attempts: BTreeMap<Fence, Known>,
+    executions: BTreeMap<Fence, Execution>,
+    judged: u64,
+    overlaps: u64,
+}
+
+impl Results {
+    /// Results, permits and executions judged.
+    #[must_use]
+    pub fn exercised(&self) -> u64 {
+        self.judged
+    }
+
+    /// Take-overs seen.
+    #[must_use]
+    pub fn taken_over(&self) -> u64 {
+        self.attempts.values().filter(|known| known.fenced_at_ms.is_some()).count() as u64
+    }
+
+    /// Attempts seen.
+    #[must_use]
+    pub fn attempts(&self) -> u64 {
+        self.attempts.len() as u64
+    }
+
+    /// User commands started for a node that had an earlier attempt started: allowed while that one is fenced.
+    #[must_use]
+    pub fn repeated_executions(&self) -> u64 {
+        self.overlaps
+    }
+
+    /// An attempt in a newly committed state. Returns whether it was fenced just now.
+    ///
+    /// # Errors
+    /// It moved, came back from the dead, or runs beside another unfenced attempt of its node.
+    pub fn attempt(&mut self, at_ms: u64, seen: AttemptSeen) -> Result<bool, String> {
+        let fence = seen.fence;
+        let text = display_fence(&fence);
+        if !seen.fenced && !seen.closed {
+            let same_node = |known: &Known| known.seen.workflow == seen.workflow && known.seen.node == seen.node;
+            let other = self.attempts.values().find(|known| {
+                known.seen.fence != fence && same_node(known) && !known.seen.fenced && !known.seen.closed
+            });
+            if let Some(other) = other {
+                return Err(format!("attempts {} and {text} both count for one node", display_fence(&other.seen.fence)));
+            }
+        }
+        let Some(known) = self.attempts.get_mut(&fence) else {
+            let fenced_at_ms = seen.fenced.then_some(at_ms);
+            self.attempts.insert(fence, Known { seen, fenced_at_ms });
+            return Ok(fenced_at_ms.is_some());
+        };
+        if known.seen.cluster != seen.cluster {
+            return Err(format!("attempt {text} moved from {} to {}", known.seen.cluster, seen.cluster));
+        }
+        if (known.seen.fenced && !seen.fenced) || (known.seen.closed && !seen.closed) {
+            return Err(format!("attempt {text} came back: {:?} became {seen:?}", known.seen));
+        }
+        let now_fenced = seen.fenced && !known.seen.fenced;
+        if now_fenced {
+            known.fenced_at_ms = Some(at_ms);
+        }
+        // A deleted workflow's attempts forget whose they were.
+        let (workflow, node) = (known.seen.workflow, known.seen.node);
+        known.seen = AttemptSeen { workflow, node, ..seen };
+        Ok(now_fenced)
+    }
+
+    /// A node in a newly committed state.
+    ///
+    /// # Errors
+    /// Its result changed, its phase went back, or the result is of an attempt without the right to it.
+    pub fn node(&mut self, seen: NodeSeen) -> Check {
+        let before = self.nodes.get(&(seen.workflow, seen.node));
+        let was_fulfilled = before.is_some_and(|before| before.phase.is_fulfilled());
+        if let Some(before) = before {
+            if was_fulfilled && (before.phase != seen.phase || before.outputs != seen.outputs) {
+                return Err(format!(
+                    "node {} had result {} {:?} and now has {} {:?}",
+                    seen.name, before.phase, before.outputs, seen.phase, seen.outputs
+                ));
+            }
+            let back = before.phase == NodePhase::Running && seen.phase == NodePhase::Pending && !seen.pod;
+            if back {
+                return Err(format!("node {} went back from Running to Pending", seen.name));
+            }
+        }
+        if !was_fulfilled && seen.phase.is_fulfilled() {
+            self.judged += 1;
+            if seen.pod && seen.phase == NodePhase::Succeeded {
+                self.owner(&seen)?;
+            }
+        }
+        self.nodes.insert((seen.workflow, seen.node), seen);
+        Ok(())
+    }
+
+    /// The committed result is of the node's newest attempt, which is not fenced, and which ran to its end.
+    fn owner(&self, seen: &NodeSeen) -> Check {
+        let name = &seen.name;
+        let of_node = |known: &&Known| known.seen.workflow == seen.workflow && known.seen.node == seen.node;
+        let Some(newest) = self.attempts.values().filter(of_node).max_by_key(|known| known.seen.fence) else {
+            return Err(format!("node {name} has a result and never had an attempt"));
+        };
+        let fence = newest.seen.fence;
+        let text = display_fence(&fence);
+        if newest.seen.fenced {
+            return Err(format!("node {name} took the result of attempt {text}, which is fenced"));
+        }
+        if seen.result.as_ref().is_some_and(|result| *result != text) {
+            return Err(format!("node {name} has fence {text} and took the result of {:?}", seen.result));
+        }
+        match self.executions.get(&fence) {
+            Some(execution) if execution.completed => Ok(()),
+            Some(_) => Err(format!("node {name} has a result of attempt {text}, which is still running")),
+            None => Err(format!("node {name} has a result of attempt {text}, which never ran")),
+        }
+    }
+
+    /// A node is gone with its workflow.
+    pub fn node_gone(&mut self, workflow: u64, node: u32) {
+        self.nodes.remove(&(workflow, node));
+    }
+
+    /// A start permit left an agent.
+    ///
+    /// # Errors
+    /// The attempt had been taken over before, or another holder has the permit.
+    pub fn permit(&mut self, at_ms: u64, cluster: &str, fence: &Fence, holder: &str) -> Check {
+        self.judged += 1;
+        let text = display_fence(fence);
+        let fenced = self.attempts.get(fence).and_then(|known| known.fenced_at_ms);
+        if let Some(fenced_at_ms) = fenced
+            && fenced_at_ms < at_ms
+            && !self.executions.contains_key(fence)
+        {
+            return Err(format!("attempt {text} got its permit after it was taken over at {fenced_at_ms} ms"));
+        }
+        match self.executions.get(fence) {
+            Some(execution) if execution.holder != holder => {
+                Err(format!("attempt {text} has a permit for {} and one for {holder}", execution.holder))
+            }
+            Some(execution) if execution.cluster != cluster => {
+                Err(format!("attempt {text} has permits on {} and {cluster}", execution.cluster))
+            }
+            Some(_) => Ok(()),
+            None => {
+                let (holder, cluster) = (holder.to_owned(), cluster.to_owned());
+                self.overlaps += u64::from(self.node_ran_before(fence));
+                self.executions.insert(*fence, Execution { holder, cluster, completed: false });
+                Ok(())
+            }
+        }
+    }
+
+    fn node_ran_before(&self, fence: &Fence) -> bool {
+        let Some(known) = self.attempts.get(fence) else { return false };
+        let node = (known.seen.workflow, known.seen.node);
+        self.executions.keys().any(|other| {
+            self.attempts.get(other).is_some_and(|other| (other.seen.workflow, other.seen.node) == node)
+        })
+    }
+
+    /// A user command ran to its end.
+    ///
+    /// # Errors
+    /// It had no permit.
+    pub fn completed(&mut self, fence: &Fence, holder: &str) -> Check {
+        self.judged += 1;
+        match self.executions.get_mut(fence) {
+            Some(execution) if execution.holder == holder => {
+                execution.completed = true;
+                Ok(())
+            }
+            _ => Err(format!("attempt {} of holder {holder} ran without a permit", display_fence(fence))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence(index: u64) -> Fence {
+        Fence { incarnation: 1, index, ordinal: 0 }
+    }
+
+    fn attempt(index: u64) -> AttemptSeen {
+        AttemptSeen {
+            fence: fence(index),
+            workflow: 1,
+            node: 2,
+            cluster: "a".to_owned(),
+            fenced: false,
+            closed: false,
+        }
+    }
+
+    fn node(phase: NodePhase, result: Option<&str>) -> NodeSeen {
+        let result = result.map(str::to_owned);
+        let outputs = format!("{result:?}");
+        NodeSeen { workflow: 1, node: 2, name: "w.step".to_owned(), phase, outputs, result, pod: true }
+    }
+
+    fn ran(index: u64) -> Results {
+        let mut results = Results::default();
+        results.attempt(0, attempt(index)).unwrap();
+        results.permit(1, "a", &fence(index), "pod").unwrap();
+        results.completed(&fence(index), "pod").unwrap();
+        results
+    }
+
+    #[test]
+    fn a_good_history_passes() {
+        let mut results = ran(5);
+        assert!(results.node(node(NodePhase::Running, None)).is_ok());
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok());
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok());
+        assert_eq!(results.exercised(), 3);
+    }
+
+    #[test]
+    fn a_second_result_is_seen() {
+        let mut results = ran(5);
+        results.node(node(NodePhase::Succeeded, Some("1.5.0"))).unwrap();
+        assert!(results.node(node(NodePhase::Failed, Some("1.5.0"))).is_err());
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.6.0"))).is_err());
+    }
+
+    #[test]
+    fn the_result_of_a_fenced_or_older_attempt_is_seen() {
+        let mut results = ran(5);
+        results.attempt(9, AttemptSeen { fenced: true, ..attempt(5) }).unwrap();
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_err());
+        results.attempt(10, attempt(9)).unwrap();
+        results.permit(11, "a", &fence(9), "pod").unwrap();
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.9.0"))).is_err(), "still running");
+        results.completed(&fence(9), "pod").unwrap();
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_err(), "of the older attempt");
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.9.0"))).is_ok());
+        assert_eq!((results.taken_over(), results.repeated_executions()), (1, 1));
+    }
+
+    #[test]
+    fn a_result_from_nowhere_is_seen() {
+        let mut results = Results::default();
+        assert!(results.node(node(NodePhase::Succeeded, None)).is_err());
+        assert!(results.completed(&fence(1), "pod").is_err());
+    }
+
+    #[test]
+    fn a_permit_after_the_take_over_or_for_a_second_holder_is_seen() {
+        let mut results = Results::default();
+        results.attempt(0, attempt(5)).unwrap();
+        results.attempt(10, AttemptSeen { fenced: true, ..attempt(5) }).unwrap();
+        assert!(results.permit(11, "a", &fence(5), "pod").is_err());
+        let mut results = ran(5);
+        assert!(results.permit(12, "a", &fence(5), "pod").is_ok());
+        assert!(results.permit(12, "a", &fence(5), "other").is_err());
+        assert!(results.permit(12, "b", &fence(5), "pod").is_err());
+    }
+
+    #[test]
+    fn two_attempts_that_count_and_one_that_comes_back_are_seen() {
+        let mut results = Results::default();
+        results.attempt(0, attempt(5)).unwrap();
+        assert!(results.attempt(1, attempt(6)).is_err());
+        results.attempt(2, AttemptSeen { fenced: true, ..attempt(5) }).unwrap();
+        assert!(results.attempt(3, attempt(6)).is_ok());
+        assert!(results.attempt(4, attempt(5)).is_err());
+        assert!(results.attempt(4, AttemptSeen { cluster: "b".to_owned(), ..attempt(6) }).is_err());
+    }
+}

@@ -1,0 +1,445 @@
+use crate::random::Random;
+
+/// A direction of a cut between one end and others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Nothing passes.
+    Both,
+    /// It hears nothing, and is heard.
+    In,
+    /// It is not heard, and hears.
+    Out,
+}
+
+/// A fault. Spans are virtual milliseconds; a fault with a span ends by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// A member loses power: un-synced writes are lost.
+    CrashMember {
+        /// Which.
+        member: u64,
+        /// Until it starts again.
+        down_ms: u64,
+        /// It dies in the middle of sending what it had written.
+        while_sending: bool,
+    },
+    /// All members lose power together.
+    Blackout {
+        /// Until the first starts again.
+        down_ms: u64,
+    },
+    /// A member's disk takes so many more writes, then none; the member halts and starts again.
+    DiskFails {
+        /// Which.
+        member: u64,
+        /// Writes that succeed.
+        after_writes: u64,
+        /// The failing write is on disk all the same.
+        written: bool,
+    },
+    /// A member's syncs take long.
+    SlowDisk {
+        /// Which.
+        member: u64,
+        /// Each.
+        sync_ms: u64,
+        /// In all.
+        for_ms: u64,
+    },
+    /// A member is cut off from the other members; agents and users still reach it.
+    IsolateMember {
+        /// Which.
+        member: u64,
+        /// In which direction.
+        way: Way,
+        /// How long.
+        for_ms: u64,
+    },
+    /// One link between two members is cut.
+    CutPeers {
+        /// One.
+        from: u64,
+        /// The other.
+        to: u64,
+        /// In which direction, seen from the first.
+        way: Way,
+        /// How long.
+        for_ms: u64,
+    },
+    /// The stream between two members is made anew.
+    ResetPeers {
+        /// Sender.
+        from: u64,
+        /// Receiver.
+        to: u64,
+    },
+    /// A cluster is cut off from every member; its pods run on.
+    CutCluster {
+        /// Which.
+        cluster: usize,
+        /// In which direction.
+        way: Way,
+        /// How long.
+        for_ms: u64,
+    },
+    /// Several clusters are cut off together.
+    CutFleet {
+        /// Clusters, from the first one on.
+        clusters: usize,
+        /// How long.
+        for_ms: u64,
+    },
+    /// A cluster doesn't reach one member.
+    CutClusterFromMember {
+        /// The cluster.
+        cluster: usize,
+        /// The member.
+        member: u64,
+        /// In which direction, seen from the cluster.
+        way: Way,
+        /// How long.
+        for_ms: u64,
+    },
+    /// An agent's connection breaks.
+    ResetAgent {
+        /// Its cluster.
+        cluster: usize,
+    },
+    /// An agent's process is killed; pods run on, the ledger stays.
+    CrashAgent {
+        /// Its cluster.
+        cluster: usize,
+        /// Until it starts again.
+        down_ms: u64,
+    },
+    /// A cluster is lost with its pods and comes back empty.
+    LoseCluster {
+        /// Which.
+        cluster: usize,
+        /// Until its agent starts again.
+        down_ms: u64,
+        /// The agent's ledger is lost too.
+        with_ledger: bool,
+    },
+    /// Every link is bad.
+    BadNetwork {
+        /// Loss where it is allowed.
+        loss_per_mille: u64,
+        /// Frames delayed.
+        spike_per_mille: u64,
+        /// By at most so much.
+        spike_max_ms: u64,
+        /// How long.
+        for_ms: u64,
+    },
+    /// A member's steady clock changes its rate.
+    DriftMember {
+        /// Which.
+        member: u64,
+        /// Millionths.
+        drift_ppm: i64,
+    },
+    /// A cluster's steady clock changes its rate.
+    DriftCluster {
+        /// Which.
+        cluster: usize,
+        /// Millionths.
+        drift_ppm: i64,
+    },
+    /// A member's wall clock is set.
+    MemberWallJump {
+        /// Which.
+        member: u64,
+        /// From the true time.
+        offset_ms: i64,
+    },
+    /// A cluster's wall clock is set.
+    ClusterWallJump {
+        /// Which.
+        cluster: usize,
+        /// From the true time.
+        offset_ms: i64,
+    },
+}
+
+/// Largest drift of a steady clock either way; the lease's margin is made for more.
+pub const DRIFT_MAX_PPM: i64 = 10_000;
+/// Largest offset of a member's wall clock: beyond it a member may not lead.
+pub const MEMBER_WALL_OFFSET_MAX_MS: i64 = 200;
+/// Largest offset of a cluster's wall clock.
+pub const CLUSTER_WALL_OFFSET_MAX_MS: i64 = 24 * 3600 * 1000;
+
+/// How much of each kind of fault there is. Weights are relative to each other; 0 means never.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Intensity {
+    /// Mean time between two faults; 0 means none at all.
+    pub gap_mean_ms: u64,
+    /// Longest span of a fault.
+    pub span_max_ms: u64,
+    /// Members crash.
+    pub crash_member: u64,
+    /// All members crash.
+    pub blackout: u64,
+    /// Disks fail or are slow.
+    pub disk: u64,
+    /// Members are cut off from each other.
+    pub peers: u64,
+    /// Clusters are cut off.
+    pub cut_cluster: u64,
+    /// Agents crash, connections break.
+    pub agent: u64,
+    /// Clusters are lost with their pods.
+    pub lose_cluster: u64,
+    /// The whole network is bad.
+    pub network: u64,
+    /// Clocks drift and jump.
+    pub clocks: u64,
+}
+
+impl Intensity {
+    /// No faults.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            gap_mean_ms: 0,
+            span_max_ms: 0,
+            crash_member: 0,
+            blackout: 0,
+            disk: 0,
+            peers: 0,
+            cut_cluster: 0,
+            agent: 0,
+            lose_cluster: 0,
+            network: 0,
+            clocks: 0,
+        }
+    }
+
+    /// A bit of everything.
+    #[must_use]
+    pub fn usual() -> Self {
+        Self {
+            gap_mean_ms: 4_000,
+            span_max_ms: 30_000,
+            crash_member: 4,
+            blackout: 1,
+            disk: 3,
+            peers: 4,
+            cut_cluster: 4,
+            agent: 4,
+            lose_cluster: 2,
+            network: 2,
+            clocks: 2,
+        }
+    }
+
+    /// Faults on top of each other.
+    #[must_use]
+    pub fn fierce() -> Self {
+        Self { gap_mean_ms: 1_200, span_max_ms: 15_000, ..Self::usual() }
+    }
+
+    /// Only the control plane goes away, with every other part in order: nothing may expire.
+    #[must_use]
+    pub fn blackouts() -> Self {
+        Self { gap_mean_ms: 25_000, span_max_ms: 60_000, blackout: 3, crash_member: 1, ..Self::none() }
+    }
+}
+
+/// What the faults may touch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Targets {
+    /// Members, numbered from 1.
+    pub members: u64,
+    /// Clusters, numbered from 0.
+    pub clusters: usize,
+}
+
+/// The faults of a run: each with its time, in order; every one has ended by `until_ms`.
+#[must_use]
+pub fn schedule(
+    random: &mut Random,
+    intensity: &Intensity,
+    targets: Targets,
+    from_ms: u64,
+    until_ms: u64,
+) -> Vec<(u64, Fault)> {
+    let mut faults = Vec::new();
+    let mut at_ms = from_ms;
+    while intensity.gap_mean_ms > 0 {
+        at_ms += random.between(1, 2 * intensity.gap_mean_ms);
+        if at_ms + 1_000 >= until_ms {
+            break;
+        }
+        let span_max_ms = intensity.span_max_ms.min(until_ms - at_ms - 500).max(500);
+        // Many short ones and a few long ones.
+        let span_max_ms = if random.per_mille(600) { span_max_ms.min(4_000) } else { span_max_ms };
+        let for_ms = random.between(200, span_max_ms.max(200));
+        if let Some(fault) = draw(random, intensity, targets, for_ms) {
+            faults.push((at_ms, fault));
+        }
+    }
+    faults
+}
+
+fn draw(random: &mut Random, intensity: &Intensity, targets: Targets, for_ms: u64) -> Option<Fault> {
+    type Draw = fn(&mut Random, Targets, u64) -> Fault;
+    let kinds: [(u64, Draw); 9] = [
+        (intensity.crash_member, |random, targets, down_ms| Fault::CrashMember {
+            member: random.between(1, targets.members),
+            down_ms,
+            while_sending: random.per_mille(500),
+        }),
+        (intensity.blackout, |_, _, down_ms| Fault::Blackout { down_ms }),
+        (intensity.disk, disk),
+        (intensity.peers, peers),
+        (intensity.cut_cluster, cut_cluster),
+        (intensity.agent, |random, targets, down_ms| {
+            let cluster = random.position(targets.clusters);
+            if random.per_mille(500) {
+                Fault::ResetAgent { cluster }
+            } else {
+                Fault::CrashAgent { cluster, down_ms }
+            }
+        }),
+        (intensity.lose_cluster, |random, targets, down_ms| Fault::LoseCluster {
+            cluster: random.position(targets.clusters),
+            down_ms,
+            with_ledger: random.per_mille(500),
+        }),
+        (intensity.network, |random, _, for_ms| Fault::BadNetwork {
+            loss_per_mille: random.between(5, 200),
+            spike_per_mille: random.between(10, 200),
+            spike_max_ms: random.between(100, 3_000),
+            for_ms,
+        }),
+        (intensity.clocks, clocks),
+    ];
+    let mut rest = random.below(kinds.iter().map(|(weight, _)| weight).sum());
+    for (weight, kind) in kinds {
+        if rest < weight {
+            return Some(kind(random, targets, for_ms));
+        }
+        rest -= weight;
+    }
+    None
+}
+
+fn way(random: &mut Random) -> Way {
+    match random.below(3) {
+        0 => Way::In,
+        1 => Way::Out,
+        _ => Way::Both,
+    }
+}
+
+fn disk(random: &mut Random, targets: Targets, for_ms: u64) -> Fault {
+    let member = random.between(1, targets.members);
+    if random.per_mille(400) {
+        Fault::DiskFails { member, after_writes: random.below(40), written: random.per_mille(500) }
+    } else {
+        Fault::SlowDisk { member, sync_ms: random.between(20, 600), for_ms }
+    }
+}
+
+fn peers(random: &mut Random, targets: Targets, for_ms: u64) -> Fault {
+    let from = random.between(1, targets.members);
+    let to = 1 + (from + random.below(targets.members.saturating_sub(1).max(1))) % targets.members;
+    match random.below(5) {
+        0 => Fault::ResetPeers { from, to },
+        1 | 2 => Fault::CutPeers { from, to, way: way(random), for_ms },
+        _ => Fault::IsolateMember { member: from, way: way(random), for_ms },
+    }
+}
+
+fn cut_cluster(random: &mut Random, targets: Targets, for_ms: u64) -> Fault {
+    let cluster = random.position(targets.clusters);
+    match random.below(6) {
+        0 => Fault::CutFleet { clusters: random.between(1, targets.clusters as u64) as usize, for_ms },
+        1 | 2 => Fault::CutClusterFromMember {
+            cluster,
+            member: random.between(1, targets.members),
+            way: way(random),
+            for_ms,
+        },
+        _ => Fault::CutCluster { cluster, way: way(random), for_ms },
+    }
+}
+
+fn clocks(random: &mut Random, targets: Targets, _for_ms: u64) -> Fault {
+    let member = random.between(1, targets.members);
+    let cluster = random.position(targets.clusters);
+    match random.below(4) {
+        0 => Fault::DriftMember { member, drift_ppm: random.around_zero(DRIFT_MAX_PPM) },
+        1 => Fault::DriftCluster { cluster, drift_ppm: random.around_zero(DRIFT_MAX_PPM) },
+        2 => Fault::MemberWallJump { member, offset_ms: random.around_zero(MEMBER_WALL_OFFSET_MAX_MS) },
+        _ => Fault::ClusterWallJump { cluster, offset_ms: random.around_zero(CLUSTER_WALL_OFFSET_MAX_MS) },
+    }
+}
+
+impl Fault {
+    /// How long it lasts; 0 for an instant.
+    #[must_use]
+    pub fn span_ms(&self) -> u64 {
+        match self {
+            Self::CrashMember { down_ms, .. }
+            | Self::Blackout { down_ms }
+            | Self::CrashAgent { down_ms, .. }
+            | Self::LoseCluster { down_ms, .. } => *down_ms,
+            Self::SlowDisk { for_ms, .. }
+            | Self::IsolateMember { for_ms, .. }
+            | Self::CutPeers { for_ms, .. }
+            | Self::CutCluster { for_ms, .. }
+            | Self::CutFleet { for_ms, .. }
+            | Self::CutClusterFromMember { for_ms, .. }
+            | Self::BadNetwork { for_ms, .. } => *for_ms,
+            Self::DiskFails { .. }
+            | Self::ResetPeers { .. }
+            | Self::ResetAgent { .. }
+            | Self::DriftMember { .. }
+            | Self::DriftCluster { .. }
+            | Self::MemberWallJump { .. }
+            | Self::ClusterWallJump { .. } => 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TARGETS: Targets = Targets { members: 3, clusters: 4 };
+
+    #[test]
+    fn every_fault_has_ended_when_the_quiet_begins() {
+        for seed in 0..200 {
+            let faults = schedule(&mut Random::new(seed), &Intensity::fierce(), TARGETS, 1_000, 90_000);
+            assert!(!faults.is_empty());
+            assert!(faults.is_sorted_by_key(|(at_ms, _)| *at_ms));
+            for (at_ms, fault) in faults {
+                assert!(at_ms >= 1_000 && at_ms + fault.span_ms() <= 90_000, "{fault:?} at {at_ms}");
+            }
+        }
+    }
+
+    #[test]
+    fn faults_name_what_exists_and_two_different_peers() {
+        for (_, fault) in schedule(&mut Random::new(5), &Intensity::fierce(), TARGETS, 0, 3_000_000) {
+            if let Fault::CutPeers { from, to, .. } | Fault::ResetPeers { from, to } = fault {
+                assert!(from != to && (1..=3).contains(&from) && (1..=3).contains(&to));
+            }
+        }
+    }
+
+    #[test]
+    fn no_faults_when_none_are_wanted() {
+        assert!(schedule(&mut Random::new(5), &Intensity::none(), TARGETS, 0, 3_000_000).is_empty());
+    }
+
+    #[test]
+    fn blackouts_touch_members_only() {
+        for (_, fault) in schedule(&mut Random::new(5), &Intensity::blackouts(), TARGETS, 0, 3_000_000) {
+            assert!(matches!(fault, Fault::Blackout { .. } | Fault::CrashMember { .. }), "{fault:?}");
+        }
+    }
+}

@@ -1,0 +1,227 @@
+use std::collections::{BTreeMap, VecDeque};
+
+use argosy_proto::command::{
+    Command, CreateInvite, DeleteWorkflow, IdempotencyKey, RedeemInvite, ShutdownStrategy, ShutdownWorkflow,
+    SubmitWorkflow, command::Body,
+};
+use prost::Message;
+
+use crate::random::Random;
+use crate::workloads::{self, Workload};
+
+/// Namespace of all generated workflows.
+pub const NAMESPACE: &str = "team";
+/// Life of an invite; longer than any run.
+const INVITE_TTL_MS: u64 = 3_600_000;
+
+/// What a user wants.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Wish {
+    /// Submit the workflow of that name.
+    Submit(String),
+    /// Stop it, with or without exit handlers.
+    Stop(String),
+    /// Delete it.
+    Delete(String),
+    /// Read everything acknowledged so far.
+    Read,
+    /// Make an invite for the cluster.
+    Invite(String),
+    /// Redeem it, as the cluster's agent does when it enrols.
+    Redeem(String),
+}
+
+/// A wish being carried out: asked again, under the same key, until its outcome is known.
+#[derive(Clone, Debug)]
+pub struct Doing {
+    /// What.
+    pub wish: Wish,
+    /// The command; none for a read.
+    pub command: Option<Command>,
+    /// The request on its way, if any.
+    pub request: Option<u64>,
+    /// Requests made for it.
+    pub tries: u32,
+}
+
+/// A user: submits, stops, deletes and reads workflows, one thing at a time.
+#[derive(Debug)]
+pub struct User {
+    index: usize,
+    random: Random,
+    script: VecDeque<Wish>,
+    /// Own workflows that were acknowledged and not deleted by the user.
+    workflows: Vec<String>,
+    /// What each of them is made of.
+    made: BTreeMap<String, Workload>,
+    next: u64,
+    /// What is under way.
+    pub doing: Option<Doing>,
+}
+
+fn uid_of_cluster(cluster: &str) -> String {
+    format!("uid-of-{cluster}")
+}
+
+fn token_hash(cluster: &str) -> Vec<u8> {
+    blake3::hash(format!("invite of {cluster}").as_bytes()).as_bytes().to_vec()
+}
+
+impl User {
+    /// A user who first does what the script says.
+    #[must_use]
+    pub fn new(index: usize, random: Random, script: impl IntoIterator<Item = Wish>) -> Self {
+        let script = script.into_iter().collect();
+        Self { index, random, script, workflows: Vec::new(), made: BTreeMap::new(), next: 0, doing: None }
+    }
+
+    /// The uid of a cluster of that name.
+    #[must_use]
+    pub fn cluster_uid(cluster: &str) -> String {
+        uid_of_cluster(cluster)
+    }
+
+    /// Whether nothing is under way and nothing scripted is left.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.doing.is_none() && self.script.is_empty()
+    }
+
+    /// The workflows this user made.
+    #[must_use]
+    pub fn made(&self) -> &BTreeMap<String, Workload> {
+        &self.made
+    }
+
+    /// How long until the next act.
+    pub fn pause_ms(&mut self) -> u64 {
+        if self.random.per_mille(200) { self.random.between(1, 50) } else { self.random.between(200, 5_000) }
+    }
+
+    /// How long until the same is asked again.
+    pub fn retry_pause_ms(&mut self) -> u64 {
+        self.random.between(50, 1_200)
+    }
+
+    /// How long an answer is waited for.
+    pub fn patience_ms(&mut self) -> u64 {
+        self.random.between(3_000, 15_000)
+    }
+
+    /// Whom to ask.
+    pub fn choose_member(&mut self, members: u64) -> u64 {
+        self.random.between(1, members)
+    }
+
+    /// Takes up the next wish; `new_work` allows more than what is scripted.
+    pub fn wish(&mut self, new_work: bool) -> Option<Wish> {
+        debug_assert!(self.doing.is_none(), "one thing at a time");
+        let wish = match self.script.pop_front() {
+            Some(wish) => wish,
+            None if new_work => self.invent(),
+            None => return None,
+        };
+        let command = self.command(&wish);
+        self.doing = Some(Doing { wish: wish.clone(), command, request: None, tries: 0 });
+        Some(wish)
+    }
+
+    fn invent(&mut self) -> Wish {
+        let known = self.random.pick(&self.workflows).cloned();
+        match (self.random.below(100), known) {
+            (0..=9, Some(name)) => Wish::Stop(name),
+            (10..=19, Some(name)) => {
+                self.workflows.retain(|other| *other != name);
+                Wish::Delete(name)
+            }
+            (20..=49, _) => Wish::Read,
+            (_, _) => {
+                self.next += 1;
+                Wish::Submit(format!("u{}-w{}", self.index, self.next))
+            }
+        }
+    }
+
+    fn command(&mut self, wish: &Wish) -> Option<Command> {
+        let namespace = NAMESPACE.to_owned();
+        let body = match wish.clone() {
+            Wish::Read => return None,
+            Wish::Submit(name) => {
+                let workload = workloads::generate(&mut self.random, NAMESPACE, &name);
+                let manifest_json = workload.manifest.to_string();
+                let uid = format!("uid-of-{name}");
+                let creator = format!("user-{}", self.index);
+                self.made.insert(name.clone(), workload);
+                Body::SubmitWorkflow(SubmitWorkflow { namespace, name, uid, manifest_json, creator })
+            }
+            Wish::Stop(name) => {
+                let strategy = if self.random.per_mille(500) {
+                    ShutdownStrategy::Stop
+                } else {
+                    ShutdownStrategy::Terminate
+                };
+                let message = "no longer wanted".to_owned();
+                Body::ShutdownWorkflow(ShutdownWorkflow { namespace, name, strategy: strategy.into(), message })
+            }
+            Wish::Delete(name) => Body::DeleteWorkflow(DeleteWorkflow { namespace, name }),
+            Wish::Invite(cluster) => {
+                let token_hash = token_hash(&cluster);
+                Body::CreateInvite(CreateInvite { cluster, token_hash, ttl_ms: INVITE_TTL_MS })
+            }
+            Wish::Redeem(cluster) => {
+                let (cluster_uid, token_hash) = (uid_of_cluster(&cluster), token_hash(&cluster));
+                Body::RedeemInvite(RedeemInvite { cluster, cluster_uid, token_hash })
+            }
+        };
+        let mut command = Command { version: 1, idempotency_key: None, body: Some(body) };
+        let digest = blake3::hash(&command.encode_to_vec()).as_bytes().to_vec();
+        let key = format!("{wish:?}");
+        command.idempotency_key = Some(IdempotencyKey { tenant: format!("user-{}", self.index), key, digest });
+        Some(command)
+    }
+
+    /// The outcome of what is under way is known.
+    pub fn settle(&mut self, done: bool) {
+        if let Some(Doing { wish: Wish::Submit(name), .. }) = self.doing.take()
+            && done
+        {
+            self.workflows.push(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_follows_the_script_and_then_invents() {
+        let script = [Wish::Invite("a".to_owned()), Wish::Redeem("a".to_owned())];
+        let mut user = User::new(1, Random::new(1), script.clone());
+        for wish in script {
+            assert_eq!(user.wish(false), Some(wish));
+            let command = user.doing.as_ref().and_then(|doing| doing.command.clone()).unwrap();
+            assert!(command.idempotency_key.is_some_and(|key| key.digest.len() == 32));
+            user.settle(true);
+        }
+        assert!(user.is_idle() && user.wish(false).is_none());
+        for _ in 0..50 {
+            assert!(user.wish(true).is_some());
+            user.settle(true);
+        }
+        assert!(!user.made().is_empty());
+    }
+
+    #[test]
+    fn a_workflow_is_deleted_at_most_once() {
+        let mut user = User::new(1, Random::new(9), []);
+        let mut deleted = std::collections::BTreeSet::new();
+        for _ in 0..500 {
+            if let Some(Wish::Delete(name)) = user.wish(true) {
+                assert!(deleted.insert(name));
+            }
+            user.settle(true);
+        }
+        assert!(!deleted.is_empty());
+    }
+}

@@ -1,0 +1,159 @@
+use serde_json::{Value, json};
+
+use crate::random::Random;
+
+/// A generated workflow.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Workload {
+    /// The Workflow object.
+    pub manifest: Value,
+    /// What its steps make of it when nobody interferes; `None` where a step fails by chance.
+    pub succeeds: Option<bool>,
+}
+
+/// Longest step, virtual milliseconds.
+const STEP_MAX_MS: u64 = 25_000;
+/// Steps of a group, tasks of a DAG, items of a loop.
+const WIDTH_MAX: u64 = 4;
+
+struct Generator<'a> {
+    random: &'a mut Random,
+    templates: Vec<Value>,
+    succeeds: Option<bool>,
+}
+
+/// Makes a workflow of that name: steps, DAGs, loops, retries, exit handlers, steps that fail and steps that may not be
+/// repeated. Its containers tell the simulated runtime how long they run and how they end.
+#[must_use]
+pub fn generate(random: &mut Random, namespace: &str, name: &str) -> Workload {
+    let mut generator = Generator { random, templates: Vec::new(), succeeds: Some(true) };
+    let entrypoint = generator.group(2);
+    let mut spec = json!({ "entrypoint": entrypoint });
+    if generator.random.per_mille(300) {
+        // An exit handler that fails would fail the workflow; these end well.
+        spec["onExit"] = json!(generator.leaf_of(2_000, "0", false));
+    }
+    spec["templates"] = Value::Array(generator.templates);
+    let manifest = json!({
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "Workflow",
+        "metadata": { "name": name, "namespace": namespace },
+        "spec": spec,
+    });
+    Workload { manifest, succeeds: generator.succeeds }
+}
+
+impl Generator<'_> {
+    fn add(&mut self, mut template: Value) -> String {
+        let name = format!("t{}", self.templates.len());
+        template["name"] = json!(name);
+        self.templates.push(template);
+        name
+    }
+
+    /// A template of steps or tasks, with others below it down to a depth.
+    fn group(&mut self, depth: u32) -> String {
+        if self.random.per_mille(500) { self.steps(depth) } else { self.dag(depth) }
+    }
+
+    fn child(&mut self, depth: u32) -> String {
+        if depth > 0 && self.random.per_mille(200) { self.group(depth - 1) } else { self.leaf() }
+    }
+
+    /// A call of a template, now and then over items.
+    fn call(&mut self, name: String, depth: u32) -> Value {
+        if self.random.per_mille(200) {
+            let items: Vec<Value> = (0..self.random.between(1, WIDTH_MAX)).map(|item| json!(item)).collect();
+            let template = self.leaf_with_item();
+            let arguments = json!({ "parameters": [{ "name": "item", "value": "{{item}}" }] });
+            return json!({ "name": name, "template": template, "arguments": arguments, "withItems": items });
+        }
+        json!({ "name": name, "template": self.child(depth) })
+    }
+
+    fn steps(&mut self, depth: u32) -> String {
+        let mut groups = Vec::new();
+        for group in 0..self.random.between(1, 3) {
+            let width = self.random.between(1, WIDTH_MAX);
+            groups.push((0..width).map(|step| self.call(format!("s{group}-{step}"), depth)).collect::<Vec<_>>());
+        }
+        self.add(json!({ "steps": groups }))
+    }
+
+    fn dag(&mut self, depth: u32) -> String {
+        let mut tasks = Vec::new();
+        for task in 0..self.random.between(1, 2 * WIDTH_MAX) {
+            let mut call = self.call(format!("d{task}"), depth);
+            let dependencies: Vec<String> =
+                (0..task).filter(|_| self.random.per_mille(300)).map(|before| format!("d{before}")).collect();
+            if !dependencies.is_empty() {
+                call["dependencies"] = json!(dependencies);
+            }
+            tasks.push(call);
+        }
+        self.add(json!({ "dag": { "tasks": tasks } }))
+    }
+
+    fn duration_ms(&mut self) -> u64 {
+        // Most are short; long ones meet the faults.
+        let most = if self.random.per_mille(700) { 2_000 } else { STEP_MAX_MS };
+        self.random.between(0, most)
+    }
+
+    fn leaf(&mut self) -> String {
+        let duration_ms = self.duration_ms();
+        let fails = self.random.per_mille(40);
+        if fails {
+            self.succeeds = self.succeeds.map(|_| false);
+        }
+        let retried = self.random.per_mille(600);
+        self.leaf_of(duration_ms, if fails { "1" } else { "0" }, retried)
+    }
+
+    fn leaf_of(&mut self, duration_ms: u64, exit_code: &str, retried: bool) -> String {
+        let mut template = json!({ "container": self.container(duration_ms, exit_code) });
+        if retried {
+            template["retryStrategy"] = json!({ "limit": self.random.between(1, 3).to_string() });
+        }
+        self.add(template)
+    }
+
+    fn leaf_with_item(&mut self) -> String {
+        let duration_ms = self.duration_ms();
+        let mut container = self.container(duration_ms, "0");
+        container["env"] = json!([{ "name": "ITEM", "value": "{{inputs.parameters.item}}" }]);
+        self.add(json!({ "inputs": { "parameters": [{ "name": "item" }] }, "container": container }))
+    }
+
+    fn container(&mut self, duration_ms: u64, exit_code: &str) -> Value {
+        json!({
+            "image": "simulated",
+            "command": ["simulate"],
+            "args": [format!("duration-ms={duration_ms}"), format!("exit-code={exit_code}")],
+            "resources": { "requests": { "cpu": format!("{}m", self.random.between(50, 600)) } },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_workload_is_a_workflow_that_the_product_accepts() {
+        let mut random = Random::new(1);
+        let mut seen = std::collections::BTreeSet::new();
+        for number in 0..300 {
+            let workload = generate(&mut random, "team", &format!("w{number}"));
+            let text = workload.manifest.to_string();
+            for word in ["steps", "dag", "withItems", "retryStrategy", "onExit", "dependencies"] {
+                if text.contains(&format!("\"{word}\"")) {
+                    seen.insert(word);
+                }
+            }
+            let parsed = argosy_spec::Manifest::from_value(workload.manifest);
+            assert!(parsed.is_ok(), "{text}: {:?}", parsed.err());
+        }
+        assert_eq!(seen.len(), 6, "{seen:?}");
+    }
+}
