@@ -174,7 +174,7 @@ mod tests {
         let token = Invite::new("a", [1; 32], vec!["h:1".to_owned()], [2; 32]).unwrap().token();
         assert_eq!(
             token,
-            "argosy1.AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQFhAQNoOjF5LPQL"
+            "argosy1.AgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgIBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQFhAQNoOjGkQkEl"
         );
     }
 
