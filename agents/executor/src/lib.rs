@@ -13,4 +13,15 @@
 //! Failure model: the agent may be away or restart at any time (retries with backoff); signals to the executor reach the
 //! whole process group of the command, and what outlives the grace is killed.
 
+#[cfg(feature = "client")]
+mod client;
+#[cfg(feature = "client")]
+mod isolation;
+#[cfg(feature = "client")]
+mod outputs;
 pub mod protocol;
+#[cfg(feature = "client")]
+mod run;
+
+#[cfg(feature = "client")]
+pub use run::main;

@@ -1,2 +1,5 @@
-//! The executor's binary.
-fn main() {}
+//! The executor's binary: see the library.
+
+fn main() -> std::process::ExitCode {
+    argosy_executor::main(std::env::args_os().skip(1).collect())
+}

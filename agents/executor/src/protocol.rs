@@ -30,6 +30,8 @@ pub const PARAMETER_BYTES_MAX: usize = 256 * 1024;
 pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of a termination message: the kubelet takes 4 KiB.
 pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
+/// Exit code of an executor that was refused its permit: nothing was run. Means that only without a binding to it.
+pub const EXIT_REFUSED: i32 = 75;
 /// Exit code of failures of the executor itself, and of commands that cannot be started. Argo's.
 pub const EXIT_EXECUTOR_ERROR: i32 = 64;
 
@@ -100,6 +102,9 @@ pub struct Task {
     pub parameters: Vec<ParameterSource>,
     /// Milliseconds between passing on a stop signal and killing what is left.
     pub stop_grace_ms: u64,
+    /// A directory that the executor can write to, for the script; unset = where the executor itself lies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub staging_directory: Option<String>,
     /// Where the outcome is left besides handing it to the agent (process runtime); written whole or not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome_file: Option<String>,
@@ -115,6 +120,7 @@ impl Default for Task {
             capture_result: true,
             parameters: Vec::new(),
             stop_grace_ms: 30_000,
+            staging_directory: None,
             outcome_file: None,
             termination_message_file: None,
         }
@@ -156,7 +162,8 @@ impl Task {
     /// # Errors
     /// [`Error::Malformed`] when it is no template.
     pub fn from_template(template_json: &str) -> Result<Self, Error> {
-        let template: Value = serde_json::from_str(template_json).map_err(|error| malformed("template", error))?;
+        let template: Value =
+            serde_json::from_str(template_json).map_err(|error| malformed("template", error))?;
         let mut task = Self {
             script: template.pointer("/script/source").and_then(Value::as_str).map(str::to_owned),
             ..Self::default()
@@ -214,6 +221,44 @@ fn task_variable(number: usize) -> String {
 fn plain_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_template_gives_its_script_and_outputs() {
+        let task = Task::from_template(
+            r#"{"name":"t","script":{"image":"x","command":["sh"],"source":"echo hi"},
+                "outputs":{"parameters":[{"name":"a","valueFrom":{"path":"/tmp/a","default":3}},
+                                         {"name":"b","valueFrom":{"path":"/tmp/b"}},
+                                         {"name":"c","valueFrom":{"expression":"1"}}]}}"#,
+        )
+        .unwrap();
+        assert_eq!(task.script.as_deref(), Some("echo hi"));
+        let source = |name: &str, path: &str, default: Option<&str>| ParameterSource {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            default: default.map(str::to_owned),
+        };
+        assert_eq!(task.parameters, [source("a", "/tmp/a", Some("3")), source("b", "/tmp/b", None)]);
+        assert!(Task::from_template("[").unwrap_err().to_string().starts_with("the template is not valid: "));
+    }
+
+    #[test]
+    fn a_large_task_travels_in_several_variables() {
+        let task = Task { script: Some("é".repeat(TASK_CHUNK_BYTES_MAX)), ..Task::default() };
+        let variables = task.to_environment();
+        assert_eq!(variables.len(), 3);
+        assert!(variables.iter().all(|(_, value)| value.len() <= TASK_CHUNK_BYTES_MAX));
+        let lookup =
+            |name: &str| variables.iter().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+        assert_eq!(Task::from_environment(lookup).unwrap(), task);
+        assert!(Task::from_environment(|_| None).is_err());
     }
 }

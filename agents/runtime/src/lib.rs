@@ -13,9 +13,16 @@
 //! Failure model: frames and events may be lost, repeated or reordered; the agent may be killed at any instant; what
 //! the ledger returned as durable survives that.
 
+mod attempt;
+pub mod ledger;
+mod reconciler;
 mod runtime;
+#[cfg(feature = "server")]
+pub mod server;
 
+pub use attempt::observe_outcome;
+pub use reconciler::{Counters, Input, Limits, Output, Reconciler};
 pub use runtime::{
-    AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent, is_over,
-    is_terminal,
+    AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
+    is_over, is_terminal,
 };

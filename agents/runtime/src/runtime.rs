@@ -27,8 +27,8 @@ pub enum RuntimeAction {
         /// Milliseconds between asking and ending.
         grace_ms: i64,
     },
-    /// The attempt's result is committed or unwanted: drop the finalizer, remove the Pod or directory. Nothing of the
-    /// attempt is reported any more.
+    /// The attempt's result is committed or unwanted: end what may still run, drop the finalizer. Nothing of the attempt
+    /// is reported or listed any more; its log may stay readable for a while.
     Release(Fence),
 }
 
@@ -136,7 +136,10 @@ impl AttemptObservation {
 #[must_use]
 pub fn is_terminal(phase: AttemptPhase) -> bool {
     match phase {
-        AttemptPhase::Unspecified | AttemptPhase::Received | AttemptPhase::Pending | AttemptPhase::Running => false,
+        AttemptPhase::Unspecified
+        | AttemptPhase::Received
+        | AttemptPhase::Pending
+        | AttemptPhase::Running => false,
         AttemptPhase::Succeeded | AttemptPhase::Failed | AttemptPhase::Error | AttemptPhase::Stopped => true,
     }
 }

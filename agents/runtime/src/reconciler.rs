@@ -1,0 +1,547 @@
+use crate::attempt::{Attempt, StopAsked, observe_outcome};
+use crate::ledger::{self, Ledger, LedgerEntry, LedgerRecord, PermitRecord};
+use crate::runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, is_terminal};
+use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
+use argosy_link::{Millis, agent as session};
+use argosy_proto::agent::{AgentFrame, ControlFrame, LogChunk, LogRequest};
+use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Verdict};
+use std::collections::BTreeMap;
+
+/// Named maxima and times of the reconciler.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// An action that shows no effect is repeated after this time.
+    pub repeat_after_ms: Millis,
+    /// Times an attempt without a permit is made again when what was made disappears.
+    pub ensure_max: u32,
+    /// Between asking and ending the processes of an attempt that the control plane has given up.
+    pub unwanted_grace_ms: i64,
+    /// The ledger is rewritten when it has this many records and four times those that are needed.
+    pub ledger_compact_min: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { repeat_after_ms: 10_000, ensure_max: 5, unwanted_grace_ms: 5_000, ledger_compact_min: 4_096 }
+    }
+}
+
+/// What happens to the agent.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Input {
+    /// Time has passed. At least every 100 ms.
+    Tick {
+        /// Wall clock, milliseconds since 1970.
+        wall_clock_ms: i64,
+    },
+    /// A connection to some member stands.
+    Connected {
+        /// Wall clock, milliseconds since 1970.
+        wall_clock_ms: i64,
+    },
+    /// The connection is gone, or could not be made.
+    Disconnected,
+    /// A frame of the control plane, on the present connection.
+    Frame(ControlFrame),
+    /// From the runtime, or from an executor.
+    Runtime(RuntimeEvent),
+    /// A piece of an answer to [`Output::Log`].
+    LogChunk(LogChunk),
+}
+
+/// What the shell has to do, in this order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// Send on the present connection; dropped if there is none.
+    Send(AgentFrame),
+    /// For the runtime.
+    Runtime(RuntimeAction),
+    /// For an executor.
+    Executor(ExecutorAnswer),
+    /// Drop the connection if there is one and, after the wait, connect to another member than the last.
+    Connect {
+        /// Milliseconds to wait.
+        after_ms: Millis,
+    },
+    /// Serve a log request, aside.
+    Log(LogRequest),
+    /// The session stands and every held attempt has its verdict; for the log.
+    Synced {
+        /// Of the session.
+        session_epoch: u64,
+        /// Number of the cell's history.
+        incarnation: u64,
+    },
+    /// The control plane refused this agent; for the log and the operator.
+    Refused {
+        /// Stable code.
+        code: String,
+        /// For people.
+        message: String,
+        /// An operator has to act.
+        permanent: bool,
+    },
+}
+
+/// Totals of the process, and what is held now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Start permits given, repeats included.
+    pub permits_granted: u64,
+    /// Start permits refused for good.
+    pub permits_refused: u64,
+    /// Questions for a permit put off, since the lease was not live.
+    pub permits_put_off: u64,
+    /// Events of another holder than the bound one.
+    pub foreign_holder_events: u64,
+    /// Actions repeated for want of an effect.
+    pub actions_repeated: u64,
+    /// Attempts ended because the control plane gave them up.
+    pub attempts_discarded: u64,
+}
+
+/// The agent's machine. Outputs leave it only after the ledger has what they rest on.
+pub struct Reconciler<L> {
+    session: session::Session,
+    ledger: L,
+    limits: Limits,
+    attempts: BTreeMap<Fence, Attempt>,
+    outputs: Vec<Output>,
+    counters: Counters,
+    /// Number of this life of the agent: the upper half of every revision, so that revisions rise over restarts.
+    starts: u64,
+    wall_clock_ms: i64,
+    next_sweep: Millis,
+    is_listed: bool,
+}
+
+impl<L: Ledger> Reconciler<L> {
+    /// A new life of the agent over what its ledger kept. Does nothing before the runtime's `Listed`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read, or the new life not be written.
+    pub fn new(options: session::Options, limits: Limits, mut ledger: L) -> Result<Self, ledger::Error> {
+        let mut attempts = BTreeMap::new();
+        let mut starts = 0;
+        for record in ledger.load()? {
+            match record.entry {
+                Some(LedgerEntry::Started(number)) => starts = number,
+                Some(LedgerEntry::Permitted(PermitRecord { fence, holder })) => {
+                    let attempt =
+                        attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Running));
+                    attempt.report.permitted = true;
+                    attempt.holder = Some(holder);
+                }
+                Some(LedgerEntry::Ended(report)) => {
+                    let fence = report.fence.unwrap_or_default();
+                    let attempt =
+                        attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Running));
+                    attempt.report = report;
+                }
+                Some(LedgerEntry::Forgotten(fence)) => drop(attempts.remove(&fence)),
+                None => {}
+            }
+        }
+        starts += 1;
+        let mut reconciler = Self {
+            session: session::Session::new(options),
+            ledger,
+            limits,
+            attempts,
+            outputs: Vec::new(),
+            counters: Counters::default(),
+            starts,
+            wall_clock_ms: 0,
+            next_sweep: 0,
+            is_listed: false,
+        };
+        reconciler.compact()?;
+        Ok(reconciler)
+    }
+
+    /// Takes one input at `now` (a clock that never goes back) and gives what is to be done.
+    ///
+    /// # Errors
+    /// As [`Self::outputs`].
+    pub fn step(&mut self, now: Millis, input: Input) -> Result<Vec<Output>, ledger::Error> {
+        self.feed(now, input);
+        self.outputs()
+    }
+
+    /// Takes one input; several may be taken before [`Self::outputs`], which then syncs the ledger once for all.
+    pub fn feed(&mut self, now: Millis, input: Input) {
+        match input {
+            Input::Tick { wall_clock_ms } => {
+                self.wall_clock_ms = wall_clock_ms;
+                self.session_input(now, session::Input::Tick { wall_clock_ms });
+                self.sweep(now);
+            }
+            Input::Connected { wall_clock_ms } => {
+                self.wall_clock_ms = wall_clock_ms;
+                self.session_input(now, session::Input::Connected { wall_clock_ms });
+            }
+            Input::Disconnected => self.session_input(now, session::Input::Disconnected),
+            Input::Frame(frame) => self.session_input(now, session::Input::Frame(frame)),
+            Input::LogChunk(chunk) => self.session_input(now, session::Input::LogChunk(chunk)),
+            Input::Runtime(event) => self.runtime_event(now, event),
+        }
+    }
+
+    /// What is to be done, after the ledger holds what it rests on.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written: the outputs are kept for the next call, and nothing may be done before.
+    pub fn outputs(&mut self) -> Result<Vec<Output>, ledger::Error> {
+        let live = 2 * self.attempts.len() + 1;
+        if self.ledger.length() > self.limits.ledger_compact_min.max(4 * live) {
+            self.compact()?;
+        }
+        self.ledger.sync()?;
+        Ok(std::mem::take(&mut self.outputs))
+    }
+
+    /// Totals of the process.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// The session, for its counters and its lease.
+    #[must_use]
+    pub fn session(&self) -> &session::Session {
+        &self.session
+    }
+
+    /// The newest reports of all held attempts.
+    pub fn reports(&self) -> impl Iterator<Item = &AttemptReport> {
+        self.attempts.values().map(|attempt| &attempt.report)
+    }
+
+    /// Ends this life and gives the ledger back (simulation of restarts).
+    #[must_use]
+    pub fn into_ledger(self) -> L {
+        self.ledger
+    }
+
+    fn session_input(&mut self, now: Millis, input: session::Input) {
+        for output in self.session.step(now, input) {
+            self.session_output(now, output);
+        }
+    }
+
+    fn session_output(&mut self, now: Millis, output: session::Output) {
+        match output {
+            session::Output::Send(frame) => self.outputs.push(Output::Send(frame)),
+            session::Output::Assign(assignment) => self.assign(now, assignment),
+            session::Output::Stop { fence, reason: _, grace_ms } => self.stop(now, fence, grace_ms),
+            session::Output::Discard { fence } => self.discard(now, fence),
+            session::Output::Verdict { fence, revision, verdict, terminal } => {
+                self.verdict(now, fence, revision, verdict, terminal);
+            }
+            session::Output::Log(request) => self.outputs.push(Output::Log(request)),
+            session::Output::Lease { live_until: _ } => {}
+            session::Output::Synced { session_epoch, incarnation } => {
+                self.outputs.push(Output::Synced { session_epoch, incarnation });
+            }
+            session::Output::Refused { code, message, permanent } => {
+                self.outputs.push(Output::Refused { code, message, permanent });
+            }
+            session::Output::Reconnect { after_ms } => self.outputs.push(Output::Connect { after_ms }),
+        }
+    }
+
+    fn assign(&mut self, now: Millis, assignment: Assignment) {
+        let Some(fence) = assignment.fence else { return };
+        let attempt =
+            self.attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Received));
+        let is_new = attempt.report.phase() == AttemptPhase::Received && attempt.ensured == 0;
+        attempt.assignment = Some(assignment);
+        if is_new {
+            self.ensure(now, fence);
+        }
+        self.changed(now, fence);
+    }
+
+    fn ensure(&mut self, now: Millis, fence: Fence) {
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        let Some(assignment) = attempt.assignment.clone() else { return };
+        attempt.ensured += 1;
+        attempt.ensured_at = now;
+        self.outputs.push(Output::Runtime(RuntimeAction::Ensure(assignment)));
+    }
+
+    fn stop(&mut self, now: Millis, fence: Fence, grace_ms: i64) {
+        let attempt = self.attempts.entry(fence).or_insert_with(|| {
+            let mut attempt = Attempt::new(fence, AttemptPhase::Stopped);
+            attempt.report.message = "it was not held when it was to be stopped".to_owned();
+            attempt
+        });
+        if attempt.is_over() {
+            return self.changed(now, fence);
+        }
+        attempt.stop = Some(StopAsked { grace_ms, passed_on: now });
+        self.outputs.push(Output::Runtime(RuntimeAction::Stop { fence, grace_ms }));
+        // Without a permit nothing of the user's ran, and from now on no permit is given.
+        if !attempt.report.permitted {
+            self.end(now, AttemptObservation::new(fence, AttemptPhase::Stopped, ""));
+        }
+    }
+
+    /// Ends and releases without a report.
+    fn discard(&mut self, now: Millis, fence: Fence) {
+        let grace_ms = self.limits.unwanted_grace_ms;
+        let Some(attempt) = self.attempts.get_mut(&fence) else {
+            return self.session_input(now, session::Input::Released(fence));
+        };
+        if !attempt.unwanted {
+            self.counters.attempts_discarded += 1;
+        }
+        attempt.unwanted = true;
+        if attempt.is_over() {
+            return self.forget(now, fence);
+        }
+        if attempt.stop.is_none() {
+            attempt.stop = Some(StopAsked { grace_ms, passed_on: now });
+            self.outputs.push(Output::Runtime(RuntimeAction::Stop { fence, grace_ms }));
+        }
+        if !attempt.report.permitted {
+            self.forget(now, fence);
+        }
+    }
+
+    fn verdict(&mut self, now: Millis, fence: Fence, revision: u64, verdict: Verdict, terminal: bool) {
+        let Some(attempt) = self.attempts.get(&fence) else {
+            return self.session_input(now, session::Input::Released(fence));
+        };
+        match verdict {
+            Verdict::Accepted if terminal && attempt.is_over() && attempt.report.revision == revision => {
+                self.forget(now, fence);
+            }
+            Verdict::Superseded | Verdict::Unknown => self.discard(now, fence),
+            Verdict::Accepted | Verdict::Unspecified => {}
+        }
+    }
+
+    /// The end of an attempt's life here: the runtime releases what it holds.
+    fn forget(&mut self, now: Millis, fence: Fence) {
+        let Some(attempt) = self.attempts.remove(&fence) else { return };
+        if attempt.report.permitted || attempt.is_over() {
+            self.ledger.append(&LedgerRecord::new(LedgerEntry::Forgotten(fence)));
+        }
+        self.outputs.push(Output::Runtime(RuntimeAction::Release(fence)));
+        self.session_input(now, session::Input::Released(fence));
+    }
+
+    fn runtime_event(&mut self, now: Millis, event: RuntimeEvent) {
+        match event {
+            RuntimeEvent::Listed(seen) => self.listed(now, seen),
+            RuntimeEvent::Observed(seen) => self.observed(now, seen),
+            RuntimeEvent::PermitAsked { fence, holder } => self.permit_asked(now, fence, holder),
+            RuntimeEvent::Outcome { fence, holder, outcome } => self.outcome(now, fence, holder, outcome),
+            RuntimeEvent::Gone(fence) => self.gone(now, fence),
+            RuntimeEvent::Capacity { allocatable, healthy } => {
+                let input = session::Input::Capacity { allocatable, runtime_healthy: healthy };
+                self.session_input(now, input);
+            }
+        }
+    }
+
+    /// Adoption: what exists is held; what was permitted and neither exists nor ended is lost.
+    fn listed(&mut self, now: Millis, seen: Vec<AttemptObservation>) {
+        let before: Vec<Fence> = self.attempts.keys().copied().collect();
+        let existing: std::collections::BTreeSet<Fence> = seen.iter().map(|one| one.fence).collect();
+        seen.into_iter().for_each(|one| self.observed(now, one));
+        for fence in before {
+            if self.attempts.get(&fence).is_some_and(Attempt::is_over) {
+                self.changed(now, fence);
+            } else if !existing.contains(&fence) {
+                self.gone(now, fence);
+            }
+        }
+        if !self.is_listed {
+            self.is_listed = true;
+            self.outputs.push(Output::Connect { after_ms: 0 });
+        }
+    }
+
+    fn observed(&mut self, now: Millis, seen: AttemptObservation) {
+        let fence = seen.fence;
+        // Something unknown is reported like the rest: the control plane's verdict says whether it may stay.
+        let attempt =
+            self.attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Pending));
+        if attempt.is_over() {
+            return;
+        }
+        if let Some(holder) = &seen.holder
+            && !self.bind(fence, holder)
+        {
+            self.counters.foreign_holder_events += 1;
+            return;
+        }
+        if is_terminal(seen.phase) {
+            return self.end(now, seen);
+        }
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        let phase = if attempt.report.permitted { AttemptPhase::Running } else { AttemptPhase::Pending };
+        attempt.report.set_phase(phase);
+        attempt.take_details(seen);
+        self.changed(now, fence);
+    }
+
+    /// Compare-and-swap: the attempt's holder from now on, or the one it has already.
+    fn bind(&mut self, fence: Fence, holder: &str) -> bool {
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return false };
+        if let Some(bound) = &attempt.holder {
+            return bound == holder;
+        }
+        attempt.holder = Some(holder.to_owned());
+        attempt.report.permitted = true;
+        let record = PermitRecord { fence, holder: holder.to_owned() };
+        self.ledger.append(&LedgerRecord::new(LedgerEntry::Permitted(record)));
+        true
+    }
+
+    fn permit_asked(&mut self, now: Millis, fence: Fence, holder: String) {
+        let refusal = match self.attempts.get(&fence) {
+            None => Some("the attempt is not held on this cluster any more"),
+            Some(attempt) if attempt.is_over() => Some("the attempt is over"),
+            Some(attempt) if attempt.stop.is_some() || attempt.unwanted => {
+                Some("the attempt is being stopped")
+            }
+            Some(attempt) if attempt.holder.as_ref().is_some_and(|bound| *bound != holder) => {
+                Some("the attempt's start permit belongs to another process")
+            }
+            Some(_) => None,
+        };
+        if let Some(reason) = refusal {
+            self.counters.permits_refused += 1;
+            let answer = ExecutorAnswer::Refused { fence, holder, reason: reason.to_owned() };
+            return self.outputs.push(Output::Executor(answer));
+        }
+        if !self.session.lease_live(now) {
+            self.counters.permits_put_off += 1;
+            return self.outputs.push(Output::Executor(ExecutorAnswer::AskAgain { fence, holder }));
+        }
+        let is_bound = self.bind(fence, &holder);
+        debug_assert!(is_bound, "another holder was refused above");
+        self.counters.permits_granted += 1;
+        self.outputs.push(Output::Runtime(RuntimeAction::GrantPermit { fence, holder }));
+        if let Some(attempt) = self.attempts.get_mut(&fence)
+            && attempt.report.phase() != AttemptPhase::Running
+        {
+            attempt.report.set_phase(AttemptPhase::Running);
+            attempt.report.message.clear();
+            attempt.report.started_at_ms = self.wall_clock_ms;
+            self.changed(now, fence);
+        }
+    }
+
+    fn outcome(&mut self, now: Millis, fence: Fence, holder: String, outcome: TaskOutcome) {
+        if !self.attempts.contains_key(&fence) || self.bind(fence, &holder) {
+            if self.attempts.get(&fence).is_some_and(|attempt| !attempt.is_over()) {
+                self.end(now, observe_outcome(fence, &holder, outcome));
+            }
+            return self.outputs.push(Output::Executor(ExecutorAnswer::OutcomeRecorded { fence, holder }));
+        }
+        self.counters.foreign_holder_events += 1;
+        let reason = "the attempt's start permit belongs to another process".to_owned();
+        self.outputs.push(Output::Executor(ExecutorAnswer::Refused { fence, holder, reason }));
+    }
+
+    fn gone(&mut self, now: Millis, fence: Fence) {
+        let Some(attempt) = self.attempts.get(&fence).filter(|attempt| !attempt.is_over()) else { return };
+        let can_make_again =
+            !attempt.report.permitted && attempt.stop.is_none() && attempt.assignment.is_some();
+        if can_make_again && attempt.ensured < self.limits.ensure_max {
+            return self.ensure(now, fence);
+        }
+        let message = if attempt.stop.is_some() { "" } else { "pod deleted" };
+        self.end(now, AttemptObservation::new(fence, AttemptPhase::Error, message));
+    }
+
+    /// The one place where an attempt becomes terminal. The first end counts.
+    fn end(&mut self, now: Millis, mut seen: AttemptObservation) {
+        let fence = seen.fence;
+        let revision = self.starts << 32;
+        let Some(attempt) = self.attempts.get_mut(&fence).filter(|attempt| !attempt.is_over()) else {
+            return;
+        };
+        if attempt.unwanted {
+            return self.forget(now, fence);
+        }
+        let mut phase = seen.phase;
+        if attempt.stop.is_some() {
+            phase = AttemptPhase::Stopped;
+        } else if seen.exit_code == Some(EXIT_REFUSED) && attempt.holder.is_none() {
+            phase = AttemptPhase::Error;
+            "the step's executor was refused its start permit".clone_into(&mut seen.message);
+        }
+        if seen.finished_at_ms == 0 {
+            seen.finished_at_ms = self.wall_clock_ms;
+        }
+        attempt.take_details(seen);
+        attempt.report.set_phase(phase);
+        attempt.report.revision = (attempt.report.revision + 1).max(revision + 1);
+        self.ledger.append(&LedgerRecord::new(LedgerEntry::Ended(attempt.report.clone())));
+        let report = attempt.report.clone();
+        self.session_input(now, session::Input::Attempt(report));
+    }
+
+    /// Hands the newest record to the session; its revision rises unless it is final.
+    fn changed(&mut self, now: Millis, fence: Fence) {
+        let revision = self.starts << 32;
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        if !attempt.is_over() || attempt.report.revision == 0 {
+            attempt.report.revision = (attempt.report.revision + 1).max(revision + 1);
+        }
+        let report = attempt.report.clone();
+        self.session_input(now, session::Input::Attempt(report));
+    }
+
+    /// Repeats what showed no effect: a runtime may drop actions.
+    fn sweep(&mut self, now: Millis) {
+        if now < self.next_sweep {
+            return;
+        }
+        let repeat_after_ms = self.limits.repeat_after_ms;
+        self.next_sweep = now + repeat_after_ms;
+        let mut again = Vec::new();
+        for (fence, attempt) in &mut self.attempts {
+            if attempt.is_over() {
+                continue;
+            }
+            if let Some(stop) = &mut attempt.stop {
+                let grace_ms = u64::try_from(stop.grace_ms).unwrap_or_default();
+                if now >= stop.passed_on + grace_ms + repeat_after_ms {
+                    stop.passed_on = now;
+                    let action = RuntimeAction::Stop { fence: *fence, grace_ms: 0 };
+                    self.outputs.push(Output::Runtime(action));
+                    self.counters.actions_repeated += 1;
+                }
+            } else if attempt.report.phase() == AttemptPhase::Received
+                && now >= attempt.ensured_at + repeat_after_ms
+            {
+                again.push(*fence);
+            }
+        }
+        for fence in again {
+            self.counters.actions_repeated += 1;
+            self.ensure(now, fence);
+        }
+    }
+
+    /// Rewrites the ledger with what is still needed.
+    fn compact(&mut self) -> Result<(), ledger::Error> {
+        let mut live = vec![LedgerRecord::new(LedgerEntry::Started(self.starts))];
+        for (fence, attempt) in &self.attempts {
+            if let Some(holder) = &attempt.holder {
+                let record = PermitRecord { fence: *fence, holder: holder.clone() };
+                live.push(LedgerRecord::new(LedgerEntry::Permitted(record)));
+            }
+            if attempt.is_over() {
+                live.push(LedgerRecord::new(LedgerEntry::Ended(attempt.report.clone())));
+            }
+        }
+        self.ledger.compact(&live)
+    }
+}

@@ -1,0 +1,428 @@
+//! The HTTPS end that executors talk to, shared by the runtimes.
+//!
+//! One self-signed certificate and one token key live in the agent's data directory, so that steps that outlive an agent
+//! find their agent again. A token is an HMAC of the fence: knowing one step's token says nothing about another's.
+//! Questions wait for the reconciler's answer for a few seconds; without one the executor asks again.
+
+use crate::runtime::{ExecutorAnswer, RuntimeEvent};
+use argosy_executor::protocol::{
+    ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitRequest, REQUEST_BYTES_MAX,
+    Task,
+};
+use argosy_model::{display_fence, parse_fence};
+use argosy_proto::common::Fence;
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use ring::rand::SecureRandom;
+use ring::{digest, hmac, rand};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_rustls::TlsAcceptor;
+
+/// With this many unanswered questions, those whose connection is gone are dropped.
+const WAITING_SWEEP_MIN: usize = 2_048;
+
+/// Where and how to serve.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Address to listen on; port 0 takes any.
+    pub listen: SocketAddr,
+    /// Address that executors connect to, where it differs (a Service's cluster address).
+    pub address: Option<SocketAddr>,
+    /// Holds certificate and token key.
+    pub data_directory: PathBuf,
+    /// Connections at one time; more wait in the kernel.
+    pub connections_max: usize,
+    /// How long a question waits for the reconciler's answer, milliseconds.
+    pub answer_wait_ms: u64,
+    /// How long a connection may take from its start to the whole request, milliseconds.
+    pub request_wait_ms: u64,
+}
+
+impl Options {
+    /// Defaults for an address and a directory.
+    #[must_use]
+    pub fn new(listen: SocketAddr, data_directory: impl Into<PathBuf>) -> Self {
+        Self {
+            listen,
+            address: None,
+            data_directory: data_directory.into(),
+            connections_max: 1_024,
+            answer_wait_ms: 5_000,
+            request_wait_ms: 10_000,
+        }
+    }
+}
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address is taken or not ours.
+    #[error("cannot listen for executors on {address}: {source}; choose another with --executor-listen")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A key or certificate cannot be read, made or kept.
+    #[error("cannot set up {path} for executors: {reason}")]
+    Files {
+        /// The file.
+        path: String,
+        /// Why not.
+        reason: String,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Question {
+    Permit,
+    Outcome,
+}
+
+type Waiting = BTreeMap<(Fence, String, Question), oneshot::Sender<(StatusCode, String)>>;
+
+struct Shared {
+    address: SocketAddr,
+    certificate_sha256: String,
+    token_key: hmac::Key,
+    events: mpsc::Sender<RuntimeEvent>,
+    waiting: Mutex<Waiting>,
+    answer_wait: Duration,
+}
+
+/// The handle on the server: cheap to clone, given to the runtime and to the shell.
+#[derive(Clone)]
+pub struct Executors {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Executors {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Executors").field("address", &self.shared.address).finish_non_exhaustive()
+    }
+}
+
+/// The listening server; see [`Self::run`].
+pub struct ExecutorServer {
+    listener: TcpListener,
+    acceptor: TlsAcceptor,
+    connections: Arc<Semaphore>,
+    request_wait: Duration,
+    executors: Executors,
+}
+
+impl ExecutorServer {
+    /// Listens; events go to the same channel as the runtime's.
+    ///
+    /// # Errors
+    /// When the address is taken, or certificate and key cannot be kept.
+    pub async fn start(options: Options, events: mpsc::Sender<RuntimeEvent>) -> Result<Self, Error> {
+        let directory = &options.data_directory;
+        let (certificate, key) = certificate_files(directory)?;
+        let token_key = hmac::Key::new(hmac::HMAC_SHA256, &token_key_file(directory)?);
+        let listener = TcpListener::bind(options.listen)
+            .await
+            .map_err(|source| Error::Listen { address: options.listen, source })?;
+        let local =
+            listener.local_addr().map_err(|source| Error::Listen { address: options.listen, source })?;
+        let certificate_sha256 = hex(digest::digest(&digest::SHA256, &certificate).as_ref());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key))
+            .map_err(|error| files_error(&directory.join(CERTIFICATE_FILE), error))?;
+        let shared = Shared {
+            address: options.address.unwrap_or(local),
+            certificate_sha256,
+            token_key,
+            events,
+            waiting: Mutex::default(),
+            answer_wait: Duration::from_millis(options.answer_wait_ms),
+        };
+        Ok(Self {
+            listener,
+            acceptor: TlsAcceptor::from(Arc::new(tls)),
+            connections: Arc::new(Semaphore::new(options.connections_max)),
+            request_wait: Duration::from_millis(options.request_wait_ms),
+            executors: Executors { shared: Arc::new(shared) },
+        })
+    }
+
+    /// The handle.
+    #[must_use]
+    pub fn executors(&self) -> Executors {
+        self.executors.clone()
+    }
+
+    /// Serves until the future is dropped. Handshakes run side by side, each with its time limit.
+    pub async fn run(self) {
+        let mut tasks = tokio::task::JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
+            match self.listener.accept().await {
+                Ok((socket, _)) => {
+                    tasks.spawn(serve(
+                        self.acceptor.clone(),
+                        socket,
+                        self.executors.clone(),
+                        self.request_wait,
+                        permit,
+                    ));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept an executor's connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+}
+
+async fn serve(
+    acceptor: TlsAcceptor,
+    socket: TcpStream,
+    executors: Executors,
+    request_wait: Duration,
+    _permit: OwnedSemaphorePermit,
+) {
+    let Ok(Ok(stream)) = tokio::time::timeout(request_wait, acceptor.accept(socket)).await else {
+        return tracing::debug!("an executor's connection ended in its handshake");
+    };
+    let service = hyper::service::service_fn(|request| executors.answer_request(request, request_wait));
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(request_wait)
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let longest = request_wait * 2 + executors.shared.answer_wait;
+    if let Ok(Err(error)) = tokio::time::timeout(longest, connection).await {
+        tracing::debug!(%error, "an executor's connection broke");
+    }
+}
+
+impl Executors {
+    /// The environment of an executor, all but `ARGOSY_HOLDER`.
+    #[must_use]
+    pub fn environment(&self, fence: &Fence, task: &Task) -> Vec<(String, String)> {
+        let fence_text = display_fence(fence);
+        let mut variables = vec![
+            (ENV_AGENT.to_owned(), self.shared.address.to_string()),
+            (ENV_AGENT_CERTIFICATE.to_owned(), self.shared.certificate_sha256.clone()),
+            (ENV_TOKEN.to_owned(), self.token(&fence_text)),
+            (ENV_FENCE.to_owned(), fence_text),
+        ];
+        variables.extend(task.to_environment());
+        variables
+    }
+
+    /// Where executors connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// Lets the executor start: the runtime calls this once the binding is in place.
+    pub fn grant(&self, fence: Fence, holder: &str) {
+        self.resolve(fence, holder, Question::Permit, StatusCode::OK, "");
+    }
+
+    /// Passes the reconciler's answer on. One that nobody waits for any more is dropped: the executor asks again.
+    pub fn answer(&self, answer: &ExecutorAnswer) {
+        match answer {
+            ExecutorAnswer::Refused { fence, holder, reason } => {
+                self.resolve(*fence, holder, Question::Permit, StatusCode::FORBIDDEN, reason);
+                self.resolve(*fence, holder, Question::Outcome, StatusCode::CONFLICT, reason);
+            }
+            ExecutorAnswer::AskAgain { fence, holder } => {
+                let reason = "the agent is out of touch with the control plane: no live lease";
+                self.resolve(*fence, holder, Question::Permit, StatusCode::SERVICE_UNAVAILABLE, reason);
+            }
+            ExecutorAnswer::OutcomeRecorded { fence, holder } => {
+                self.resolve(*fence, holder, Question::Outcome, StatusCode::OK, "");
+            }
+        }
+    }
+
+    fn resolve(&self, fence: Fence, holder: &str, question: Question, status: StatusCode, body: &str) {
+        let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sender) = waiting.remove(&(fence, holder.to_owned(), question)) {
+            // A connection that is gone asks again.
+            let _ = sender.send((status, body.to_owned()));
+        }
+    }
+
+    fn token(&self, fence: &str) -> String {
+        hex(hmac::sign(&self.shared.token_key, fence.as_bytes()).as_ref())
+    }
+
+    /// Compares in constant time.
+    fn is_token_of(&self, token: &str, fence: &str) -> bool {
+        from_hex(token)
+            .is_some_and(|tag| hmac::verify(&self.shared.token_key, fence.as_bytes(), &tag).is_ok())
+    }
+
+    async fn answer_request(
+        &self,
+        request: Request<Incoming>,
+        request_wait: Duration,
+    ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+        let (status, body) = match tokio::time::timeout(request_wait, self.read_request(request)).await {
+            Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long".to_owned()),
+            Ok(Err(refusal)) => refusal,
+            Ok(Ok((question, fence, holder, event))) => self.ask(question, fence, holder, event).await,
+        };
+        let mut response = Response::new(Full::from(body));
+        *response.status_mut() = status;
+        Ok(response)
+    }
+
+    async fn read_request(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<(Question, Fence, String, RuntimeEvent), (StatusCode, String)> {
+        let question = match (request.method(), request.uri().path()) {
+            (&Method::POST, "/v1/permit") => Question::Permit,
+            (&Method::POST, "/v1/outcome") => Question::Outcome,
+            _ => return Err((StatusCode::NOT_FOUND, "not a path for executors".to_owned())),
+        };
+        let header =
+            request.headers().get(hyper::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let token = header.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
+        let body = Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await.map_err(|error| {
+            let is_large = error.downcast_ref::<LengthLimitError>().is_some();
+            let status = if is_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
+            (status, format!("cannot read the request: {error}"))
+        })?;
+        let body = body.to_bytes();
+        let bad = |reason: String| (StatusCode::BAD_REQUEST, reason);
+        let (fence_text, holder, outcome) = match question {
+            Question::Permit => {
+                let asked: PermitRequest =
+                    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+                (asked.fence, asked.holder, None)
+            }
+            Question::Outcome => {
+                let sent: OutcomeRequest =
+                    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
+                (sent.fence, sent.holder, Some(sent.outcome))
+            }
+        };
+        if !self.is_token_of(&token, &fence_text) {
+            return Err((StatusCode::UNAUTHORIZED, "the token is not this attempt's".to_owned()));
+        }
+        let fence = parse_fence(&fence_text).ok_or_else(|| bad(format!("{fence_text:?} is no fence")))?;
+        let event = match outcome {
+            None => RuntimeEvent::PermitAsked { fence, holder: holder.clone() },
+            Some(outcome) => RuntimeEvent::Outcome { fence, holder: holder.clone(), outcome },
+        };
+        Ok((question, fence, holder, event))
+    }
+
+    async fn ask(
+        &self,
+        question: Question,
+        fence: Fence,
+        holder: String,
+        event: RuntimeEvent,
+    ) -> (StatusCode, String) {
+        let late = (StatusCode::SERVICE_UNAVAILABLE, "the agent is busy or restarting; ask again".to_owned());
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.len() >= WAITING_SWEEP_MIN {
+                waiting.retain(|_, sender| !sender.is_closed());
+            }
+            // The newest question of an executor counts; an older one of its own is answered 503 by the drop.
+            waiting.insert((fence, holder, question), sender);
+        }
+        let answered = tokio::time::timeout(self.shared.answer_wait, async {
+            self.shared.events.send(event).await.ok()?;
+            receiver.await.ok()
+        })
+        .await;
+        match answered {
+            Ok(Some(answer)) => answer,
+            Ok(None) | Err(_) => {
+                let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting.retain(|_, sender| !sender.is_closed());
+                late
+            }
+        }
+    }
+}
+
+const CERTIFICATE_FILE: &str = "executor-certificate.der";
+const KEY_FILE: &str = "executor-key.der";
+const TOKEN_KEY_FILE: &str = "executor-token.key";
+const TOKEN_KEY_BYTES: usize = 32;
+
+fn files_error(path: &Path, error: impl ToString) -> Error {
+    Error::Files { path: path.display().to_string(), reason: error.to_string() }
+}
+
+/// The certificate is pinned by digest, so its names and dates mean nothing.
+fn certificate_files(directory: &Path) -> Result<(CertificateDer<'static>, PrivateKeyDer<'static>), Error> {
+    let (certificate_path, key_path) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
+    if let (Ok(certificate), Ok(key)) = (std::fs::read(&certificate_path), std::fs::read(&key_path)) {
+        return Ok((certificate.into(), PrivatePkcs8KeyDer::from(key).into()));
+    }
+    let made = rcgen::generate_simple_self_signed(vec!["argosy-agent".to_owned()])
+        .map_err(|error| files_error(&certificate_path, error))?;
+    let key = made.signing_key.serialize_der();
+    // The certificate last: with it, both are whole.
+    write_private(&key_path, &key)?;
+    write_private(&certificate_path, made.cert.der())?;
+    Ok((made.cert.der().clone(), PrivatePkcs8KeyDer::from(key).into()))
+}
+
+fn token_key_file(directory: &Path) -> Result<Vec<u8>, Error> {
+    let path = directory.join(TOKEN_KEY_FILE);
+    match std::fs::read(&path) {
+        Ok(key) if key.len() == TOKEN_KEY_BYTES => Ok(key),
+        Ok(_) => Err(files_error(&path, "it is not 32 bytes long; remove it to have a new one made")),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut key = vec![0; TOKEN_KEY_BYTES];
+            rand::SystemRandom::new().fill(&mut key).map_err(|_| files_error(&path, "no randomness"))?;
+            write_private(&path, &key)?;
+            Ok(key)
+        }
+        Err(error) => Err(files_error(&path, error)),
+    }
+}
+
+fn write_private(path: &Path, bytes: &[u8]) -> Result<(), Error> {
+    let temporary = path.with_extension("new");
+    let write = || {
+        let mut options = std::fs::OpenOptions::new();
+        let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, path)
+    };
+    write().map_err(|error| files_error(path, error))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.is_ascii() || !text.len().is_multiple_of(2) {
+        return None;
+    }
+    (0..text.len() / 2).map(|at| u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()).collect()
+}
