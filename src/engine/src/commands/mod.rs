@@ -1,0 +1,32 @@
+//! One file per command: what it needs, what it decides, what it refuses.
+
+pub(crate) mod create_invite;
+pub(crate) mod delete_workflow;
+pub(crate) mod open_session;
+pub(crate) mod redeem_invite;
+pub(crate) mod report_attempt;
+pub(crate) mod resync_attempts;
+pub(crate) mod shutdown_workflow;
+pub(crate) mod submit_workflow;
+pub(crate) mod take_over;
+pub(crate) mod update_cluster;
+
+use argosy_model::WorkflowKey;
+use argosy_proto::command::{Done, Refusal, Reply, reply};
+
+use crate::Code;
+use crate::state::State;
+
+/// The reply of a command that yields nothing.
+pub(crate) fn done() -> Reply {
+    Reply { body: Some(reply::Body::Done(Done {})) }
+}
+
+/// The workflow of that name, or Argo's refusal.
+pub(crate) fn find_workflow(state: &State, namespace: &str, name: &str) -> Result<u64, Refusal> {
+    let key = WorkflowKey { namespace: namespace.to_owned(), name: name.to_owned() };
+    state
+        .workflow_id(&key)
+        .map(|id| id.0)
+        .ok_or_else(|| Code::WorkflowMissing.refuse(format!("workflows.argoproj.io {name:?} not found")))
+}

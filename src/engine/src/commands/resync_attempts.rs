@@ -1,0 +1,68 @@
+use argosy_model::Fence;
+use argosy_proto::command::{AttemptsResynced, Refusal, Reply, ResyncAttempts, reply};
+use argosy_proto::common::{AttemptPhase, AttemptReport};
+use argosy_proto::fact::{self, fact::Body};
+use std::collections::BTreeSet;
+
+use crate::commands::report_attempt;
+use crate::draft::Draft;
+use crate::{Code, Leader};
+
+/// What an agent holds, against what state wants on its cluster.
+///
+/// Held and wanted: keep. Held and unwanted: stop. Wanted and not held: if nothing of it was ever seen running it will
+/// simply be sent again, else it is lost with its Pod. Unwanted and not held: nothing is left of it.
+pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ResyncAttempts) -> Result<Reply, Refusal> {
+    let name = &command.cluster;
+    let cluster = draft
+        .state
+        .cluster(name)
+        .ok_or_else(|| Code::ClusterMissing.refuse(format!("cluster {name:?} is not registered")))?;
+    if cluster.session_epoch != command.session_epoch {
+        return Err(Code::StaleSession.refuse(format!(
+            "session {} of cluster {name:?} is over, {} is the current one: reconnect",
+            command.session_epoch, cluster.session_epoch
+        )));
+    }
+    let mut held = BTreeSet::new();
+    let mut resynced = AttemptsResynced::default();
+    for report in &command.held {
+        let Some(fence) = report.fence else { continue };
+        held.insert(fence);
+        report_attempt::judge(draft, leader, name, fence, report);
+        if is_wanted(draft, name, fence) { resynced.keep.push(fence) } else { resynced.stop.push(fence) }
+    }
+    let missing: Vec<_> = draft
+        .state
+        .open_attempts(name)
+        .filter(|(fence, _)| !held.contains(fence))
+        .map(|(fence, attempt)| (fence, attempt.clone()))
+        .collect();
+    for (fence, attempt) in missing {
+        draft.spend(1);
+        let seen = attempt.permitted || attempt.phase >= AttemptPhase::Pending.into();
+        if attempt.fenced {
+            let closed = fact::AttemptClosed { fence: Some(fence), revision: 0, phase: AttemptPhase::Stopped.into(), host: String::new() };
+            draft.emit(Body::AttemptClosed(closed));
+        } else if seen || attempt.stopping {
+            report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, attempt.stopping));
+        }
+    }
+    Ok(Reply { body: Some(reply::Body::AttemptsResynced(resynced)) })
+}
+
+/// True for an attempt that may go on, or whose result was taken and that the agent releases by itself.
+fn is_wanted(draft: &Draft, cluster: &str, fence: Fence) -> bool {
+    draft.state.attempt(&fence).is_some_and(|attempt| !attempt.fenced && !attempt.stopping && attempt.cluster == cluster)
+}
+
+/// What Argo says of a Pod that is gone.
+fn lost(fence: Fence, revision: u64, stopping: bool) -> AttemptReport {
+    AttemptReport {
+        fence: Some(fence),
+        revision: revision + 1,
+        phase: if stopping { AttemptPhase::Stopped } else { AttemptPhase::Error }.into(),
+        message: "pod deleted".to_owned(),
+        ..AttemptReport::default()
+    }
+}

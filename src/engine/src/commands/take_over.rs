@@ -1,0 +1,71 @@
+use argosy_model::{Fence, NodePhase};
+use argosy_proto::command::{Refusal, Reply, TakeOver, TakeOverScope};
+use argosy_proto::fact::{self, fact::Body};
+
+use crate::commands::done;
+use crate::draft::Draft;
+use crate::{Code, Leader, advance, place};
+
+/// A cluster has been silent: attempts that may run elsewhere are fenced and wait for placement again.
+///
+/// SAFE takes those without a start permit, with a retryStrategy, or marked idempotent; ALL takes every one. Void when
+/// the cluster has opened a newer session.
+pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver) -> Result<Reply, Refusal> {
+    let name = &command.cluster;
+    let cluster = draft
+        .state
+        .cluster(name)
+        .ok_or_else(|| Code::ClusterMissing.refuse(format!("cluster {name:?} is not registered")))?;
+    if cluster.session_epoch != command.session_epoch {
+        return Ok(done());
+    }
+    let all = match command.scope() {
+        TakeOverScope::Safe => false,
+        TakeOverScope::All => true,
+        TakeOverScope::Unspecified => return Err(Code::InvalidArgument.refuse("the scope must be SAFE or ALL")),
+    };
+    if !cluster.lost {
+        draft.emit(Body::ClusterLost(fact::ClusterLost { cluster: name.clone() }));
+    }
+    let held: Vec<_> = draft
+        .state
+        .open_attempts(name)
+        .filter(|(_, attempt)| !attempt.fenced)
+        .map(|(fence, attempt)| (fence, attempt.workflow, attempt.node, attempt.permitted, attempt.stopping))
+        .collect();
+    for (fence, workflow, node, permitted, stopping) in held {
+        draft.spend(1);
+        let safe = draft.state.works.get(&(workflow, node)).is_some_and(|work| work.idempotent);
+        if !all && permitted && !safe {
+            continue;
+        }
+        take(draft, leader, name, fence, (workflow, node), stopping);
+    }
+    Ok(done())
+}
+
+fn take(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, (workflow, node): (u64, u32), stopping: bool) {
+    let Some(work) = draft.state.works.get(&(workflow, node)).cloned() else { return };
+    let mut moved = work.as_ref().clone();
+    if !moved.excluded.iter().any(|excluded| excluded == cluster) {
+        moved.excluded.push(cluster.to_owned());
+    }
+    // A colocation group whose cluster is lost has lost its volumes with it: it can't go on elsewhere.
+    let pinned = place::is_pinned_to(&draft.state, workflow, &work, cluster);
+    let shape = place::shape(&draft.state, workflow, &moved);
+    let reason = format!("cluster {cluster} is lost: taken over");
+    draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));
+    let message = if stopping {
+        Some(format!("stopped while cluster {cluster} was lost"))
+    } else if pinned {
+        Some(format!("cluster {cluster} was lost with the volumes of this step's colocation group: submit the workflow again"))
+    } else if work.takeovers >= leader.limits.takeover_limit {
+        Some(format!("taken over {} times from lost clusters: the step may be what breaks them", work.takeovers))
+    } else {
+        None
+    };
+    if let Some(message) = message {
+        let phase = if stopping { NodePhase::Failed } else { NodePhase::Error };
+        advance::finish_node(draft, leader, workflow, node, phase, message, None, 0);
+    }
+}

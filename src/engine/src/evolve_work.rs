@@ -1,0 +1,382 @@
+//! Facts about workflows, nodes and attempts to state.
+
+use argosy_model::{Fence, NodePhase};
+use argosy_proto::common::Resources;
+use argosy_proto::fact;
+use argosy_proto::state as row;
+use std::sync::Arc;
+
+use crate::Error;
+use crate::evolve::Step;
+use crate::key::Key;
+use crate::resources;
+use crate::state::{ROW_VERSION, is_active_leaf, is_leaf_type, phase_of};
+
+impl Step<'_> {
+    pub(crate) fn workflow_accepted(&mut self, fact: &fact::WorkflowAccepted) {
+        let id = fact.workflow;
+        let workflow = row::Workflow {
+            version: ROW_VERSION,
+            namespace: fact.namespace.clone(),
+            name: fact.name.clone(),
+            uid: fact.uid.clone(),
+            creator: fact.creator.clone(),
+            created_at_ms: self.time.0,
+            node_next: 1,
+            agenda_next: 1,
+            pod_json: fact.pod_json.clone(),
+            ..row::Workflow::default()
+        };
+        let names = (Arc::from(fact.namespace.as_str()), Arc::from(fact.name.as_str()));
+        self.state.index.names.insert(names, id);
+        self.state.index.active_workflows += 1;
+        self.state.workflows.insert(id, Arc::new(workflow));
+        let manifest = row::Manifest { version: ROW_VERSION, json: fact.manifest_json.clone() };
+        self.state.manifests.insert(id, Arc::new(manifest));
+        self.state.meta.workflow_next = self.state.meta.workflow_next.max(id + 1);
+        self.touch(Key::Workflow(id));
+        self.touch(Key::Manifest(id));
+        self.touch_workflow(id);
+    }
+
+    pub(crate) fn workflow_phase_changed(&mut self, fact: &fact::WorkflowPhaseChanged) -> Result<(), Error> {
+        let (id, now) = (fact.workflow, self.time.0);
+        let workflow = self.workflow(id)?;
+        workflow.phase = fact.phase;
+        workflow.message.clone_from(&fact.message);
+        let completed = argosy_model::WorkflowPhase::from_number(fact.phase).is_some_and(argosy_model::WorkflowPhase::is_completed);
+        if completed && workflow.finished_at_ms == 0 {
+            workflow.finished_at_ms = now;
+            self.state.index.active_workflows -= 1;
+            self.state.index.finished.insert((now, id));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn workflow_deleted(&mut self, fact: &fact::WorkflowDeleted) -> Result<(), Error> {
+        let id = fact.workflow;
+        let workflow = self.state.workflows.get(&id).cloned().ok_or(Error::Misfit { what: "workflow", id })?;
+        self.orphan_attempts(id)?;
+        for key in self.owned_rows(id) {
+            self.drop_owned(&key);
+            self.touch(key);
+        }
+        let names = (Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str()));
+        self.state.index.names.remove(&names);
+        if workflow.finished_at_ms == 0 {
+            self.state.index.active_workflows -= 1;
+        } else {
+            self.state.index.finished.remove(&(workflow.finished_at_ms, id));
+        }
+        self.state.workflows.remove(&id);
+        self.state.manifests.remove(&id);
+        self.touch(Key::Workflow(id));
+        self.touch(Key::Manifest(id));
+        self.touch_workflow(id);
+        Ok(())
+    }
+
+    /// Open attempts of a workflow that goes away stay as orders to stop; closed ones go with it.
+    fn orphan_attempts(&mut self, id: u64) -> Result<(), Error> {
+        let from = (id, 0, Fence::default());
+        let mine: Vec<_> = self.state.index.of_node.range(from..).take_while(|entry| entry.0 == id).copied().collect();
+        for (workflow, node, fence) in mine {
+            self.state.index.of_node.remove(&(workflow, node, fence));
+            let attempt = self.attempt(fence)?;
+            if attempt.closed {
+                self.state.attempts.remove(&fence);
+                continue;
+            }
+            let held = (!attempt.fenced).then(|| attempt.cluster.clone());
+            let requests = attempt.requests.clone();
+            attempt.workflow = 0;
+            attempt.node = 0;
+            attempt.fenced = true;
+            attempt.stopping = true;
+            "the workflow was deleted".clone_into(&mut attempt.stop_reason);
+            if let Some(cluster) = held {
+                self.release(&cluster, requests.as_ref())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn drop_owned(&mut self, key: &Key) {
+        match key {
+            Key::Node(id, node) => {
+                if let Some(row) = self.state.nodes.remove(&(*id, *node)) {
+                    self.state.index.children.remove(&(*id, row.parent, row.ordinal));
+                    self.state.index.active_leaves.remove(&(*id, *node));
+                }
+            }
+            Key::Work(id, node) => self.drop_work(*id, *node),
+            Key::Expansion(id, node, slot) => drop(self.state.expansions.remove(&(*id, *node, *slot))),
+            Key::Wait(id, node, task) => drop(self.state.waits.remove(&(*id, *node, *task))),
+            Key::Agenda(id, sequence) => drop(self.state.agenda.remove(&(*id, *sequence))),
+            Key::Meta
+            | Key::Workflow(_)
+            | Key::Manifest(_)
+            | Key::Attempt(_)
+            | Key::Timer(..)
+            | Key::Cluster(_)
+            | Key::Invite(_)
+            | Key::Idempotency(..)
+            | Key::Blocked(_) => {}
+        }
+    }
+
+    fn drop_work(&mut self, id: u64, node: u32) {
+        if let Some(work) = self.state.works.remove(&(id, node)) {
+            self.touch(Key::Work(id, node));
+            if work.fence.is_none() {
+                self.state.index_unqueued(&work.shape, work.queue);
+                self.drop_idle_block(&work.shape);
+            }
+        }
+    }
+
+    pub(crate) fn shutdown_requested(&mut self, fact: &fact::ShutdownRequested) -> Result<(), Error> {
+        let workflow = self.workflow(fact.workflow)?;
+        workflow.shutdown = fact.strategy;
+        workflow.shutdown_message.clone_from(&fact.message);
+        Ok(())
+    }
+
+    pub(crate) fn node_added(&mut self, fact: &fact::NodeAdded) -> Result<(), Error> {
+        let (id, node) = (fact.workflow, fact.node);
+        let now = self.time.0;
+        let mut added = row::Node {
+            version: ROW_VERSION,
+            parent: fact.parent,
+            ordinal: fact.ordinal,
+            name: fact.name.clone(),
+            r#type: fact.r#type,
+            phase: fact.phase,
+            message: fact.message.clone(),
+            template: fact.template.clone(),
+            boundary: fact.boundary,
+            depth: fact.depth,
+            flag: fact.flag,
+            inputs: fact.inputs.clone(),
+            started_at_ms: now,
+            branch_phase: fact.branch_phase,
+            on_exit: fact.on_exit,
+            ..row::Node::default()
+        };
+        let fulfilled = phase_of(&added).is_fulfilled();
+        if fulfilled {
+            added.finished_at_ms = now;
+        }
+        let (leaf, active) = (is_leaf_type(fact.r#type), is_active_leaf(&added));
+        let workflow = self.workflow(id)?;
+        workflow.node_next = workflow.node_next.max(node + 1);
+        workflow.leaves_total += u32::from(leaf);
+        if fact.on_exit && fact.parent == 0 {
+            workflow.exit_node = node;
+        }
+        self.state.nodes.insert((id, node), Arc::new(added));
+        self.touch(Key::Node(id, node));
+        self.state.index.children.insert((id, fact.parent, fact.ordinal), node);
+        if active {
+            self.state.index.active_leaves.insert((id, node));
+        }
+        if fact.parent != 0 {
+            let parent = self.node(id, fact.parent)?;
+            parent.children_total += 1;
+            parent.children_done += u32::from(fulfilled);
+        }
+        if fulfilled {
+            self.push_agenda(id, agenda_item(row::AgendaKind::Done, node))?;
+        } else if fact.start {
+            self.push_agenda(id, agenda_item(row::AgendaKind::Start, node))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn node_changed(&mut self, fact: &fact::NodeChanged) -> Result<(), Error> {
+        let node = self.node(fact.workflow, fact.node)?;
+        node.phase = fact.phase;
+        node.message.clone_from(&fact.message);
+        node.host.clone_from(&fact.host);
+        node.progress.clone_from(&fact.progress);
+        if fact.started_at_ms != 0 {
+            node.started_at_ms = fact.started_at_ms;
+        }
+        node.children_complete |= fact.children_complete;
+        Ok(())
+    }
+
+    pub(crate) fn node_finished(&mut self, fact: &fact::NodeFinished) -> Result<(), Error> {
+        let (id, index, now) = (fact.workflow, fact.node, self.time.0);
+        let node = self.node(id, index)?;
+        if phase_of(node).is_fulfilled() {
+            return Err(Error::Misfit { what: "unfulfilled node", id });
+        }
+        node.phase = fact.phase;
+        node.message.clone_from(&fact.message);
+        node.outputs.clone_from(&fact.outputs);
+        node.finished_at_ms = if fact.finished_at_ms == 0 { now } else { fact.finished_at_ms };
+        node.branch_phase = fact.phase;
+        let (phase, parent) = (phase_of(node), node.parent);
+        let leaf = is_leaf_type(node.r#type);
+        self.state.index.active_leaves.remove(&(id, index));
+        self.drop_work(id, index);
+        if leaf && phase == NodePhase::Succeeded {
+            self.workflow(id)?.leaves_succeeded += 1;
+        }
+        if parent != 0 {
+            let child = row::FailedChild { rank: fact.rank, node: index };
+            let parent = self.node(id, parent)?;
+            parent.children_done += 1;
+            parent.children_succeeded += u32::from(phase == NodePhase::Succeeded);
+            parent.children_failed += u32::from(phase == NodePhase::Failed);
+            if fact.counts_as_failure {
+                if parent.failed_first.is_none_or(|first| child.rank < first.rank) {
+                    parent.failed_first = Some(child);
+                }
+                if parent.failed_last.is_none_or(|last| child.rank >= last.rank) {
+                    parent.failed_last = Some(child);
+                }
+            }
+        }
+        self.push_agenda(id, agenda_item(row::AgendaKind::Done, index))
+    }
+
+    pub(crate) fn node_queued(&mut self, fact: &fact::NodeQueued) -> Result<(), Error> {
+        let (id, node) = (fact.workflow, fact.node);
+        let mut work = fact.work.clone().ok_or(Error::Misfit { what: "work", id })?;
+        work.version = ROW_VERSION;
+        work.queue = self.take_queue_number();
+        self.state.index_queued(work.shape.clone(), work.queue, (id, node));
+        self.state.works.insert((id, node), Arc::new(work));
+        self.touch(Key::Work(id, node));
+        self.touch_workflow(id);
+        Ok(())
+    }
+
+    fn take_queue_number(&mut self) -> u64 {
+        let number = self.state.meta.queue_next;
+        self.state.meta.queue_next += 1;
+        number
+    }
+
+    pub(crate) fn attempt_assigned(&mut self, fact: &fact::AttemptAssigned) -> Result<(), Error> {
+        let (id, node, fence) = (fact.workflow, fact.node, self.fence);
+        let work = self.state.works.get_mut(&(id, node)).ok_or(Error::Misfit { what: "work", id })?;
+        let work = Arc::make_mut(work);
+        let (shape, queue, requests) = (work.shape.clone(), work.queue, work.requests.clone());
+        work.fence = Some(fence);
+        self.touch(Key::Work(id, node));
+        self.state.index_unqueued(&shape, queue);
+        self.drop_idle_block(&shape);
+        let attempt = row::Attempt {
+            version: ROW_VERSION,
+            workflow: id,
+            node,
+            cluster: fact.cluster.clone(),
+            assigned_at_ms: self.time.0,
+            requests: requests.clone(),
+            ..row::Attempt::default()
+        };
+        self.state.attempts.insert(fence, Arc::new(attempt));
+        self.state.index.on_cluster.insert((Arc::from(fact.cluster.as_str()), fence));
+        self.state.index.of_node.insert((id, node, fence));
+        self.touch(Key::Attempt(fence));
+        self.touch_workflow(id);
+        let cluster = self.cluster(&fact.cluster)?;
+        cluster.attempts_open += 1;
+        resources::add(cluster.used.get_or_insert_default(), requests.as_ref());
+        Ok(())
+    }
+
+    pub(crate) fn attempt_updated(&mut self, fact: &fact::AttemptUpdated) -> Result<(), Error> {
+        let attempt = self.attempt(required(fact.fence)?)?;
+        attempt.revision = fact.revision;
+        attempt.phase = fact.phase;
+        attempt.permitted |= fact.permitted;
+        attempt.host.clone_from(&fact.host);
+        attempt.handle.clone_from(&fact.handle);
+        Ok(())
+    }
+
+    pub(crate) fn attempt_stopped(&mut self, fact: &fact::AttemptStopped) -> Result<(), Error> {
+        let attempt = self.attempt(required(fact.fence)?)?;
+        attempt.stopping = true;
+        attempt.stop_reason.clone_from(&fact.reason);
+        Ok(())
+    }
+
+    pub(crate) fn attempt_fenced(&mut self, fact: &fact::AttemptFenced) -> Result<(), Error> {
+        let fence = required(fact.fence)?;
+        let attempt = self.attempt(fence)?;
+        attempt.fenced = true;
+        attempt.stopping = true;
+        attempt.stop_reason.clone_from(&fact.reason);
+        let (id, node, cluster) = (attempt.workflow, attempt.node, attempt.cluster.clone());
+        let requests = attempt.requests.clone();
+        self.release(&cluster, requests.as_ref())?;
+        let queue = self.take_queue_number();
+        let work = self.state.works.get_mut(&(id, node)).ok_or(Error::Misfit { what: "work", id })?;
+        let work = Arc::make_mut(work);
+        work.fence = None;
+        work.takeovers += 1;
+        work.queue = queue;
+        work.shape.clone_from(&fact.shape);
+        if !work.excluded.contains(&cluster) {
+            work.excluded.push(cluster);
+        }
+        self.state.index_queued(fact.shape.clone(), queue, (id, node));
+        self.touch(Key::Work(id, node));
+        let node = self.node(id, node)?;
+        node.phase = NodePhase::Pending.number();
+        node.message.clear();
+        node.host.clear();
+        Ok(())
+    }
+
+    pub(crate) fn attempt_closed(&mut self, fact: &fact::AttemptClosed) -> Result<(), Error> {
+        let fence = required(fact.fence)?;
+        let attempt = self.attempt(fence)?;
+        if attempt.closed {
+            return Err(Error::Misfit { what: "open attempt", id: fence.index });
+        }
+        attempt.closed = true;
+        attempt.revision = attempt.revision.max(fact.revision);
+        attempt.phase = fact.phase;
+        if !fact.host.is_empty() {
+            attempt.host.clone_from(&fact.host);
+        }
+        let (orphan, fenced, cluster) = (attempt.workflow == 0, attempt.fenced, attempt.cluster.clone());
+        let requests = attempt.requests.clone();
+        self.state.index.on_cluster.remove(&(Arc::from(cluster.as_str()), fence));
+        if orphan {
+            self.state.attempts.remove(&fence);
+        }
+        if !fenced {
+            self.release(&cluster, requests.as_ref())?;
+        }
+        let row = self.cluster(&cluster)?;
+        row.attempts_open = row.attempts_open.saturating_sub(1);
+        Ok(())
+    }
+
+    fn release(&mut self, cluster: &str, requests: Option<&Resources>) -> Result<(), Error> {
+        let row = self.cluster(cluster)?;
+        resources::subtract(row.used.get_or_insert_default(), requests);
+        self.capacity_grew();
+        Ok(())
+    }
+
+    pub(crate) fn workflow_pinned(&mut self, fact: &fact::WorkflowPinned) -> Result<(), Error> {
+        self.workflow(fact.workflow)?.pins.insert(fact.group, fact.cluster.clone());
+        Ok(())
+    }
+}
+
+pub(crate) fn agenda_item(kind: row::AgendaKind, node: u32) -> row::AgendaItem {
+    row::AgendaItem { version: ROW_VERSION, kind: kind.into(), node, cursor: 0 }
+}
+
+fn required(fence: Option<Fence>) -> Result<Fence, Error> {
+    fence.ok_or(Error::Misfit { what: "fence", id: 0 })
+}

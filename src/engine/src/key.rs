@@ -1,0 +1,205 @@
+use argosy_model::Fence;
+
+/// The key of a row in the `state` family: one byte of table, then big-endian parts, so that rows of a table are
+/// contiguous and sorted as their parts are. Table bytes are never reused.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// The one row of counters.
+    Meta,
+    /// A workflow by number.
+    Workflow(u64),
+    /// A workflow's manifest.
+    Manifest(u64),
+    /// A node of a workflow.
+    Node(u64, u32),
+    /// What a leaf is to run.
+    Work(u64, u32),
+    /// A fan-out: workflow, group, slot.
+    Expansion(u64, u32, u32),
+    /// Fulfilled dependencies: workflow, DAG, task.
+    Wait(u64, u32, u32),
+    /// Work to be decided: workflow, sequence.
+    Agenda(u64, u64),
+    /// An attempt by its fence.
+    Attempt(Fence),
+    /// A timer: due, workflow, node, kind.
+    Timer(i64, u64, u32, i32),
+    /// A cluster by name.
+    Cluster(String),
+    /// An invite by the hash of its token.
+    Invite(Vec<u8>),
+    /// An idempotency key: tenant, key.
+    Idempotency(String, String),
+    /// A shape that found no cluster.
+    Blocked(Vec<u8>),
+}
+
+/// Longest text in a key. Longer names are refused before they come here; a key is read back only if it obeys this.
+const TEXT_LENGTH_MAX: usize = 4096;
+
+impl Key {
+    /// The row's bytes in the store.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(24);
+        match self {
+            Self::Meta => out.push(1),
+            Self::Workflow(workflow) => put(&mut out, 2, &[&workflow.to_be_bytes()]),
+            Self::Manifest(workflow) => put(&mut out, 3, &[&workflow.to_be_bytes()]),
+            Self::Node(workflow, node) => put(&mut out, 4, &[&workflow.to_be_bytes(), &node.to_be_bytes()]),
+            Self::Work(workflow, node) => put(&mut out, 5, &[&workflow.to_be_bytes(), &node.to_be_bytes()]),
+            Self::Expansion(workflow, node, slot) => {
+                put(&mut out, 6, &[&workflow.to_be_bytes(), &node.to_be_bytes(), &slot.to_be_bytes()]);
+            }
+            Self::Wait(workflow, node, task) => {
+                put(&mut out, 7, &[&workflow.to_be_bytes(), &node.to_be_bytes(), &task.to_be_bytes()]);
+            }
+            Self::Agenda(workflow, sequence) => put(&mut out, 8, &[&workflow.to_be_bytes(), &sequence.to_be_bytes()]),
+            Self::Attempt(fence) => put(
+                &mut out,
+                9,
+                &[&fence.incarnation.to_be_bytes(), &fence.index.to_be_bytes(), &fence.ordinal.to_be_bytes()],
+            ),
+            Self::Timer(due, workflow, node, kind) => put(
+                &mut out,
+                10,
+                &[
+                    &sortable(*due).to_be_bytes(),
+                    &workflow.to_be_bytes(),
+                    &node.to_be_bytes(),
+                    &kind.to_be_bytes(),
+                ],
+            ),
+            Self::Cluster(name) => put(&mut out, 11, &[name.as_bytes()]),
+            Self::Invite(hash) => put(&mut out, 12, &[hash]),
+            Self::Idempotency(tenant, key) => {
+                let length = u32::try_from(tenant.len()).unwrap_or(u32::MAX);
+                put(&mut out, 13, &[&length.to_be_bytes(), tenant.as_bytes(), key.as_bytes()]);
+            }
+            Self::Blocked(shape) => put(&mut out, 14, &[shape]),
+        }
+        out
+    }
+
+    /// Reads what [`Key::encode`] wrote; `None` for anything else.
+    #[must_use]
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (table, rest) = bytes.split_first()?;
+        let mut rest = Reader(rest);
+        let key = match table {
+            1 => Self::Meta,
+            2 => Self::Workflow(rest.u64()?),
+            3 => Self::Manifest(rest.u64()?),
+            4 => Self::Node(rest.u64()?, rest.u32()?),
+            5 => Self::Work(rest.u64()?, rest.u32()?),
+            6 => Self::Expansion(rest.u64()?, rest.u32()?, rest.u32()?),
+            7 => Self::Wait(rest.u64()?, rest.u32()?, rest.u32()?),
+            8 => Self::Agenda(rest.u64()?, rest.u64()?),
+            9 => Self::Attempt(Fence { incarnation: rest.u64()?, index: rest.u64()?, ordinal: rest.u32()? }),
+            10 => Self::Timer(unsortable(rest.u64()?), rest.u64()?, rest.u32()?, rest.u32()?.cast_signed()),
+            11 => Self::Cluster(rest.text(None)?),
+            12 => Self::Invite(rest.bytes(None)?),
+            13 => {
+                let length = usize::try_from(rest.u32()?).ok()?;
+                Self::Idempotency(rest.text(Some(length))?, rest.text(None)?)
+            }
+            14 => Self::Blocked(rest.bytes(None)?),
+            _ => return None,
+        };
+        rest.0.is_empty().then_some(key)
+    }
+}
+
+fn put(out: &mut Vec<u8>, table: u8, parts: &[&[u8]]) {
+    out.push(table);
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// Keeps the order of signed numbers in big-endian bytes.
+fn sortable(number: i64) -> u64 {
+    number.cast_unsigned() ^ (1 << 63)
+}
+
+fn unsortable(number: u64) -> i64 {
+    (number ^ (1 << 63)).cast_signed()
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl Reader<'_> {
+    fn u64(&mut self) -> Option<u64> {
+        let (head, tail) = self.0.split_first_chunk::<8>()?;
+        self.0 = tail;
+        Some(u64::from_be_bytes(*head))
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        let (head, tail) = self.0.split_first_chunk::<4>()?;
+        self.0 = tail;
+        Some(u32::from_be_bytes(*head))
+    }
+
+    fn bytes(&mut self, length: Option<usize>) -> Option<Vec<u8>> {
+        let length = length.unwrap_or(self.0.len());
+        if length > TEXT_LENGTH_MAX {
+            return None;
+        }
+        let (head, tail) = self.0.split_at_checked(length)?;
+        self.0 = tail;
+        Some(head.to_vec())
+    }
+
+    fn text(&mut self, length: Option<usize>) -> Option<String> {
+        String::from_utf8(self.bytes(length)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn every_kind() -> Vec<Key> {
+        vec![
+            Key::Meta,
+            Key::Workflow(7),
+            Key::Manifest(7),
+            Key::Node(7, 3),
+            Key::Work(7, 3),
+            Key::Expansion(7, 3, 1),
+            Key::Wait(7, 3, 1),
+            Key::Agenda(7, 9),
+            Key::Attempt(Fence { incarnation: 1, index: 2, ordinal: 3 }),
+            Key::Timer(-5, 7, 3, 1),
+            Key::Timer(5, 7, 3, 1),
+            Key::Cluster("eu".into()),
+            Key::Invite(vec![1, 2]),
+            Key::Idempotency("t".into(), "k".into()),
+            Key::Blocked(vec![9; 16]),
+        ]
+    }
+
+    #[test]
+    fn keys_read_back_and_keep_their_order() {
+        let keys = every_kind();
+        let encoded: Vec<_> = keys.iter().map(Key::encode).collect();
+        for (key, bytes) in keys.iter().zip(&encoded) {
+            assert_eq!(Key::decode(bytes).as_ref(), Some(key));
+        }
+        assert!(encoded.is_sorted());
+    }
+
+    #[test]
+    fn keys_keep_their_bytes() {
+        assert_eq!(Key::Node(258, 3).encode(), [4, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3]);
+        assert_eq!(Key::Timer(1, 0, 0, 0).encode()[..9], [10, 0x80, 0, 0, 0, 0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn foreign_bytes_are_no_key() {
+        for bad in [&[][..], &[0], &[2, 1], &[99, 1, 2], &[13, 0, 0, 0, 9, 1], &[1, 1]] {
+            assert_eq!(Key::decode(bad), None);
+        }
+    }
+}

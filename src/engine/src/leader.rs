@@ -1,0 +1,192 @@
+use argosy_model::Limits;
+use argosy_spec::{Manifest, Template, TemplateKind};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::state::State;
+
+/// What only a leader keeps: limits and caches of what can be rebuilt from state. Dropped whole on step-down.
+#[derive(Clone, Debug, Default)]
+pub struct Leader {
+    /// The maxima and times that decisions obey.
+    pub limits: Limits,
+    parsed: BTreeMap<u64, Arc<Parsed>>,
+    expansions: BTreeMap<(u64, u32, u32), Arc<Vec<Value>>>,
+    /// The workflow served last by the agenda: the next turn begins after it.
+    pub(crate) served: u64,
+}
+
+/// A workflow's manifest, read once.
+#[derive(Debug)]
+pub(crate) struct Parsed {
+    pub manifest: Manifest,
+    templates: BTreeMap<String, usize>,
+    plans: BTreeMap<String, Arc<Plan>>,
+    /// (template, step) to (group, place in the group).
+    steps: BTreeMap<String, BTreeMap<String, (u64, u64)>>,
+    /// Names that are the same all over the workflow.
+    pub globals: BTreeMap<String, String>,
+    /// Template to colocation group, from 1.
+    pub groups: BTreeMap<String, u32>,
+}
+
+/// A DAG, prepared for counting: which tasks are wanted, who waits for whom.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    pub names: BTreeMap<String, usize>,
+    /// Tasks that each task waits for; no task twice.
+    pub dependencies: Vec<Vec<usize>>,
+    pub dependents: Vec<Vec<usize>>,
+    /// Reachable from the targets; the others are never made.
+    pub wanted: Vec<bool>,
+    pub wanted_total: u32,
+    /// Rank of a target among the targets by name; `None` for other tasks.
+    pub target_rank: Vec<Option<u64>>,
+}
+
+/// Parsed manifests kept; more are parsed again when needed.
+const PARSED_MAX: usize = 2_000;
+/// Fan-outs whose items are kept parsed.
+const EXPANSIONS_MAX: usize = 200;
+
+impl Leader {
+    /// A new leader's caches: empty.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, ..Self::default() }
+    }
+
+    /// The manifest of a workflow; `None` when the stored text can't be read, which acceptance has ruled out.
+    pub(crate) fn parsed(&mut self, state: &State, id: u64) -> Option<Arc<Parsed>> {
+        if let Some(parsed) = self.parsed.get(&id) {
+            return Some(parsed.clone());
+        }
+        let json = &state.manifests.get(&id)?.json;
+        let value = serde_json::from_str(json).ok()?;
+        let manifest = Manifest::from_value(value).ok()?;
+        let workflow = state.workflows.get(&id)?;
+        let parsed = Arc::new(Parsed::new(manifest, workflow));
+        if self.parsed.len() >= PARSED_MAX {
+            self.parsed.pop_first();
+        }
+        self.parsed.insert(id, parsed.clone());
+        Some(parsed)
+    }
+
+    /// The items of a fan-out; empty for a sequence.
+    pub(crate) fn items(&mut self, state: &State, key: (u64, u32, u32)) -> Arc<Vec<Value>> {
+        if let Some(items) = self.expansions.get(&key) {
+            return items.clone();
+        }
+        let items = state.expansions.get(&key).and_then(|row| serde_json::from_str(&row.items_json).ok()).unwrap_or_default();
+        let items = Arc::new(items);
+        if self.expansions.len() >= EXPANSIONS_MAX {
+            self.expansions.pop_first();
+        }
+        self.expansions.insert(key, items);
+        self.expansions[&key].clone()
+    }
+
+    /// Forgets what is cached of a workflow.
+    pub(crate) fn forget(&mut self, id: u64) {
+        self.parsed.remove(&id);
+        let stale: Vec<_> = self.expansions.range((id, 0, 0)..=(id, u32::MAX, u32::MAX)).map(|(key, _)| *key).collect();
+        for key in stale {
+            self.expansions.remove(&key);
+        }
+    }
+}
+
+impl Parsed {
+    pub(crate) fn new(manifest: Manifest, workflow: &argosy_proto::state::Workflow) -> Self {
+        let templates = manifest.spec.templates.iter().enumerate().map(|(at, template)| (template.name.clone(), at)).collect();
+        let plans = manifest
+            .spec
+            .templates
+            .iter()
+            .filter_map(|template| match &template.kind {
+                TemplateKind::Dag(dag) => Some((template.name.clone(), Arc::new(Plan::new(dag)))),
+                TemplateKind::Container(_)
+                | TemplateKind::Script(_)
+                | TemplateKind::Steps(_)
+                | TemplateKind::Suspend(_)
+                | TemplateKind::Missing => None,
+            })
+            .collect();
+        let mut steps: BTreeMap<String, BTreeMap<String, (u64, u64)>> = BTreeMap::new();
+        for template in &manifest.spec.templates {
+            if let TemplateKind::Steps(groups) = &template.kind {
+                let places = steps.entry(template.name.clone()).or_default();
+                for (group, members) in groups.iter().enumerate() {
+                    for (slot, step) in members.iter().enumerate() {
+                        places.insert(step.name.clone(), (group as u64, slot as u64));
+                    }
+                }
+            }
+        }
+        let globals = crate::scope::globals(&manifest, workflow);
+        let groups = crate::place::groups(&manifest);
+        Self { manifest, templates, plans, steps, globals, groups }
+    }
+
+    pub(crate) fn template(&self, name: &str) -> Option<&Template> {
+        self.templates.get(name).map(|at| &self.manifest.spec.templates[*at])
+    }
+
+    pub(crate) fn step_place(&self, template: &str, step: &str) -> Option<(u64, u64)> {
+        self.steps.get(template)?.get(step).copied()
+    }
+
+    pub(crate) fn plan(&self, template: &str) -> Option<Arc<Plan>> {
+        self.plans.get(template).cloned()
+    }
+}
+
+impl Plan {
+    fn new(dag: &argosy_spec::Dag) -> Self {
+        let names: BTreeMap<String, usize> = dag.tasks.iter().enumerate().map(|(at, task)| (task.name.clone(), at)).collect();
+        let dependencies: Vec<Vec<usize>> = dag
+            .tasks
+            .iter()
+            .map(|task| {
+                let wanted: BTreeSet<usize> = task_dependencies(task).iter().filter_map(|name| names.get(name).copied()).collect();
+                wanted.into_iter().collect()
+            })
+            .collect();
+        let mut dependents = vec![Vec::new(); dag.tasks.len()];
+        for (task, waits) in dependencies.iter().enumerate() {
+            for dependency in waits {
+                dependents[*dependency].push(task);
+            }
+        }
+        let mut targets: BTreeSet<&str> = dag.target.split_whitespace().collect();
+        if targets.is_empty() {
+            targets = dag.tasks.iter().enumerate().filter(|(at, _)| dependents[*at].is_empty()).map(|(_, task)| task.name.as_str()).collect();
+        }
+        let mut target_rank = vec![None; dag.tasks.len()];
+        let mut wanted = vec![false; dag.tasks.len()];
+        let mut open = Vec::new();
+        for (rank, name) in targets.iter().enumerate() {
+            if let Some(at) = names.get(*name) {
+                target_rank[*at] = Some(rank as u64);
+                open.push(*at);
+            }
+        }
+        while let Some(at) = open.pop() {
+            if !std::mem::replace(&mut wanted[at], true) {
+                open.extend(&dependencies[at]);
+            }
+        }
+        let wanted_total = u32::try_from(wanted.iter().filter(|wanted| **wanted).count()).unwrap_or(u32::MAX);
+        Self { names, dependencies, dependents, wanted, wanted_total, target_rank }
+    }
+}
+
+/// Names of the tasks that a task waits for.
+pub(crate) fn task_dependencies(task: &argosy_spec::Task) -> Vec<String> {
+    if task.depends.is_empty() {
+        return task.dependencies.clone();
+    }
+    crate::scope::depends_names(&task.depends)
+}

@@ -1,0 +1,251 @@
+//! What placement needs to know of workflows: requests, selectors, colocation groups; and the queue's turn.
+
+use argosy_model::Resources;
+use argosy_placement::{ClusterView, Request, SELECTOR_PREFIX, explain, place};
+use argosy_proto::common::Runtime;
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
+use argosy_spec::Manifest;
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::Leader;
+use crate::draft::Draft;
+use crate::leader::Parsed;
+use crate::resources::{add, quantity};
+use crate::state::State;
+
+/// Bytes of the digest that names a shape.
+const SHAPE_LENGTH: usize = 16;
+
+/// Problems of the manifest in Argo's words; the first one, as Argo's API answers.
+pub(crate) fn validate(manifest: &Manifest) -> Result<(), String> {
+    if manifest.spec.entrypoint.is_empty() {
+        return Err("entrypoint is required".to_owned());
+    }
+    if manifest.template(&manifest.spec.entrypoint).is_none() {
+        return Err(format!("template name '{}' undefined", manifest.spec.entrypoint));
+    }
+    Ok(())
+}
+
+/// The fields of the spec that shape Pods, as a WorkflowSpec object; selectors of clusters are left out.
+pub(crate) fn pod_json(manifest: &Manifest) -> String {
+    let spec = &manifest.spec;
+    let mut fields: Map<String, Value> = spec.pod.clone().into_iter().collect();
+    strip_selector(&mut fields);
+    if !spec.volumes.is_empty() {
+        fields.insert("volumes".to_owned(), Value::Array(spec.volumes.clone()));
+    }
+    if !spec.volume_claim_templates.is_empty() {
+        fields.insert("volumeClaimTemplates".to_owned(), Value::Array(spec.volume_claim_templates.clone()));
+    }
+    if !spec.service_account_name.is_empty() {
+        fields.insert("serviceAccountName".to_owned(), Value::String(spec.service_account_name.clone()));
+    }
+    if let Some(metadata) = spec.pod_metadata.as_ref().and_then(|metadata| serde_json::to_value(metadata).ok()) {
+        fields.insert("podMetadata".to_owned(), metadata);
+    }
+    Value::Object(fields).to_string()
+}
+
+/// Takes the keys that choose clusters out of an object's `nodeSelector`.
+pub(crate) fn strip_selector(fields: &mut Map<String, Value>) {
+    if let Some(Value::Object(selector)) = fields.get_mut("nodeSelector") {
+        selector.retain(|key, _| !key.starts_with(SELECTOR_PREFIX));
+        if selector.is_empty() {
+            fields.shift_remove("nodeSelector");
+        }
+    }
+}
+
+/// The keys of a template's (else the workflow's) `nodeSelector` that choose clusters.
+pub(crate) fn selector(manifest: &Manifest, template: &Value) -> BTreeMap<String, String> {
+    let own = template.get("nodeSelector").filter(|selector| selector.is_object());
+    let selector = own.or_else(|| manifest.spec.pod.get("nodeSelector")).and_then(Value::as_object);
+    let pairs = selector.into_iter().flatten().filter(|(key, _)| key.starts_with(SELECTOR_PREFIX));
+    pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+/// What a leaf's Pod requests: its containers' requests (limits where there are none), and one Pod.
+pub(crate) fn requests(template: &Value) -> Resources {
+    let mut sum = Resources { pods: 1, ..Resources::default() };
+    let main = ["container", "script"].iter().filter_map(|kind| template.get(*kind));
+    let sidecars = template.get("sidecars").and_then(Value::as_array).into_iter().flatten();
+    for container in main.chain(sidecars) {
+        let of = |kind: &str| container.get("resources").and_then(|resources| resources.get(kind)).and_then(Value::as_object);
+        let mut wanted: BTreeMap<&str, &Value> = BTreeMap::new();
+        wanted.extend(of("limits").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
+        wanted.extend(of("requests").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
+        add(&mut sum, Some(&container_requests(&wanted)));
+    }
+    sum
+}
+
+fn container_requests(wanted: &BTreeMap<&str, &Value>) -> Resources {
+    let mut sum = Resources::default();
+    for (name, value) in wanted {
+        let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let amount = quantity(&text, *name == "cpu").unwrap_or(0);
+        match *name {
+            "cpu" => sum.cpu_milli = amount,
+            "memory" => sum.memory_bytes = amount,
+            "ephemeral-storage" => sum.ephemeral_storage_bytes = amount,
+            extended => drop(sum.extended.insert(extended.to_owned(), amount)),
+        }
+    }
+    sum
+}
+
+/// Colocation groups: templates that mount the same claim, directly or through others, have one number, from 1.
+pub(crate) fn groups(manifest: &Manifest) -> BTreeMap<String, u32> {
+    let claims = claims(manifest);
+    if claims.is_empty() {
+        return BTreeMap::new();
+    }
+    let mut group_of_volume: BTreeMap<String, u32> = BTreeMap::new();
+    let mut group_of_template: BTreeMap<String, u32> = BTreeMap::new();
+    for (number, template) in (1_u32..).zip(&manifest.spec.templates) {
+        let mut mounted = BTreeSet::new();
+        mounts(&template.raw, &mut mounted);
+        mounted.retain(|volume| claims.contains(volume));
+        if mounted.is_empty() {
+            continue;
+        }
+        let joined: BTreeSet<u32> = mounted.iter().filter_map(|volume| group_of_volume.get(volume).copied()).collect();
+        let group = joined.first().copied().unwrap_or(number);
+        for known in group_of_volume.values_mut().chain(group_of_template.values_mut()) {
+            if joined.contains(known) {
+                *known = group;
+            }
+        }
+        group_of_volume.extend(mounted.into_iter().map(|volume| (volume, group)));
+        group_of_template.insert(template.name.clone(), group);
+    }
+    group_of_template
+}
+
+fn claims(manifest: &Manifest) -> BTreeSet<String> {
+    let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
+    let volumes = manifest.spec.volumes.iter().filter(|volume| volume.get("persistentVolumeClaim").is_some()).filter_map(name);
+    let templates = manifest.spec.volume_claim_templates.iter().filter_map(|claim| claim.get("metadata").and_then(name));
+    volumes.chain(templates).collect()
+}
+
+fn mounts(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                if key == "volumeMounts" {
+                    let names = value.as_array().into_iter().flatten().filter_map(|mount| mount.get("name")?.as_str());
+                    found.extend(names.map(str::to_owned));
+                } else {
+                    mounts(value, found);
+                }
+            }
+        }
+        Value::Array(items) => items.iter().for_each(|item| mounts(item, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A group whose templates ask for different clusters can never run.
+pub(crate) fn check(parsed: &Parsed) -> Result<(), String> {
+    let mut wanted: BTreeMap<(u32, String), (String, String)> = BTreeMap::new();
+    for template in &parsed.manifest.spec.templates {
+        let Some(group) = parsed.groups.get(&template.name) else { continue };
+        for (key, value) in selector(&parsed.manifest, &template.raw) {
+            let first = wanted.entry((*group, key.clone())).or_insert_with(|| (value.clone(), template.name.clone()));
+            if first.0 != value {
+                return Err(format!(
+                    "templates '{}' and '{}' share a volume, so their steps must run in one cluster, but they ask for {key} {:?} and {value:?}",
+                    first.1, template.name, first.0
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Digest of all that placement looks at: leaves of one shape fit or don't fit together.
+pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
+    let mut hasher = blake3::Hasher::new();
+    let mut put = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_be_bytes());
+        hasher.update(bytes);
+    };
+    put(&prost::Message::encode_to_vec(&work.requests.clone().unwrap_or_default()));
+    for (key, value) in &work.selector {
+        put(key.as_bytes());
+        put(value.as_bytes());
+    }
+    put(&work.runtime.to_be_bytes());
+    for excluded in &work.excluded {
+        put(excluded.as_bytes());
+    }
+    if work.group != 0 {
+        put(&workflow.to_be_bytes());
+        put(&work.group.to_be_bytes());
+        put(state.workflows.get(&workflow).and_then(|row| row.pins.get(&work.group)).map_or("", String::as_str).as_bytes());
+    }
+    hasher.finalize().as_bytes()[..SHAPE_LENGTH].to_vec()
+}
+
+/// The work's colocation group is on that cluster.
+pub(crate) fn is_pinned_to(state: &State, workflow: u64, work: &row::Work, cluster: &str) -> bool {
+    let pins = state.workflows.get(&workflow).map(|row| &row.pins);
+    work.group != 0 && pins.and_then(|pins| pins.get(&work.group)).is_some_and(|pinned| pinned == cluster)
+}
+
+/// Places what waits, first come first served among shapes that may fit now, until the batch is full.
+pub(crate) fn run(draft: &mut Draft, leader: &Leader) {
+    let mut clusters: Option<Vec<ClusterView>> = None;
+    while !draft.is_full(&leader.limits) {
+        let Some((_, first, shape)) = draft.state.next_shape().cloned() else { return };
+        let Some((workflow, node)) = draft.state.index.queue.get(&(shape.clone(), first)).copied() else { return };
+        draft.spend(1);
+        let work = draft.state.works[&(workflow, node)].clone();
+        let request = request(&draft.state, workflow, &work);
+        let views = clusters.get_or_insert_with(|| views(&draft.state, leader));
+        match place(&request, views) {
+            Ok(at) => {
+                let view = &mut views[at];
+                add(&mut view.used, work.requests.as_ref());
+                view.attempts_free = view.attempts_free.saturating_sub(1);
+                let cluster = view.name.clone();
+                if work.group != 0 && request.pinned.is_none() {
+                    draft.emit(Body::WorkflowPinned(fact::WorkflowPinned { workflow, group: work.group, cluster: cluster.clone() }));
+                }
+                draft.emit(Body::AttemptAssigned(fact::AttemptAssigned { workflow, node, cluster }));
+            }
+            Err(reasons) => {
+                draft.emit(Body::PlacementBlocked(fact::PlacementBlocked { shape, message: explain(&reasons) }));
+            }
+        }
+    }
+}
+
+fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
+    let pins = state.workflows.get(&workflow).map(|row| &row.pins);
+    Request {
+        resources: work.requests.clone().unwrap_or_default(),
+        selector: work.selector.clone(),
+        excluded: work.excluded.clone(),
+        pinned: pins.filter(|_| work.group != 0).and_then(|pins| pins.get(&work.group)).cloned(),
+        runtime: Runtime::try_from(work.runtime).unwrap_or_default(),
+    }
+}
+
+fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
+    let view = |(name, row): (&str, &row::Cluster)| ClusterView {
+        name: name.to_owned(),
+        connected: row.session_epoch != 0 && !row.lost,
+        healthy: row.runtime_healthy,
+        runtime: row.runtime(),
+        allocatable: row.allocatable.clone().unwrap_or_default(),
+        used: row.used.clone().unwrap_or_default(),
+        attempts_free: leader.limits.attempts_per_cluster_max.saturating_sub(row.attempts_open as usize),
+        labels: row.labels.clone(),
+    };
+    state.clusters().map(view).collect()
+}

@@ -1,0 +1,126 @@
+use argosy_proto::command::Refusal;
+
+/// Why a command was not carried out. The codes are stable; `docs/errors.md` has a line for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// The command has no body this version knows.
+    UnknownCommand,
+    /// The manifest is not valid.
+    InvalidManifest,
+    /// The manifest is too large.
+    ManifestTooLarge,
+    /// A workflow of that name exists.
+    WorkflowExists,
+    /// No workflow of that name.
+    WorkflowMissing,
+    /// The workflow is over.
+    WorkflowFinished,
+    /// Too many workflows are under way.
+    TooManyWorkflows,
+    /// The same idempotency key came with another request.
+    IdempotencyConflict,
+    /// A cluster's name breaks the rules.
+    InvalidClusterName,
+    /// No cluster of that name.
+    ClusterMissing,
+    /// The cluster is registered with another uid.
+    ClusterUidMismatch,
+    /// Too many clusters.
+    TooManyClusters,
+    /// No such invite.
+    InviteUnknown,
+    /// The invite's time ran out.
+    InviteExpired,
+    /// The invite was used.
+    InviteUsed,
+    /// The invite is for another cluster.
+    InviteOtherCluster,
+    /// An older session speaks.
+    StaleSession,
+    /// An invite's lifetime is out of range.
+    InvalidTtl,
+    /// A field that is required is missing or wrong.
+    InvalidArgument,
+    /// The workflow cannot be placed as written.
+    Unplaceable,
+}
+
+impl Code {
+    /// Every code, for the documentation's test.
+    pub const ALL: [Self; 20] = [
+        Self::UnknownCommand,
+        Self::InvalidManifest,
+        Self::ManifestTooLarge,
+        Self::WorkflowExists,
+        Self::WorkflowMissing,
+        Self::WorkflowFinished,
+        Self::TooManyWorkflows,
+        Self::IdempotencyConflict,
+        Self::InvalidClusterName,
+        Self::ClusterMissing,
+        Self::ClusterUidMismatch,
+        Self::TooManyClusters,
+        Self::InviteUnknown,
+        Self::InviteExpired,
+        Self::InviteUsed,
+        Self::InviteOtherCluster,
+        Self::StaleSession,
+        Self::InvalidTtl,
+        Self::InvalidArgument,
+        Self::Unplaceable,
+    ];
+
+    /// Code, gRPC code and HTTP status.
+    fn numbers(self) -> (&'static str, u32, u32) {
+        match self {
+            Self::UnknownCommand => ("ARG1001", 12, 501),
+            Self::InvalidManifest => ("ARG1002", 3, 400),
+            Self::ManifestTooLarge => ("ARG1003", 3, 400),
+            Self::WorkflowExists => ("ARG1004", 6, 409),
+            Self::WorkflowMissing => ("ARG1005", 5, 404),
+            Self::WorkflowFinished => ("ARG1006", 13, 500),
+            Self::TooManyWorkflows => ("ARG1007", 8, 429),
+            Self::IdempotencyConflict => ("ARG1008", 6, 409),
+            Self::InvalidClusterName => ("ARG1009", 3, 400),
+            Self::ClusterMissing => ("ARG1010", 5, 404),
+            Self::ClusterUidMismatch => ("ARG1011", 7, 403),
+            Self::TooManyClusters => ("ARG1012", 8, 429),
+            Self::InviteUnknown => ("ARG1013", 7, 403),
+            Self::InviteExpired => ("ARG1014", 7, 403),
+            Self::InviteUsed => ("ARG1015", 7, 403),
+            Self::InviteOtherCluster => ("ARG1016", 7, 403),
+            Self::StaleSession => ("ARG1017", 9, 409),
+            Self::InvalidTtl => ("ARG1018", 3, 400),
+            Self::InvalidArgument => ("ARG1019", 3, 400),
+            Self::Unplaceable => ("ARG1020", 3, 400),
+        }
+    }
+
+    /// The stable code, e.g. `ARG1004`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        self.numbers().0
+    }
+
+    /// A refusal with this code.
+    #[must_use]
+    pub fn refuse(self, message: impl Into<String>) -> Refusal {
+        let (code, grpc_code, http_status) = self.numbers();
+        Refusal { code: code.to_owned(), grpc_code, http_status, message: message.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_documented() {
+        let documented = include_str!("../../../docs/errors.md");
+        let mut seen = std::collections::BTreeSet::new();
+        for code in Code::ALL {
+            assert!(seen.insert(code.as_str()), "{code:?} has the number of another");
+            assert!(documented.contains(code.as_str()), "{code:?} is not in docs/errors.md");
+        }
+    }
+}

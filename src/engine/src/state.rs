@@ -1,0 +1,452 @@
+use std::sync::Arc;
+
+use argosy_model::{Fence, LogTime, NodePhase, NodeType, WorkflowId, WorkflowKey, WorkflowPhase};
+use argosy_proto::state as row;
+use imbl::{OrdMap, OrdSet};
+use prost::Message;
+
+use crate::Error;
+use crate::key::Key;
+
+/// Version of every row this code writes.
+pub(crate) const ROW_VERSION: u32 = 1;
+
+/// A timer's place in time.
+pub(crate) type TimerKey = (i64, u64, u32, i32);
+
+/// The replicated state: typed tables and indexes over them, all persistent maps, so that a clone is O(1).
+///
+/// Only [`crate::evolve`] and drafts (through the same function) change it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    pub(crate) meta: row::Meta,
+    pub(crate) workflows: OrdMap<u64, Arc<row::Workflow>>,
+    pub(crate) manifests: OrdMap<u64, Arc<row::Manifest>>,
+    pub(crate) nodes: OrdMap<(u64, u32), Arc<row::Node>>,
+    pub(crate) works: OrdMap<(u64, u32), Arc<row::Work>>,
+    pub(crate) expansions: OrdMap<(u64, u32, u32), Arc<row::Expansion>>,
+    pub(crate) waits: OrdMap<(u64, u32, u32), row::DagWait>,
+    pub(crate) agenda: OrdMap<(u64, u64), row::AgendaItem>,
+    pub(crate) attempts: OrdMap<Fence, Arc<row::Attempt>>,
+    pub(crate) timers: OrdMap<TimerKey, ()>,
+    pub(crate) clusters: OrdMap<Arc<str>, Arc<row::Cluster>>,
+    pub(crate) invites: OrdMap<Vec<u8>, row::Invite>,
+    pub(crate) idempotency: OrdMap<(String, String), Arc<row::Idempotency>>,
+    pub(crate) blocked: OrdMap<Vec<u8>, row::Blocked>,
+    pub(crate) index: Index,
+}
+
+/// Everything that can be derived from the tables. Rebuilt by [`State::load`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Index {
+    /// (namespace, name) to workflow.
+    pub names: OrdMap<(Arc<str>, Arc<str>), u64>,
+    /// (workflow, parent, ordinal) to child.
+    pub children: OrdMap<(u64, u32, u64), u32>,
+    /// Open attempts by cluster.
+    pub on_cluster: OrdSet<(Arc<str>, Fence)>,
+    /// All attempts of a node that state still knows.
+    pub of_node: OrdSet<(u64, u32, Fence)>,
+    /// Leaves that are not fulfilled.
+    pub active_leaves: OrdSet<(u64, u32)>,
+    /// Finished workflows, oldest first.
+    pub finished: OrdSet<(i64, u64)>,
+    /// Leaves that wait for placement: (shape, place in the queue) to (workflow, node).
+    pub queue: OrdMap<(Vec<u8>, u64), (u64, u32)>,
+    /// Shapes that wait: (capacity generation at which they were blocked or 0, first place in the queue, shape).
+    pub shapes: OrdSet<(u64, u64, Vec<u8>)>,
+    /// Idempotency keys by age: (recorded, tenant, key).
+    pub idempotency_age: OrdSet<(i64, String, String)>,
+    /// Number of workflows that are not over.
+    pub active_workflows: usize,
+}
+
+/// What state wants of one attempt on a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DesiredAttempt {
+    /// It should be there and run: [`State::assignment`] says what.
+    Run,
+    /// It should end. It stays listed until the agent says that nothing is left of it.
+    Stop {
+        /// For people and logs.
+        reason: String,
+        /// Its result no longer counts.
+        fenced: bool,
+    },
+}
+
+/// A registered cluster as others see it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterInfo {
+    /// Its name.
+    pub name: String,
+    /// Its row.
+    pub row: Arc<row::Cluster>,
+}
+
+impl State {
+    /// The empty state, before the first batch.
+    #[must_use]
+    pub fn new() -> Self {
+        let meta = row::Meta {
+            version: ROW_VERSION,
+            workflow_next: 1,
+            queue_next: 1,
+            capacity_generation: 1,
+            hash: vec![0; 32],
+            ..row::Meta::default()
+        };
+        Self { meta, ..Self::default() }
+    }
+
+    /// Rebuilds state from the rows of the `state` family, in any order.
+    ///
+    /// # Errors
+    /// [`Error::Row`] for a row that this version cannot read: the member must halt.
+    pub fn load(rows: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Result<Self, Error> {
+        let mut state = Self::new();
+        for (key, value) in rows {
+            let row = || Error::Row { key: key.clone() };
+            let decoded = Key::decode(&key).ok_or_else(row)?;
+            state.load_row(decoded, &value).ok_or_else(row)?;
+        }
+        state.reindex();
+        Ok(state)
+    }
+
+    fn load_row(&mut self, key: Key, value: &[u8]) -> Option<()> {
+        match key {
+            Key::Meta => self.meta = read(value, |row: &row::Meta| row.version)?,
+            Key::Workflow(id) => drop(self.workflows.insert(id, Arc::new(read(value, |row: &row::Workflow| row.version)?))),
+            Key::Manifest(id) => drop(self.manifests.insert(id, Arc::new(read(value, |row: &row::Manifest| row.version)?))),
+            Key::Node(id, node) => drop(self.nodes.insert((id, node), Arc::new(read(value, |row: &row::Node| row.version)?))),
+            Key::Work(id, node) => drop(self.works.insert((id, node), Arc::new(read(value, |row: &row::Work| row.version)?))),
+            Key::Expansion(id, node, slot) => {
+                drop(self.expansions.insert((id, node, slot), Arc::new(read(value, |row: &row::Expansion| row.version)?)));
+            }
+            Key::Wait(id, node, task) => drop(self.waits.insert((id, node, task), read(value, |row: &row::DagWait| row.version)?)),
+            Key::Agenda(id, sequence) => drop(self.agenda.insert((id, sequence), read(value, |row: &row::AgendaItem| row.version)?)),
+            Key::Attempt(fence) => drop(self.attempts.insert(fence, Arc::new(read(value, |row: &row::Attempt| row.version)?))),
+            Key::Timer(due, id, node, kind) => {
+                read(value, |row: &row::Timer| row.version)?;
+                self.timers.insert((due, id, node, kind), ());
+            }
+            Key::Cluster(name) => {
+                drop(self.clusters.insert(Arc::from(name), Arc::new(read(value, |row: &row::Cluster| row.version)?)));
+            }
+            Key::Invite(hash) => drop(self.invites.insert(hash, read(value, |row: &row::Invite| row.version)?)),
+            Key::Idempotency(tenant, key) => {
+                drop(self.idempotency.insert((tenant, key), Arc::new(read(value, |row: &row::Idempotency| row.version)?)));
+            }
+            Key::Blocked(shape) => drop(self.blocked.insert(shape, read(value, |row: &row::Blocked| row.version)?)),
+        }
+        Some(())
+    }
+
+    fn reindex(&mut self) {
+        self.index = Index::default();
+        for (id, workflow) in &self.workflows {
+            self.index.names.insert((Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str())), *id);
+            if workflow.finished_at_ms == 0 {
+                self.index.active_workflows += 1;
+            } else {
+                self.index.finished.insert((workflow.finished_at_ms, *id));
+            }
+        }
+        for ((id, node), row) in &self.nodes {
+            self.index.children.insert((*id, row.parent, row.ordinal), *node);
+            if is_active_leaf(row) {
+                self.index.active_leaves.insert((*id, *node));
+            }
+        }
+        for (fence, attempt) in &self.attempts {
+            if !attempt.closed {
+                self.index.on_cluster.insert((Arc::from(attempt.cluster.as_str()), *fence));
+            }
+            if attempt.workflow != 0 {
+                self.index.of_node.insert((attempt.workflow, attempt.node, *fence));
+            }
+        }
+        for ((tenant, key), row) in &self.idempotency {
+            self.index.idempotency_age.insert((row.recorded_at_ms, tenant.clone(), key.clone()));
+        }
+        let waiting: Vec<_> = self
+            .works
+            .iter()
+            .filter(|(_, work)| work.fence.is_none())
+            .map(|(key, work)| (work.shape.clone(), work.queue, *key))
+            .collect();
+        for (shape, queue, key) in waiting {
+            self.index_queued(shape, queue, key);
+        }
+    }
+
+    /// Puts a leaf in the placement queue's index.
+    pub(crate) fn index_queued(&mut self, shape: Vec<u8>, queue: u64, key: (u64, u32)) {
+        let old = self.shape_entry(&shape);
+        self.index.queue.insert((shape.clone(), queue), key);
+        self.refresh_shape(old, &shape);
+    }
+
+    /// Takes a leaf out of the placement queue's index.
+    pub(crate) fn index_unqueued(&mut self, shape: &[u8], queue: u64) {
+        let old = self.shape_entry(shape);
+        self.index.queue.remove(&(shape.to_vec(), queue));
+        self.refresh_shape(old, shape);
+    }
+
+    /// Brings the entry of a shape up to date after its queue or its block changed; `old` is the entry before.
+    pub(crate) fn refresh_shape(&mut self, old: Option<(u64, u64, Vec<u8>)>, shape: &[u8]) {
+        let new = self.shape_entry(shape);
+        if old != new {
+            if let Some(old) = old {
+                self.index.shapes.remove(&old);
+            }
+            if let Some(new) = new {
+                self.index.shapes.insert(new);
+            }
+        }
+    }
+
+    pub(crate) fn shape_entry(&self, shape: &[u8]) -> Option<(u64, u64, Vec<u8>)> {
+        let from = (shape.to_vec(), 0);
+        let ((found, first), _) = self.index.queue.range(from..).next()?;
+        let generation = self.blocked.get(shape).map_or(0, |blocked| blocked.generation);
+        (found == shape).then(|| (generation, *first, shape.to_vec()))
+    }
+
+    /// The bytes of a row; `None` when there is none.
+    pub(crate) fn row(&self, key: &Key) -> Option<Vec<u8>> {
+        match key {
+            Key::Meta => Some(self.meta.encode_to_vec()),
+            Key::Workflow(id) => self.workflows.get(id).map(|row| row.encode_to_vec()),
+            Key::Manifest(id) => self.manifests.get(id).map(|row| row.encode_to_vec()),
+            Key::Node(id, node) => self.nodes.get(&(*id, *node)).map(|row| row.encode_to_vec()),
+            Key::Work(id, node) => self.works.get(&(*id, *node)).map(|row| row.encode_to_vec()),
+            Key::Expansion(id, node, slot) => self.expansions.get(&(*id, *node, *slot)).map(|row| row.encode_to_vec()),
+            Key::Wait(id, node, task) => self.waits.get(&(*id, *node, *task)).map(Message::encode_to_vec),
+            Key::Agenda(id, sequence) => self.agenda.get(&(*id, *sequence)).map(Message::encode_to_vec),
+            Key::Attempt(fence) => self.attempts.get(fence).map(|row| row.encode_to_vec()),
+            Key::Timer(due, id, node, kind) => self.timers.get(&(*due, *id, *node, *kind)).map(|()| {
+                let timer = row::Timer { version: ROW_VERSION, due_ms: *due, workflow: *id, node: *node, kind: *kind };
+                timer.encode_to_vec()
+            }),
+            Key::Cluster(name) => self.clusters.get(name.as_str()).map(|row| row.encode_to_vec()),
+            Key::Invite(hash) => self.invites.get(hash).map(Message::encode_to_vec),
+            Key::Idempotency(tenant, key) => {
+                self.idempotency.get(&(tenant.clone(), key.clone())).map(|row| row.encode_to_vec())
+            }
+            Key::Blocked(shape) => self.blocked.get(shape).map(Message::encode_to_vec),
+        }
+    }
+
+    /// Every row, for snapshots made in memory and for tests.
+    #[must_use]
+    pub fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut keys = vec![Key::Meta];
+        keys.extend(self.workflows.keys().map(|id| Key::Workflow(*id)));
+        keys.extend(self.manifests.keys().map(|id| Key::Manifest(*id)));
+        keys.extend(self.nodes.keys().map(|(id, node)| Key::Node(*id, *node)));
+        keys.extend(self.works.keys().map(|(id, node)| Key::Work(*id, *node)));
+        keys.extend(self.expansions.keys().map(|(id, node, slot)| Key::Expansion(*id, *node, *slot)));
+        keys.extend(self.waits.keys().map(|(id, node, task)| Key::Wait(*id, *node, *task)));
+        keys.extend(self.agenda.keys().map(|(id, sequence)| Key::Agenda(*id, *sequence)));
+        keys.extend(self.attempts.keys().map(|fence| Key::Attempt(*fence)));
+        keys.extend(self.timers.keys().map(|(due, id, node, kind)| Key::Timer(*due, *id, *node, *kind)));
+        keys.extend(self.clusters.keys().map(|name| Key::Cluster(name.to_string())));
+        keys.extend(self.invites.keys().map(|hash| Key::Invite(hash.clone())));
+        keys.extend(self.idempotency.keys().map(|(tenant, key)| Key::Idempotency(tenant.clone(), key.clone())));
+        keys.extend(self.blocked.keys().map(|shape| Key::Blocked(shape.clone())));
+        keys.iter().filter_map(|key| self.row(key).map(|value| (key.encode(), value))).collect()
+    }
+
+    /// Batches evolved so far.
+    #[must_use]
+    pub fn sequence(&self) -> u64 {
+        self.meta.sequence
+    }
+
+    /// Time of the last batch.
+    #[must_use]
+    pub fn log_time(&self) -> LogTime {
+        LogTime(self.meta.log_time_ms)
+    }
+
+    /// Number of the cell's history; 0 before the cell was created.
+    #[must_use]
+    pub fn incarnation(&self) -> u64 {
+        self.meta.incarnation
+    }
+
+    /// The cell's name; empty before it was created.
+    #[must_use]
+    pub fn cell(&self) -> &str {
+        &self.meta.cell
+    }
+
+    /// Running hash over all row changes: equal on all members at an equal sequence.
+    #[must_use]
+    pub fn hash(&self) -> [u8; 32] {
+        <[u8; 32]>::try_from(self.meta.hash.as_slice()).unwrap_or([0; 32])
+    }
+
+    /// What should be on a cluster, and what should leave it.
+    pub fn attempts_on(&self, cluster: &str) -> impl Iterator<Item = (Fence, DesiredAttempt)> + '_ {
+        self.open_attempts(cluster).map(|(fence, attempt)| {
+            let desired = if attempt.stopping {
+                DesiredAttempt::Stop { reason: attempt.stop_reason.clone(), fenced: attempt.fenced }
+            } else {
+                DesiredAttempt::Run
+            };
+            (fence, desired)
+        })
+    }
+
+    /// Attempts of which something may be left on a cluster.
+    pub(crate) fn open_attempts(&self, cluster: &str) -> impl Iterator<Item = (Fence, &Arc<row::Attempt>)> + '_ {
+        let cluster: Arc<str> = Arc::from(cluster);
+        let from = (cluster.clone(), Fence::default());
+        self.index
+            .on_cluster
+            .range(from..)
+            .take_while(move |(name, _)| *name == cluster)
+            .filter_map(|(_, fence)| self.attempts.get(fence).map(|attempt| (*fence, attempt)))
+    }
+
+    /// The attempt of a fence.
+    #[must_use]
+    pub fn attempt(&self, fence: &Fence) -> Option<&row::Attempt> {
+        self.attempts.get(fence).map(AsRef::as_ref)
+    }
+
+    /// When the next timer is due.
+    #[must_use]
+    pub fn next_timer(&self) -> Option<LogTime> {
+        self.timers.keys().next().map(|(due, ..)| LogTime(*due))
+    }
+
+    /// [`crate::Draft::advance`] has something to do now, timers aside.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        !self.agenda.is_empty() || self.next_shape().is_some()
+    }
+
+    /// The shape to place next: never tried, or blocked before capacity last grew.
+    pub(crate) fn next_shape(&self) -> Option<&(u64, u64, Vec<u8>)> {
+        self.index.shapes.iter().next().filter(|(generation, ..)| *generation < self.meta.capacity_generation)
+    }
+
+    /// A cluster by name.
+    #[must_use]
+    pub fn cluster(&self, name: &str) -> Option<&row::Cluster> {
+        self.clusters.get(name).map(AsRef::as_ref)
+    }
+
+    /// All registered clusters by name.
+    pub fn clusters(&self) -> impl Iterator<Item = (&str, &row::Cluster)> {
+        self.clusters.iter().map(|(name, row)| (name.as_ref(), row.as_ref()))
+    }
+
+    /// The workflow of that name.
+    #[must_use]
+    pub fn workflow_id(&self, key: &WorkflowKey) -> Option<WorkflowId> {
+        let key = (Arc::from(key.namespace.as_str()), Arc::from(key.name.as_str()));
+        self.index.names.get(&key).copied().map(WorkflowId)
+    }
+
+    /// A workflow's row.
+    #[must_use]
+    pub fn workflow(&self, id: WorkflowId) -> Option<&row::Workflow> {
+        self.workflows.get(&id.0).map(AsRef::as_ref)
+    }
+
+    /// The workflows of a namespace by name; an empty namespace means all.
+    pub fn workflows_in(&self, namespace: &str) -> impl Iterator<Item = (WorkflowId, &row::Workflow)> + '_ {
+        let wanted: Arc<str> = Arc::from(namespace);
+        let from = (wanted.clone(), Arc::from(""));
+        self.index
+            .names
+            .range(from..)
+            .take_while(move |((found, _), _)| wanted.is_empty() || *found == wanted)
+            .filter_map(|(_, id)| self.workflows.get(id).map(|row| (WorkflowId(*id), row.as_ref())))
+    }
+
+    /// The current fence of a node of that Argo node id, and the fences before it, newest last.
+    #[must_use]
+    pub fn fences_of(&self, id: WorkflowId, node: u32) -> Vec<Fence> {
+        let from = (id.0, node, Fence::default());
+        let mine = |entry: &&(u64, u32, Fence)| entry.0 == id.0 && entry.1 == node;
+        self.index.of_node.range(from..).take_while(mine).map(|(_, _, fence)| *fence).collect()
+    }
+
+    /// Workflows that are not over.
+    #[must_use]
+    pub fn workflows_active(&self) -> usize {
+        self.index.active_workflows
+    }
+
+    /// Leaves that wait for a cluster.
+    #[must_use]
+    pub fn placement_queue_depth(&self) -> usize {
+        self.index.queue.len()
+    }
+
+    /// Items of the agenda.
+    #[must_use]
+    pub fn agenda_depth(&self) -> usize {
+        self.agenda.len()
+    }
+
+    pub(crate) fn node(&self, workflow: u64, node: u32) -> Option<&row::Node> {
+        self.nodes.get(&(workflow, node)).map(AsRef::as_ref)
+    }
+
+    /// Children of a node in order, from an ordinal on.
+    pub(crate) fn children_from(&self, workflow: u64, parent: u32, ordinal: u64) -> impl Iterator<Item = (u64, u32)> + '_ {
+        self.index
+            .children
+            .range((workflow, parent, ordinal)..)
+            .take_while(move |((id, found, _), _)| *id == workflow && *found == parent)
+            .map(|((_, _, ordinal), node)| (*ordinal, *node))
+    }
+}
+
+/// True for a leaf that is not fulfilled.
+pub(crate) fn is_active_leaf(row: &row::Node) -> bool {
+    is_leaf_type(row.r#type) && !phase_of(row).is_fulfilled()
+}
+
+/// Node types that run or wait by themselves, and that Argo's progress counts.
+pub(crate) fn is_leaf_type(number: i32) -> bool {
+    NodeType::from_number(number).is_some_and(|kind| match kind {
+        NodeType::Pod | NodeType::Suspend | NodeType::Http | NodeType::Plugin => true,
+        NodeType::Container
+        | NodeType::Steps
+        | NodeType::StepGroup
+        | NodeType::Dag
+        | NodeType::TaskGroup
+        | NodeType::Retry
+        | NodeType::Skipped => false,
+    })
+}
+
+/// A row's phase; rows written by this code always have one.
+pub(crate) fn phase_of(row: &row::Node) -> NodePhase {
+    NodePhase::from_number(row.phase).unwrap_or(NodePhase::Error)
+}
+
+/// A row's type.
+pub(crate) fn type_of(row: &row::Node) -> NodeType {
+    NodeType::from_number(row.r#type).unwrap_or(NodeType::Skipped)
+}
+
+/// A workflow's phase, `None` before it was looked at.
+#[must_use]
+pub fn workflow_phase(row: &row::Workflow) -> Option<WorkflowPhase> {
+    WorkflowPhase::from_number(row.phase)
+}
+
+fn read<M: Message + Default>(value: &[u8], version: impl Fn(&M) -> u32) -> Option<M> {
+    let row = M::decode(value).ok()?;
+    (version(&row) == ROW_VERSION).then_some(row)
+}
