@@ -1,1 +1,424 @@
-//! One control-plane member.
+//! One control-plane member as a machine: committed state, the leader's overlay, consensus, agents' sessions, the
+//! commands and reads that wait.
+//!
+//! `handle(now, input)` takes what happened, `flush(now)` decides, persists, applies and returns what is to be done.
+//! Whoever owns the machine carries frames and clocks: `server` on one thread of its own, `chaos` many in one thread.
+//! Inputs that arrive together should be handled together before one flush: that is the group commit.
+//!
+//! What it does not do: no sockets, no clock, no randomness, no certificates, no HTTP, no semantics of workflows (the
+//! engine's).
+//!
+//! Invariants:
+//! - No answer, with or without facts, leaves before the state that its decision read is committed and leadership is
+//!   confirmed: by the answer's own batch, by a later one, or by a quorum round that began after the decision.
+//! - Nothing is decided before an entry of the own term is applied.
+//! - A batch that is dropped or void discards the overlay; a lost leadership makes its callers' outcome *unknown*.
+//! - Effects (assignments, verdicts, sessions) derive from committed state only.
+//!
+//! Failure model: a crash at any instant loses what was not synced, never what was answered. Frames may be lost, late
+//! or doubled. An error from [`Member::flush`] means the disk failed or a fact is unknown: the process must end; what is
+//! durable stays valid.
+
+mod clock;
+mod config;
+mod error;
+mod forward;
+mod io;
+mod leading;
+mod machine;
+mod reads;
+mod sessions;
+
+pub use clock::Now;
+pub use config::Config;
+pub use error::Error;
+pub use io::{Counters, Input, MemberStatus, Outcome, Output};
+
+use argosy_consensus::{Consensus, Role};
+use argosy_engine::State;
+use argosy_link::control;
+use argosy_model::{MemberId, WorkflowKey};
+use argosy_proto::peer::{PeerFrame, peer_frame};
+use argosy_store::Kv;
+use leading::Leading;
+use machine::{Happened, Machine};
+use reads::{Reads, Waiting};
+
+/// Rounds of deciding and applying in one flush; what is left waits for the next, so that inputs get their turn.
+const ROUNDS_PER_FLUSH_MAX: usize = 16;
+
+/// One control-plane member.
+pub struct Member<K: Kv> {
+    config: Config,
+    consensus: Consensus<K>,
+    machine: Machine,
+    leading: Option<Leading>,
+    known_leader: Option<MemberId>,
+    connections: sessions::Connections,
+    forwards: forward::Forwards,
+    reads: Reads,
+    outputs: Vec<Output>,
+    counters: Counters,
+    next_tick_ms: u64,
+    published: State,
+}
+
+impl<K: Kv> Member<K> {
+    /// Opens a member over its store: loads state, and takes part in the cell from the first flush on.
+    ///
+    /// # Errors
+    /// The store can't be read, belongs to another cell or member, or holds state of a newer version.
+    pub fn open(config: Config, kv: K, now: Now) -> Result<Self, Error> {
+        let consensus = Consensus::open(config.consensus.clone(), kv).map_err(Error::consensus)?;
+        let mut machine = Machine::new();
+        machine.state = machine::load(consensus.kv())?;
+        machine.applied.index = consensus.status().applied;
+        let published = machine.state.clone();
+        Ok(Self {
+            reads: Reads::new(config.member),
+            consensus,
+            machine,
+            leading: None,
+            known_leader: None,
+            connections: sessions::Connections::new(),
+            forwards: forward::Forwards::default(),
+            outputs: Vec::new(),
+            counters: Counters::default(),
+            next_tick_ms: now.steady_ms + config.tick_ms,
+            published,
+            config,
+        })
+    }
+
+    /// When [`Self::flush`] is needed next even without input, by the steady clock.
+    #[must_use]
+    pub fn next_tick_ms(&self) -> u64 {
+        self.next_tick_ms
+    }
+
+    /// Committed state of this member.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.machine.state
+    }
+
+    /// Index of the last applied entry.
+    #[must_use]
+    pub fn applied_index(&self) -> u64 {
+        self.consensus.status().applied
+    }
+
+    /// Gives the store back, as after a stop.
+    #[must_use]
+    pub fn into_kv(self) -> K {
+        self.consensus.into_kv()
+    }
+
+    /// How the member stands.
+    #[must_use]
+    pub fn status(&self, now: Now) -> MemberStatus {
+        let consensus = self.consensus.status();
+        let sessions = self.leading.as_ref().map_or_else(Vec::new, |leading| {
+            leading.sessions.clusters(now.steady_ms).collect()
+        });
+        MemberStatus {
+            ready: !consensus.installing
+                && self.leader().is_some()
+                && (self.leading.is_none() || consensus.ready_to_propose),
+            applied_index: consensus.applied,
+            commands_waiting: self.leading.as_ref().map_or(0, |leading| leading.queue.len()),
+            batches_in_flight: self.machine.pending.len(),
+            link: self.leading.as_ref().map(|leading| *leading.sessions.counters()),
+            storm_held: self.leading.as_ref().is_some_and(|leading| leading.sessions.storm_held()),
+            connections: self.connections.len(),
+            sessions,
+            counters: self.counters.clone(),
+            consensus,
+        }
+    }
+
+    /// Takes an input. Cheap; what follows from it happens in [`Self::flush`].
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Peer { from, frame } => self.peer_frame(now, from, frame),
+            Input::PeerUnreachable(peer) => self.consensus.unreachable(peer),
+            Input::Command { request, command } => self.client_command(now, request, command),
+            Input::Read { request } => {
+                if self.reads.len() >= self.config.reads_max {
+                    self.counters.overloaded += 1;
+                    self.outputs.push(Output::Read { request, state: None });
+                } else {
+                    self.reads.add(Waiting::Client { request });
+                }
+            }
+            Input::AgentOpened { .. } | Input::AgentFrame { .. } | Input::AgentClosed { .. } => {
+                self.agent_input(now, input);
+            }
+        }
+    }
+
+    fn peer_frame(&mut self, now: Now, from: MemberId, frame: PeerFrame) {
+        match frame.body {
+            Some(peer_frame::Body::Consensus(message)) => {
+                if let Err(refused) = self.consensus.receive(from, &message) {
+                    self.drop_peer_frame(refused.name());
+                }
+            }
+            Some(peer_frame::Body::AgentUp(up)) => self.agent_up(now, from, up),
+            Some(peer_frame::Body::AgentDown(down)) => self.agent_down(down),
+            Some(peer_frame::Body::AgentClosed(closed)) => self.relayed_close(now, from, &closed),
+            Some(peer_frame::Body::Forward(forward)) => self.forwarded(now, from, forward),
+            Some(peer_frame::Body::ForwardReply(reply)) => self.forward_reply(reply),
+            None => self.drop_peer_frame("empty"),
+        }
+    }
+
+    fn drop_peer_frame(&mut self, reason: &'static str) {
+        *self.counters.peer_frames_dropped.entry(reason).or_default() += 1;
+    }
+
+    fn send_peer(&mut self, to: MemberId, body: peer_frame::Body) {
+        let frame = PeerFrame {
+            version: 1,
+            cell: self.config.cell.clone(),
+            from: self.config.member,
+            to,
+            body: Some(body),
+        };
+        self.outputs.push(Output::Peer { to, frame });
+    }
+
+    /// The leader, as far as this member knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<MemberId> {
+        self.known_leader
+    }
+
+    /// Decides, persists, applies; returns what is to be done. To be called after inputs, and at
+    /// [`Self::next_tick_ms`].
+    ///
+    /// # Errors
+    /// The member can't go on: see the failure model above.
+    pub fn flush(&mut self, now: Now) -> Result<Vec<Output>, Error> {
+        self.tick(now);
+        for _ in 0..ROUNDS_PER_FLUSH_MAX {
+            self.poll_reads(now);
+            let decided = self.decide(now);
+            let happened = self.apply(now)?;
+            if !decided && !happened {
+                break;
+            }
+        }
+        self.next_tick_ms = self.next_tick_ms.min(now.steady_ms + self.config.tick_ms);
+        Ok(std::mem::take(&mut self.outputs))
+    }
+
+    /// Late ticks are not made up for one by one: a stalled member must not start an election against a healthy leader.
+    fn tick(&mut self, now: Now) {
+        if now.steady_ms < self.next_tick_ms {
+            return;
+        }
+        self.consensus.tick();
+        self.next_tick_ms = now.steady_ms + self.config.tick_ms;
+        self.session_step(now, control::Input::Tick);
+        self.expire_forwards(now);
+    }
+
+    fn poll_reads(&mut self, now: Now) {
+        let (ask, given_up) =
+            self.reads.poll(now.steady_ms, self.config.read_retry_ms, self.config.read_timeout_ms);
+        for context in ask {
+            self.consensus.read_index(context);
+        }
+        for waiting in given_up {
+            match waiting {
+                Waiting::Client { request } => self.outputs.push(Output::Read { request, state: None }),
+                Waiting::Answers { answers, .. } => self.answer_unknown(now, answers),
+                // The sessions ask again by themselves.
+                Waiting::Renewals { .. } => {}
+            }
+        }
+    }
+
+    fn decide(&mut self, now: Now) -> bool {
+        let Some(leading) = &mut self.leading else { return false };
+        let decided = leading.decide(now, &mut self.consensus, &mut self.machine, &self.config);
+        self.counters.commands += decided.commands;
+        self.counters.refusals += decided.refusals;
+        self.counters.proposals += u64::from(decided.proposed);
+        if decided.more {
+            self.next_tick_ms = now.steady_ms;
+        }
+        if decided.unbacked.is_empty() {
+            return decided.proposed;
+        }
+        // What they read may be uncommitted: they leave with the last batch in flight, or after a quorum round.
+        match self.machine.pending.back_mut() {
+            Some(pending) => pending.answers.extend(decided.unbacked),
+            None => {
+                let waiting = Waiting::Answers { term: leading.term, answers: decided.unbacked };
+                self.reads.add(waiting);
+                self.poll_reads(now);
+            }
+        }
+        true
+    }
+
+    /// Lets consensus persist and apply, and acts on what came of it.
+    fn apply(&mut self, now: Now) -> Result<bool, Error> {
+        let outputs = self.consensus.process(&mut self.machine).map_err(Error::consensus)?;
+        if let Some(broken) = self.machine.broken.take() {
+            return Err(broken);
+        }
+        let busy = !outputs.is_empty();
+        for output in outputs {
+            self.consensus_output(now, output);
+        }
+        let happened = std::mem::take(&mut self.machine.happened);
+        self.start_leading(now);
+        let moved = happened.applied > 0 || happened.reloaded;
+        self.applied(now, happened);
+        self.serve_reads(now);
+        Ok(busy || moved)
+    }
+
+    fn consensus_output(&mut self, now: Now, output: argosy_consensus::Output) {
+        match output {
+            argosy_consensus::Output::Send { to, message } => {
+                self.send_peer(to, peer_frame::Body::Consensus(message));
+            }
+            argosy_consensus::Output::Role(change) => self.role_changed(now, change.role, change.term, change.leader),
+            argosy_consensus::Output::ReadReady { context, index } => self.reads.confirmed(context, index),
+            argosy_consensus::Output::ProposalLost(at) => {
+                tracing::debug!(index = at.index, term = at.term, "a proposal was lost");
+                self.lose_pending(now);
+            }
+            argosy_consensus::Output::Installed { index } => {
+                tracing::info!(index, "installed a snapshot");
+            }
+        }
+    }
+
+    fn role_changed(&mut self, now: Now, role: Role, term: u64, leader: Option<MemberId>) {
+        let leads = role == Role::Leader;
+        if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {
+            self.step_down(now);
+        }
+        if leads && self.leading.is_none() {
+            tracing::info!(term, "leading");
+            self.leading = Some(Leading::new(term, &self.machine.state, &self.config));
+        }
+        if self.known_leader != leader {
+            self.known_leader = leader;
+            self.leader_changed(now);
+        }
+    }
+
+    /// Everything that only a leader has goes; its callers don't know what became of their commands.
+    fn step_down(&mut self, now: Now) {
+        tracing::info!("no longer leading");
+        self.lose_pending(now);
+        let Some(leading) = self.leading.take() else { return };
+        for waiter in leading.queue {
+            // Never decided, so nothing changed.
+            self.deliver(now, &waiter, Outcome::NotLeader);
+        }
+        let waiting = self.reads.drain_answers();
+        self.answer_unknown(now, waiting);
+    }
+
+    fn lose_pending(&mut self, now: Now) {
+        let lost: Vec<_> = self.machine.pending.drain(..).collect();
+        self.counters.lost_batches += lost.len() as u64;
+        for pending in lost {
+            self.answer_unknown(now, pending.answers);
+        }
+        if let Some(leading) = &mut self.leading {
+            leading.speculative = self.machine.state.clone();
+        }
+    }
+
+    /// Once an entry of the own term is applied: log time begins, the sessions start their clocks in full, and the
+    /// cell is created if this is its first leader.
+    fn start_leading(&mut self, now: Now) {
+        let status = self.consensus.status();
+        let Some(leading) = &mut self.leading else { return };
+        if leading.clock.is_some() || !status.ready_to_propose || status.term != leading.term {
+            return;
+        }
+        leading.speculative = self.machine.state.clone();
+        let clock =
+            clock::LogClock::begin(self.machine.state.log_time(), now, self.config.log_time_jump_max_ms);
+        if clock.held_back_ms > 0 {
+            self.counters.log_time_held_back += 1;
+            tracing::error!(held_back_ms = clock.held_back_ms, "the wall clock is far ahead of the log: check the host's time");
+        }
+        leading.clock = Some(clock);
+        let known = sessions::known_clusters(&self.machine.state);
+        let names = known.iter().map(|cluster| cluster.cluster.clone()).collect();
+        self.session_step(now, control::Input::LeadershipStarted { clusters: known });
+        self.dispatch(now, &names);
+        self.relay_hellos(now);
+    }
+
+    fn applied(&mut self, now: Now, happened: Happened) {
+        self.counters.applied_entries += happened.applied;
+        self.counters.void_batches += happened.void_batches;
+        if happened.reloaded {
+            self.lose_pending(now);
+        }
+        if !happened.void.is_empty() {
+            if let Some(leading) = &mut self.leading {
+                leading.discard_overlay(&mut self.machine);
+                leading.requeue_waiters(happened.void);
+            }
+        } else if let Some(leading) = &mut self.leading
+            && self.machine.pending.is_empty()
+        {
+            leading.speculative = self.machine.state.clone();
+        }
+        for pending in happened.committed {
+            self.outputs.push(Output::Committed { latency_ms: now.steady_ms.saturating_sub(pending.proposed_at_ms) });
+            for (waiter, answer) in pending.answers {
+                self.answer(now, &waiter, answer);
+            }
+        }
+        self.publish(&happened.workflows, happened.reloaded);
+        self.dispatch(now, &happened.clusters);
+    }
+
+    fn publish(&mut self, workflows: &std::collections::BTreeSet<argosy_model::WorkflowId>, reloaded: bool) {
+        let after = self.machine.state.clone();
+        if after.sequence() == self.published.sequence() && !reloaded {
+            return;
+        }
+        let before = std::mem::replace(&mut self.published, after.clone());
+        let key = |id: &argosy_model::WorkflowId| {
+            let workflow = after.workflow(*id).or_else(|| before.workflow(*id))?;
+            Some(WorkflowKey { namespace: workflow.namespace.clone(), name: workflow.name.clone() })
+        };
+        let workflows: Vec<WorkflowKey> = workflows.iter().filter_map(key).collect();
+        self.outputs.push(Output::Published { before, after, workflows });
+    }
+
+    fn serve_reads(&mut self, now: Now) {
+        for waiting in self.reads.served(self.consensus.status().applied) {
+            match waiting {
+                Waiting::Client { request } => {
+                    self.outputs.push(Output::Read { request, state: Some(self.machine.state.clone()) });
+                }
+                Waiting::Answers { term, answers } => {
+                    let leads = self.leading.as_ref().is_some_and(|leading| leading.term == term);
+                    for (waiter, answer) in answers {
+                        if leads {
+                            self.answer(now, &waiter, answer);
+                        } else {
+                            self.deliver(now, &waiter, Outcome::Unknown);
+                        }
+                    }
+                }
+                Waiting::Renewals { round } => self.session_step(now, control::Input::QuorumConfirmed { round }),
+            }
+        }
+    }
+}

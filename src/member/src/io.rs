@@ -1,0 +1,173 @@
+//! What goes into a member and what comes out of it.
+
+use argosy_engine::State;
+use argosy_model::{MemberId, WorkflowKey};
+use argosy_proto::agent::{AgentFrame, ControlFrame};
+use argosy_proto::command::{Command, Refusal, Reply};
+use argosy_proto::peer::PeerFrame;
+
+/// Something a member is told. Inputs are cheap; work happens in `flush`.
+#[derive(Debug)]
+pub enum Input {
+    /// A frame of a peer whose certificate names `from`.
+    Peer {
+        /// The peer.
+        from: MemberId,
+        /// The frame; its `from`, `to` and `cell` have been compared with the connection.
+        frame: PeerFrame,
+    },
+    /// The transport lost the peer.
+    PeerUnreachable(MemberId),
+    /// An agent connected to this member.
+    AgentOpened {
+        /// Number of the connection, never used twice in a process.
+        connection: u64,
+        /// The identity in its certificate.
+        cluster: String,
+    },
+    /// A frame of a connected agent.
+    AgentFrame {
+        /// Its connection.
+        connection: u64,
+        /// The frame.
+        frame: AgentFrame,
+    },
+    /// The connection is gone.
+    AgentClosed {
+        /// Its number.
+        connection: u64,
+    },
+    /// A client asks for a change.
+    Command {
+        /// Names the answer.
+        request: u64,
+        /// What is asked.
+        command: Command,
+    },
+    /// A client wants to read everything acknowledged so far.
+    Read {
+        /// Names the answer.
+        request: u64,
+    },
+}
+
+/// Something a member wants done. Nothing in it has to arrive: what matters is repeated.
+#[derive(Debug)]
+pub enum Output {
+    /// Send a frame to a peer.
+    Peer {
+        /// The peer.
+        to: MemberId,
+        /// The frame.
+        frame: PeerFrame,
+    },
+    /// Send a frame to an agent connected here.
+    Agent {
+        /// Its connection.
+        connection: u64,
+        /// The frame.
+        frame: ControlFrame,
+    },
+    /// Close the connection of an agent.
+    CloseAgent {
+        /// Its number.
+        connection: u64,
+    },
+    /// The outcome of a command.
+    Answer {
+        /// The command's request.
+        request: u64,
+        /// Safe to tell: what it says is committed.
+        outcome: Outcome,
+    },
+    /// State for a read, or nothing when no quorum answered in time.
+    Read {
+        /// The read's request.
+        request: u64,
+        /// The state.
+        state: Option<State>,
+    },
+    /// Committed state moved on.
+    Published {
+        /// State before.
+        before: State,
+        /// State after.
+        after: State,
+        /// Workflows that were made, changed or deleted in between.
+        workflows: Vec<WorkflowKey>,
+    },
+    /// A batch of this leader was committed, so long after it was proposed.
+    Committed {
+        /// Milliseconds.
+        latency_ms: u64,
+    },
+}
+
+/// How a command ended, from where its caller stands.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Committed.
+    Done(Reply),
+    /// Decided against; nothing changed.
+    Refused(Refusal),
+    /// No leader is known, or it turned it away unread; nothing changed.
+    NotLeader,
+    /// Too much is waiting; nothing changed.
+    Overloaded,
+    /// It may or may not have happened: repeating it under the same idempotency key is safe.
+    Unknown,
+}
+
+/// Counts since the member was opened; the shell turns them into metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Batches proposed.
+    pub proposals: u64,
+    /// Own batches that were void when applied and decided again.
+    pub void_batches: u64,
+    /// Own batches lost with leadership: their callers got "unknown".
+    pub lost_batches: u64,
+    /// Entries applied.
+    pub applied_entries: u64,
+    /// Commands decided.
+    pub commands: u64,
+    /// Commands refused.
+    pub refusals: u64,
+    /// Commands turned away because too many waited.
+    pub overloaded: u64,
+    /// Take-overs of silent clusters, by cluster and scope (safe, all).
+    pub take_overs: std::collections::BTreeMap<(String, &'static str), u64>,
+    /// Peer frames that were not understood, or consensus messages refused, by reason.
+    pub peer_frames_dropped: std::collections::BTreeMap<&'static str, u64>,
+    /// Agent frames not acted on, by reason.
+    pub agent_frames_dropped: std::collections::BTreeMap<&'static str, u64>,
+    /// Reports by verdict: accepted, superseded, unknown.
+    pub reports: std::collections::BTreeMap<&'static str, u64>,
+    /// First stamps of a term that were held back because the wall clock was far ahead.
+    pub log_time_held_back: u64,
+}
+
+/// How a member stands.
+#[derive(Clone, Debug)]
+pub struct MemberStatus {
+    /// What the consensus driver says.
+    pub consensus: argosy_consensus::Status,
+    /// Knows a leader, has applied an entry of the present term and is not installing a snapshot.
+    pub ready: bool,
+    /// Index of the last applied entry.
+    pub applied_index: u64,
+    /// Commands waiting to be decided here.
+    pub commands_waiting: usize,
+    /// Batches in flight.
+    pub batches_in_flight: usize,
+    /// Agents connected to this member.
+    pub connections: usize,
+    /// Sessions, on the leader only.
+    pub sessions: Vec<argosy_link::control::ClusterStatus>,
+    /// Counts of the agent link since leadership started, on the leader only.
+    pub link: Option<argosy_link::control::Counters>,
+    /// The storm brake holds take-overs.
+    pub storm_held: bool,
+    /// Counts.
+    pub counters: Counters,
+}

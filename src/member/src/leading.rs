@@ -1,0 +1,201 @@
+//! What only a leader has: the state that runs ahead of commit, the commands that wait for a decision, the agents'
+//! sessions and log time. It is dropped whole on stepping down.
+
+use argosy_consensus::{Consensus, LogPosition};
+use argosy_engine::{Draft, Leader, Position, State};
+use argosy_link::control::Sessions;
+use argosy_model::{LogTime, MemberId};
+use argosy_proto::command::{Command, Refusal, Reply};
+use argosy_store::Kv;
+use prost::Message;
+use std::collections::VecDeque;
+
+use crate::clock::{LogClock, Now};
+use crate::config::Config;
+use crate::machine::{Machine, Pending};
+use crate::sessions::SessionCommand;
+
+/// Of a new cell; restore and unsafe recovery raise it.
+pub(crate) const FIRST_INCARNATION: u64 = 1;
+
+/// Who waits for a decision.
+#[derive(Clone, Debug)]
+pub(crate) enum Waiter {
+    /// A client of this member.
+    Client { request: u64, command: Command },
+    /// A client of another member.
+    Peer { member: MemberId, request: u64, command: Command },
+    /// The sessions of the agents.
+    Session(SessionCommand),
+}
+
+impl Waiter {
+    /// What is to be decided.
+    pub fn command(&self) -> &Command {
+        match self {
+            Self::Client { command, .. } | Self::Peer { command, .. } => command,
+            Self::Session(session) => &session.command,
+        }
+    }
+}
+
+/// An answer that may leave once what its decision read is committed and leadership is confirmed.
+pub(crate) type Answer = (Waiter, Result<Reply, Refusal>);
+
+pub(crate) struct Leading {
+    pub term: u64,
+    /// Set when an entry of the own term has been applied: before it, nothing is decided.
+    pub clock: Option<LogClock>,
+    /// Committed state plus every pending batch.
+    pub speculative: State,
+    pub engine: Leader,
+    pub sessions: Sessions,
+    pub queue: VecDeque<Waiter>,
+    next_batch: u64,
+}
+
+/// What a round of deciding came to.
+#[derive(Default)]
+pub(crate) struct Decided {
+    /// Answers that depend on no new facts; the state they read may still be uncommitted.
+    pub unbacked: Vec<Answer>,
+    pub proposed: bool,
+    pub refusals: u64,
+    pub commands: u64,
+    /// More work waits for the next round.
+    pub more: bool,
+}
+
+impl Leading {
+    pub fn new(term: u64, committed: &State, config: &Config) -> Self {
+        Self {
+            term,
+            clock: None,
+            speculative: committed.clone(),
+            engine: Leader::new(config.limits.clone()),
+            sessions: Sessions::new(
+                config.cell.clone(),
+                committed.incarnation().max(FIRST_INCARNATION),
+                config.times,
+                config.link_limits,
+            ),
+            queue: VecDeque::new(),
+            next_batch: 0,
+        }
+    }
+
+    /// Batch ids tell apart batches of one term; the term is in the log position.
+    fn batch_id(&mut self) -> u64 {
+        self.next_batch += 1;
+        self.next_batch
+    }
+
+    /// Log time now; never behind the state it will follow.
+    pub fn log_time(&self, now: Now) -> LogTime {
+        self.clock.map_or(LogTime(0), |clock| clock.at(now)).max(self.speculative.log_time())
+    }
+
+    /// Decides what waits, in batches, until nothing is left or as many batches as allowed are in flight.
+    pub fn decide<K: Kv>(
+        &mut self,
+        now: Now,
+        consensus: &mut Consensus<K>,
+        machine: &mut Machine,
+        config: &Config,
+    ) -> Decided {
+        let mut decided = Decided::default();
+        while self.clock.is_some() && self.has_work(now) {
+            if machine.pending.len() >= config.batches_in_flight_max {
+                decided.more = true;
+                break;
+            }
+            if !self.decide_batch(now, consensus, machine, config, &mut decided) {
+                break;
+            }
+        }
+        decided
+    }
+
+    /// Commands wait, the engine has work, or a timer is due.
+    pub fn has_work(&self, now: Now) -> bool {
+        !self.queue.is_empty()
+            || self.speculative.incarnation() == 0
+            || self.speculative.has_work()
+            || self.speculative.next_timer().is_some_and(|due| due <= self.log_time(now))
+    }
+
+    /// Makes and proposes one batch; false when there was nothing to propose or the proposal did not enter the log.
+    fn decide_batch<K: Kv>(
+        &mut self,
+        now: Now,
+        consensus: &mut Consensus<K>,
+        machine: &mut Machine,
+        config: &Config,
+        decided: &mut Decided,
+    ) -> bool {
+        let follows = self.speculative.sequence();
+        let incarnation = self.speculative.incarnation().max(FIRST_INCARNATION);
+        let position = Position { incarnation, index: consensus.next_index() };
+        let mut draft = Draft::new(&self.speculative, position, self.log_time(now), self.batch_id());
+        let full = |draft: &Draft| {
+            draft.bytes() >= config.limits.batch_bytes_max / 2 || draft.work() >= config.limits.decide_work_max
+        };
+        draft.create_cell(&config.cell, FIRST_INCARNATION);
+        let mut answers = Vec::new();
+        while !full(&draft) {
+            let Some(waiter) = self.queue.pop_front() else { break };
+            let answer = draft.command(waiter.command(), &mut self.engine);
+            decided.commands += 1;
+            decided.refusals += u64::from(answer.is_err());
+            answers.push((waiter, answer));
+        }
+        while !full(&draft) && draft.advance(&mut self.engine) {}
+        if draft.is_empty() {
+            decided.unbacked.append(&mut answers);
+            return false;
+        }
+        let (batch, state, changes) = draft.finish();
+        match consensus.propose(batch.encode_to_vec()) {
+            Ok(at) if at == (LogPosition { term: self.term, index: position.index }) => {
+                self.speculative = state.clone();
+                let proposed_at_ms = now.steady_ms;
+                machine.pending.push_back(Pending { at, follows, state, changes, answers, proposed_at_ms });
+                decided.proposed = true;
+                true
+            }
+            Ok(at) => {
+                // The entry is in the log at another place than its fences name: every member voids it.
+                tracing::warn!(index = at.index, expected = position.index, "a batch landed elsewhere and is void");
+                self.requeue(answers);
+                true
+            }
+            Err(error) => {
+                // Not in the log: decided again when there is room, or dropped with the leadership.
+                tracing::debug!(%error, "a batch was not taken by the log");
+                self.requeue(answers);
+                decided.more = true;
+                false
+            }
+        }
+    }
+
+    /// Puts waiters back to the front, in their order.
+    pub fn requeue(&mut self, answers: Vec<Answer>) {
+        self.requeue_waiters(answers.into_iter().map(|(waiter, _)| waiter).collect());
+    }
+
+    /// Puts waiters back to the front, in their order.
+    pub fn requeue_waiters(&mut self, waiters: Vec<Waiter>) {
+        for waiter in waiters.into_iter().rev() {
+            self.queue.push_front(waiter);
+        }
+    }
+
+    /// A pending batch failed: everything that was decided on top of it is decided again.
+    pub fn discard_overlay(&mut self, machine: &mut Machine) {
+        self.speculative = machine.state.clone();
+        let waiters = machine.pending.drain(..).flat_map(|pending| pending.answers).map(|(waiter, _)| waiter);
+        let waiters = waiters.collect();
+        self.requeue_waiters(waiters);
+    }
+}

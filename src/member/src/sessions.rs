@@ -1,0 +1,258 @@
+//! Agents: connections at this member, relayed frames, and the leader's sessions.
+
+use crate::leading::Waiter;
+use crate::{Input, Member, Now, Outcome, Output};
+use argosy_engine::{DesiredAttempt, State};
+use argosy_link::control::{self, Answer, ConnectionRef, DecisionId, Desired, KnownCluster, TakenOver};
+use argosy_model::MemberId;
+use argosy_proto::agent::{AgentFrame, ControlFrame, agent_frame};
+use argosy_proto::command::{Command, TakeOverScope, command, reply};
+use argosy_proto::common::Verdict;
+use argosy_proto::peer::{AgentClosed, AgentDown, AgentUp, peer_frame};
+use argosy_store::Kv;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Between asking a step's process to end and ending it: Kubernetes' own default.
+const STOP_GRACE_MS: i64 = 30_000;
+
+/// A question of the sessions to the engine.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionCommand {
+    pub decision: DecisionId,
+    pub command: Command,
+}
+
+/// An agent connected to this member.
+pub(crate) struct Connection {
+    pub cluster: String,
+    /// Relayed again to a new leader, so that the session goes on.
+    pub hello: Option<AgentFrame>,
+}
+
+/// The agents connected to this member.
+pub(crate) type Connections = BTreeMap<u64, Connection>;
+
+/// What state says of every registered cluster when leadership starts.
+pub(crate) fn known_clusters(state: &State) -> Vec<KnownCluster> {
+    state
+        .clusters()
+        .map(|(name, cluster)| KnownCluster {
+            cluster: name.to_owned(),
+            session_epoch: cluster.session_epoch,
+            taken_over: if cluster.lost { TakenOver::Safe } else { TakenOver::Nothing },
+        })
+        .collect()
+}
+
+/// Everything committed state wants of a cluster.
+fn desired(state: &State, cluster: &str) -> Vec<(argosy_model::Fence, Desired)> {
+    state
+        .attempts_on(cluster)
+        .map(|(fence, attempt)| {
+            let desired = match attempt {
+                DesiredAttempt::Run => Desired::Run { exclusive: false },
+                DesiredAttempt::Stop { reason, .. } => Desired::Stop { reason, grace_ms: STOP_GRACE_MS },
+            };
+            (fence, desired)
+        })
+        .collect()
+}
+
+impl<K: Kv> Member<K> {
+    /// A frame of an agent connected here.
+    pub(crate) fn agent_frame(&mut self, now: Now, connection: u64, frame: AgentFrame) {
+        let Some(entry) = self.connections.get_mut(&connection) else {
+            return self.drop_agent_frame("unknown_connection");
+        };
+        if matches!(frame.body, Some(agent_frame::Body::Hello(_))) {
+            entry.hello = Some(frame.clone());
+        }
+        let cluster = entry.cluster.clone();
+        self.relay_up(now, connection, cluster, frame);
+    }
+
+    fn relay_up(&mut self, now: Now, connection: u64, cluster: String, frame: AgentFrame) {
+        if self.leading.is_some() {
+            let connection = ConnectionRef { member: self.config.member, connection };
+            self.session_step(now, control::Input::Frame { connection, cluster, frame });
+        } else if let Some(leader) = self.leader() {
+            let up = AgentUp { connection, cluster, frame: Some(frame) };
+            self.send_peer(leader, peer_frame::Body::AgentUp(up));
+        } else {
+            // The agent repeats what is not answered.
+            self.drop_agent_frame("no_leader");
+        }
+    }
+
+    pub(crate) fn agent_closed(&mut self, now: Now, connection: u64) {
+        let Some(entry) = self.connections.remove(&connection) else { return };
+        if self.leading.is_some() {
+            let connection = ConnectionRef { member: self.config.member, connection };
+            self.session_step(now, control::Input::ConnectionClosed { connection });
+        } else if let Some(leader) = self.leader() {
+            let closed = AgentClosed { connection, cluster: entry.cluster };
+            self.send_peer(leader, peer_frame::Body::AgentClosed(closed));
+        }
+    }
+
+    /// A frame that a peer relays to this member as the leader.
+    pub(crate) fn agent_up(&mut self, now: Now, from: MemberId, up: AgentUp) {
+        let AgentUp { connection, cluster, frame: Some(frame) } = up else {
+            return self.drop_agent_frame("empty_relay");
+        };
+        if self.leading.is_none() {
+            return self.drop_agent_frame("relayed_to_a_follower");
+        }
+        let connection = ConnectionRef { member: from, connection };
+        self.session_step(now, control::Input::Frame { connection, cluster, frame });
+    }
+
+    /// A frame of the leader for an agent connected here.
+    pub(crate) fn agent_down(&mut self, down: AgentDown) {
+        let AgentDown { connection, frame: Some(frame) } = down else {
+            return self.drop_agent_frame("empty_relay");
+        };
+        if self.connections.contains_key(&connection) {
+            self.outputs.push(Output::Agent { connection, frame });
+        }
+    }
+
+    /// The other end of a relayed connection is gone: at an agent (told by its member), or at the leader's wish.
+    pub(crate) fn relayed_close(&mut self, now: Now, from: MemberId, closed: &AgentClosed) {
+        if self.leading.is_some() {
+            let connection = ConnectionRef { member: from, connection: closed.connection };
+            self.session_step(now, control::Input::ConnectionClosed { connection });
+        } else if self.connections.remove(&closed.connection).is_some() {
+            self.outputs.push(Output::CloseAgent { connection: closed.connection });
+        }
+    }
+
+    /// A new leader is known: sessions go on by repeating each connection's Hello.
+    pub(crate) fn relay_hellos(&mut self, now: Now) {
+        let hellos: Vec<_> = self
+            .connections
+            .iter()
+            .filter_map(|(connection, entry)| Some((*connection, entry.cluster.clone(), entry.hello.clone()?)))
+            .collect();
+        for (connection, cluster, hello) in hellos {
+            self.relay_up(now, connection, cluster, hello);
+        }
+    }
+
+    /// Steps the sessions and does what they want. Their questions to the engine join the queue of commands.
+    pub(crate) fn session_step(&mut self, now: Now, input: control::Input) {
+        let Some(leading) = &mut self.leading else { return };
+        // Before an entry of the own term is applied there are no sessions: agents repeat.
+        if leading.clock.is_none() {
+            return self.drop_agent_frame("not_ready");
+        }
+        for output in leading.sessions.step(now.steady_ms, input) {
+            self.session_output(output);
+        }
+    }
+
+    fn session_output(&mut self, output: control::Output) {
+        match output {
+            control::Output::Send { connection, frame } => self.to_agent(connection, frame),
+            control::Output::Assign { connection, session_epoch, fence } => {
+                if let Some(assignment) = self.machine.state.assignment(&fence) {
+                    self.to_agent(connection, control::assign_frame(session_epoch, assignment));
+                }
+            }
+            control::Output::Close { connection } => self.close_agent(connection),
+            control::Output::Decide { decision, command } => {
+                if let Some(leading) = &mut self.leading {
+                    leading.queue.push_back(Waiter::Session(SessionCommand { decision, command }));
+                }
+            }
+            control::Output::AskQuorum { round } => self.reads.add(crate::reads::Waiting::Renewals { round }),
+            control::Output::Storm { held } => {
+                if held {
+                    tracing::error!("storm brake: take-overs are held, since most of the fleet is silent at once");
+                } else {
+                    tracing::warn!("storm brake released: take-overs go on");
+                }
+            }
+        }
+    }
+
+    fn to_agent(&mut self, connection: ConnectionRef, frame: ControlFrame) {
+        if connection.member == self.config.member {
+            self.outputs.push(Output::Agent { connection: connection.connection, frame });
+        } else {
+            let down = AgentDown { connection: connection.connection, frame: Some(frame) };
+            self.send_peer(connection.member, peer_frame::Body::AgentDown(down));
+        }
+    }
+
+    fn close_agent(&mut self, connection: ConnectionRef) {
+        if connection.member == self.config.member {
+            self.connections.remove(&connection.connection);
+            self.outputs.push(Output::CloseAgent { connection: connection.connection });
+        } else {
+            let closed = AgentClosed { connection: connection.connection, cluster: String::new() };
+            self.send_peer(connection.member, peer_frame::Body::AgentClosed(closed));
+        }
+    }
+
+    /// The engine's answer to a question of the sessions.
+    pub(crate) fn session_answer(&mut self, now: Now, asked: &SessionCommand, outcome: Outcome) {
+        let answer = match outcome {
+            Outcome::Done(reply) => {
+                self.count_answer(&asked.command, &reply);
+                Answer::Reply(reply)
+            }
+            Outcome::Refused(refusal) => Answer::Refused(refusal),
+            Outcome::NotLeader | Outcome::Overloaded | Outcome::Unknown => Answer::Lost,
+        };
+        self.session_step(now, control::Input::Decided { decision: asked.decision, answer });
+    }
+
+    fn count_answer(&mut self, asked: &Command, reply: &argosy_proto::command::Reply) {
+        match (&asked.body, &reply.body) {
+            (_, Some(reply::Body::AttemptReported(reported))) => {
+                let verdict = match reported.verdict() {
+                    Verdict::Accepted => "accepted",
+                    Verdict::Superseded => "superseded",
+                    Verdict::Unknown | Verdict::Unspecified => "unknown",
+                };
+                *self.counters.reports.entry(verdict).or_default() += 1;
+            }
+            (Some(command::Body::TakeOver(take_over)), _) => {
+                let scope = match take_over.scope() {
+                    TakeOverScope::Safe | TakeOverScope::Unspecified => "safe",
+                    TakeOverScope::All => "all",
+                };
+                *self.counters.take_overs.entry((take_over.cluster.clone(), scope)).or_default() += 1;
+            }
+            _ => {}
+        }
+    }
+
+    /// Committed state of these clusters moved on: the dispatcher compares anew.
+    pub(crate) fn dispatch(&mut self, now: Now, clusters: &BTreeSet<String>) {
+        if self.leading.as_ref().is_none_or(|leading| leading.clock.is_none()) {
+            return;
+        }
+        for cluster in clusters {
+            let attempts = desired(&self.machine.state, cluster);
+            self.session_step(now, control::Input::Desired { cluster: cluster.clone(), attempts });
+        }
+    }
+
+    pub(crate) fn drop_agent_frame(&mut self, reason: &'static str) {
+        *self.counters.agent_frames_dropped.entry(reason).or_default() += 1;
+    }
+
+    /// Used by [`Self::handle`].
+    pub(crate) fn agent_input(&mut self, now: Now, input: Input) {
+        match input {
+            Input::AgentOpened { connection, cluster } => {
+                self.connections.insert(connection, Connection { cluster, hello: None });
+            }
+            Input::AgentFrame { connection, frame } => self.agent_frame(now, connection, frame),
+            Input::AgentClosed { connection } => self.agent_closed(now, connection),
+            Input::Peer { .. } | Input::PeerUnreachable(_) | Input::Command { .. } | Input::Read { .. } => {}
+        }
+    }
+}

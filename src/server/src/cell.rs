@@ -1,0 +1,167 @@
+//! The gateway's view of this member.
+
+use crate::connect::Dialer;
+use crate::core::Published;
+use crate::logs::LogRegistry;
+use crate::mailbox::Mailbox;
+use crate::peers::peer_logs;
+use crate::pki::Signer;
+use argosy_engine::State;
+use argosy_gateway::{
+    Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest, LogError, LogQuery, ReadError,
+};
+use argosy_member::Outcome;
+use argosy_model::MemberId;
+use argosy_proto::agent::{LogChunk, LogRequest};
+use argosy_proto::command::{Command, CreateInvite, Reply, command, reply};
+use argosy_proto::peer::LogsRequest;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::{self, BoxStream};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::wrappers::BroadcastStream;
+
+/// Turns an outcome into the gateway's terms.
+///
+/// # Errors
+/// Everything but a committed reply.
+pub fn into_result(outcome: Outcome) -> Result<Reply, CommandError> {
+    match outcome {
+        Outcome::Done(reply) => Ok(reply),
+        Outcome::Refused(refusal) => Err(CommandError::Refused(refusal)),
+        Outcome::NotLeader => Err(CommandError::NotLeader),
+        Outcome::Overloaded => Err(CommandError::Overloaded),
+        Outcome::Unknown => Err(CommandError::Unknown),
+    }
+}
+
+/// A member as the gateway sees it; cheap to clone.
+#[derive(Clone)]
+pub struct MemberCell {
+    /// The way to the member's thread.
+    pub mailbox: Mailbox,
+    /// The newest committed state.
+    pub published: watch::Receiver<Published>,
+    /// Committed changes.
+    pub changes: broadcast::Sender<Arc<Change<State>>>,
+    /// Logs of agents connected here.
+    pub logs: LogRegistry,
+    /// Other members' peer addresses.
+    pub peers: Arc<BTreeMap<MemberId, String>>,
+    /// Connections to them.
+    pub dialer: Dialer,
+    /// For invites.
+    pub signer: Arc<Signer>,
+    /// Kept up to date by the status task.
+    pub status: watch::Receiver<CellStatus>,
+}
+
+impl MemberCell {
+    /// Logs of a cluster whose agent is connected to another member.
+    async fn logs_elsewhere(&self, request: LogsRequest) -> Option<BoxStream<'static, Result<LogChunk, LogError>>> {
+        for (member, address) in self.peers.iter() {
+            let Ok(channel) = self.dialer.peer(*member, address).await else { continue };
+            if let Ok(chunks) = peer_logs(channel, request.clone()).await {
+                let failed = |status: tonic::Status| LogError::Agent(status.message().to_owned());
+                return Some(chunks.map(move |chunk| chunk.map_err(failed)).boxed());
+            }
+        }
+        None
+    }
+}
+
+/// The bytes of a stream of chunks; an error of the agent ends it.
+fn bytes_of(chunks: BoxStream<'static, Result<LogChunk, LogError>>) -> BoxStream<'static, Result<Bytes, LogError>> {
+    let bytes = |chunk: Result<LogChunk, LogError>| match chunk {
+        Ok(chunk) if !chunk.error.is_empty() => Some(Err(LogError::Agent(chunk.error))),
+        Ok(chunk) if chunk.data.is_empty() => None,
+        Ok(chunk) => Some(Ok(Bytes::from(chunk.data))),
+        Err(error) => Some(Err(error)),
+    };
+    chunks.filter_map(move |chunk| std::future::ready(bytes(chunk))).boxed()
+}
+
+impl Cell for MemberCell {
+    type View = State;
+
+    async fn command(&self, command: Command) -> Result<Reply, CommandError> {
+        into_result(self.mailbox.command(command).await)
+    }
+
+    async fn read(&self, consistency: Consistency) -> Result<State, ReadError> {
+        match consistency {
+            Consistency::Stale => Ok(self.published.borrow().state.clone()),
+            Consistency::Linearizable => self.mailbox.read().await.ok_or(ReadError::NotLeader),
+        }
+    }
+
+    fn changes(&self) -> BoxStream<'static, Result<Change<State>, Behind>> {
+        let changes = BroadcastStream::new(self.changes.subscribe());
+        let change = |item: Result<Arc<Change<State>>, _>| item.map(|change| (*change).clone()).map_err(|_| Behind);
+        // Nothing follows the news that something was missed.
+        let until_behind = stream::unfold(Some(changes.map(change).boxed()), |changes| async move {
+            let mut changes = changes?;
+            let item = changes.next().await?;
+            let rest = item.is_ok().then_some(changes);
+            Some((item, rest))
+        });
+        until_behind.boxed()
+    }
+
+    async fn logs(&self, query: LogQuery) -> Result<BoxStream<'static, Result<Bytes, LogError>>, LogError> {
+        let LogQuery { cluster, fence, follow, tail_lines, container } = query;
+        let request = LogRequest {
+            request: 0,
+            fence: Some(fence),
+            follow,
+            tail_lines: tail_lines.map_or(0, |lines| i64::try_from(lines).unwrap_or(i64::MAX)),
+            cancel: false,
+            container,
+        };
+        if let Some(chunks) = self.logs.open(&cluster, request.clone()) {
+            return Ok(bytes_of(chunks.map(Ok).boxed()));
+        }
+        let elsewhere = LogsRequest { cluster: cluster.clone(), request: Some(request) };
+        let chunks = self.logs_elsewhere(elsewhere).await.ok_or(LogError::Disconnected(cluster))?;
+        Ok(bytes_of(chunks))
+    }
+
+    async fn invite(&self, request: InviteRequest) -> Result<Invite, CommandError> {
+        let invite = argosy_pki::Invite::new(
+            &request.cluster,
+            self.signer.authority().fingerprint(),
+            self.signer.member_addresses().to_vec(),
+            rand::random::<[u8; 32]>(),
+        );
+        let invite = invite.map_err(|error| CommandError::Refused(invalid(&error.to_string())))?;
+        let create = CreateInvite {
+            cluster: request.cluster,
+            token_hash: invite.hash().to_vec(),
+            ttl_ms: request.ttl_ms,
+        };
+        let body = Some(command::Body::CreateInvite(create));
+        let command = Command { version: 1, idempotency_key: request.idempotency_key, body };
+        match into_result(self.mailbox.command(command).await)?.body {
+            Some(reply::Body::InviteCreated(created)) => Ok(Invite {
+                token: invite.token(),
+                expires_at_ms: i64::try_from(created.expires_at_ms).unwrap_or(i64::MAX),
+            }),
+            _ => Err(CommandError::Unknown),
+        }
+    }
+
+    fn status(&self) -> CellStatus {
+        self.status.borrow().clone()
+    }
+}
+
+fn invalid(message: &str) -> argosy_proto::command::Refusal {
+    argosy_proto::command::Refusal {
+        code: "ARG1001".to_owned(),
+        grpc_code: 3,
+        http_status: 400,
+        message: message.to_owned(),
+    }
+}

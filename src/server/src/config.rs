@@ -1,0 +1,231 @@
+//! The configuration of a member: one YAML file. Unknown keys are refused by name.
+
+use argosy_model::MemberId;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// A member's configuration. Every member of a cell has the same `cell` and `members`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ServerConfig {
+    /// The cell's name, a DNS label; also the trust domain of its certificates.
+    pub cell: String,
+    /// This member's id, one of `members`.
+    pub member: MemberId,
+    /// Where the member keeps its state.
+    pub data_dir: PathBuf,
+    /// Where the cell's certificate authority is (`argosy pki init` makes it).
+    pub pki_dir: PathBuf,
+    /// All members, by id.
+    pub members: BTreeMap<MemberId, MemberAddresses>,
+    /// Where this member listens.
+    pub listen: Listen,
+    /// The API's options.
+    #[serde(default)]
+    pub api: ApiConfig,
+    /// Times of failover.
+    #[serde(default)]
+    pub failover: FailoverConfig,
+    /// Times of consensus.
+    #[serde(default)]
+    pub consensus: ConsensusConfig,
+}
+
+/// Where others reach a member: host:port each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MemberAddresses {
+    /// For other members.
+    pub peer: String,
+    /// For agents.
+    pub agent: String,
+    /// For users.
+    pub api: String,
+}
+
+/// Listening addresses.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Listen {
+    /// REST, 2746 by custom.
+    pub api: SocketAddr,
+    /// Agents, 2747 by custom.
+    pub agent: SocketAddr,
+    /// Members, 2748 by custom.
+    pub peer: SocketAddr,
+    /// Metrics and health without TLS, 9090 by custom.
+    pub metrics: SocketAddr,
+}
+
+/// The API's options.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ApiConfig {
+    /// Serves plain HTTP. Only for tests, or behind something that speaks TLS.
+    pub insecure_plain_http: bool,
+    /// Names and addresses in the API's certificate, beside localhost and the member's own.
+    pub certificate_names: Vec<String>,
+    /// File with the accepted bearer tokens, hashed; `argosy token create` writes it.
+    pub tokens_file: Option<PathBuf>,
+}
+
+/// Times of failover, milliseconds; the defaults are the architecture's (section 10).
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct FailoverConfig {
+    /// How long a lease holds, counted by the agent from its send.
+    pub lease_ms: u64,
+    /// What the leader waits beyond the lease.
+    pub margin_ms: u64,
+    /// Beyond both, before running steps that are not safe to repeat are taken over.
+    pub takeover_after_unsafe_ms: u64,
+}
+
+impl Default for FailoverConfig {
+    fn default() -> Self {
+        let times = argosy_link::Times::default();
+        Self {
+            lease_ms: times.lease_ms,
+            margin_ms: times.margin_ms,
+            takeover_after_unsafe_ms: times.takeover_after_unsafe_ms,
+        }
+    }
+}
+
+impl FailoverConfig {
+    /// The link's times: what depends on the lease keeps its proportion to it.
+    #[must_use]
+    pub fn times(&self) -> argosy_link::Times {
+        argosy_link::Times {
+            margin_ms: self.margin_ms,
+            takeover_after_unsafe_ms: self.takeover_after_unsafe_ms,
+            ..argosy_link::Times::with_lease(self.lease_ms)
+        }
+    }
+}
+
+/// Times of consensus, milliseconds.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ConsensusConfig {
+    /// Between two heartbeats of the leader.
+    pub heartbeat_ms: u64,
+    /// Without a heartbeat for this long, members elect another leader.
+    pub election_timeout_ms: u64,
+    /// Entries kept in the log for slow followers; one further behind gets a snapshot.
+    pub log_entries_kept: u64,
+}
+
+impl Default for ConsensusConfig {
+    fn default() -> Self {
+        Self { heartbeat_ms: 100, election_timeout_ms: 1_000, log_entries_kept: 10_000 }
+    }
+}
+
+/// A configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file can't be read.
+    #[error("configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is no configuration.
+    #[error("configuration {path}: {reason}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// Place and cause.
+        reason: String,
+    },
+    /// A value makes no sense.
+    #[error("configuration: {0}")]
+    Invalid(String),
+}
+
+impl ServerConfig {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the file and the place in it.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+        let config: Self = serde_yaml::from_str(&text)
+            .map_err(|error| ConfigError::Parse { path: path.to_owned(), reason: error.to_string() })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Checks what the types don't.
+    ///
+    /// # Errors
+    /// [`ConfigError::Invalid`] names the key and what it should be.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |message: String| Err(ConfigError::Invalid(message));
+        if argosy_model::ClusterName::new(self.cell.clone()).is_err() {
+            return invalid(format!("cell {:?} must be a DNS label", self.cell));
+        }
+        if !self.members.contains_key(&self.member) {
+            return invalid(format!("member {} is not among members", self.member));
+        }
+        if self.members.keys().any(|member| *member == 0) {
+            return invalid("member ids start at 1".to_owned());
+        }
+        if self.members.len() > 1 && self.members.len() % 2 == 0 {
+            return invalid(format!("{} members tolerate no more losses than one fewer: use 1, 3 or 5", self.members.len()));
+        }
+        if self.consensus.heartbeat_ms == 0 || self.consensus.election_timeout_ms < 5 * self.consensus.heartbeat_ms {
+            return invalid("consensus.electionTimeoutMs must be at least five heartbeats".to_owned());
+        }
+        if self.failover.lease_ms < 1_000 {
+            return invalid("failover.leaseMs must be at least 1000".to_owned());
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "cell: demo
+member: 1
+dataDir: data
+pkiDir: pki
+members:
+  1: {peer: 'a:1', agent: 'a:2', api: 'a:3'}
+listen: {api: '127.0.0.1:1', agent: '127.0.0.1:2', peer: '127.0.0.1:3', metrics: '127.0.0.1:4'}
+";
+
+    fn read(text: &str) -> Result<ServerConfig, String> {
+        let config: ServerConfig = serde_yaml::from_str(text).map_err(|error| error.to_string())?;
+        config.check().map_err(|error| error.to_string())?;
+        Ok(config)
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = read(GOOD).unwrap();
+        assert_eq!(config.failover.times().lease_ms, 15_000);
+        assert_eq!(config.failover.times().margin_ms, 5_000);
+    }
+
+    #[test]
+    fn bad_files_are_refused_by_name() {
+        for (text, needle) in [
+            (GOOD.replace("cell: demo", "cell: Demo"), "DNS label"),
+            (GOOD.replace("member: 1", "member: 2"), "not among members"),
+            (format!("{GOOD}colour: red\n"), "colour"),
+            (format!("{GOOD}failover: {{leaseMs: 5}}\n"), "leaseMs"),
+        ] {
+            let error = read(&text).unwrap_err();
+            assert!(error.contains(needle), "{error}");
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The thread that runs the member: takes mail in bulk (group commit), steps the machine, hands out what it puts out.
+
+use crate::logs::LogRegistry;
+use crate::mailbox::{AgentConnection, Mail};
+use crate::peers::PeerLinks;
+use argosy_engine::State;
+use argosy_gateway::Change;
+use argosy_member::{Input, Member, Now, Outcome, Output};
+use argosy_proto::agent::{ControlFrame, control_frame};
+use argosy_store::RocksKv;
+use argosy_telemetry::Metrics;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{broadcast, oneshot, watch};
+
+/// Mail taken before the machine is stepped: what one synced write can cover.
+const MAIL_PER_STEP_MAX: usize = 4_096;
+/// Changes that wait for one watcher; a slower one is told that it lagged and reads the state again.
+pub const CHANGES_QUEUE_MAX: usize = 4_096;
+
+/// Committed state as of an applied index, for reads that may be stale.
+#[derive(Clone)]
+pub struct Published {
+    /// The state; cloning is cheap.
+    pub state: State,
+}
+
+/// Where the thread's output goes.
+pub struct Outlets {
+    /// Frames for peers.
+    pub peers: PeerLinks,
+    /// Log routing, told of welcomed sessions.
+    pub logs: LogRegistry,
+    /// The newest committed state.
+    pub published: watch::Sender<Published>,
+    /// Committed changes of workflows.
+    pub changes: broadcast::Sender<Arc<Change<State>>>,
+    /// Gauges and counters.
+    pub metrics: Metrics,
+}
+
+/// Reads both clocks.
+#[must_use]
+pub fn clock() -> Now {
+    let steady = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
+        .map_or(Duration::ZERO, Duration::from);
+    let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Now {
+        steady_ms: u64::try_from(steady.as_millis()).unwrap_or(u64::MAX),
+        wall_ms: i64::try_from(wall.as_millis()).unwrap_or(i64::MAX),
+    }
+}
+
+/// State of the member's thread.
+pub struct Core {
+    member: Member<RocksKv>,
+    outlets: Outlets,
+    agents: BTreeMap<u64, AgentConnection>,
+    commands: BTreeMap<u64, oneshot::Sender<Outcome>>,
+    reads: BTreeMap<u64, oneshot::Sender<Option<State>>>,
+    next_request: u64,
+}
+
+impl Core {
+    /// A core around an opened member.
+    #[must_use]
+    pub fn new(member: Member<RocksKv>, outlets: Outlets) -> Self {
+        Self {
+            member,
+            outlets,
+            agents: BTreeMap::new(),
+            commands: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            next_request: 0,
+        }
+    }
+
+    /// Runs until [`Mail::Stop`], or until the mailbox has no senders left.
+    ///
+    /// # Errors
+    /// The member can't go on (disk, unknown fact): the caller ends the process, and state stays as it was durable.
+    pub fn run(mut self, mail: &flume::Receiver<Mail>) -> Result<(), argosy_member::Error> {
+        loop {
+            let wait = self.member.next_tick_ms().saturating_sub(clock().steady_ms);
+            match mail.recv_timeout(Duration::from_millis(wait)) {
+                Ok(first) => {
+                    let more = std::iter::from_fn(|| mail.try_recv().ok()).take(MAIL_PER_STEP_MAX);
+                    for one in std::iter::once(first).chain(more) {
+                        if !self.take(one) {
+                            return Ok(());
+                        }
+                    }
+                }
+                Err(flume::RecvTimeoutError::Timeout) => {}
+                Err(flume::RecvTimeoutError::Disconnected) => return Ok(()),
+            }
+            let outputs = self.member.flush(clock())?;
+            for output in outputs {
+                self.put_out(output);
+            }
+        }
+    }
+
+    fn take(&mut self, mail: Mail) -> bool {
+        let now = clock();
+        match mail {
+            Mail::Peer { from, frame } => self.member.handle(now, Input::Peer { from, frame }),
+            Mail::PeerUnreachable(member) => self.member.handle(now, Input::PeerUnreachable(member)),
+            Mail::AgentOpened(agent) => {
+                let (connection, cluster) = (agent.connection, agent.cluster.clone());
+                self.agents.insert(connection, agent);
+                self.member.handle(now, Input::AgentOpened { connection, cluster });
+            }
+            Mail::AgentFrame { connection, frame } => {
+                self.member.handle(now, Input::AgentFrame { connection, frame });
+            }
+            Mail::AgentClosed { connection } => {
+                self.agents.remove(&connection);
+                self.member.handle(now, Input::AgentClosed { connection });
+            }
+            Mail::Command { command, answer } => {
+                self.next_request += 1;
+                self.commands.insert(self.next_request, answer);
+                self.member.handle(now, Input::Command { request: self.next_request, command });
+            }
+            Mail::Read { answer } => {
+                self.next_request += 1;
+                self.reads.insert(self.next_request, answer);
+                self.member.handle(now, Input::Read { request: self.next_request });
+            }
+            Mail::Status { answer } => {
+                let _ = answer.send(self.member.status(now));
+            }
+            Mail::Stop => return false,
+        }
+        true
+    }
+
+    fn put_out(&mut self, output: Output) {
+        match output {
+            Output::Peer { to, frame } => self.outlets.peers.send(to, frame),
+            Output::Agent { connection, frame } => self.to_agent(connection, frame),
+            Output::CloseAgent { connection } => {
+                self.agents.remove(&connection);
+            }
+            Output::Answer { request, outcome } => {
+                if let Some(answer) = self.commands.remove(&request) {
+                    let _ = answer.send(outcome);
+                }
+            }
+            Output::Read { request, state } => {
+                if let Some(answer) = self.reads.remove(&request) {
+                    let _ = answer.send(state);
+                }
+            }
+            Output::Published { before, after, workflows } => {
+                self.outlets.published.send_replace(Published { state: after.clone() });
+                if !workflows.is_empty() {
+                    let _ = self.outlets.changes.send(Arc::new(Change { workflows, before, after }));
+                }
+            }
+            Output::Committed { latency_ms } => {
+                self.outlets.metrics.commit_latency_seconds.observe(latency_ms as f64 / 1_000.0);
+            }
+        }
+    }
+
+    /// Sends a frame, or ends the connection of an agent that does not keep up: it comes back and resyncs.
+    fn to_agent(&mut self, connection: u64, frame: ControlFrame) {
+        let Some(agent) = self.agents.get(&connection) else { return };
+        if matches!(frame.body, Some(control_frame::Body::Welcome(_))) {
+            let sender = agent.sender.clone();
+            self.outlets.logs.connected(&agent.cluster, connection, sender);
+        }
+        if agent.sender.try_send(Ok(frame)).is_err() {
+            tracing::warn!(cluster = agent.cluster, "closing the session of an agent that does not keep up");
+            self.agents.remove(&connection);
+            self.member.handle(clock(), Input::AgentClosed { connection });
+        }
+    }
+}

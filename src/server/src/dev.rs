@@ -1,0 +1,297 @@
+//! `argosy dev`: a whole cell with process clusters on one machine, as child processes.
+
+use crate::config::{ApiConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig};
+use crate::core::clock;
+use crate::processes::Process;
+use anyhow::{Context, ensure};
+use argosy_cli::context::Context as CliContext;
+use argosy_pki::{Authority, Lifetimes};
+use clap::Args;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Time for members to elect a leader, and for clusters to enrol and connect.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Ports per member: api, agent, peer, metrics.
+const PORTS_PER_MEMBER: u16 = 10;
+
+/// Options of `argosy dev`.
+#[derive(Args, Clone, Debug)]
+pub struct DevArguments {
+    /// Control-plane members
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=5))]
+    pub members: u64,
+    /// Process clusters
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    pub clusters: u64,
+    /// Keeps state, logs and certificates here [default: $ARGOSY_HOME/dev or ~/.argosy/dev]
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// First port; each member takes four of ten
+    #[arg(long, default_value_t = 2746)]
+    pub port: u16,
+    /// Lease of a cluster's agent in milliseconds; shorter finds a lost cluster sooner
+    #[arg(long, default_value_t = 15_000)]
+    pub lease_ms: u64,
+    /// Begins with an empty cell
+    #[arg(long)]
+    pub reset: bool,
+}
+
+/// A running cell.
+pub struct DevCell {
+    /// Where everything is.
+    pub directory: PathBuf,
+    /// How the command line reaches it.
+    pub context: CliContext,
+    /// Members, in the order of their ids.
+    pub members: Vec<Process>,
+    /// Agents, in the order of their clusters.
+    pub agents: Vec<(String, Process)>,
+    arguments: DevArguments,
+}
+
+/// Names of the process clusters.
+const CLUSTER_NAMES: [&str; 9] = ["east", "west", "north", "south", "alpha", "beta", "gamma", "delta", "omega"];
+
+impl DevCell {
+    /// Starts members and agents and waits until all clusters are connected. `say` is told what happens.
+    ///
+    /// # Errors
+    /// Something did not start; the message names its log.
+    pub async fn start(arguments: &DevArguments, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
+        let directory = match &arguments.data_dir {
+            Some(directory) => directory.clone(),
+            None => argosy_cli::context::home()?.join("dev"),
+        };
+        if arguments.reset && directory.exists() {
+            ensure!(
+                directory.join("token").exists() || std::fs::read_dir(&directory)?.next().is_none(),
+                "{} is no directory of `argosy dev`: it is not removed",
+                directory.display()
+            );
+            std::fs::remove_dir_all(&directory)?;
+        }
+        std::fs::create_dir_all(directory.join("logs"))?;
+        let context = prepare(arguments, &directory)?;
+        let mut cell = Self { directory, context, members: Vec::new(), agents: Vec::new(), arguments: arguments.clone() };
+        say(&format!("starting {} members and {} clusters in {}", arguments.members, arguments.clusters, cell.directory.display()));
+        for member in 1..=arguments.members {
+            let process = cell.start_member(member)?;
+            cell.members.push(process);
+        }
+        cell.wait_for_members().await?;
+        say("the members have a leader");
+        for name in CLUSTER_NAMES.iter().take(usize::try_from(arguments.clusters)?) {
+            let agent = cell.start_agent(name).await?;
+            cell.agents.push(((*name).to_owned(), agent));
+        }
+        cell.wait_for_clusters().await?;
+        say("all clusters are connected");
+        Ok(cell)
+    }
+
+    /// Starts a member, again if need be.
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub fn start_member(&self, member: u64) -> anyhow::Result<Process> {
+        let program = std::env::current_exe()?;
+        let config = self.directory.join(format!("member-{member}.yaml"));
+        let log = self.directory.join("logs").join(format!("member-{member}.log"));
+        let arguments = ["server".to_owned(), "--config".to_owned(), config.display().to_string()];
+        Process::start(&format!("member {member}"), &program, &arguments, &log)
+    }
+
+    /// Starts a cluster's agent; enrols it at the first start.
+    ///
+    /// # Errors
+    /// No invite can be made, or the program not be started.
+    pub async fn start_agent(&self, cluster: &str) -> anyhow::Result<Process> {
+        let data = self.directory.join(format!("cluster-{cluster}"));
+        std::fs::create_dir_all(&data)?;
+        let invite = data.join("invite");
+        let mut arguments: Vec<String> = [
+            "--cluster", cluster, "--runtime", "process", "--executor-listen", "127.0.0.1:0",
+            "--metrics-listen", "127.0.0.1:0", "--data-dir",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        arguments.push(data.display().to_string());
+        if !data.join("identity").join("cert.pem").exists() {
+            let token = argosy_cli::client::Client::new(&self.context)?.invite(cluster, 600_000).await?;
+            write_secret(&invite, &token)?;
+            arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
+        }
+        let program = std::env::current_exe()?.with_file_name("argosy-agent");
+        let log = self.directory.join("logs").join(format!("cluster-{cluster}.log"));
+        Process::start(&format!("cluster {cluster}"), &program, &arguments, &log)
+    }
+
+    async fn wait_for_members(&mut self) -> anyhow::Result<()> {
+        let client = argosy_cli::client::Client::new(&self.context)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            for member in &mut self.members {
+                member.check()?;
+            }
+            match client.members().await {
+                Ok(members) if members.iter().any(|member| member.role == "leader") => return Ok(()),
+                Ok(_) => ensure!(Instant::now() < deadline, "the members elect no leader: see the logs in {}", self.directory.join("logs").display()),
+                Err(error) => ensure!(Instant::now() < deadline, "the members don't answer: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    async fn wait_for_clusters(&mut self) -> anyhow::Result<()> {
+        let client = argosy_cli::client::Client::new(&self.context)?;
+        let deadline = Instant::now() + START_TIMEOUT;
+        loop {
+            for (_, agent) in &mut self.agents {
+                agent.check()?;
+            }
+            let clusters = client.clusters().await.unwrap_or_default();
+            let connected = clusters.iter().filter(|cluster| cluster.state == "connected").count();
+            if connected >= self.agents.len() {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "only {connected} of {} clusters are connected: see the logs in {}", self.agents.len(), self.directory.join("logs").display());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Runs until Ctrl-C, starting again what ends by itself.
+    ///
+    /// # Errors
+    /// Signals can't be waited for.
+    pub async fn run_until_interrupted(mut self) -> anyhow::Result<()> {
+        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        loop {
+            tokio::select! {
+                interrupted = tokio::signal::ctrl_c() => { interrupted?; break }
+                _ = terminate.recv() => break,
+                () = tokio::time::sleep(Duration::from_secs(1)) => self.revive().await,
+            }
+        }
+        eprintln!("stopping; `argosy dev` goes on from here next time");
+        self.stop();
+        Ok(())
+    }
+
+    async fn revive(&mut self) {
+        for index in 0..self.members.len() {
+            if let Err(error) = self.members[index].check() {
+                tracing::warn!(%error, "starting a member again");
+                if let Ok(process) = self.start_member(index as u64 + 1) {
+                    self.members[index] = process;
+                }
+            }
+        }
+        for index in 0..self.agents.len() {
+            if let Err(error) = self.agents[index].1.check() {
+                tracing::warn!(%error, "starting an agent again");
+                let name = self.agents[index].0.clone();
+                if let Ok(process) = self.start_agent(&name).await {
+                    self.agents[index].1 = process;
+                }
+            }
+        }
+    }
+
+    /// Ends everything: agents first, with their steps.
+    pub fn stop(&mut self) {
+        for (_, agent) in &mut self.agents {
+            agent.lose();
+        }
+        for member in &mut self.members {
+            member.stop(Duration::from_secs(5));
+        }
+    }
+
+    /// The options it was started with.
+    #[must_use]
+    pub fn arguments(&self) -> &DevArguments {
+        &self.arguments
+    }
+}
+
+/// Writes certificates, a token, the members' configurations and the command line's context.
+fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<CliContext> {
+    let pki = directory.join("pki");
+    let authority = Authority::load_or_create(&pki, "dev", clock().wall_ms, Lifetimes::default())?;
+    let roots = directory.join("roots.pem");
+    std::fs::write(&roots, authority.roots_pem())?;
+    let token = local_token(directory)?;
+    let address = |member: u64, offset: u16| -> anyhow::Result<SocketAddr> {
+        let port = arguments.port + PORTS_PER_MEMBER * u16::try_from(member - 1)? + offset;
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+    };
+    let mut members = BTreeMap::new();
+    for member in 1..=arguments.members {
+        let addresses = MemberAddresses {
+            api: address(member, 0)?.to_string(),
+            agent: address(member, 1)?.to_string(),
+            peer: address(member, 2)?.to_string(),
+        };
+        members.insert(member, addresses);
+    }
+    for member in 1..=arguments.members {
+        let listen = Listen {
+            api: address(member, 0)?,
+            agent: address(member, 1)?,
+            peer: address(member, 2)?,
+            metrics: address(member, 3)?,
+        };
+        let lease_ms = arguments.lease_ms;
+        let config = ServerConfig {
+            cell: "dev".to_owned(),
+            member,
+            data_dir: directory.join(format!("member-{member}")),
+            pki_dir: pki.clone(),
+            members: members.clone(),
+            listen,
+            api: ApiConfig { tokens_file: Some(directory.join("tokens.json")), ..ApiConfig::default() },
+            failover: FailoverConfig { lease_ms, margin_ms: lease_ms / 3, ..FailoverConfig::default() },
+            consensus: crate::config::ConsensusConfig::default(),
+        };
+        let text = serde_yaml::to_string(&config)?;
+        std::fs::write(directory.join(format!("member-{member}.yaml")), text)?;
+    }
+    let context = CliContext::new(format!("https://{}", address(1, 0)?), token, roots);
+    context.save()?;
+    Ok(context)
+}
+
+/// The token of earlier starts, or a new one.
+fn local_token(directory: &Path) -> anyhow::Result<String> {
+    let path = directory.join("token");
+    if let Ok(token) = std::fs::read_to_string(&path) {
+        return Ok(token.trim().to_owned());
+    }
+    let token: String = rand::random::<[u8; 24]>().iter().map(|byte| format!("{byte:02x}")).collect();
+    let tokens = serde_json::json!({
+        "version": 1,
+        "tokens": [{"name": "admin", "role": "admin", "sha256": argosy_gateway::hash_token(&token)}],
+    });
+    std::fs::write(directory.join("tokens.json"), tokens.to_string())?;
+    write_secret(&path, &token)?;
+    Ok(token)
+}
+
+/// Writes a file that only its owner can read.
+fn write_secret(path: &Path, text: &str) -> anyhow::Result<()> {
+    use std::io::Write;
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("writing {}", path.display()))?;
+    file.write_all(text.as_bytes())?;
+    Ok(())
+}

@@ -1,0 +1,249 @@
+//! Puts a member together: store, member thread, listeners, status.
+
+use crate::agents::{AGENT_FRAME_BYTES_MAX, AgentService};
+use crate::cell::MemberCell;
+use crate::config::ServerConfig;
+use crate::connect::Dialer;
+use crate::core::{CHANGES_QUEUE_MAX, Core, Outlets, Published, clock};
+use crate::listener::{Incoming, SharedTls, listen};
+use crate::logs::LogRegistry;
+use crate::mailbox::{Mail, Mailbox};
+use crate::peers::{PEER_FRAME_BYTES_MAX, PeerLinks, PeerService};
+use crate::pki::{MemberTls, Signer, load_authority};
+use crate::status;
+use anyhow::Context;
+use argosy_engine::State;
+use argosy_gateway::{CellStatus, Options, Tokens};
+use argosy_member::{Config, Member};
+use argosy_pki::Lifetimes;
+use argosy_proto::agent::agent_link_server::AgentLinkServer;
+use argosy_proto::peer::peer_server::PeerServer;
+use argosy_store::RocksKv;
+use argosy_telemetry::Metrics;
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::sync::{broadcast, watch};
+use tokio_stream::StreamExt;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+
+/// What the tasks of a member share.
+struct Parts {
+    config: ServerConfig,
+    metrics: Metrics,
+    mailbox: Mailbox,
+    logs: LogRegistry,
+    signer: Arc<Signer>,
+    tls: MemberTls,
+    cell: MemberCell,
+    stop: CancellationToken,
+}
+
+/// Runs a member until `stop`, or until it can't go on.
+///
+/// # Errors
+/// Something of it can't be opened, or the member failed: the process should end with an error.
+pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
+    let metrics = Metrics::new();
+    let lifetimes = Lifetimes::default();
+    let authority = load_authority(&config.pki_dir, &config.cell, lifetimes)?;
+    let agent_addresses = config.members.values().map(|member| member.agent.clone()).collect();
+    let signer = Arc::new(Signer::new(authority, lifetimes, agent_addresses));
+    let mut names = config.api.certificate_names.clone();
+    names.extend(config.members[&config.member].api.rsplit_once(':').map(|(host, _)| host.to_owned()));
+    let tls = MemberTls::start(&signer, config.member, names, stop.clone())?;
+    let (mailbox, mail) = Mailbox::new();
+    let dialer = Dialer::new(Arc::clone(&tls.client));
+    let peers: BTreeMap<_, _> = config.members.iter().map(|(id, member)| (*id, member.peer.clone())).collect();
+    let links = PeerLinks::start(&peers, config.member, &dialer, &mailbox, &metrics, &stop);
+    let logs = LogRegistry::default();
+    let (published, published_receiver) = watch::channel(Published { state: State::new() });
+    let (changes, _) = broadcast::channel(CHANGES_QUEUE_MAX);
+    let (status_sender, status_receiver) = watch::channel(CellStatus::default());
+    let outlets =
+        Outlets { peers: links, logs: logs.clone(), published, changes: changes.clone(), metrics: metrics.clone() };
+    let core = open_core(&config, outlets)?;
+    let others = peers.into_iter().filter(|(member, _)| *member != config.member).collect();
+    let cell = MemberCell {
+        mailbox: mailbox.clone(),
+        published: published_receiver,
+        changes,
+        logs: logs.clone(),
+        peers: Arc::new(others),
+        dialer,
+        signer: Arc::clone(&signer),
+        status: status_receiver,
+    };
+    let thread = std::thread::Builder::new().name("member".to_owned()).spawn(move || core.run(&mail))?;
+    let parts = Parts { config, metrics, mailbox, logs, signer, tls, cell, stop };
+    tokio::spawn(status::keep(
+        parts.mailbox.clone(),
+        parts.config.clone(),
+        parts.metrics.clone(),
+        parts.cell.published.clone(),
+        status_sender,
+        parts.stop.clone(),
+    ));
+    parts.serve().await?;
+    parts.until_stopped(thread).await
+}
+
+fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
+    let directory = config.data_dir.join("store");
+    std::fs::create_dir_all(&directory).with_context(|| format!("data directory {}", directory.display()))?;
+    let kv = RocksKv::open(&directory, &argosy_store::Options::default())?;
+    // Differs between starts, so that members that start together don't campaign together for ever.
+    let seed = clock().steady_ms ^ (config.member << 32);
+    let voters = config.members.keys().copied().collect();
+    let mut consensus = argosy_consensus::Config::new(config.member, config.cell.clone(), voters);
+    consensus.seed = seed;
+    consensus.tick_ms = config.consensus.heartbeat_ms;
+    consensus.election_ticks =
+        usize::try_from(config.consensus.election_timeout_ms / config.consensus.heartbeat_ms).unwrap_or(10);
+    consensus.limits.log_entries_kept = config.consensus.log_entries_kept;
+    let mut member = Config::new(config.cell.clone(), consensus, seed);
+    member.times = config.failover.times();
+    Ok(Core::new(Member::open(member, kv, clock())?, outlets))
+}
+
+impl Parts {
+    async fn serve(&self) -> anyhow::Result<()> {
+        self.serve_peers().await?;
+        self.serve_agents().await?;
+        self.serve_api().await?;
+        self.serve_metrics().await
+    }
+
+    async fn listen(&self, name: &'static str, address: std::net::SocketAddr, tls: &SharedTls) -> anyhow::Result<Incoming> {
+        let (bound, incoming) = listen(name, address, Arc::clone(tls), self.metrics.clone(), self.stop.clone())
+            .await
+            .with_context(|| format!("the {name} listener can't listen on {address}"))?;
+        tracing::info!(listener = name, address = %bound, "listening");
+        Ok(incoming)
+    }
+
+    async fn serve_peers(&self) -> anyhow::Result<()> {
+        let incoming = self.listen("peer", self.config.listen.peer, &self.tls.peer_server).await?;
+        let service = PeerService {
+            cell: self.config.cell.clone(),
+            own: self.config.member,
+            members: self.config.members.keys().copied().collect(),
+            mailbox: self.mailbox.clone(),
+            logs: self.logs.clone(),
+            metrics: self.metrics.clone(),
+        };
+        let service = PeerServer::new(service)
+            .max_decoding_message_size(PEER_FRAME_BYTES_MAX)
+            .max_encoding_message_size(PEER_FRAME_BYTES_MAX);
+        let server = keep_alive(Server::builder()).add_service(service);
+        let stopped = self.stop.clone().cancelled_owned();
+        tokio::spawn(async move { server.serve_with_incoming_shutdown(incoming, stopped).await });
+        Ok(())
+    }
+
+    async fn serve_agents(&self) -> anyhow::Result<()> {
+        let incoming = self.listen("agent", self.config.listen.agent, &self.tls.agent_server).await?;
+        let service = AgentService {
+            mailbox: self.mailbox.clone(),
+            signer: Arc::clone(&self.signer),
+            logs: self.logs.clone(),
+            metrics: self.metrics.clone(),
+            connections: Arc::new(AtomicU64::new(1)),
+        };
+        let service = AgentLinkServer::new(service).max_decoding_message_size(AGENT_FRAME_BYTES_MAX);
+        let server = keep_alive(Server::builder()).add_service(service);
+        let stopped = self.stop.clone().cancelled_owned();
+        tokio::spawn(async move { server.serve_with_incoming_shutdown(incoming, stopped).await });
+        Ok(())
+    }
+
+    async fn serve_api(&self) -> anyhow::Result<()> {
+        let tokens = match &self.config.api.tokens_file {
+            Some(path) => Tokens::load(path)?,
+            None => {
+                tracing::warn!("api.tokensFile is not set: the API lets nobody in (`argosy token create` makes one)");
+                Tokens::default()
+            }
+        };
+        let options = Options { tokens, ..Options::default() };
+        let router = argosy_gateway::router(self.cell.clone(), self.metrics.clone(), options);
+        let address = self.config.listen.api;
+        if self.config.api.insecure_plain_http {
+            tracing::warn!("api.insecurePlainHttp is set: tokens travel in the clear");
+            let listener = tokio::net::TcpListener::bind(address).await?;
+            serve_plain(listener, router, self.stop.clone());
+            return Ok(());
+        }
+        let incoming = self.listen("api", address, &self.tls.api_server).await?;
+        tokio::spawn(serve_tls(incoming, router, self.stop.clone()));
+        Ok(())
+    }
+
+    async fn serve_metrics(&self) -> anyhow::Result<()> {
+        let address = self.config.listen.metrics;
+        let listener = tokio::net::TcpListener::bind(address)
+            .await
+            .with_context(|| format!("the metrics listener can't listen on {address}"))?;
+        let router = argosy_gateway::metrics_router(self.cell.clone(), self.metrics.clone());
+        serve_plain(listener, router, self.stop.clone());
+        Ok(())
+    }
+
+    /// Waits for the stop, or for the member's thread, which ends early only when it can't go on.
+    async fn until_stopped(
+        self,
+        thread: std::thread::JoinHandle<Result<(), argosy_member::Error>>,
+    ) -> anyhow::Result<()> {
+        let (ended, on_end) = tokio::sync::oneshot::channel();
+        std::thread::spawn(move || {
+            let _ = ended.send(thread.join());
+        });
+        tokio::pin!(on_end);
+        let result = tokio::select! {
+            result = &mut on_end => result,
+            () = self.stop.cancelled() => {
+                self.mailbox.send(Mail::Stop).await;
+                on_end.await
+            }
+        };
+        self.stop.cancel();
+        match result {
+            Ok(Ok(outcome)) => Ok(outcome?),
+            // A panic on this thread is a broken invariant: nothing more may be promised.
+            Ok(Err(_)) | Err(_) => anyhow::bail!("the member's thread panicked: start the member again"),
+        }
+    }
+}
+
+/// A silent connection is found out in seconds: leases and elections depend on it.
+fn keep_alive(server: Server) -> Server {
+    server
+        .http2_keepalive_interval(Some(std::time::Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(4)))
+}
+
+fn serve_plain(listener: tokio::net::TcpListener, router: Router, stop: CancellationToken) {
+    tokio::spawn(async move {
+        let _ = axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await;
+    });
+}
+
+/// Serves HTTP/1.1 and HTTP/2 on TLS connections. Streams are cut when the member stops.
+async fn serve_tls(mut incoming: Incoming, router: Router, stop: CancellationToken) {
+    while let Some(Ok(stream)) = incoming.next().await {
+        let service = TowerToHyperService::new(router.clone());
+        let stop = stop.clone();
+        tokio::spawn(async move {
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            tokio::select! {
+                _ = connection => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+}

@@ -1,0 +1,177 @@
+//! How the member stands: asked regularly, told to the gateway and to the metrics.
+
+use crate::config::ServerConfig;
+use crate::core::Published;
+use crate::mailbox::Mailbox;
+use argosy_consensus::{PeerState, Role};
+use argosy_gateway::{CellStatus, MemberStatus, SessionStatus};
+use argosy_telemetry::Metrics;
+use argosy_telemetry::prometheus::IntCounter;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Keeps status and metrics up to date until `stop`.
+pub async fn keep(
+    mailbox: Mailbox,
+    config: ServerConfig,
+    metrics: Metrics,
+    published: watch::Receiver<Published>,
+    sender: watch::Sender<CellStatus>,
+    stop: CancellationToken,
+) {
+    let mut totals = Totals::default();
+    let mut interval = tokio::time::interval(LOOK_EVERY);
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _ = interval.tick() => {}
+        }
+        let Some(status) = mailbox.status().await else { return };
+        totals.record(&metrics, &status);
+        metrics.queue_depth.with_label_values(&["mailbox"]).set(as_gauge(mailbox.depth() as u64));
+        record_state(&metrics, &published);
+        sender.send_replace(cell_status(&config, &status));
+    }
+}
+
+fn as_gauge(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn cell_status(config: &ServerConfig, status: &argosy_member::MemberStatus) -> CellStatus {
+    let consensus = &status.consensus;
+    let members = config.members.iter().map(|(id, addresses)| {
+        let own = *id == config.member;
+        let peer = consensus.peers.iter().find(|peer| peer.member == *id);
+        let role = if consensus.leader == Some(*id) {
+            "leader"
+        } else if own && matches!(consensus.role, Role::Candidate | Role::PreCandidate) {
+            "candidate"
+        } else if own || consensus.leader.is_some() {
+            "follower"
+        } else {
+            "unknown"
+        };
+        MemberStatus {
+            id: *id,
+            address: addresses.peer.clone(),
+            api_address: addresses.api.clone(),
+            role: role.to_owned(),
+            matched_index: if own { consensus.last_index } else { peer.map_or(0, |peer| peer.matched) },
+            applied_index: if own { status.applied_index } else { 0 },
+            reachable: own || peer.is_some_and(|peer| peer.active && peer.state != PeerState::Snapshot),
+        }
+    });
+    let sessions = status.sessions.iter().map(|session| SessionStatus {
+        cluster: session.cluster.clone(),
+        connected: session.connection.is_some(),
+        member: session.connection.map_or(0, |connection| connection.member),
+        lease_remaining_ms: as_gauge(session.lease_remaining_ms),
+    });
+    CellStatus {
+        cell: config.cell.clone(),
+        member: config.member,
+        leader: consensus.leader,
+        term: consensus.term,
+        ready: status.ready,
+        members: members.collect(),
+        sessions: sessions.collect(),
+    }
+}
+
+/// Counters of the member are totals; metrics take the difference since the last look.
+#[derive(Default)]
+struct Totals {
+    last: BTreeMap<String, u64>,
+    leader: Option<u64>,
+}
+
+impl Totals {
+    fn add(&mut self, name: String, counter: &IntCounter, total: u64) {
+        let last = self.last.insert(name, total).unwrap_or(0);
+        // Link counters begin anew with each leadership.
+        counter.inc_by(total.checked_sub(last).unwrap_or(total));
+    }
+
+    fn record(&mut self, metrics: &Metrics, status: &argosy_member::MemberStatus) {
+        let consensus = &status.consensus;
+        metrics.leader.set(i64::from(consensus.role == Role::Leader));
+        metrics.term.set(as_gauge(consensus.term));
+        metrics.commit_index.set(as_gauge(consensus.commit));
+        metrics.applied_index.set(as_gauge(status.applied_index));
+        if consensus.leader.is_some() && self.leader != consensus.leader {
+            metrics.leader_changes.inc();
+            self.leader = consensus.leader;
+        }
+        metrics.queue_depth.with_label_values(&["commands"]).set(as_gauge(status.commands_waiting as u64));
+        metrics.queue_depth.with_label_values(&["batches"]).set(as_gauge(status.batches_in_flight as u64));
+        metrics.storm_held.set(i64::from(status.storm_held));
+        self.record_counters(metrics, status);
+        let clusters = &metrics.lease_remaining_seconds;
+        clusters.reset();
+        for session in &status.sessions {
+            clusters.with_label_values(&[&session.cluster]).set(as_gauge(session.lease_remaining_ms / 1_000));
+        }
+        metrics.sessions.set(as_gauge(status.connections as u64));
+    }
+
+    fn record_counters(&mut self, metrics: &Metrics, status: &argosy_member::MemberStatus) {
+        let counters = &status.counters;
+        for (outcome, total) in [
+            ("proposed", counters.proposals),
+            ("void", counters.void_batches),
+            ("lost", counters.lost_batches),
+        ] {
+            self.add(format!("proposals/{outcome}"), &metrics.proposals.with_label_values(&[outcome]), total);
+        }
+        for (outcome, total) in
+            [("decided", counters.commands), ("refused", counters.refusals), ("overloaded", counters.overloaded)]
+        {
+            self.add(format!("commands/{outcome}"), &metrics.commands.with_label_values(&["all", outcome]), total);
+        }
+        for (verdict, total) in &counters.reports {
+            self.add(format!("reports/{verdict}"), &metrics.reports.with_label_values(&[verdict]), *total);
+            let reason = match *verdict {
+                "superseded" => "stale_fence",
+                "unknown" => "unknown_attempt",
+                _ => continue,
+            };
+            let refused = metrics.reports_refused.with_label_values(&[reason]);
+            self.add(format!("reports_refused/{reason}"), &refused, *total);
+        }
+        for (reason, total) in &counters.peer_frames_dropped {
+            let dropped = metrics.peer_frames_dropped.with_label_values(&[reason]);
+            self.add(format!("peer/{reason}"), &dropped, *total);
+        }
+        for (reason, total) in &counters.agent_frames_dropped {
+            let refused = metrics.agent_frames_refused.with_label_values(&[reason]);
+            self.add(format!("agent/{reason}"), &refused, *total);
+        }
+        for ((cluster, scope), total) in &counters.take_overs {
+            let takeovers = metrics.takeovers.with_label_values(&[cluster.as_str(), scope]);
+            self.add(format!("takeover/{cluster}/{scope}"), &takeovers, *total);
+        }
+        if let Some(link) = &status.link {
+            let stale = metrics.agent_frames_refused.with_label_values(&["stale_epoch"]);
+            self.add("link/stale".to_owned(), &stale, link.frames_stale);
+        }
+    }
+}
+
+/// Gauges of replicated state: the same on every member at the same index.
+fn record_state(metrics: &Metrics, published: &watch::Receiver<Published>) {
+    let state = published.borrow().state.clone();
+    metrics.workflows.reset();
+    for (phase, count) in state.workflow_counts() {
+        metrics.workflows.with_label_values(&[phase]).set(as_gauge(count));
+    }
+    metrics.attempts.reset();
+    for ((cluster, phase), count) in state.attempt_counts() {
+        metrics.attempts.with_label_values(&[cluster.as_str(), phase]).set(as_gauge(count));
+    }
+}
