@@ -1,1 +1,507 @@
-//! Simulated Pods.
+//! A cluster that exists in virtual time only: for the simulated federation and for load tests.
+//!
+//! Pods start, their executors ask for permits, run, end, fail and crash at times drawn from a seed; no clock, no thread,
+//! no input or output. The owner passes actions and answers in and takes events out with [`Simulated::advance`].
+//!
+//! A container may say what it does by arguments: `duration-ms=N`, `exit-code=N`. Without a duration one is drawn. Every
+//! step prints its fence as its result.
+//!
+//! Invariants: the same seed and the same calls give the same events; a pod runs its command at most once, after a grant
+//! to its own holder; every start and end of a user's command is recorded ([`Execution`]) for checkers.
+//!
+//! Failure model: pods outlive their agent ([`Simulated::agent_restarted`]), vanish with their cluster
+//! ([`Simulated::lose_pods`]) or by themselves (`Options::crash_per_mille`). Questions and outcomes are repeated until
+//! answered, so events may be dropped while the agent is down.
+
+use argosy_agent_runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent};
+use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
+use argosy_model::display_fence;
+use argosy_proto::common::{Assignment, AttemptPhase, Fence, Resources};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// Milliseconds of the owner's virtual time.
+pub type Millis = u64;
+
+/// How the cluster behaves.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Of everything drawn.
+    pub seed: u64,
+    /// Shortest and longest time from the assignment to the executor's question.
+    pub start_ms: (Millis, Millis),
+    /// Shortest and longest run of a step that does not say.
+    pub duration_ms: (Millis, Millis),
+    /// Of 1000 steps that do not say, so many fail with exit code 1.
+    pub failure_per_mille: u64,
+    /// Of 1000 pods, so many vanish while they run.
+    pub crash_per_mille: u64,
+    /// A question or an outcome without an answer is repeated after this time.
+    pub ask_again_ms: Millis,
+    /// What the cluster has.
+    pub allocatable: Resources,
+    /// Pods at one time; beyond, an attempt is an error.
+    pub pods_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            start_ms: (5, 200),
+            duration_ms: (10, 5_000),
+            failure_per_mille: 0,
+            crash_per_mille: 0,
+            ask_again_ms: 500,
+            allocatable: Resources {
+                cpu_milli: 64_000,
+                memory_bytes: 256 << 30,
+                pods: 1_000,
+                ..Default::default()
+            },
+            pods_max: 100_000,
+        }
+    }
+}
+
+/// Something that a user's command did, in the order it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Execution {
+    /// When.
+    pub at: Millis,
+    /// Which attempt.
+    pub fence: Fence,
+    /// The pod's holder.
+    pub holder: String,
+    /// What.
+    pub kind: ExecutionKind,
+}
+
+/// What a user's command did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExecutionKind {
+    /// Its first instruction.
+    Started,
+    /// It ran to its own end.
+    Completed,
+    /// It was ended from outside: stopped, released, crashed or lost.
+    Killed,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Stage {
+    /// The executor is not up.
+    Starting,
+    /// The executor asks for its permit.
+    Asking,
+    Running,
+    /// The command ended; the executor hands over.
+    HandingOver(TaskOutcome),
+    /// Nothing runs any more.
+    Over,
+}
+
+#[derive(Clone, Debug)]
+struct Pod {
+    holder: String,
+    stage: Stage,
+    /// The binding that the cluster itself holds.
+    bound: Option<String>,
+    duration_ms: Millis,
+    exit_code: i32,
+    crashes: bool,
+    started_at: Millis,
+    stop_at: Option<Millis>,
+}
+
+/// The cluster.
+#[derive(Debug)]
+pub struct Simulated {
+    options: Options,
+    random: u64,
+    pods: BTreeMap<Fence, Pod>,
+    /// What happens next, in the order of time and of planning.
+    plan: BTreeMap<(Millis, u64), Fence>,
+    planned: u64,
+    events: Vec<RuntimeEvent>,
+    executions: Vec<Execution>,
+    made: u64,
+}
+
+impl Simulated {
+    /// An empty cluster; call [`Self::agent_restarted`] to have it listed.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            random: options.seed,
+            options,
+            pods: BTreeMap::new(),
+            plan: BTreeMap::new(),
+            planned: 0,
+            events: Vec::new(),
+            executions: Vec::new(),
+            made: 0,
+        }
+    }
+
+    /// An agent begins its life here: events for an earlier one are dropped; what exists is listed.
+    pub fn agent_restarted(&mut self, now: Millis) {
+        self.events.clear();
+        let listed = self.pods.iter().map(|(fence, pod)| observe(*fence, pod)).collect();
+        self.events.push(RuntimeEvent::Listed(listed));
+        let allocatable = self.options.allocatable.clone();
+        self.events.push(RuntimeEvent::Capacity { allocatable, healthy: true });
+        let fences: Vec<Fence> = self.pods.keys().copied().collect();
+        fences.into_iter().for_each(|fence| self.plan_at(now, fence));
+    }
+
+    /// All pods vanish with what they ran.
+    pub fn lose_pods(&mut self, now: Millis) {
+        let fences: Vec<Fence> = self.pods.keys().copied().collect();
+        for fence in fences {
+            self.kill(now, fence);
+        }
+        self.pods.clear();
+        self.plan.clear();
+        self.events.clear();
+    }
+
+    /// Takes an action of the reconciler.
+    pub fn act(&mut self, now: Millis, action: RuntimeAction) {
+        match action {
+            RuntimeAction::Ensure(assignment) => self.ensure(now, &assignment),
+            RuntimeAction::GrantPermit { fence, holder } => self.grant(now, fence, holder),
+            RuntimeAction::Stop { fence, grace_ms } => self.stop(now, fence, grace_ms),
+            RuntimeAction::Release(fence) => {
+                self.kill(now, fence);
+                self.pods.remove(&fence);
+            }
+        }
+    }
+
+    /// Takes an answer for an executor.
+    pub fn answer(&mut self, now: Millis, answer: &ExecutorAnswer) {
+        let (ExecutorAnswer::Refused { fence, holder, .. }
+        | ExecutorAnswer::AskAgain { fence, holder }
+        | ExecutorAnswer::OutcomeRecorded { fence, holder }) = answer;
+        let Some(pod) = self.pods.get_mut(fence).filter(|pod| pod.holder == *holder) else { return };
+        match (answer, &pod.stage) {
+            (ExecutorAnswer::Refused { .. }, Stage::Asking) => {
+                pod.stage = Stage::Over;
+                let message = format!("main: Error (exit code {EXIT_REFUSED})");
+                let mut seen = AttemptObservation::new(*fence, AttemptPhase::Failed, message);
+                seen.exit_code = Some(EXIT_REFUSED);
+                self.events.push(RuntimeEvent::Observed(seen));
+            }
+            (
+                ExecutorAnswer::Refused { .. } | ExecutorAnswer::OutcomeRecorded { .. },
+                Stage::HandingOver(_),
+            ) => {
+                pod.stage = Stage::Over;
+            }
+            (ExecutorAnswer::AskAgain { .. }, Stage::Asking) => {
+                self.plan_at(now + self.options.ask_again_ms, *fence)
+            }
+            (
+                ExecutorAnswer::Refused { .. }
+                | ExecutorAnswer::AskAgain { .. }
+                | ExecutorAnswer::OutcomeRecorded { .. },
+                _,
+            ) => {}
+        }
+    }
+
+    /// Lets time pass; gives what happened since the last call. While the agent is down the owner drops the events.
+    #[must_use]
+    pub fn advance(&mut self, now: Millis) -> Vec<RuntimeEvent> {
+        while let Some(entry) = self.plan.first_entry() {
+            let (at, _) = *entry.key();
+            if at > now {
+                break;
+            }
+            let fence = entry.remove();
+            self.happen(at, fence);
+        }
+        std::mem::take(&mut self.events)
+    }
+
+    /// When [`Self::advance`] has something to do; `None`: not before the next action.
+    #[must_use]
+    pub fn next_wake(&self) -> Option<Millis> {
+        if self.events.is_empty() { self.plan.first_key_value().map(|((at, _), _)| *at) } else { Some(0) }
+    }
+
+    /// What users' commands did since the last call, in order.
+    #[must_use]
+    pub fn take_executions(&mut self) -> Vec<Execution> {
+        std::mem::take(&mut self.executions)
+    }
+
+    /// Attempts that have a pod, whatever its state.
+    pub fn pods(&self) -> impl Iterator<Item = Fence> + '_ {
+        self.pods.keys().copied()
+    }
+
+    /// Attempts whose command runs now.
+    pub fn running(&self) -> impl Iterator<Item = Fence> + '_ {
+        self.pods.iter().filter(|(_, pod)| pod.stage == Stage::Running).map(|(fence, _)| *fence)
+    }
+
+    fn plan_at(&mut self, at: Millis, fence: Fence) {
+        self.planned += 1;
+        self.plan.insert((at, self.planned), fence);
+    }
+
+    /// splitmix64
+    fn draw(&mut self) -> u64 {
+        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.random;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn between(&mut self, (least, most): (Millis, Millis)) -> Millis {
+        least + self.draw() % (most.saturating_sub(least) + 1)
+    }
+
+    fn ensure(&mut self, now: Millis, assignment: &Assignment) {
+        let fence = assignment.fence.unwrap_or_default();
+        if let Some(pod) = self.pods.get(&fence) {
+            return self.events.push(RuntimeEvent::Observed(observe(fence, pod)));
+        }
+        if self.pods.len() >= self.options.pods_max {
+            let seen = AttemptObservation::new(fence, AttemptPhase::Error, "the simulated cluster is full");
+            return self.events.push(RuntimeEvent::Observed(seen));
+        }
+        let template: Value = serde_json::from_str(&assignment.template_json).unwrap_or_default();
+        // Always drawn, so that a script does not shift what others draw.
+        let (drawn_ms, fails, crashes, start_ms) = (
+            self.between(self.options.duration_ms),
+            self.draw() % 1000 < self.options.failure_per_mille,
+            self.draw() % 1000 < self.options.crash_per_mille,
+            self.between(self.options.start_ms),
+        );
+        self.made += 1;
+        let said = argument(&template, "exit-code=").and_then(|code| i32::try_from(code).ok());
+        let pod = Pod {
+            holder: format!("pod-{}-{}", display_fence(&fence), self.made),
+            stage: Stage::Starting,
+            bound: None,
+            duration_ms: argument(&template, "duration-ms=").unwrap_or(drawn_ms),
+            exit_code: said.unwrap_or(i32::from(fails)),
+            crashes,
+            started_at: 0,
+            stop_at: None,
+        };
+        self.events.push(RuntimeEvent::Observed(observe(fence, &pod)));
+        self.pods.insert(fence, pod);
+        self.plan_at(now + start_ms, fence);
+    }
+
+    fn grant(&mut self, now: Millis, fence: Fence, holder: String) {
+        let Some(pod) = self.pods.get_mut(&fence) else { return };
+        if pod.holder != holder || pod.bound.as_ref().is_some_and(|bound| *bound != holder) {
+            return;
+        }
+        pod.bound = Some(holder.clone());
+        // A grant may come twice: the command starts once. A pod being stopped does not start it any more.
+        if pod.stage != Stage::Asking || pod.stop_at.is_some() {
+            return;
+        }
+        pod.stage = Stage::Running;
+        pod.started_at = now;
+        let ends_after = if pod.crashes { pod.duration_ms / 2 } else { pod.duration_ms };
+        self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Started });
+        self.plan_at(now + ends_after, fence);
+    }
+
+    fn stop(&mut self, now: Millis, fence: Fence, grace_ms: i64) {
+        let reaction = self.between((0, u64::try_from(grace_ms).unwrap_or_default().min(2_000)));
+        match self.pods.get_mut(&fence) {
+            None => self.events.push(RuntimeEvent::Gone(fence)),
+            Some(pod) => {
+                let at = (now + reaction).min(pod.stop_at.unwrap_or(Millis::MAX));
+                pod.stop_at = Some(at);
+                self.plan_at(at, fence);
+            }
+        }
+    }
+
+    /// Ends what runs, without telling the agent.
+    fn kill(&mut self, now: Millis, fence: Fence) {
+        if let Some(pod) = self.pods.get_mut(&fence)
+            && pod.stage == Stage::Running
+        {
+            pod.stage = Stage::Over;
+            let holder = pod.holder.clone();
+            self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Killed });
+        }
+    }
+
+    /// A planned moment of a pod; plans are hints, the pod's stage decides.
+    fn happen(&mut self, now: Millis, fence: Fence) {
+        let Some(pod) = self.pods.get_mut(&fence) else { return };
+        let is_stopped = pod.stop_at.is_some_and(|at| at <= now);
+        match &pod.stage {
+            Stage::Starting | Stage::Asking if is_stopped => {
+                self.pods.remove(&fence);
+                self.events.push(RuntimeEvent::Gone(fence));
+            }
+            Stage::Starting | Stage::Asking => {
+                pod.stage = Stage::Asking;
+                let holder = pod.holder.clone();
+                self.events.push(RuntimeEvent::PermitAsked { fence, holder });
+                self.plan_at(now + self.options.ask_again_ms, fence);
+            }
+            Stage::Running if is_stopped => self.command_ended(now, fence, 143, ExecutionKind::Killed),
+            Stage::Running if pod.crashes && now >= pod.started_at + pod.duration_ms / 2 => {
+                self.kill(now, fence);
+                self.pods.remove(&fence);
+                self.events.push(RuntimeEvent::Gone(fence));
+            }
+            Stage::Running if now >= pod.started_at + pod.duration_ms => {
+                let exit_code = pod.exit_code;
+                self.command_ended(now, fence, exit_code, ExecutionKind::Completed);
+            }
+            Stage::HandingOver(outcome) => {
+                let (holder, outcome) = (pod.holder.clone(), outcome.clone());
+                self.events.push(RuntimeEvent::Outcome { fence, holder, outcome });
+                self.plan_at(now + self.options.ask_again_ms, fence);
+            }
+            Stage::Running | Stage::Over => {}
+        }
+    }
+
+    fn command_ended(&mut self, now: Millis, fence: Fence, exit_code: i32, kind: ExecutionKind) {
+        let Some(pod) = self.pods.get_mut(&fence) else { return };
+        let outcome = TaskOutcome {
+            exit_code,
+            result: Some(display_fence(&fence)),
+            started_at_ms: i64::try_from(pod.started_at).unwrap_or_default(),
+            finished_at_ms: i64::try_from(now).unwrap_or_default(),
+            ..TaskOutcome::default()
+        };
+        pod.stage = Stage::HandingOver(outcome);
+        self.executions.push(Execution { at: now, fence, holder: pod.holder.clone(), kind });
+        self.plan_at(now, fence);
+    }
+}
+
+fn observe(fence: Fence, pod: &Pod) -> AttemptObservation {
+    let phase = match &pod.stage {
+        Stage::Starting | Stage::Asking => AttemptPhase::Pending,
+        Stage::Running | Stage::HandingOver(_) | Stage::Over => AttemptPhase::Running,
+    };
+    AttemptObservation {
+        holder: pod.bound.clone(),
+        host: "simulated".to_owned(),
+        handle: pod.holder.clone(),
+        ..AttemptObservation::new(fence, phase, "")
+    }
+}
+
+/// The number after this word in the container's arguments.
+fn argument(template: &Value, word: &str) -> Option<u64> {
+    let arguments = template.pointer("/container/args").and_then(Value::as_array)?;
+    arguments.iter().find_map(|argument| argument.as_str()?.strip_prefix(word)?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fence(index: u64) -> Fence {
+        Fence { incarnation: 1, index, ordinal: 0 }
+    }
+
+    fn assignment(index: u64, arguments: &str) -> RuntimeAction {
+        let template_json = format!(r#"{{"container":{{"args":[{arguments}]}}}}"#);
+        RuntimeAction::Ensure(Assignment {
+            fence: Some(fence(index)),
+            template_json,
+            ..Assignment::default()
+        })
+    }
+
+    /// Answers every question; gives the trace.
+    fn run(seed: u64, options: Options) -> (Vec<String>, Vec<Execution>) {
+        let mut cluster = Simulated::new(Options { seed, ..options });
+        cluster.agent_restarted(0);
+        (1..=50).for_each(|index| cluster.act(0, assignment(index, "")));
+        let mut trace = Vec::new();
+        while let Some(now) = cluster.next_wake() {
+            for event in cluster.advance(now) {
+                trace.push(format!("{now} {event:?}"));
+                match event {
+                    RuntimeEvent::PermitAsked { fence, holder } => {
+                        cluster.act(now, RuntimeAction::GrantPermit { fence, holder: holder.clone() });
+                        cluster.act(now, RuntimeAction::GrantPermit { fence, holder });
+                    }
+                    RuntimeEvent::Outcome { fence, holder, .. } => {
+                        cluster.answer(now, &ExecutorAnswer::OutcomeRecorded { fence, holder });
+                    }
+                    RuntimeEvent::Listed(_)
+                    | RuntimeEvent::Observed(_)
+                    | RuntimeEvent::Gone(_)
+                    | RuntimeEvent::Capacity { .. } => {}
+                }
+            }
+        }
+        (trace, cluster.take_executions())
+    }
+
+    #[test]
+    fn a_seed_replays_and_every_command_starts_once() {
+        let options = || Options { failure_per_mille: 200, crash_per_mille: 200, ..Options::default() };
+        let (trace, executions) = run(7, options());
+        assert_eq!((&trace, &executions), (&run(7, options()).0, &run(7, options()).1));
+        assert_ne!(trace, run(8, options()).0);
+        let of = |kind| executions.iter().filter(|one| one.kind == kind).count();
+        assert_eq!(of(ExecutionKind::Started), 50);
+        assert_eq!(of(ExecutionKind::Completed) + of(ExecutionKind::Killed), 50);
+        assert!(of(ExecutionKind::Killed) > 0);
+    }
+
+    #[test]
+    fn arguments_say_what_a_step_does() {
+        let mut cluster = Simulated::new(Options::default());
+        cluster.act(0, assignment(1, r#""duration-ms=70","exit-code=3""#));
+        let asked = cluster.advance(1_000);
+        let Some(RuntimeEvent::PermitAsked { holder, .. }) = asked.get(1).cloned() else {
+            panic!("{asked:?}")
+        };
+        cluster.act(1_000, RuntimeAction::GrantPermit { fence: fence(1), holder });
+        assert_eq!(cluster.running().count(), 1);
+        assert!(cluster.advance(1_069).is_empty());
+        let ended = cluster.advance(1_070);
+        let [RuntimeEvent::Outcome { outcome, .. }] = ended.as_slice() else { panic!("{ended:?}") };
+        assert_eq!((outcome.exit_code, outcome.result.as_deref()), (3, Some("1.1.0")));
+        assert!(!cluster.advance(1_600).is_empty(), "repeated until recorded");
+    }
+
+    #[test]
+    fn without_a_grant_nothing_runs_and_a_stopped_pod_goes() {
+        let mut cluster = Simulated::new(Options::default());
+        cluster.act(0, assignment(1, ""));
+        cluster.act(0, RuntimeAction::GrantPermit { fence: fence(1), holder: "another".to_owned() });
+        assert!(cluster.advance(60_000).len() > 10, "asks again and again");
+        cluster.act(60_000, RuntimeAction::Stop { fence: fence(1), grace_ms: 0 });
+        assert!(cluster.advance(60_000).contains(&RuntimeEvent::Gone(fence(1))));
+        assert!(cluster.take_executions().is_empty());
+    }
+
+    #[test]
+    fn pods_outlive_their_agent_but_not_their_cluster() {
+        let mut cluster = Simulated::new(Options::default());
+        cluster.act(0, assignment(1, ""));
+        drop(cluster.advance(10_000));
+        cluster.agent_restarted(10_000);
+        let events = cluster.advance(10_000);
+        assert!(matches!(&events[0], RuntimeEvent::Listed(listed) if listed.len() == 1));
+        assert!(events.iter().any(|event| matches!(event, RuntimeEvent::PermitAsked { .. })));
+        cluster.lose_pods(10_000);
+        cluster.agent_restarted(10_000);
+        assert!(matches!(&cluster.advance(10_000)[0], RuntimeEvent::Listed(listed) if listed.is_empty()));
+    }
+}
