@@ -153,6 +153,11 @@ impl<K: Kv> Consensus<K> {
         }
     }
 
+    /// Index up to which entries are applied.
+    pub fn applied_index(&self) -> u64 {
+        self.raw.raft.store().applied().index
+    }
+
     pub(crate) fn role(&self) -> Role {
         match self.raw.raft.state {
             StateRole::Follower => Role::Follower,

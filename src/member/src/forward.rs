@@ -78,9 +78,7 @@ impl<K: Kv> Member<K> {
     pub(crate) fn leader_changed(&mut self, now: Now) {
         let all: Vec<u64> = self.forwards.0.keys().copied().collect();
         self.forget_forwards(&all);
-        if self.leading.is_none() {
-            self.relay_hellos(now);
-        }
+        self.relay_hellos(now);
     }
 
     fn forget_forwards(&mut self, requests: &[u64]) {

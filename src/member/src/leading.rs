@@ -44,8 +44,7 @@ pub(crate) type Answer = (Waiter, Result<Reply, Refusal>);
 
 pub(crate) struct Leading {
     pub term: u64,
-    /// Set when an entry of the own term has been applied: before it, nothing is decided.
-    pub clock: Option<LogClock>,
+    clock: LogClock,
     /// Committed state plus every pending batch.
     pub speculative: State,
     pub engine: Leader,
@@ -67,10 +66,13 @@ pub(crate) struct Decided {
 }
 
 impl Leading {
-    pub fn new(term: u64, committed: &State, config: &Config) -> Self {
+    /// Leadership begins: an entry of the own term is applied. Log time goes on from the log's, take-over clocks start
+    /// in full.
+    pub fn new(term: u64, committed: &State, config: &Config, now: Now) -> Self {
+        let clock = LogClock::begin(committed.log_time(), now, config.log_time_jump_max_ms);
         Self {
             term,
-            clock: None,
+            clock,
             speculative: committed.clone(),
             engine: Leader::new(config.limits.clone()),
             sessions: Sessions::new(
@@ -90,9 +92,14 @@ impl Leading {
         self.next_batch
     }
 
+    /// How far the first stamp of the term was held back because the wall clock is far ahead, milliseconds.
+    pub fn held_back_ms(&self) -> i64 {
+        self.clock.held_back_ms
+    }
+
     /// Log time now; never behind the state it will follow.
     pub fn log_time(&self, now: Now) -> LogTime {
-        self.clock.map_or(LogTime(0), |clock| clock.at(now)).max(self.speculative.log_time())
+        self.clock.at(now).max(self.speculative.log_time())
     }
 
     /// Decides what waits, in batches, until nothing is left or as many batches as allowed are in flight.
@@ -104,7 +111,7 @@ impl Leading {
         config: &Config,
     ) -> Decided {
         let mut decided = Decided::default();
-        while self.clock.is_some() && self.has_work(now) {
+        while self.has_work(now) {
             if machine.pending.len() >= config.batches_in_flight_max {
                 decided.more = true;
                 break;
@@ -136,7 +143,8 @@ impl Leading {
         let follows = self.speculative.sequence();
         let incarnation = self.speculative.incarnation().max(FIRST_INCARNATION);
         let position = Position { incarnation, index: consensus.next_index() };
-        let mut draft = Draft::new(&self.speculative, position, self.log_time(now), self.batch_id());
+        let id = self.batch_id();
+        let mut draft = Draft::new(&self.speculative, position, self.log_time(now), id);
         let full = |draft: &Draft| {
             draft.bytes() >= config.limits.batch_bytes_max / 2 || draft.work() >= config.limits.decide_work_max
         };

@@ -34,7 +34,7 @@ pub use config::Config;
 pub use error::Error;
 pub use io::{Counters, Input, MemberStatus, Outcome, Output};
 
-use argosy_consensus::{Consensus, Role};
+use argosy_consensus::{Consensus, RoleChange, TickClock};
 use argosy_engine::State;
 use argosy_link::control;
 use argosy_model::{MemberId, WorkflowKey};
@@ -59,6 +59,7 @@ pub struct Member<K: Kv> {
     reads: Reads,
     outputs: Vec<Output>,
     counters: Counters,
+    ticks: TickClock,
     next_tick_ms: u64,
     published: State,
 }
@@ -72,7 +73,7 @@ impl<K: Kv> Member<K> {
         let consensus = Consensus::open(config.consensus.clone(), kv).map_err(Error::consensus)?;
         let mut machine = Machine::new();
         machine.state = machine::load(consensus.kv())?;
-        machine.applied.index = consensus.status().applied;
+        machine.applied.index = consensus.applied_index();
         let published = machine.state.clone();
         Ok(Self {
             reads: Reads::new(config.member),
@@ -84,6 +85,7 @@ impl<K: Kv> Member<K> {
             forwards: forward::Forwards::default(),
             outputs: Vec::new(),
             counters: Counters::default(),
+            ticks: TickClock::new(&config.consensus, now.steady_ms),
             next_tick_ms: now.steady_ms + config.tick_ms,
             published,
             config,
@@ -105,7 +107,7 @@ impl<K: Kv> Member<K> {
     /// Index of the last applied entry.
     #[must_use]
     pub fn applied_index(&self) -> u64 {
-        self.consensus.status().applied
+        self.consensus.applied_index()
     }
 
     /// Gives the store back, as after a stop.
@@ -122,9 +124,7 @@ impl<K: Kv> Member<K> {
             leading.sessions.clusters(now.steady_ms).collect()
         });
         MemberStatus {
-            ready: !consensus.installing
-                && self.leader().is_some()
-                && (self.leading.is_none() || consensus.ready_to_propose),
+            ready: !consensus.installing && self.leader().is_some(),
             applied_index: consensus.applied,
             commands_waiting: self.leading.as_ref().map_or(0, |leading| leading.queue.len()),
             batches_in_flight: self.machine.pending.len(),
@@ -218,7 +218,9 @@ impl<K: Kv> Member<K> {
         if now.steady_ms < self.next_tick_ms {
             return;
         }
-        self.consensus.tick();
+        for _ in 0..self.ticks.ticks_due(now.steady_ms) {
+            self.consensus.tick();
+        }
         self.next_tick_ms = now.steady_ms + self.config.tick_ms;
         self.session_step(now, control::Input::Tick);
         self.expire_forwards(now);
@@ -275,7 +277,6 @@ impl<K: Kv> Member<K> {
             self.consensus_output(now, output);
         }
         let happened = std::mem::take(&mut self.machine.happened);
-        self.start_leading(now);
         let moved = happened.applied > 0 || happened.reloaded;
         self.applied(now, happened);
         self.serve_reads(now);
@@ -287,7 +288,7 @@ impl<K: Kv> Member<K> {
             argosy_consensus::Output::Send { to, message } => {
                 self.send_peer(to, peer_frame::Body::Consensus(message));
             }
-            argosy_consensus::Output::Role(change) => self.role_changed(now, change.role, change.term, change.leader),
+            argosy_consensus::Output::Role(change) => self.role_changed(now, change),
             argosy_consensus::Output::ReadReady { context, index } => self.reads.confirmed(context, index),
             argosy_consensus::Output::ProposalLost(at) => {
                 tracing::debug!(index = at.index, term = at.term, "a proposal was lost");
@@ -299,19 +300,38 @@ impl<K: Kv> Member<K> {
         }
     }
 
-    fn role_changed(&mut self, now: Now, role: Role, term: u64, leader: Option<MemberId>) {
-        let leads = role == Role::Leader;
+    fn role_changed(&mut self, now: Now, change: RoleChange) {
+        let (term, leads, leader) = match change {
+            RoleChange::Leading { term } => (term, true, Some(self.config.member)),
+            // While it leads and has not applied an entry of its own term, nobody can be asked.
+            RoleChange::Following { term, leader } => (term, false, leader.filter(|leader| *leader != self.config.member)),
+        };
         if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {
             self.step_down(now);
         }
+        let changed = self.known_leader != leader;
+        self.known_leader = leader;
         if leads && self.leading.is_none() {
-            tracing::info!(term, "leading");
-            self.leading = Some(Leading::new(term, &self.machine.state, &self.config));
+            self.start_leading(now, term);
         }
-        if self.known_leader != leader {
-            self.known_leader = leader;
+        if changed {
             self.leader_changed(now);
         }
+    }
+
+    fn start_leading(&mut self, now: Now, term: u64) {
+        tracing::info!(term, "leading");
+        let leading = Leading::new(term, &self.machine.state, &self.config, now);
+        if leading.held_back_ms() > 0 {
+            self.counters.log_time_held_back += 1;
+            let held_back_ms = leading.held_back_ms();
+            tracing::error!(held_back_ms, "the wall clock is far ahead of the log: check the host's time");
+        }
+        self.leading = Some(leading);
+        let known = sessions::known_clusters(&self.machine.state);
+        let names = known.iter().map(|cluster| cluster.cluster.clone()).collect();
+        self.session_step(now, control::Input::LeadershipStarted { clusters: known });
+        self.dispatch(now, &names);
     }
 
     /// Everything that only a leader has goes; its callers don't know what became of their commands.
@@ -336,29 +356,6 @@ impl<K: Kv> Member<K> {
         if let Some(leading) = &mut self.leading {
             leading.speculative = self.machine.state.clone();
         }
-    }
-
-    /// Once an entry of the own term is applied: log time begins, the sessions start their clocks in full, and the
-    /// cell is created if this is its first leader.
-    fn start_leading(&mut self, now: Now) {
-        let status = self.consensus.status();
-        let Some(leading) = &mut self.leading else { return };
-        if leading.clock.is_some() || !status.ready_to_propose || status.term != leading.term {
-            return;
-        }
-        leading.speculative = self.machine.state.clone();
-        let clock =
-            clock::LogClock::begin(self.machine.state.log_time(), now, self.config.log_time_jump_max_ms);
-        if clock.held_back_ms > 0 {
-            self.counters.log_time_held_back += 1;
-            tracing::error!(held_back_ms = clock.held_back_ms, "the wall clock is far ahead of the log: check the host's time");
-        }
-        leading.clock = Some(clock);
-        let known = sessions::known_clusters(&self.machine.state);
-        let names = known.iter().map(|cluster| cluster.cluster.clone()).collect();
-        self.session_step(now, control::Input::LeadershipStarted { clusters: known });
-        self.dispatch(now, &names);
-        self.relay_hellos(now);
     }
 
     fn applied(&mut self, now: Now, happened: Happened) {
@@ -402,7 +399,7 @@ impl<K: Kv> Member<K> {
     }
 
     fn serve_reads(&mut self, now: Now) {
-        for waiting in self.reads.served(self.consensus.status().applied) {
+        for waiting in self.reads.served(self.consensus.applied_index()) {
             match waiting {
                 Waiting::Client { request } => {
                     self.outputs.push(Output::Read { request, state: Some(self.machine.state.clone()) });

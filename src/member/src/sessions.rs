@@ -142,10 +142,6 @@ impl<K: Kv> Member<K> {
     /// Steps the sessions and does what they want. Their questions to the engine join the queue of commands.
     pub(crate) fn session_step(&mut self, now: Now, input: control::Input) {
         let Some(leading) = &mut self.leading else { return };
-        // Before an entry of the own term is applied there are no sessions: agents repeat.
-        if leading.clock.is_none() {
-            return self.drop_agent_frame("not_ready");
-        }
         for output in leading.sessions.step(now.steady_ms, input) {
             self.session_output(output);
         }
@@ -231,7 +227,7 @@ impl<K: Kv> Member<K> {
 
     /// Committed state of these clusters moved on: the dispatcher compares anew.
     pub(crate) fn dispatch(&mut self, now: Now, clusters: &BTreeSet<String>) {
-        if self.leading.as_ref().is_none_or(|leading| leading.clock.is_none()) {
+        if self.leading.is_none() {
             return;
         }
         for cluster in clusters {
