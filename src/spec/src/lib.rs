@@ -1,14 +1,36 @@
 //! Argo YAML and JSON to a typed manifest.
+//!
+//! [`parse_yaml`] and [`parse_json`] read a text, check it against tables of every known field and yield typed
+//! [`Document`]s; [`validate`] checks what a table can't say (references, graphs, names). All problems of a manifest are
+//! told at once, each as a [`Diagnostic`] with a stable code, a path and, where there is a text, line and column.
+//!
+//! Does not run or substitute anything and does not talk to anyone. Fields that are known to Argo and not supported yet
+//! are refused by name; none is ignored in silence.
+//!
+//! Invariants: pure (no clock, no randomness, no input or output); bounded by [`Limits`] in time and memory for any
+//! input; order of lists and maps is kept; what [`Manifest::from_value`] reads is what was checked.
+//!
+//! Failure model: nothing here panics on outside bytes. Whatever is wrong comes back as diagnostics.
 
 mod decode;
 mod diagnostic;
 pub mod manifest;
+mod node;
+mod parse;
+mod scalar;
+mod schema;
+mod suggest;
+mod validate;
+mod yaml;
 
 pub use diagnostic::{Diagnostic, Place};
 pub use manifest::{
     Arguments, Backoff, ContinueOn, Dag, Failover, Inputs, IntOrString, Manifest, Metadata, Outputs, Parameter,
     RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, ValueFrom, WorkflowSpec,
 };
+pub use parse::{Document, Limits, Options, parse_json, parse_value, parse_yaml};
+pub use schema::{FieldLine, Status, field_table};
+pub use validate::validate;
 
 /// A value that doesn't fit.
 #[derive(Debug, thiserror::Error)]

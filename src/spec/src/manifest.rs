@@ -381,7 +381,7 @@ impl Manifest {
     /// # Errors
     /// All problems found, as at submission.
     pub fn from_value(value: Value) -> Result<Self, Vec<Diagnostic>> {
-        crate::decode::manifest(value)
+        crate::parse::stored(value)
     }
 
     /// The template of that name.

@@ -1,0 +1,294 @@
+//! Argo's types.
+
+use super::kubernetes::{CONTAINER_FIELDS, LOCAL_REFERENCE, RESOURCES, TOLERATION, VOLUME};
+use super::{Field, Shape, Type, dropped, honoured, passed, refused};
+
+const STRINGS: Shape = Shape::Map(&Shape::String);
+const ANY_LIST: Shape = Shape::List(&Shape::Any);
+
+/// All types of this file, for the table.
+pub(super) static TYPES: &[&Type] = &[
+    &WORKFLOW, &OBJECT_META, &WORKFLOW_SPEC, &TEMPLATE, &METADATA, &ARGUMENTS, &INPUTS, &OUTPUTS, &PARAMETER, &VALUE_FROM,
+    &SCRIPT, &USER_CONTAINER, &STEP, &DAG, &TASK, &SUSPEND, &SEQUENCE, &CONTINUE_ON, &RETRY_STRATEGY, &BACKOFF,
+];
+
+pub(crate) static WORKFLOW: Type = Type {
+    name: "Workflow",
+    fields: &[
+        honoured("apiVersion", Shape::String),
+        honoured("kind", Shape::String),
+        honoured("metadata", Shape::Object(&OBJECT_META)),
+        honoured("spec", Shape::Object(&WORKFLOW_SPEC)),
+        dropped("status"),
+    ],
+};
+
+static OBJECT_META: Type = Type {
+    name: "ObjectMeta",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("generateName", Shape::String),
+        honoured("namespace", Shape::String),
+        honoured("labels", STRINGS),
+        honoured("annotations", STRINGS),
+        refused("finalizers"),
+        refused("ownerReferences"),
+        dropped("uid"),
+        dropped("resourceVersion"),
+        dropped("generation"),
+        dropped("creationTimestamp"),
+        dropped("deletionTimestamp"),
+        dropped("deletionGracePeriodSeconds"),
+        dropped("managedFields"),
+        dropped("selfLink"),
+    ],
+};
+
+static WORKFLOW_SPEC: Type = Type {
+    name: "WorkflowSpec",
+    fields: &[
+        honoured("entrypoint", Shape::String),
+        honoured("arguments", Shape::Object(&ARGUMENTS)),
+        honoured("templates", Shape::Objects(&TEMPLATE)),
+        honoured("onExit", Shape::String),
+        honoured("retryStrategy", Shape::Object(&RETRY_STRATEGY)),
+        honoured("activeDeadlineSeconds", Shape::Integer),
+        honoured("serviceAccountName", Shape::String),
+        honoured("podMetadata", Shape::Object(&METADATA)),
+        passed("automountServiceAccountToken", Shape::Boolean),
+        passed("volumes", Shape::Objects(&VOLUME)),
+        passed("volumeClaimTemplates", ANY_LIST),
+        passed("nodeSelector", STRINGS),
+        passed("affinity", Shape::Any),
+        passed("tolerations", Shape::Objects(&TOLERATION)),
+        passed("imagePullSecrets", Shape::Objects(&LOCAL_REFERENCE)),
+        passed("hostNetwork", Shape::Boolean),
+        passed("dnsPolicy", Shape::String),
+        passed("dnsConfig", Shape::Any),
+        passed("schedulerName", Shape::String),
+        passed("podPriorityClassName", Shape::String),
+        passed("hostAliases", ANY_LIST),
+        passed("securityContext", Shape::Any),
+        passed("podSpecPatch", Shape::String),
+        passed("podResources", Shape::Object(&RESOURCES)),
+        passed("resourceClaims", ANY_LIST),
+        refused("artifactGC"),
+        refused("artifactRepositoryRef"),
+        refused("archiveLogs"),
+        refused("executor"),
+        refused("executorPlugins"),
+        refused("hooks"),
+        refused("metrics"),
+        refused("parallelism"),
+        refused("podDisruptionBudget"),
+        refused("podGC"),
+        refused("priority"),
+        refused("shutdown"),
+        refused("suspend"),
+        refused("synchronization"),
+        refused("templateDefaults"),
+        refused("ttlStrategy"),
+        refused("volumeClaimGC"),
+        refused("workflowMetadata"),
+        refused("workflowTemplateRef"),
+        refused("mutex"),
+        refused("semaphore"),
+    ],
+};
+
+static TEMPLATE: Type = Type {
+    name: "Template",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("inputs", Shape::Object(&INPUTS)),
+        honoured("outputs", Shape::Object(&OUTPUTS)),
+        honoured("metadata", Shape::Object(&METADATA)),
+        honoured("annotations", STRINGS),
+        honoured("container", Shape::Object(&CONTAINER)),
+        honoured("script", Shape::Object(&SCRIPT)),
+        honoured("steps", Shape::Groups(&STEP)),
+        honoured("dag", Shape::Object(&DAG)),
+        honoured("suspend", Shape::Object(&SUSPEND)),
+        honoured("retryStrategy", Shape::Object(&RETRY_STRATEGY)),
+        honoured("activeDeadlineSeconds", Shape::IntOrString),
+        honoured("failFast", Shape::Boolean),
+        passed("volumes", Shape::Objects(&VOLUME)),
+        passed("initContainers", Shape::Objects(&USER_CONTAINER)),
+        passed("sidecars", Shape::Objects(&USER_CONTAINER)),
+        passed("nodeSelector", STRINGS),
+        passed("affinity", Shape::Any),
+        passed("tolerations", Shape::Objects(&TOLERATION)),
+        passed("schedulerName", Shape::String),
+        passed("priorityClassName", Shape::String),
+        passed("serviceAccountName", Shape::String),
+        passed("automountServiceAccountToken", Shape::Boolean),
+        passed("hostAliases", ANY_LIST),
+        passed("securityContext", Shape::Any),
+        passed("podSpecPatch", Shape::String),
+        passed("podResources", Shape::Object(&RESOURCES)),
+        passed("resourceClaims", ANY_LIST),
+        refused("archiveLocation"),
+        refused("containerSet"),
+        refused("daemon"),
+        refused("data"),
+        refused("executor"),
+        refused("http"),
+        refused("memoize"),
+        refused("metrics"),
+        refused("parallelism"),
+        refused("pendingTimeout"),
+        refused("plugin"),
+        refused("resource"),
+        refused("synchronization"),
+        refused("timeout"),
+    ],
+};
+
+static CONTAINER: Type = Type { name: "Container", fields: &CONTAINER_FIELDS };
+
+static METADATA: Type =
+    Type { name: "Metadata", fields: &[honoured("labels", STRINGS), honoured("annotations", STRINGS)] };
+
+static ARGUMENTS: Type = Type {
+    name: "Arguments",
+    fields: &[honoured("parameters", Shape::Objects(&PARAMETER)), refused("artifacts")],
+};
+
+static INPUTS: Type = Type {
+    name: "Inputs",
+    fields: &[honoured("parameters", Shape::Objects(&PARAMETER)), refused("artifacts")],
+};
+
+static OUTPUTS: Type = Type {
+    name: "Outputs",
+    fields: &[
+        honoured("parameters", Shape::Objects(&PARAMETER)),
+        refused("artifacts"),
+        dropped("result"),
+        dropped("exitCode"),
+    ],
+};
+
+static PARAMETER: Type = Type {
+    name: "Parameter",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("default", Shape::AnyString),
+        honoured("value", Shape::AnyString),
+        honoured("valueFrom", Shape::Object(&VALUE_FROM)),
+        honoured("enum", Shape::List(&Shape::AnyString)),
+        honoured("description", Shape::AnyString),
+        refused("globalName"),
+    ],
+};
+
+static VALUE_FROM: Type = Type {
+    name: "ValueFrom",
+    fields: &[
+        honoured("path", Shape::String),
+        honoured("parameter", Shape::String),
+        honoured("supplied", Shape::Any),
+        honoured("default", Shape::AnyString),
+        refused("configMapKeyRef"),
+        refused("event"),
+        refused("expression"),
+        refused("jqFilter"),
+        refused("jsonPath"),
+    ],
+};
+
+const SOURCE: Field = honoured("source", Shape::String);
+const MIRROR: Field = refused("mirrorVolumeMounts");
+
+/// The fields of a Container and one more.
+const fn container_and(extra: Field) -> [Field; CONTAINER_FIELDS.len() + 1] {
+    let mut fields = [extra; CONTAINER_FIELDS.len() + 1];
+    let mut index = 0;
+    while index < CONTAINER_FIELDS.len() {
+        fields[index] = CONTAINER_FIELDS[index];
+        index += 1;
+    }
+    fields
+}
+
+static SCRIPT: Type = Type { name: "ScriptTemplate", fields: &container_and(SOURCE) };
+static USER_CONTAINER: Type = Type { name: "UserContainer", fields: &container_and(MIRROR) };
+
+/// The fields that steps and tasks share.
+const STEP_FIELDS: [Field; 12] = [
+    honoured("name", Shape::String),
+    honoured("template", Shape::String),
+    honoured("arguments", Shape::Object(&ARGUMENTS)),
+    honoured("withItems", Shape::List(&Shape::Any)),
+    honoured("withParam", Shape::String),
+    honoured("withSequence", Shape::Object(&SEQUENCE)),
+    honoured("when", Shape::String),
+    honoured("continueOn", Shape::Object(&CONTINUE_ON)),
+    refused("hooks"),
+    refused("inline"),
+    refused("onExit"),
+    refused("templateRef"),
+];
+
+static STEP: Type = Type { name: "WorkflowStep", fields: &STEP_FIELDS };
+
+/// The fields of a step and the two of a task.
+const fn task_fields() -> [Field; STEP_FIELDS.len() + 2] {
+    let mut fields = [honoured("depends", Shape::String); STEP_FIELDS.len() + 2];
+    fields[STEP_FIELDS.len()] = honoured("dependencies", Shape::List(&Shape::String));
+    let mut index = 0;
+    while index < STEP_FIELDS.len() {
+        fields[index] = STEP_FIELDS[index];
+        index += 1;
+    }
+    fields
+}
+
+static TASK: Type = Type { name: "DAGTask", fields: &task_fields() };
+
+static DAG: Type = Type {
+    name: "DAGTemplate",
+    fields: &[
+        honoured("target", Shape::String),
+        honoured("tasks", Shape::Objects(&TASK)),
+        honoured("failFast", Shape::Boolean),
+    ],
+};
+
+static SUSPEND: Type = Type { name: "SuspendTemplate", fields: &[honoured("duration", Shape::String)] };
+
+static SEQUENCE: Type = Type {
+    name: "Sequence",
+    fields: &[
+        honoured("count", Shape::IntOrString),
+        honoured("start", Shape::IntOrString),
+        honoured("end", Shape::IntOrString),
+        honoured("format", Shape::String),
+    ],
+};
+
+static CONTINUE_ON: Type = Type {
+    name: "ContinueOn",
+    fields: &[honoured("error", Shape::Boolean), honoured("failed", Shape::Boolean)],
+};
+
+static RETRY_STRATEGY: Type = Type {
+    name: "RetryStrategy",
+    fields: &[
+        honoured("limit", Shape::IntOrString),
+        honoured("retryPolicy", Shape::String),
+        honoured("backoff", Shape::Object(&BACKOFF)),
+        refused("affinity"),
+        refused("expression"),
+    ],
+};
+
+static BACKOFF: Type = Type {
+    name: "Backoff",
+    fields: &[
+        honoured("duration", Shape::String),
+        honoured("factor", Shape::IntOrString),
+        honoured("maxDuration", Shape::String),
+        honoured("cap", Shape::String),
+    ],
+};

@@ -1,0 +1,131 @@
+//! What a manifest may hold: one table per type, and the walk that checks a document against them.
+//!
+//! The tables list every field of Argo's types that can be written in a Workflow, each with what becomes of it. A field
+//! that is listed as refused is known and not supported yet; one that isn't listed is unknown. Supporting a field is a
+//! matter of changing its entry (and of doing what it asks for).
+
+mod argo;
+mod kubernetes;
+mod walk;
+
+pub(crate) use argo::WORKFLOW;
+pub(crate) use walk::{Rules, walk};
+
+use std::fmt;
+
+/// The shape of a value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Shape {
+    String,
+    /// Argo's AnyString: any scalar, read as text.
+    AnyString,
+    Integer,
+    Boolean,
+    IntOrString,
+    /// Whatever is there, as it is.
+    Any,
+    Object(&'static Type),
+    List(&'static Shape),
+    /// A list of objects.
+    Objects(&'static Type),
+    /// An object with free keys.
+    Map(&'static Shape),
+    /// The groups of a steps template. Inside them Argo reads scalars strictly: `name: yes` is no string there.
+    Groups(&'static Type),
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::String => formatter.write_str("string"),
+            Self::AnyString => formatter.write_str("scalar"),
+            Self::Integer => formatter.write_str("integer"),
+            Self::Boolean => formatter.write_str("boolean"),
+            Self::IntOrString => formatter.write_str("integer or string"),
+            Self::Any => formatter.write_str("any"),
+            Self::Object(fields) => formatter.write_str(fields.name),
+            Self::List(element) => write!(formatter, "list of {element}"),
+            Self::Objects(fields) => write!(formatter, "list of {}", fields.name),
+            Self::Map(element) => write!(formatter, "map of {element}"),
+            Self::Groups(fields) => write!(formatter, "list of lists of {}", fields.name),
+        }
+    }
+}
+
+/// What becomes of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Argosy acts on it.
+    Honoured,
+    /// Handed to Kubernetes as it is.
+    Passed,
+    /// Read and left out: it means nothing in a submission.
+    Dropped,
+    /// Known and not supported yet: a manifest that uses it is refused by name.
+    Refused,
+}
+
+/// A field of a type.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Field {
+    pub(crate) name: &'static str,
+    pub(crate) shape: Shape,
+    pub(crate) status: Status,
+}
+
+/// A type: Argo's or Kubernetes' name, and its fields.
+#[derive(Debug)]
+pub(crate) struct Type {
+    pub(crate) name: &'static str,
+    pub(crate) fields: &'static [Field],
+}
+
+impl Type {
+    pub(crate) fn field(&self, name: &str) -> Option<&Field> {
+        self.fields.iter().find(|field| field.name == name)
+    }
+}
+
+const fn honoured(name: &'static str, shape: Shape) -> Field {
+    Field { name, shape, status: Status::Honoured }
+}
+
+const fn passed(name: &'static str, shape: Shape) -> Field {
+    Field { name, shape, status: Status::Passed }
+}
+
+const fn dropped(name: &'static str) -> Field {
+    Field { name, shape: Shape::Any, status: Status::Dropped }
+}
+
+const fn refused(name: &'static str) -> Field {
+    Field { name, shape: Shape::Any, status: Status::Refused }
+}
+
+/// A line of the table of fields, for the documentation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldLine {
+    /// The type's name, e.g. `WorkflowSpec`.
+    pub owner: &'static str,
+    /// The field's name in YAML.
+    pub field: &'static str,
+    /// Its shape in words.
+    pub shape: String,
+    /// What becomes of it.
+    pub status: Status,
+}
+
+/// Every field that is known, by type.
+pub fn field_table() -> Vec<FieldLine> {
+    let types = argo::TYPES.iter().chain(kubernetes::TYPES);
+    types
+        .flat_map(|owner| {
+            owner.fields.iter().map(|field| FieldLine {
+                owner: owner.name,
+                field: field.name,
+                shape: field.shape.to_string(),
+                status: field.status,
+            })
+        })
+        .collect()
+}
