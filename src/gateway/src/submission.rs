@@ -112,12 +112,18 @@ pub(crate) fn prepare(namespace: &str, mut workflow: Map<String, Value>) -> Resu
 }
 
 impl Submission {
-    /// Checks the manifest; what is wrong is answered with the given code.
-    pub fn check(&self, code: Code) -> Result<(), ApiError> {
-        match argosy_spec::Manifest::from_value(self.workflow.clone()) {
-            Ok(_) => Ok(()),
-            Err(problems) => Err(refusal(&problems, code)),
-        }
+    /// Checks the manifest, and brings it into the form that is stored; what is wrong is answered with the given code.
+    pub fn check(&mut self, code: Code, bytes_max: usize) -> Result<(), ApiError> {
+        let options = argosy_spec::Options {
+            limits: argosy_spec::Limits { bytes_max, ..argosy_spec::Limits::DEFAULT },
+            drop_unknown_fields: true,
+            api_path: Some("workflow"),
+        };
+        let document = argosy_spec::parse_value(std::mem::take(&mut self.workflow), &options);
+        let document = document.map_err(|problems| refusal(&problems, code))?;
+        let problems = document.validate();
+        self.workflow = document.value;
+        if problems.is_empty() { Ok(()) } else { Err(refusal(&problems, code)) }
     }
 
     /// An earlier request with the same idempotency key has drawn another name.

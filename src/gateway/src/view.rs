@@ -1,1 +1,108 @@
-//! The engine as the gateway reads it.
+//! The engine's state as the gateway reads it.
+
+use argosy_engine::{State, view};
+use argosy_model::{WorkflowId, WorkflowKey, parse_fence, pod_name};
+use argosy_proto::common::Runtime;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::{ClusterRecord, LogSource, Summary, View};
+
+impl View for State {
+    fn sequence(&self) -> u64 {
+        Self::sequence(self)
+    }
+
+    fn workflow_id(&self, key: &WorkflowKey) -> Option<WorkflowId> {
+        Self::workflow_id(self, key)
+    }
+
+    fn workflow_keys(&self, namespace: Option<&str>) -> Vec<WorkflowKey> {
+        let mut found: Vec<(WorkflowId, WorkflowKey)> = self
+            .workflows_in(namespace.unwrap_or_default())
+            .map(|(id, row)| (id, WorkflowKey { namespace: row.namespace.clone(), name: row.name.clone() }))
+            .collect();
+        found.sort_unstable_by_key(|(id, _)| *id);
+        found.into_iter().map(|(_, key)| key).collect()
+    }
+
+    fn summary(&self, key: &WorkflowKey) -> Option<Summary> {
+        let id = Self::workflow_id(self, key)?;
+        let row = self.workflow(id)?;
+        let shown = view::summary(self, id)?;
+        Some(Summary {
+            labels: texts(&shown["metadata"]["labels"]),
+            phase: argosy_engine::workflow_phase(row).map(|phase| phase.to_string()).unwrap_or_default(),
+            created_at_ms: row.created_at_ms,
+            finished_at_ms: (row.finished_at_ms != 0).then_some(row.finished_at_ms),
+            uid: row.uid.clone(),
+        })
+    }
+
+    fn workflow_json(&self, key: &WorkflowKey) -> Option<Value> {
+        view::workflow_json(self, Self::workflow_id(self, key)?)
+    }
+
+    fn log_sources(&self, key: &WorkflowKey) -> Vec<LogSource> {
+        let Some(workflow) = self.workflow_json(key) else { return Vec::new() };
+        let nodes = workflow["status"]["nodes"].as_object();
+        let mut sources: Vec<LogSource> = nodes
+            .into_iter()
+            .flat_map(|nodes| nodes.values())
+            .flat_map(|node| of_node(self, key, node))
+            .collect();
+        sources.sort_unstable_by_key(|source| source.fence);
+        sources
+    }
+
+    fn clusters(&self) -> Vec<ClusterRecord> {
+        let record = |(name, row): (&str, &argosy_proto::state::Cluster)| ClusterRecord {
+            name: name.to_owned(),
+            runtime: runtime_word(row.runtime()).to_owned(),
+            agent_version: row.agent_version.clone(),
+            lost: row.lost,
+            healthy: row.runtime_healthy,
+            enrolled: row.session_epoch > 0,
+            allocatable: row.allocatable.clone().unwrap_or_default(),
+            requested: row.used.clone().unwrap_or_default(),
+            attempts: u64::from(row.attempts_open),
+            labels: row.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        };
+        Self::clusters(self).map(record).collect()
+    }
+}
+
+fn texts(object: &Value) -> BTreeMap<String, String> {
+    let pairs = object.as_object().into_iter().flatten();
+    pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
+}
+
+/// The attempts of one node, each with the pod name that Argo's clients compute.
+fn of_node(state: &State, key: &WorkflowKey, node: &Value) -> Vec<LogSource> {
+    let text = |field: &str| node[field].as_str().unwrap_or_default();
+    let attempts = node["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let fences: Vec<_> =
+        attempts.iter().filter_map(|attempt| parse_fence(attempt["fence"].as_str()?)).collect();
+    let newest = fences.iter().max().copied();
+    let source = |fence| {
+        let row = state.attempt(&fence)?;
+        Some(LogSource {
+            pod_name: pod_name(&key.name, text("templateName"), text("name")),
+            node_id: text("id").to_owned(),
+            fence,
+            cluster: row.cluster.clone(),
+            live: !row.closed && !row.fenced,
+            superseded: Some(fence) != newest,
+        })
+    };
+    fences.into_iter().filter_map(source).collect()
+}
+
+fn runtime_word(runtime: Runtime) -> &'static str {
+    match runtime {
+        Runtime::Unspecified => "",
+        Runtime::Kubernetes => "kubernetes",
+        Runtime::Process => "process",
+        Runtime::Simulated => "simulated",
+    }
+}

@@ -86,8 +86,8 @@ pub(crate) async fn create<C: Cell>(
     let workflow = submission::workflow_of(&mut request)?;
     let workflow =
         workflow.ok_or_else(|| ApiError::new(Code::InvalidArgument, "workflow body not specified"))?;
-    let submission = submission::prepare(&namespace, workflow)?;
-    submission.check(Code::InvalidArgument)?;
+    let mut submission = submission::prepare(&namespace, workflow)?;
+    submission.check(Code::InvalidArgument, app.limits.body_bytes_max)?;
     let uid = uuid::Uuid::new_v4().to_string();
     match dry {
         None => accept(&app, &identity, submission, uid, &headers, &body).await,
@@ -179,8 +179,8 @@ pub(crate) async fn lint<C: Cell>(
     let mut request = decode_object(&body)?;
     let workflow = submission::workflow_of(&mut request)?;
     let workflow = workflow.ok_or_else(|| ApiError::new(Code::Unknown, "unable to get a workflow"))?;
-    let submission = submission::prepare(&namespace, workflow)?;
-    submission.check(Code::Unknown)?;
+    let mut submission = submission::prepare(&namespace, workflow)?;
+    submission.check(Code::Unknown, app.limits.body_bytes_max)?;
     let mut answer = submission.answer(&identity.name);
     if let Some(metadata) = answer["metadata"].as_object_mut() {
         metadata.remove("namespace");
