@@ -18,8 +18,8 @@ pub struct Times {
     pub storm_hold_max_ms: Option<Millis>,
     /// Before a quorum round that was not confirmed is followed by another. 500 ms.
     pub quorum_retry_ms: Millis,
-    /// Before a decision that was not answered is asked for again. 5 s.
-    pub decision_wait_ms: Millis,
+    /// Before a take-over that was refused or lost is asked for again. 5 s.
+    pub decision_retry_ms: Millis,
     /// Before an unanswered assignment is sent again. 5 s.
     pub assign_resend_ms: Millis,
     /// Before a stop without a terminal report is sent again. 5 s.
@@ -46,7 +46,7 @@ impl Default for Times {
             exclusive_lease_ms: 600_000,
             storm_hold_max_ms: Some(600_000),
             quorum_retry_ms: 500,
-            decision_wait_ms: 5_000,
+            decision_retry_ms: 5_000,
             assign_resend_ms: 5_000,
             stop_resend_ms: 5_000,
             agent_resend_ms: 5_000,
@@ -68,7 +68,7 @@ impl Times {
             lease_ms,
             margin_ms: third,
             renew_every_ms: third,
-            decision_wait_ms: third,
+            decision_retry_ms: third,
             assign_resend_ms: third,
             stop_resend_ms: third,
             agent_resend_ms: third,

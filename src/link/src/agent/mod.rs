@@ -1,7 +1,16 @@
 //! The agent's end of its session: one machine for the life of the agent's process, over any number of connections.
 
-use crate::{Limits, Millis, Times};
+mod attempts;
+mod connection;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use crate::{FRAME_VERSION, Limits, Millis, Times};
+use argosy_proto::agent::agent_frame::Body as Up;
 use argosy_proto::{agent, common};
+use attempts::Attempts;
+use connection::{Lease, Link};
 use std::collections::BTreeMap;
 
 /// What the agent says of itself in Hello.
@@ -39,7 +48,8 @@ pub enum Input {
         /// Wall clock, milliseconds since 1970.
         wall_clock_ms: i64,
     },
-    /// The connection is gone, or could not be made. Answered by [`Output::Reconnect`].
+    /// The connection is gone, or could not be made. Answered by [`Output::Reconnect`]; ignored while the wait of one
+    /// lasts, so that a connection dropped because of it counts once.
     Disconnected,
     /// A frame of the control plane, on the present connection.
     Frame(agent::ControlFrame),
@@ -160,44 +170,105 @@ pub struct Counters {
 pub struct Session {
     options: Options,
     counters: Counters,
+    link: Link,
+    attempts: Attempts,
+    lease: Lease,
+    /// Newest (incarnation, epoch) welcomed: a late Welcome of an older one is dropped.
+    welcomed: (u64, u64),
+    /// Connections in a row that did not come to a session.
+    failures: u32,
+    random: u64,
+    /// What to add to `now` for the wall clock.
+    wall_offset_ms: i64,
+    allocatable: Option<common::Resources>,
+    runtime_healthy: bool,
+    outputs: Vec<Output>,
 }
 
 impl Session {
     /// Not connected, no lease.
     #[must_use]
     pub fn new(options: Options) -> Self {
-        Self { options, counters: Counters::default() }
+        Self {
+            counters: Counters::default(),
+            link: Link::Down { until: 0 },
+            attempts: Attempts::new(options.limits),
+            lease: Lease::default(),
+            welcomed: (0, 0),
+            failures: 0,
+            random: options.seed,
+            wall_offset_ms: 0,
+            allocatable: None,
+            runtime_healthy: true,
+            outputs: Vec::new(),
+            options,
+        }
     }
 
     /// Takes one input at `now`; what it yields is to be done in order.
     #[must_use]
     pub fn step(&mut self, now: Millis, input: Input) -> Vec<Output> {
-        let _ = (now, input, &self.options);
-        Vec::new()
+        match input {
+            Input::Connected { wall_clock_ms } => self.on_connected(now, wall_clock_ms),
+            Input::Disconnected => self.on_disconnected(now),
+            Input::Frame(frame) => self.on_frame(now, frame),
+            Input::Attempt(report) => {
+                self.attempts.changed(report);
+                self.send_reports(now);
+            }
+            Input::Released(fence) => {
+                self.attempts.released(fence);
+                self.settle(now);
+            }
+            Input::Capacity { allocatable, runtime_healthy } => {
+                self.allocatable = Some(allocatable);
+                self.runtime_healthy = runtime_healthy;
+            }
+            Input::MoreCredit(more) => {
+                self.options.credit = self.options.credit.saturating_add(more);
+                if let Link::Up(up, _) = &self.link {
+                    let epoch = up.epoch;
+                    self.send(epoch, Up::Credit(agent::Credit { more }));
+                }
+            }
+            Input::LogChunk(chunk) => match &self.link {
+                Link::Down { .. } => {}
+                Link::Greeting { .. } => self.send(0, Up::LogChunk(chunk)),
+                Link::Up(up, _) => {
+                    let epoch = up.epoch;
+                    self.send(epoch, Up::LogChunk(chunk));
+                }
+            },
+            Input::Tick { wall_clock_ms } => self.on_tick(now, wall_clock_ms),
+        }
+        std::mem::take(&mut self.outputs)
     }
 
     /// Whether a start permit may be given at `now`.
     #[must_use]
     pub fn lease_live(&self, now: Millis) -> bool {
-        let _ = now;
-        false
+        now < self.lease.until
     }
 
     /// The moment the lease ends, 0 if there was none.
     #[must_use]
     pub fn lease_until(&self) -> Millis {
-        0
+        self.lease.until
     }
 
     /// Whether the session stands and is in step with the control plane.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        false
+        matches!(&self.link, Link::Up(up, _) if up.synced)
     }
 
     /// Totals of the process.
     #[must_use]
     pub fn counters(&self) -> &Counters {
         &self.counters
+    }
+
+    fn send(&mut self, session_epoch: u64, body: Up) {
+        self.outputs.push(Output::Send(agent::AgentFrame { version: FRAME_VERSION, session_epoch, body: Some(body) }));
     }
 }

@@ -1,8 +1,21 @@
 //! The leader's end of every agent's session. Leader-only memory: made at [`Input::LeadershipStarted`], dropped whole on
 //! step-down, never persisted.
 
-use crate::{Limits, Millis, Times};
+mod cluster;
+mod dispatch;
+mod lease;
+mod session;
+#[cfg(test)]
+mod tests;
+
+use crate::{Error, Limits, Millis, Times};
 use argosy_proto::{agent, command, common};
+use cluster::{Cluster, Decisions, Kind};
+use lease::{Rounds, TakeOvers};
+use std::collections::BTreeMap;
+
+/// Version of the commands that are asked of the engine.
+const COMMAND_VERSION: u32 = 1;
 
 /// A connection of an agent, at the member that accepted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -24,7 +37,7 @@ pub enum Answer {
     Reply(command::Reply),
     /// Refused by the engine; nothing changed.
     Refused(command::Refusal),
-    /// Not known (a dropped proposal); asked again where it still matters.
+    /// Not known, or dropped on the way; asked again where it still matters.
     Lost,
 }
 
@@ -33,7 +46,7 @@ pub enum Answer {
 pub enum Desired {
     /// It should run there.
     Run {
-        /// Takes the cluster's attempts over later: see [`Times::exclusive_lease_ms`].
+        /// Delays the take-over of everything on its cluster: see [`Times::exclusive_lease_ms`].
         exclusive: bool,
     },
     /// It should end.
@@ -149,7 +162,7 @@ pub enum Output {
         /// Which.
         connection: ConnectionRef,
     },
-    /// Ask the engine, in this order; answered by [`Input::Decided`].
+    /// Ask the engine, in this order. Each question is answered by one [`Input::Decided`] while leadership lasts.
     Decide {
         /// Names the answer.
         decision: DecisionId,
@@ -235,9 +248,18 @@ pub struct ClusterStatus {
 /// The sessions of all clusters, as the leader sees them.
 #[derive(Debug)]
 pub struct Sessions {
+    cell: String,
+    incarnation: u64,
     times: Times,
     limits: Limits,
     counters: Counters,
+    clusters: BTreeMap<String, Cluster>,
+    /// Connections that greeted, and whose they are.
+    connections: BTreeMap<ConnectionRef, String>,
+    decisions: Decisions,
+    rounds: Rounds,
+    takeovers: TakeOvers,
+    outputs: Vec<Output>,
 }
 
 /// The frame that carries an assignment.
@@ -260,15 +282,55 @@ impl Sessions {
     /// No clusters yet. `cell` and `incarnation` are told to agents.
     #[must_use]
     pub fn new(cell: impl Into<String>, incarnation: u64, times: Times, limits: Limits) -> Self {
-        let _ = (cell.into(), incarnation);
-        Self { times, limits, counters: Counters::default() }
+        Self {
+            cell: cell.into(),
+            incarnation,
+            times,
+            limits,
+            counters: Counters::default(),
+            clusters: BTreeMap::new(),
+            connections: BTreeMap::new(),
+            decisions: Decisions::default(),
+            rounds: Rounds::default(),
+            takeovers: TakeOvers::default(),
+            outputs: Vec::new(),
+        }
     }
 
     /// Takes one input at `now`; what it yields is to be done in order.
     #[must_use]
     pub fn step(&mut self, now: Millis, input: Input) -> Vec<Output> {
-        let _ = (now, input, self.times, self.limits);
-        Vec::new()
+        match input {
+            Input::LeadershipStarted { clusters } => self.start(now, clusters),
+            Input::Frame { connection, cluster, frame } => self.on_frame(now, connection, cluster, frame),
+            Input::ConnectionClosed { connection } => self.on_closed(connection),
+            Input::Decided { decision, answer } => self.on_decided(now, decision, answer),
+            Input::QuorumConfirmed { round } => self.on_quorum(now, round),
+            Input::Desired { cluster, attempts } => self.on_desired(now, cluster, attempts),
+            Input::DesiredChanged { cluster, fence, desired } => {
+                self.on_desired_changed(now, cluster, fence, desired);
+            }
+            Input::ResumeTakeOvers => {
+                self.takeovers.resume();
+                self.take_over_due(now);
+            }
+            Input::Tick => {
+                self.retry_round(now);
+                self.take_over_due(now);
+                self.resend(now);
+            }
+        }
+        std::mem::take(&mut self.outputs)
+    }
+
+    fn start(&mut self, now: Millis, clusters: Vec<KnownCluster>) {
+        for KnownCluster { cluster, session_epoch, taken_over } in clusters {
+            let known = self.clusters.entry(cluster).or_default();
+            known.epoch = session_epoch;
+            known.taken_over = taken_over;
+            // In full from now: what an earlier leader acknowledged was sent before.
+            known.heard = (session_epoch > 0).then_some(now);
+        }
     }
 
     /// Totals since leadership started.
@@ -279,13 +341,46 @@ impl Sessions {
 
     /// Every known cluster at `now`, by name.
     pub fn clusters(&self, now: Millis) -> impl Iterator<Item = ClusterStatus> + '_ {
-        let _ = now;
-        std::iter::empty()
+        self.clusters.iter().map(move |(name, cluster)| {
+            let session = cluster.session.as_ref();
+            let silent_ms = cluster.heard.map(|heard| now.saturating_sub(heard));
+            ClusterStatus {
+                cluster: name.clone(),
+                session_epoch: cluster.epoch,
+                connection: session.map(|session| session.connection),
+                live: session.is_some_and(|session| session.live),
+                lease_remaining_ms: silent_ms.map_or(0, |silent| self.times.lease_ms.saturating_sub(silent)),
+                silent_ms,
+                taken_over: cluster.taken_over,
+                held: session.map_or(0, |session| session.held.len()),
+                assigns_in_flight: session.map_or(0, |session| session.in_flight.len()),
+                assigns_waiting: session.map_or(0, |session| session.waiting.len()),
+            }
+        })
     }
 
     /// Whether the storm brake holds take-overs.
     #[must_use]
     pub fn storm_held(&self) -> bool {
-        false
+        self.takeovers.is_held()
+    }
+
+    fn send(&mut self, connection: ConnectionRef, session_epoch: u64, body: agent::control_frame::Body) {
+        self.outputs.push(Output::Send { connection, frame: frame(session_epoch, body) });
+    }
+
+    fn refuse(&mut self, connection: ConnectionRef, session_epoch: u64, error: &Error) {
+        let refused = agent::Refused {
+            code: error.code().to_owned(),
+            message: error.to_string(),
+            permanent: error.is_permanent(),
+        };
+        self.send(connection, session_epoch, agent::control_frame::Body::Refused(refused));
+    }
+
+    fn decide(&mut self, cluster: &str, kind: Kind, body: command::command::Body) {
+        let decision = self.decisions.ask(cluster, kind);
+        let command = command::Command { version: COMMAND_VERSION, idempotency_key: None, body: Some(body) };
+        self.outputs.push(Output::Decide { decision, command });
     }
 }
