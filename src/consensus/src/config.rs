@@ -59,7 +59,11 @@ impl Config {
             return refuse(format!("member {} is not one of the voters {:?}", self.member, self.voters));
         }
         if self.voters.len() > self.limits.members_max {
-            return refuse(format!("{} voters, at most {} can be", self.voters.len(), self.limits.members_max));
+            return refuse(format!(
+                "{} voters, at most {} can be",
+                self.voters.len(),
+                self.limits.members_max
+            ));
         }
         if self.heartbeat_ticks == 0 || self.election_ticks < 3 * self.heartbeat_ticks {
             return refuse("an election needs at least three heartbeats' time".to_owned());

@@ -11,7 +11,9 @@ pub enum Error {
         message: String,
     },
     /// The store holds what cannot be.
-    #[error("the log of this member is damaged: {message}; remove its data directory and add the member anew")]
+    #[error(
+        "the log of this member is damaged: {message}; remove its data directory and add the member anew"
+    )]
     Damaged {
         /// What was found.
         message: String,

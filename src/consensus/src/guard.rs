@@ -75,6 +75,10 @@ fn check_kind(message: &Message, kind: MessageType) -> Result<(), Refused> {
 }
 
 fn entries_follow(message: &Message) -> bool {
+    // The library has term 0 for entries that it does not hold: one at a place beyond the log would seem to fit.
+    if (message.log_term == 0) != (message.index == 0) || message.log_term > message.term {
+        return false;
+    }
     let mut index = message.index;
     let mut term = message.log_term;
     message.entries.iter().all(|entry| {
@@ -107,7 +111,10 @@ fn conf_fits(conf: &ConfState) -> bool {
     !conf.voters.is_empty()
         && lists.into_iter().all(|list| distinct(list))
         && !conf.learners.iter().any(voter)
-        && conf.learners_next.iter().all(|member| conf.voters_outgoing.contains(member) && !conf.voters.contains(member))
+        && conf
+            .learners_next
+            .iter()
+            .all(|member| conf.voters_outgoing.contains(member) && !conf.voters.contains(member))
         && (!conf.auto_leave || !conf.voters_outgoing.is_empty())
 }
 

@@ -61,7 +61,8 @@ pub(crate) fn finish<K: Kv>(log: &mut Log<K>, mark: &Installing) -> Result<bool,
     log.write(batch, Sync::No)?;
     for sequence in 1..mark.chunks {
         let rows = staged_chunk(log.kv(), sequence)?.and_then(|chunk| decode_rows(&chunk.rows));
-        let rows = rows.ok_or_else(|| Error::Damaged { message: format!("staged chunk {sequence} changed") })?;
+        let rows =
+            rows.ok_or_else(|| Error::Damaged { message: format!("staged chunk {sequence} changed") })?;
         let mut batch = Batch::new();
         for row in rows {
             batch.put(row.family, row.key, row.value);

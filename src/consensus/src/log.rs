@@ -267,7 +267,9 @@ impl<K: Kv> Log<K> {
         let bytes = bytes.ok_or(raft::Error::Store(StorageError::Unavailable))?;
         let entry = Entry::decode(bytes.as_slice()).map_err(read_error)?;
         if entry.index != index || EntryType::from_i32(entry.entry_type).is_none() {
-            return Err(read_error(Error::Damaged { message: format!("entry {index} is not what it should be") }));
+            return Err(read_error(Error::Damaged {
+                message: format!("entry {index} is not what it should be"),
+            }));
         }
         Ok(entry)
     }
@@ -362,9 +364,9 @@ fn found<K: Kv>(config: &Config, kv: &mut K) -> Result<(), Error> {
 }
 
 fn index_of(key: &[u8]) -> Result<u64, Error> {
-    let bytes: [u8; 8] = key.try_into().map_err(|_| Error::Damaged {
-        message: format!("its log has a key of {} bytes", key.len()),
-    })?;
+    let bytes: [u8; 8] = key
+        .try_into()
+        .map_err(|_| Error::Damaged { message: format!("its log has a key of {} bytes", key.len()) })?;
     Ok(u64::from_be_bytes(bytes))
 }
 
@@ -401,7 +403,8 @@ mod tests {
 
     #[test]
     fn the_bytes_of_an_entry_stay() {
-        let bytes = Entry { entry_type: 1, term: 2, index: 3, data: vec![4], ..Entry::default() }.encode_to_vec();
+        let bytes =
+            Entry { entry_type: 1, term: 2, index: 3, data: vec![4], ..Entry::default() }.encode_to_vec();
         assert_eq!(bytes, [8, 1, 0x10, 2, 0x18, 3, 0x22, 1, 4]);
     }
 
@@ -438,7 +441,10 @@ mod tests {
         assert!(!log.compact(10, u64::MAX, Some(1)).unwrap());
         assert!(log.compact(10, u64::MAX, Some(50)).unwrap());
         assert_eq!((log.first(), log.term(50).unwrap()), (51, 1));
-        assert_eq!(log.entries(50, 60, None, GetEntriesContext::empty(false)).unwrap_err(), raft::Error::Store(StorageError::Compacted));
+        assert_eq!(
+            log.entries(50, 60, None, GetEntriesContext::empty(false)).unwrap_err(),
+            raft::Error::Store(StorageError::Compacted)
+        );
         assert!(log.compact(10, u64::MAX, None).unwrap());
         assert_eq!(log.first(), 92);
         log.applied_durable = 91;

@@ -63,7 +63,8 @@ pub(crate) fn load<K: Kv>(kv: &K) -> Result<Option<Marks>, Error> {
     Ok(Some(Marks {
         hard: HardState::decode(hard.as_slice()).map_err(|_| damaged("hard"))?,
         conf: ConfState::decode(required(kv, CONF, "conf")?.as_slice()).map_err(|_| damaged("conf"))?,
-        applied: Point::decode(required(kv, APPLIED, "applied")?.as_slice()).map_err(|_| damaged("applied"))?,
+        applied: Point::decode(required(kv, APPLIED, "applied")?.as_slice())
+            .map_err(|_| damaged("applied"))?,
         compacted: Point::decode(required(kv, COMPACTED, "compacted")?.as_slice())
             .map_err(|_| damaged("compacted"))?,
         installing,

@@ -57,7 +57,9 @@ impl<K: Kv> Consensus<K> {
                 }
                 Ok((ConfChangeType::AddNode, member))
             }
-            MembershipChange::Remove(member) if !votes(&member) && !learns(&member) => Err("it is not a member"),
+            MembershipChange::Remove(member) if !votes(&member) && !learns(&member) => {
+                Err("it is not a member")
+            }
             MembershipChange::Remove(member) if votes(&member) && conf.voters.len() == 1 => {
                 Err("the last voter cannot be removed")
             }

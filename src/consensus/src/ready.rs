@@ -35,7 +35,11 @@ impl<K: Kv> Consensus<K> {
         done
     }
 
-    fn process_all<M: StateMachine>(&mut self, machine: &mut M, sink: &mut dyn FnMut(Output)) -> Result<(), Error> {
+    fn process_all<M: StateMachine>(
+        &mut self,
+        machine: &mut M,
+        sink: &mut dyn FnMut(Output),
+    ) -> Result<(), Error> {
         self.stage_received()?;
         self.settle(sink);
         while self.raw.has_ready() {
@@ -58,7 +62,11 @@ impl<K: Kv> Consensus<K> {
         Ok(())
     }
 
-    fn process_ready<M: StateMachine>(&mut self, machine: &mut M, sink: &mut dyn FnMut(Output)) -> Result<(), Error> {
+    fn process_ready<M: StateMachine>(
+        &mut self,
+        machine: &mut M,
+        sink: &mut dyn FnMut(Output),
+    ) -> Result<(), Error> {
         let mut ready = self.raw.ready();
         // A leader's messages promise nothing of its own disk: they go out while it syncs.
         self.emit(ready.take_messages(), sink)?;
@@ -104,7 +112,12 @@ impl<K: Kv> Consensus<K> {
     }
 
     /// Applies committed entries; their rows, the applied index and a changed configuration go in one batch.
-    fn apply<M: StateMachine>(&mut self, entries: Vec<Entry>, mut batch: Batch, machine: &mut M) -> Result<(), Error> {
+    fn apply<M: StateMachine>(
+        &mut self,
+        entries: Vec<Entry>,
+        mut batch: Batch,
+        machine: &mut M,
+    ) -> Result<(), Error> {
         // The rows of a half-installed snapshot take no entries: the snapshot asked for will hold their effect.
         if !self.installing {
             for entry in &entries {
@@ -121,9 +134,13 @@ impl<K: Kv> Consensus<K> {
         Ok(())
     }
 
-    fn apply_one<M: StateMachine>(&mut self, entry: &Entry, batch: &mut Batch, machine: &mut M) -> Result<(), Error> {
-        let damaged =
-            |what: &str| Error::Damaged { message: format!("entry {} has {what}", entry.index) };
+    fn apply_one<M: StateMachine>(
+        &mut self,
+        entry: &Entry,
+        batch: &mut Batch,
+        machine: &mut M,
+    ) -> Result<(), Error> {
+        let damaged = |what: &str| Error::Damaged { message: format!("entry {} has {what}", entry.index) };
         match EntryType::from_i32(entry.entry_type).ok_or_else(|| damaged("an unknown kind"))? {
             EntryType::EntryNormal if entry.data.is_empty() => {}
             EntryType::EntryNormal => {
@@ -144,7 +161,11 @@ impl<K: Kv> Consensus<K> {
             }
         }
         // In log order, so the front is the one that this entry decides, or replaced.
-        while self.pending.front().is_some_and(|own| own.index < entry.index || (own.index, own.term) == (entry.index, entry.term)) {
+        while self
+            .pending
+            .front()
+            .is_some_and(|own| own.index < entry.index || (own.index, own.term) == (entry.index, entry.term))
+        {
             self.pending.pop_front();
         }
         Ok(())

@@ -177,20 +177,28 @@ mod tests {
             digest: Vec::new(),
             total: vec![7],
         };
-        let golden = [9, 1, 0, 0, 0, 0, 0, 0, 0, 0x10, 2, 0x1a, 1, 3, 0x22, 10, 10, 8, 8, 3, 0x12, 1, 4, 0x1a, 1, 5, 0x28, 1, 0x3a, 1, 7];
+        let golden = [
+            9, 1, 0, 0, 0, 0, 0, 0, 0, 0x10, 2, 0x1a, 1, 3, 0x22, 10, 10, 8, 8, 3, 0x12, 1, 4, 0x1a, 1, 5,
+            0x28, 1, 0x3a, 1, 7,
+        ];
         assert_eq!(chunk.encode_to_vec(), golden);
         let digest = chunk.digest();
         assert_eq!(blake3::Hash::from(digest).to_hex()[..16], *"3ebebdba421baa6e");
         chunk.last = false;
         assert_ne!(chunk.digest(), digest);
-        assert_eq!(fingerprint("cell"), 0);
+        assert_eq!(fingerprint("cell"), 12_379_713_585_224_397_856);
     }
 
     #[test]
     fn rows_of_other_families_are_refused() {
-        for (family, key, fits) in
-            [(3, vec![1], true), (1, vec![1], false), (2, vec![1], false), (99, vec![1], false), (3, vec![], false), (3, vec![255], false)]
-        {
+        for (family, key, fits) in [
+            (3, vec![1], true),
+            (1, vec![1], false),
+            (2, vec![1], false),
+            (99, vec![1], false),
+            (3, vec![], false),
+            (3, vec![255], false),
+        ] {
             let rows = Rows { rows: vec![WireRow { family, key, value: Vec::new() }] };
             assert_eq!(decode_rows(&rows.encode_to_vec()).is_some(), fits);
         }

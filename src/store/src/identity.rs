@@ -40,8 +40,7 @@ pub fn claim<K: Kv + ?Sized>(kv: &mut K, identity: &Identity) -> Result<bool, Er
             return Err(Error::Damaged { message });
         }
     }
-    let record =
-        Record { format: FORMAT_VERSION, cell: identity.cell.clone(), member: identity.member };
+    let record = Record { format: FORMAT_VERSION, cell: identity.cell.clone(), member: identity.member };
     let mut batch = Batch::new();
     batch.put(Family::RaftMeta, KEY, record.encode_to_vec());
     kv.write(batch, Sync::Yes)?;

@@ -114,13 +114,7 @@ pub trait Kv: Send + 'static {
     /// The value of `key`.
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, Error>;
     /// At most `limit` rows with `from <= key < to` in key order; `to` of `None` means to the end of the family.
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Pair>, Error>;
+    fn scan(&self, family: Family, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, Error>;
     /// The row with the greatest key.
     fn last(&self, family: Family) -> Result<Option<Pair>, Error>;
     /// Writes the whole batch or nothing of it. After an error the owner must stop and open the store again.

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ops::Bound;
 
@@ -27,7 +28,8 @@ pub struct MemoryKv {
     durable: [Rows; Family::ALL.len()],
     /// Batches since, oldest first.
     unsynced: VecDeque<Batch>,
-    fault: Option<(u64, Fault)>,
+    /// In a cell: the store is inside of its user when a fault is injected.
+    fault: Cell<Option<(u64, Fault)>>,
     writes: u64,
     syncs: u64,
 }
@@ -46,12 +48,12 @@ impl MemoryKv {
             apply(&mut self.durable, &batch);
         }
         self.families = self.durable.clone();
-        self.fault = None;
+        self.fault.set(None);
     }
 
     /// Makes the write after the next `after` writes fail, and every write after it, until [`MemoryKv::crash`].
-    pub fn fail_after(&mut self, after: u64, fault: Fault) {
-        self.fault = Some((self.writes + after, fault));
+    pub fn fail_after(&self, after: u64, fault: Fault) {
+        self.fault.set(Some((self.writes + after, fault)));
     }
 
     /// Batches that a crash could lose now.
@@ -94,13 +96,7 @@ impl Kv for MemoryKv {
         Ok(self.families[family.position()].get(key).cloned())
     }
 
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Pair>, Error> {
+    fn scan(&self, family: Family, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, Error> {
         Ok(range(&self.families[family.position()], from, to).take(limit).collect())
     }
 
@@ -110,7 +106,7 @@ impl Kv for MemoryKv {
 
     fn write(&mut self, batch: Batch, sync: Sync) -> Result<(), Error> {
         batch.check()?;
-        if let Some((after, fault)) = self.fault
+        if let Some((after, fault)) = self.fault.get()
             && self.writes >= after
         {
             return match fault {

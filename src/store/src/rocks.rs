@@ -1,7 +1,9 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use rocksdb::{ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, ReadOptions, WriteBatch, WriteOptions};
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, ReadOptions, WriteBatch, WriteOptions,
+};
 
 use crate::batch::FAMILY_END;
 use crate::{Batch, Change, Checkpoint, Cursor, Error, Family, Kv, Pair, Row, Sync, in_order, rows_with};
@@ -61,7 +63,9 @@ impl RocksKv {
     pub fn property(&self, name: &str) -> u64 {
         Family::ALL
             .into_iter()
-            .filter_map(|family| self.database.property_int_value_cf(handle(&self.database, family), name).ok())
+            .filter_map(|family| {
+                self.database.property_int_value_cf(handle(&self.database, family), name).ok()
+            })
             .flatten()
             .sum()
     }
@@ -72,13 +76,7 @@ impl Kv for RocksKv {
         get(&self.database, family, key)
     }
 
-    fn scan(
-        &self,
-        family: Family,
-        from: &[u8],
-        to: Option<&[u8]>,
-        limit: usize,
-    ) -> Result<Vec<Pair>, Error> {
+    fn scan(&self, family: Family, from: &[u8], to: Option<&[u8]>, limit: usize) -> Result<Vec<Pair>, Error> {
         page(&self.database, family, from, to, limit, usize::MAX)
     }
 
@@ -95,7 +93,9 @@ impl Kv for RocksKv {
         let mut rows = WriteBatch::default();
         for change in batch.changes() {
             match change {
-                Change::Put { family, key, value } => rows.put_cf(handle(&self.database, *family), key, value),
+                Change::Put { family, key, value } => {
+                    rows.put_cf(handle(&self.database, *family), key, value)
+                }
                 Change::Delete { family, key } => rows.delete_cf(handle(&self.database, *family), key),
                 Change::DeleteRange { family, from, to } => {
                     rows.delete_range_cf(handle(&self.database, *family), from, to);
@@ -241,10 +241,9 @@ fn disk_error(doing: &str, error: &rocksdb::Error) -> Error {
 }
 
 fn io_error(doing: &str, error: &std::io::Error) -> Error {
-    match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
-            Error::DiskFull { message: error.to_string() }
-        }
-        _ => Error::Disk { doing: doing.to_owned(), message: error.to_string() },
+    let full = [std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded];
+    if full.contains(&error.kind()) {
+        return Error::DiskFull { message: error.to_string() };
     }
+    Error::Disk { doing: doing.to_owned(), message: error.to_string() }
 }

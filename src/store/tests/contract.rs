@@ -1,6 +1,9 @@
 //! What every store must do, checked on each implementation by the same functions.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use argosy_store::{Batch, Checkpoint, Cursor, Error, Family, Fault, Kv, MemoryKv, Options, RocksKv, Row, Sync};
+use argosy_store::{
+    Batch, Checkpoint, Cursor, Error, Family, Fault, Kv, MemoryKv, Options, RocksKv, Row, Sync,
+};
 
 fn put<K: Kv>(kv: &mut K, family: Family, key: &[u8], value: &[u8], sync: Sync) {
     let mut batch = Batch::new();
@@ -26,8 +29,16 @@ fn all_rows(checkpoint: &dyn Checkpoint, limit_bytes: usize) -> Vec<Row> {
 
 fn order_and_ranges<K: Kv>(mut kv: K) {
     assert_eq!(kv.last(Family::State).unwrap(), None);
-    let mut sorted: Vec<Vec<u8>> =
-        vec![vec![0], vec![0, 0], vec![0, 255], vec![1], b"a".to_vec(), b"ab".to_vec(), vec![127], vec![254, 255]];
+    let mut sorted: Vec<Vec<u8>> = vec![
+        vec![0],
+        vec![0, 0],
+        vec![0, 255],
+        vec![1],
+        b"a".to_vec(),
+        b"ab".to_vec(),
+        vec![127],
+        vec![254, 255],
+    ];
     for key in sorted.iter().rev() {
         put(&mut kv, Family::State, key, key, Sync::No);
     }
@@ -45,7 +56,10 @@ fn order_and_ranges<K: Kv>(mut kv: K) {
     batch.delete_range(Family::State, vec![0, 0], b"ab".to_vec());
     batch.delete_range(Family::State, b"z".to_vec(), b"b".to_vec());
     kv.write(batch, Sync::No).unwrap();
-    assert_eq!(keys(&kv, Family::State, b"", None, usize::MAX), [vec![0], b"ab".to_vec(), vec![127], vec![254, 255]]);
+    assert_eq!(
+        keys(&kv, Family::State, b"", None, usize::MAX),
+        [vec![0], b"ab".to_vec(), vec![127], vec![254, 255]]
+    );
     let mut batch = Batch::new();
     batch.clear(Family::State);
     batch.put(Family::State, b"kept".to_vec(), b"1".to_vec());
