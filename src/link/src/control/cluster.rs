@@ -62,8 +62,20 @@ pub(super) struct Renewal {
 #[derive(Debug, Default)]
 pub(super) struct Listing {
     pub round: u32,
-    pub next_page: u32,
-    pub held: Vec<AttemptReport>,
+    pub pages: BTreeMap<u32, Vec<AttemptReport>>,
+    /// Number of the last page, once it came.
+    pub last: Option<u32>,
+}
+
+impl Listing {
+    /// Whether no page is missing.
+    pub fn is_complete(&self) -> bool {
+        self.last.and_then(|last| usize::try_from(last).ok()).is_some_and(|last| self.pages.len() == last + 1)
+    }
+
+    pub fn held(&self) -> usize {
+        self.pages.values().map(Vec::len).sum()
+    }
 }
 
 /// A report in the engine, and the newest one behind it.

@@ -194,22 +194,25 @@ impl Sessions {
         if page.round > session.listing.round {
             session.listing = Listing { round: page.round, ..Listing::default() };
         }
-        if page.round != session.listing.round || page.page != session.listing.next_page {
-            // A page was lost or comes twice; the agent lists all again.
+        let listing = &mut session.listing;
+        let beyond = listing.last.is_some_and(|last| page.page > last);
+        if page.round < listing.round || beyond || listing.pages.contains_key(&page.page) {
             self.counters.frames_unexpected += 1;
             return;
         }
-        session.listing.next_page += 1;
-        session.listing.held.extend(page.held);
+        if page.last {
+            listing.last = Some(page.page);
+        }
+        listing.pages.insert(page.page, page.held);
         let (connection, epoch) = (session.connection, session.epoch);
-        if session.listing.held.len() > held_max {
+        if listing.held() > held_max || listing.pages.len() > held_max {
             let error = Error::TooManyHeld { cluster: name.to_owned(), held_max };
             self.clusters.get_mut(name).expect("found above").session = None;
             return self.refuse_connection(connection, &error);
         }
-        if page.last {
+        if listing.is_complete() {
             session.listed_round = page.round;
-            let held = std::mem::take(&mut session.listing.held);
+            let held = std::mem::take(&mut session.listing.pages).into_values().flatten().collect();
             let resync = command::ResyncAttempts { cluster: name.to_owned(), session_epoch: epoch, held };
             self.decide(name, Kind::Resync { epoch }, Ask::ResyncAttempts(resync));
         }
