@@ -1,1 +1,33 @@
-//! Pods.
+//! The Kubernetes runtime: attempts as Pods of one cluster.
+//!
+//! Makes a Pod for each attempt, binds its start permit to the Pod's uid, watches, stops and releases it, reads its log
+//! and tells what the cluster has. [`pod`] and [`observe`] are pure translations (assignment to Pod, Pod to observation);
+//! [`KubernetesRuntime`] is the shell around the cluster's API.
+//!
+//! It decides nothing: the reconciler says what shall be, and repeats itself, so an action that fails for a reason that may
+//! pass is logged and dropped. It makes no namespaces and no service accounts: those are prerequisites, named in the error.
+//!
+//! Invariants: one Pod name per fence, so an attempt has at most one Pod at a time; a permit is granted only after the
+//! annotation [`names::PERMIT`] with the Pod's uid was written under the resource version that was read; a Pod keeps
+//! the finalizer [`names::FINALIZER`] until its release, so its end is seen even if somebody deletes it; no command of the
+//! user runs outside the executor (templates that would are refused).
+//!
+//! Pods carry the labels and annotations of Argo, and ours ([`names`]). A Pod's name is the node's Argo pod name with a
+//! suffix for cell and fence; `{{pod.name}}` stays Argo's name, the Pod's own is in `ARGOSY_POD_NAME` and in reports.
+//! Argo finds the entrypoint of an image without `command` in its registry; here `command` is required.
+//!
+//! Released Pods that have ended stay for their logs: at most [`Config::released_pods_max`], at most
+//! [`Config::released_pod_keep_ms`].
+//!
+//! Failure model: the API server may be away or slow (`Capacity` says so), watches may break and lose history (listed
+//! again), the agent may die at any instant (everything is found again by label).
+
+pub mod capacity;
+mod logs;
+pub mod names;
+pub mod observe;
+pub mod pod;
+mod runtime;
+mod watch;
+
+pub use runtime::{Config, KubernetesRuntime};

@@ -1,0 +1,60 @@
+//! The log of a Pod's container as a stream of bytes.
+
+use crate::names;
+use argosy_agent_runtime::{Error, LogOptions, LogStream};
+use bytes::Bytes;
+use futures::{AsyncReadExt, StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::LogParams;
+use std::time::Duration;
+
+const CHUNK_BYTES_MAX: usize = 32 * 1024;
+/// How often a container that has not started is asked for again while somebody follows.
+const START_POLL: Duration = Duration::from_millis(500);
+const BAD_REQUEST: u16 = 400;
+
+/// Opens the log. A container that has not started has an empty one; with `follow` it is waited for.
+pub async fn open(pods: Api<Pod>, name: String, fence: String, options: LogOptions) -> Result<LogStream, Error> {
+    let parameters = LogParams {
+        container: Some(if options.container.is_empty() { names::MAIN.to_owned() } else { options.container }),
+        follow: options.follow,
+        tail_lines: (options.tail_lines > 0).then_some(options.tail_lines),
+        ..LogParams::default()
+    };
+    loop {
+        let failure = match pods.log_stream(&name, &parameters).await {
+            Ok(reader) => return Ok(chunks(Box::pin(reader), fence)),
+            Err(failure) => failure,
+        };
+        let not_started = matches!(&failure, kube::Error::Api(status) if status.code == BAD_REQUEST) && may_start(&pods, &name).await;
+        if !not_started {
+            return Err(Error::Logs { fence, reason: failure.to_string() });
+        }
+        if !options.follow {
+            return Ok(stream::empty().boxed());
+        }
+        tokio::time::sleep(START_POLL).await;
+    }
+}
+
+/// The Pod is there and has not ended: its container may still come.
+async fn may_start(pods: &Api<Pod>, name: &str) -> bool {
+    let Ok(Some(pod)) = pods.get_opt(name).await else { return false };
+    crate::observe::Seen::new(&pod).is_some_and(|seen| !seen.is_over())
+}
+
+fn chunks(reader: impl futures::AsyncRead + Send + Unpin + 'static, fence: String) -> LogStream {
+    stream::try_unfold((reader, fence), |(mut reader, fence)| async move {
+        let mut buffer = vec![0; CHUNK_BYTES_MAX];
+        match reader.read(&mut buffer).await {
+            Ok(0) => Ok(None),
+            Ok(length) => {
+                buffer.truncate(length);
+                Ok(Some((Bytes::from(buffer), (reader, fence))))
+            }
+            Err(error) => Err(Error::Logs { fence, reason: error.to_string() }),
+        }
+    })
+    .boxed()
+}

@@ -1,0 +1,305 @@
+//! What the runtime knows of its Pods, kept by a watch; capacity; the sweep of released Pods.
+
+use crate::observe::Seen;
+use crate::runtime::{Shared, delete_released};
+use crate::{capacity, names};
+use argosy_agent_runtime::{AttemptObservation, RuntimeEvent, is_terminal};
+use argosy_model::{Fence, display_fence};
+use argosy_proto::common::{AttemptPhase, Resources};
+use futures::StreamExt;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::Api;
+use kube::api::ListParams;
+use kube::runtime::{WatchStreamExt, watcher};
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::watch as latch;
+
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// What is remembered of one Pod.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    pub released: bool,
+    /// The newest one told.
+    pub observation: AttemptObservation,
+}
+
+/// The Pods of this cell on this cluster, by attempt.
+pub struct Table {
+    held: Mutex<BTreeMap<Fence, Held>>,
+    listed: latch::Sender<bool>,
+    watch_healthy: AtomicBool,
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self { held: Mutex::default(), listed: latch::Sender::new(false), watch_healthy: AtomicBool::new(false) }
+    }
+}
+
+impl Table {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Fence, Held>> {
+        // The map is whole after each statement, so a panic elsewhere does not spoil it.
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until everything that exists is known.
+    pub async fn listed(&self) {
+        let mut receiver = self.listed.subscribe();
+        // The sender lives as long as this table.
+        let _ = receiver.wait_for(|listed| *listed).await;
+    }
+
+    pub fn get(&self, fence: &Fence) -> Option<Held> {
+        self.lock().get(fence).cloned()
+    }
+
+    pub fn remove(&self, fence: &Fence) {
+        self.lock().remove(fence);
+    }
+
+    pub fn mark_released(&self, fence: &Fence) {
+        if let Some(held) = self.lock().get_mut(fence) {
+            held.released = true;
+        }
+    }
+
+    /// Remembers a Pod; says whether there is something new to tell.
+    fn put(&self, seen: &Seen) -> bool {
+        let mut table = self.lock();
+        let fence = seen.observation.fence;
+        let before = table.get(&fence);
+        // An answer to a write and the watch race; a Pod never comes back from its release.
+        let released = seen.released || before.is_some_and(|before| before.released && before.uid == seen.uid);
+        let is_stale = before.is_some_and(|before| before.uid == seen.uid && is_terminal(before.observation.phase));
+        if is_stale && !is_terminal(seen.observation.phase) {
+            return false;
+        }
+        let is_new = before.is_none_or(|before| before.observation != seen.observation);
+        let held = Held {
+            namespace: seen.namespace.clone(),
+            name: seen.name.clone(),
+            uid: seen.uid.clone(),
+            released,
+            observation: seen.observation.clone(),
+        };
+        table.insert(fence, held);
+        is_new && !released
+    }
+}
+
+/// Takes a Pod as it was just read: remembers it, and tells what is new.
+pub async fn take(shared: &Shared, pod: &Pod) {
+    let Some(seen) = Seen::new(pod) else { return };
+    if shared.table.put(&seen) {
+        tell(shared, seen).await;
+    }
+}
+
+/// The outcome first: the first terminal state counts, and only the outcome has the outputs.
+async fn tell(shared: &Shared, seen: Seen) {
+    let fence = seen.observation.fence;
+    if let (Some(outcome), Some(holder)) = (seen.outcome, seen.observation.holder.clone()) {
+        shared.send(RuntimeEvent::Outcome { fence, holder, outcome }).await;
+    }
+    shared.send(RuntimeEvent::Observed(seen.observation)).await;
+}
+
+/// A Pod is not there any more. Released ones leave silently.
+pub async fn gone(shared: &Shared, fence: Fence) {
+    let held = shared.table.get(&fence);
+    shared.table.remove(&fence);
+    if held.is_some_and(|held| !held.released) {
+        shared.send(RuntimeEvent::Gone(fence)).await;
+    }
+}
+
+/// Keeps the table equal to the cluster. After a break the watch resumes where it was; when the server has forgotten that
+/// point (410), everything is listed again, and what is missing then is gone.
+pub async fn watch(shared: Arc<Shared>) {
+    let settings = &shared.config.settings;
+    let options = watcher::Config::default()
+        .labels(&names::selector(&settings.cell, &settings.cluster))
+        .page_size(shared.config.page_size);
+    let mut events = pin!(watcher(Api::<Pod>::all(shared.client.clone()), options).default_backoff());
+    let mut listing: Vec<Seen> = Vec::new();
+    while let Some(event) = events.next().await {
+        shared.table.watch_healthy.store(event.is_ok(), Ordering::Relaxed);
+        match event {
+            Ok(watcher::Event::Init) => listing.clear(),
+            Ok(watcher::Event::InitApply(pod)) => listing.extend(Seen::new(&pod)),
+            Ok(watcher::Event::InitDone) => take_list(&shared, std::mem::take(&mut listing)).await,
+            Ok(watcher::Event::Apply(pod)) => take(&shared, &pod).await,
+            Ok(watcher::Event::Delete(pod)) => {
+                let seen = Seen::new(&pod);
+                let current = seen.as_ref().and_then(|seen| shared.table.get(&seen.observation.fence));
+                // The last state of a Pod may come with its deletion only.
+                if let Some(seen) = seen
+                    && current.is_none_or(|current| current.uid == seen.uid)
+                {
+                    take(&shared, &pod).await;
+                    gone(&shared, seen.observation.fence).await;
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the watch of Pods broke; it is taken up again"),
+        }
+    }
+}
+
+async fn take_list(shared: &Shared, listing: Vec<Seen>) {
+    let present: BTreeSet<Fence> = listing.iter().map(|seen| seen.observation.fence).collect();
+    if *shared.table.listed.borrow() {
+        let missing: Vec<Fence> = shared.table.lock().keys().filter(|fence| !present.contains(fence)).copied().collect();
+        for seen in listing {
+            if shared.table.put(&seen) {
+                tell(shared, seen).await;
+            }
+        }
+        for fence in missing {
+            // Made after the list was taken, perhaps: only the API knows.
+            let Some(held) = shared.table.get(&fence) else { continue };
+            match shared.pods(&held.namespace).get_opt(&held.name).await {
+                Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(held.uid.as_str()) => take(shared, &pod).await,
+                Ok(_) => gone(shared, fence).await,
+                Err(error) => tracing::warn!(fence = display_fence(&fence), %error, "a missing Pod could not be asked for"),
+            }
+        }
+        return;
+    }
+    let mut all = Vec::new();
+    let mut ended = Vec::new();
+    for seen in listing {
+        shared.table.put(&seen);
+        if seen.released {
+            continue;
+        }
+        let mut observation = seen.observation.clone();
+        if seen.outcome.is_some() && is_terminal(observation.phase) {
+            // Adopted as running, then ended by its outcome, which has the outputs.
+            observation.phase = AttemptPhase::Running;
+            ended.push(seen);
+        }
+        all.push(observation);
+    }
+    shared.send(RuntimeEvent::Listed(all)).await;
+    for seen in ended {
+        tell(shared, seen).await;
+    }
+    shared.table.listed.send_replace(true);
+}
+
+/// Tells now and then what the cluster has, and whether its API answers.
+pub async fn tell_capacity(shared: Arc<Shared>) {
+    shared.table.listed().await;
+    let mut known = Resources::default();
+    let mut rounds = tokio::time::interval(Duration::from_millis(shared.config.capacity_every_ms));
+    loop {
+        rounds.tick().await;
+        let hosts = list_hosts(&shared).await;
+        if let Err(error) = &hosts {
+            tracing::warn!(%error, "the hosts could not be listed");
+        }
+        let healthy = hosts.is_ok() && shared.table.watch_healthy.load(Ordering::Relaxed);
+        if let Ok(hosts) = hosts {
+            known = capacity::allocatable(&hosts);
+        }
+        shared.send(RuntimeEvent::Capacity { allocatable: known.clone(), healthy }).await;
+    }
+}
+
+async fn list_hosts(shared: &Shared) -> Result<Vec<Node>, kube::Error> {
+    let hosts = Api::<Node>::all(shared.client.clone());
+    let mut parameters = ListParams::default().limit(shared.config.page_size);
+    let mut all = Vec::new();
+    loop {
+        let page = hosts.list(&parameters).await?;
+        let more = page.metadata.continue_.clone().filter(|token| !token.is_empty());
+        all.extend(page.items);
+        match more {
+            Some(token) => parameters.continue_token = Some(token),
+            None => return Ok(all),
+        }
+    }
+}
+
+/// Deletes released Pods that are too old or too many.
+pub async fn sweep_released(shared: Arc<Shared>) {
+    shared.table.listed().await;
+    let mut rounds = tokio::time::interval(SWEEP_EVERY);
+    loop {
+        rounds.tick().await;
+        let now_ms = Timestamp::now().as_millisecond();
+        let unwanted = too_many(&shared.table.lock(), now_ms, shared.config.released_pod_keep_ms, shared.config.released_pods_max);
+        for held in unwanted {
+            delete_released(&shared, &held).await;
+        }
+    }
+}
+
+fn too_many(held: &BTreeMap<Fence, Held>, now_ms: i64, keep_ms: i64, keep_max: usize) -> Vec<Held> {
+    let mut released: Vec<&Held> = held.values().filter(|held| held.released).collect();
+    released.sort_by_key(|held| std::cmp::Reverse(held.observation.finished_at_ms));
+    let is_old = |held: &Held| now_ms.saturating_sub(held.observation.finished_at_ms) > keep_ms;
+    let unwanted = released.into_iter().enumerate().filter(|(place, held)| *place >= keep_max || is_old(held));
+    unwanted.map(|(_, held)| held.clone()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(finished_at_ms: i64, released: bool) -> Held {
+        Held {
+            namespace: "n".into(),
+            name: format!("p{finished_at_ms}"),
+            uid: "u".into(),
+            released,
+            observation: AttemptObservation { finished_at_ms, ..AttemptObservation::default() },
+        }
+    }
+
+    fn fence(index: u64) -> Fence {
+        Fence { incarnation: 1, index, ordinal: 0 }
+    }
+
+    #[test]
+    fn released_pods_go_by_age_and_number_and_held_ones_stay() {
+        let table: BTreeMap<_, _> =
+            [held(0, false), held(100, true), held(900, true), held(950, true)].into_iter().zip(1..).map(|(held, index)| (fence(index), held)).collect();
+        let names = |keep_ms, keep_max| too_many(&table, 1_000, keep_ms, keep_max).into_iter().map(|held| held.name).collect::<Vec<_>>();
+        assert_eq!(names(500, 9), ["p100"]);
+        assert_eq!(names(5_000, 1), ["p900", "p100"]);
+        assert!(names(5_000, 9).is_empty());
+    }
+
+    fn seen(phase: AttemptPhase, released: bool) -> Seen {
+        Seen {
+            observation: AttemptObservation::new(fence(1), phase, ""),
+            outcome: None,
+            namespace: "n".into(),
+            name: "p".into(),
+            uid: "u".into(),
+            released,
+        }
+    }
+
+    #[test]
+    fn only_news_is_told_and_an_end_is_final() {
+        let table = Table::default();
+        assert!(table.put(&seen(AttemptPhase::Pending, false)));
+        assert!(!table.put(&seen(AttemptPhase::Pending, false)));
+        assert!(table.put(&seen(AttemptPhase::Failed, false)));
+        assert!(!table.put(&seen(AttemptPhase::Running, false)));
+        table.mark_released(&fence(1));
+        assert!(!table.put(&seen(AttemptPhase::Succeeded, false)));
+        assert!(table.get(&fence(1)).is_some_and(|held| held.released));
+    }
+}
