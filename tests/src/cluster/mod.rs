@@ -205,22 +205,7 @@ impl Federation {
     /// # Errors
     /// When the network can't be entered.
     pub fn block_on<T: Send>(&self, future: impl Future<Output = T> + Send) -> Result<T> {
-        let hub = self.hub();
-        std::thread::scope(|scope| {
-            let inside = scope.spawn(move || -> Result<T> {
-                network::enter(&hub)?;
-                let runtime = tokio::runtime::Builder::new_multi_thread()
-                    .worker_threads(2)
-                    .enable_all()
-                    .on_thread_start(move || network::enter(&hub).expect("the hub's namespace stays while its run lives"))
-                    .build()?;
-                Ok(runtime.block_on(future))
-            });
-            match inside.join() {
-                Ok(result) => result,
-                Err(panic) => std::panic::resume_unwind(panic),
-            }
-        })
+        network::block_on(&self.hub(), future)
     }
 
     /// Ends every process of the run and removes what it made.
@@ -300,6 +285,14 @@ impl Cluster {
     /// kubectl's own words.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
         output(self.command(self.binaries.join("kubectl")).arg("--kubeconfig").arg(self.kubeconfig()).args(arguments))
+    }
+
+    /// Runs a future inside the cluster's network, as an agent is run.
+    ///
+    /// # Errors
+    /// When the network can't be entered.
+    pub fn block_on<T: Send>(&self, future: impl Future<Output = T> + Send) -> Result<T> {
+        network::block_on(&self.namespace, future)
     }
 
     /// Takes the link between the cluster and everything outside it down. Pods, hosts and the API server go on.

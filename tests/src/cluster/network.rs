@@ -102,3 +102,23 @@ pub fn enter(namespace: &str) -> Result<()> {
     let handle = File::open(&namespace).with_context(|| format!("open {}", namespace.display()))?;
     setns(handle, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter {}", namespace.display()))
 }
+
+/// Runs a future on a runtime all of whose threads are in a network namespace. The calling thread stays where it is.
+pub fn block_on<T: Send>(namespace: &str, future: impl Future<Output = T> + Send) -> Result<T> {
+    std::thread::scope(|scope| {
+        let inside = scope.spawn(move || -> Result<T> {
+            enter(namespace)?;
+            let place = namespace.to_owned();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .on_thread_start(move || enter(&place).expect("a namespace stays while its run lives"))
+                .build()?;
+            Ok(runtime.block_on(future))
+        });
+        match inside.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
