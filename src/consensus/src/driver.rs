@@ -120,6 +120,8 @@ impl<K: Kv> Consensus<K> {
             max_inflight_msgs: limits.append_messages_max,
             check_quorum: true,
             pre_vote: true,
+            // Entries for one follower that wait in one Ready travel in one message.
+            batch_append: true,
             read_only_option: ReadOnlyOption::Safe,
             max_uncommitted_size: limits.uncommitted_bytes_max,
             max_committed_size_per_ready: limits.apply_bytes_max,
@@ -295,7 +297,11 @@ impl<K: Kv> Consensus<K> {
             && (*member, *boots) == (self.config.member, self.boots)
             && let Some(asked) = self.reads_asked.remove(count)
         {
-            self.reads_confirmed.push((asked, index));
+            if self.reads_confirmed.len() < self.config.limits.reads_max {
+                self.reads_confirmed.push((asked, index));
+            } else {
+                self.counters.reads_dropped += 1;
+            }
         }
     }
 

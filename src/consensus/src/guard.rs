@@ -159,3 +159,110 @@ pub(crate) fn check_against<K: Kv>(
     };
     if fits { Ok(()) } else { Err(Refused::Impossible) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{self, Body};
+    use crate::{Config, Consensus, LogTarget};
+    use argosy_store::MemoryKv;
+    use raft::eraftpb::{Entry, Snapshot, SnapshotMetadata};
+
+    fn member() -> Consensus<MemoryKv> {
+        let mut config = Config::new(1, "cell", vec![1, 2, 3]);
+        config.log = LogTarget::Discard;
+        Consensus::open(config, MemoryKv::new()).unwrap()
+    }
+
+    fn message(kind: MessageType) -> Message {
+        Message { msg_type: kind as i32, from: 2, to: 1, term: 5, ..Message::default() }
+    }
+
+    fn send(message: &Message) -> Result<(), Refused> {
+        let mut member = member();
+        let bytes = wire::encode(wire::fingerprint("cell"), 2, 1, Body::Raft(message.encode_to_vec()));
+        let taken = member.receive(2, &bytes);
+        if taken.is_err() {
+            assert_eq!(member.status().term, 1, "a refused message has no effect");
+        }
+        taken
+    }
+
+    fn append(index: u64, log_term: u64, entries: &[(u64, u64)]) -> Message {
+        let entries =
+            entries.iter().map(|(index, term)| Entry { index: *index, term: *term, ..Entry::default() }).collect();
+        Message { index, log_term, entries, commit: index, ..message(MessageType::MsgAppend) }
+    }
+
+    #[test]
+    fn sound_messages_pass() {
+        assert_eq!(send(&message(MessageType::MsgHeartbeat)), Ok(()));
+        assert_eq!(send(&append(1, 1, &[(2, 1), (3, 5)])), Ok(()));
+        assert_eq!(send(&message(MessageType::MsgRequestVote)), Ok(()));
+    }
+
+    #[test]
+    fn what_peers_do_not_send_is_refused() {
+        for kind in [
+            MessageType::MsgHup,
+            MessageType::MsgBeat,
+            MessageType::MsgPropose,
+            MessageType::MsgUnreachable,
+            MessageType::MsgSnapStatus,
+            MessageType::MsgCheckQuorum,
+            MessageType::MsgTransferLeader,
+        ] {
+            assert_eq!(send(&message(kind)), Err(Refused::Kind), "{kind:?}");
+        }
+        let metadata = SnapshotMetadata {
+            index: 9,
+            term: 1,
+            conf_state: Some(ConfState { voters: vec![1, 2, 3], ..ConfState::default() }),
+        };
+        let snapshot = Snapshot { metadata: Some(metadata), ..Snapshot::default() };
+        let bare = Message { snapshot: Some(snapshot), ..message(MessageType::MsgSnapshot) };
+        assert_eq!(send(&bare), Err(Refused::Kind), "a snapshot without its rows");
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let refused = |message: &Message| assert_eq!(send(message), Err(Refused::Impossible), "{message:?}");
+        refused(&Message { term: 0, ..message(MessageType::MsgHeartbeat) });
+        refused(&Message { term: u64::MAX, ..message(MessageType::MsgRequestVote) });
+        refused(&Message { commit: 2, ..message(MessageType::MsgHeartbeat) });
+        refused(&append(1, 1, &[(3, 1)]));
+        refused(&append(1, 1, &[(2, 1), (2, 1)]));
+        refused(&append(1, 1, &[(2, 6)]));
+        refused(&append(1, 1, &[(2, 3), (3, 2)]));
+        refused(&append(170, 0, &[]));
+        refused(&append(0, 1, &[]));
+        refused(&message(MessageType::MsgReadIndex));
+        refused(&message(MessageType::MsgReadIndexResp));
+        refused(&message(MessageType::MsgSnapshot));
+    }
+
+    #[test]
+    fn unknown_numbers_are_refused() {
+        assert_eq!(send(&Message { msg_type: 77, ..message(MessageType::MsgAppend) }), Err(Refused::Malformed));
+        let mut odd = append(1, 1, &[(2, 1)]);
+        odd.entries[0].entry_type = 9;
+        assert_eq!(send(&odd), Err(Refused::Malformed));
+        assert_eq!(send(&Message { from: 3, ..message(MessageType::MsgAppend) }), Err(Refused::Sender));
+        assert_eq!(send(&Message { to: 3, ..message(MessageType::MsgAppend) }), Err(Refused::Recipient));
+    }
+
+    #[test]
+    fn configurations_that_cannot_be_are_refused() {
+        let conf = |voters: &[u64], learners: &[u64]| ConfState {
+            voters: voters.to_vec(),
+            learners: learners.to_vec(),
+            ..ConfState::default()
+        };
+        assert!(conf_fits(&conf(&[1, 2], &[3])));
+        for (voters, learners) in [(&[][..], &[1][..]), (&[1, 1], &[]), (&[0], &[]), (&[1, 2], &[2])] {
+            assert!(!conf_fits(&conf(voters, learners)));
+        }
+        assert!(!conf_fits(&ConfState { auto_leave: true, ..conf(&[1], &[]) }));
+        assert!(!conf_fits(&ConfState { learners_next: vec![2], ..conf(&[1], &[]) }));
+    }
+}

@@ -20,7 +20,7 @@
 //!
 //! # Failure model
 //! Messages may be lost, delayed, repeated and reordered; bytes from a peer may be anything and are refused with a
-//! counted [`Refused`]. A failing write stops the driver for good ([`Error::Stopped`]): open the store again. Losing
+//! counted [`Refused`]. A failing read of the log makes the library panic, which ends the process. A failing write stops the driver for good ([`Error::Stopped`]): open the store again. Losing
 //! power loses a suffix of un-synced batches; what is lost is rebuilt from the log. A proposal whose leader steps down
 //! is *unknown*, not failed ([`Output::ProposalLost`]). A half-installed snapshot is finished when the store is opened
 //! again, or asked for anew if what was received is damaged; until then the member serves nothing.

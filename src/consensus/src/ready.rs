@@ -160,12 +160,8 @@ impl<K: Kv> Consensus<K> {
                 self.log().set_conf(batch, conf);
             }
         }
-        // In log order, so the front is the one that this entry decides, or replaced.
-        while self
-            .pending
-            .front()
-            .is_some_and(|own| own.index < entry.index || (own.index, own.term) == (entry.index, entry.term))
-        {
+        // Own proposals are applied in log order. One that another entry replaced stays, and is reported as lost.
+        if self.pending.front().is_some_and(|own| (own.index, own.term) == (entry.index, entry.term)) {
             self.pending.pop_front();
         }
         Ok(())
