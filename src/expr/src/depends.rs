@@ -29,7 +29,8 @@ pub enum Selector {
 }
 
 impl Selector {
-    fn parse(text: &str) -> Option<Self> {
+    /// The result of that name.
+    pub fn parse(text: &str) -> Option<Self> {
         Some(match text {
             "Succeeded" => Self::Succeeded,
             "Skipped" => Self::Skipped,
@@ -148,7 +149,28 @@ enum Token<'a> {
     Close,
 }
 
-/// Reads a condition: names with an optional `.Result`, `&&` `||` `!` (or `and` `or` `not`) and parentheses.
+/// A task that a text names, and the text of the result asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mention<'a> {
+    /// The task's name.
+    pub task: &'a str,
+    /// The result, known or not.
+    pub result: Option<&'a str>,
+}
+
+/// The tasks that a text names, whether or not it can be read as a whole. Words such as `and` are names, as in Argo.
+pub fn mentions(text: &str) -> Vec<Mention<'_>> {
+    let is_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
+    let words = text.split(|character| !is_name(character));
+    let words = words.map(|word| word.trim_start_matches(['-', '.', '_'])).filter(|word| !word.is_empty());
+    let parts = words.map(|word| match word.split_once('.') {
+        Some((task, result)) => Mention { task, result: Some(result) },
+        None => Mention { task: word, result: None },
+    });
+    parts.collect()
+}
+
+/// Reads a condition: names with an optional `.Result`, `&&` `||` `!` and parentheses.
 ///
 /// # Errors
 /// [`Error::Depends`] with what is wrong and where.
@@ -183,13 +205,7 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, Error> {
             (Token::Close, 1)
         } else if first.is_ascii_alphanumeric() {
             let end = rest.find(|character| !is_name(character)).unwrap_or(rest.len());
-            let token = match &rest[..end] {
-                "and" => Token::And,
-                "or" => Token::Or,
-                "not" => Token::Not,
-                name => Token::Name(name),
-            };
-            (token, end)
+            (Token::Name(&rest[..end]), end)
         } else {
             return Err(Error::Depends(format!("depends '{text}' has an unexpected '{first}'")));
         };
@@ -289,7 +305,6 @@ mod tests {
             ("a", "a"),
             ("a && b || !c.Failed", "((a && b) || !c.Failed)"),
             ("a-1.Succeeded && (b || c)", "(a-1.Succeeded && (b || c))"),
-            ("a and not b or c", "((a && !b) || c)"),
             ("!(a.Errored||b)", "!(a.Errored || b)"),
         ] {
             assert_eq!(parse(text).unwrap().to_string(), expected);
@@ -301,6 +316,12 @@ mod tests {
         assert_eq!(parse("b && (a || b.Failed) && !c").unwrap().tasks(), ["b", "a", "c"]);
         assert_eq!(Depends::all_of(&["x", "y"]).unwrap().tasks(), ["x", "y"]);
         assert_eq!(Depends::all_of::<&str>(&[]), None);
+    }
+
+    #[test]
+    fn mentions_are_found_in_any_text() {
+        let found: Vec<_> = mentions("a && (b-1.Failed ||").iter().map(|mention| (mention.task, mention.result)).collect();
+        assert_eq!(found, [("a", None), ("b-1", Some("Failed"))]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 //!
 //! Failure model: nothing here panics on outside bytes. Whatever is wrong comes back as diagnostics.
 
+mod colocation;
 mod decode;
 mod diagnostic;
 pub mod manifest;
@@ -23,6 +24,7 @@ mod suggest;
 mod validate;
 mod yaml;
 
+pub use colocation::ColocationGroup;
 pub use diagnostic::{Diagnostic, Place};
 pub use manifest::{
     Arguments, Backoff, ContinueOn, Dag, Failover, Inputs, IntOrString, Manifest, Metadata, Outputs, Parameter,
@@ -30,7 +32,7 @@ pub use manifest::{
 };
 pub use parse::{Document, Limits, Options, parse_json, parse_value, parse_yaml};
 pub use schema::{FieldLine, Status, field_table};
-pub use validate::validate;
+pub use validate::{lint, validate};
 
 /// A value that doesn't fit.
 #[derive(Debug, thiserror::Error)]

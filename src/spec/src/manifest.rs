@@ -297,9 +297,9 @@ pub struct Parameter {
     /// Outputs only: also known as `workflow.outputs.parameters.NAME`.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub global_name: String,
-    /// The values allowed; empty allows all.
-    #[serde(rename = "enum", deserialize_with = "any_strings", skip_serializing_if = "Vec::is_empty")]
-    pub allowed: Vec<String>,
+    /// The values allowed; `None` allows all.
+    #[serde(rename = "enum", deserialize_with = "any_strings", skip_serializing_if = "Option::is_none")]
+    pub allowed: Option<Vec<String>>,
     /// For people.
     #[serde(deserialize_with = "any_string", skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -490,9 +490,9 @@ fn any_string<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
     Ok(any_string_of(&Value::deserialize(deserializer)?))
 }
 
-fn any_strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let values = Option::<Vec<Value>>::deserialize(deserializer)?.unwrap_or_default();
-    Ok(values.iter().map(|value| any_string_of(value).unwrap_or_default()).collect())
+fn any_strings<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    let values = Option::<Vec<Value>>::deserialize(deserializer)?;
+    Ok(values.map(|values| values.iter().map(|value| any_string_of(value).unwrap_or_default()).collect()))
 }
 
 /// The text that Argo makes of a value where any scalar may stand: numbers go through a double, an object or a list

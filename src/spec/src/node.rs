@@ -23,6 +23,8 @@ pub(crate) struct Node {
 pub(crate) enum Data {
     Null,
     Bool(bool),
+    /// `y` or `n`, unquoted: a boolean in YAML 1.1, but a name where a name is wanted.
+    Letter(char),
     Number(Number),
     String(String),
     List(Vec<Node>),
@@ -61,6 +63,7 @@ impl Node {
         match &self.data {
             Data::Null => Value::Null,
             Data::Bool(flag) => Value::Bool(*flag),
+            Data::Letter(letter) => Value::Bool(is_yes(*letter)),
             Data::Number(number) => Value::Number(number.clone()),
             Data::String(text) => Value::String(text.clone()),
             Data::List(nodes) => Value::Array(nodes.iter().map(Self::to_json).collect()),
@@ -74,7 +77,7 @@ impl Node {
     pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.data {
             Data::Map(entries) => entries.iter().find(|entry| entry.key == key),
-            Data::Null | Data::Bool(_) | Data::Number(_) | Data::String(_) | Data::List(_) => None,
+            Data::Null | Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::String(_) | Data::List(_) => None,
         }
     }
 
@@ -82,7 +85,7 @@ impl Node {
     pub(crate) fn what(&self) -> &'static str {
         match self.data {
             Data::Null => "null",
-            Data::Bool(_) => "a boolean",
+            Data::Bool(_) | Data::Letter(_) => "a boolean",
             Data::Number(_) => "a number",
             Data::String(_) => "a string",
             Data::List(_) => "a list",
@@ -94,7 +97,7 @@ impl Node {
     pub(crate) fn go_kind(&self) -> &'static str {
         match self.data {
             Data::Null => "null",
-            Data::Bool(_) => "bool",
+            Data::Bool(_) | Data::Letter(_) => "bool",
             Data::Number(_) => "number",
             Data::String(_) => "string",
             Data::List(_) => "array",
@@ -106,6 +109,7 @@ impl Node {
     pub(crate) fn is_empty(&self) -> bool {
         match &self.data {
             Data::Null | Data::Bool(false) => true,
+            Data::Letter(letter) => !is_yes(*letter),
             Data::List(nodes) => nodes.is_empty(),
             Data::Map(entries) => entries.is_empty(),
             Data::Bool(true) | Data::Number(_) | Data::String(_) => false,
@@ -133,6 +137,11 @@ impl Node {
         }
         at
     }
+}
+
+/// What a one-letter boolean says.
+pub(crate) fn is_yes(letter: char) -> bool {
+    letter.eq_ignore_ascii_case(&'y')
 }
 
 enum Step<'a> {

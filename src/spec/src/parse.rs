@@ -66,7 +66,15 @@ pub struct Document {
 impl Document {
     /// Everything that validation has against it, each with its place in the text.
     pub fn validate(&self) -> Vec<Diagnostic> {
-        let mut problems = crate::validate(&self.manifest);
+        self.placed(crate::validate(&self.manifest))
+    }
+
+    /// As [`Document::validate`], for a text that is only looked at: parameters of the workflow need no values yet.
+    pub fn lint(&self) -> Vec<Diagnostic> {
+        self.placed(crate::lint(&self.manifest))
+    }
+
+    fn placed(&self, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
         if let Some((name, text)) = &self.source {
             let source = Source::new(name, text);
             for problem in &mut problems {

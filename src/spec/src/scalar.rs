@@ -8,10 +8,9 @@ use crate::node::Data;
 pub(crate) fn plain(text: &str) -> Data {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Data::Null,
-        "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Data::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => {
-            return Data::Bool(false);
-        }
+        "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => return Data::Bool(true),
+        "no" | "No" | "NO" | "false" | "False" | "FALSE" | "off" | "Off" | "OFF" => return Data::Bool(false),
+        "y" | "Y" | "n" | "N" => return Data::Letter(text.chars().next().unwrap_or('n')),
         _ => {}
     }
     match number(text) {
@@ -96,6 +95,7 @@ pub(crate) fn text_of(data: &Data) -> Option<String> {
     match data {
         Data::Null => Some(String::new()),
         Data::Bool(flag) => Some(flag.to_string()),
+        Data::Letter(letter) => Some(letter.to_string()),
         Data::Number(number) => Some(Value::Number(number.clone()).to_string()),
         Data::String(text) => Some(text.clone()),
         Data::List(_) | Data::Map(_) => None,

@@ -194,7 +194,7 @@ const TEXT_PER_VALUE: usize = 64;
 /// What a copy of a node costs, in values.
 fn weight(node: &Node) -> usize {
     1 + match &node.data {
-        Data::Null | Data::Bool(_) | Data::Number(_) => 0,
+        Data::Null | Data::Bool(_) | Data::Letter(_) | Data::Number(_) => 0,
         Data::String(text) => text.len() / TEXT_PER_VALUE,
         Data::List(nodes) => nodes.iter().map(weight).sum(),
         Data::Map(entries) => {
@@ -215,7 +215,7 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
     for merge in merges {
         let parts = match merge.value.data {
             Data::List(nodes) => nodes,
-            Data::Null | Data::Bool(_) | Data::Number(_) | Data::String(_) | Data::Map(_) => vec![merge.value],
+            Data::Null | Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::String(_) | Data::Map(_) => vec![merge.value],
         };
         for part in parts {
             let Data::Map(inherited) = part.data else { continue };

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{Field, Shape, Status, Type};
 use crate::manifest::any_string_of;
-use crate::node::{Data, Entry, Mark, Node, Source};
+use crate::node::{Data, Entry, Mark, Node, Source, is_yes};
 use crate::{Diagnostic, Limits, scalar, suggest};
 
 /// How a document is read.
@@ -59,7 +59,7 @@ impl Walk<'_> {
             }
             None => format!("`{}` must be {wanted}, and is {}", self.path, node.what()),
         };
-        let quote = matches!(node.data, Data::Bool(_) | Data::Number(_)) && wanted == "a string";
+        let quote = matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_)) && wanted == "a string";
         let suggestion = if quote { "put the value in quotes".to_owned() } else { String::new() };
         self.problem("ARG0003", node.at, message, suggestion);
     }
@@ -78,6 +78,7 @@ impl Walk<'_> {
             },
             Shape::Boolean => match &node.data {
                 Data::Bool(flag) => Some(Value::Bool(*flag)),
+                Data::Letter(letter) => Some(Value::Bool(is_yes(*letter))),
                 _ => {
                     self.wrong_type(node, "true or false", "bool");
                     None

@@ -1,0 +1,306 @@
+//! What a table of fields can't say: names, references, graphs, arguments.
+//!
+//! The order of the checks is Argo's, so that the first problem is the one that Argo would tell, in the same words; then
+//! the checks go on.
+
+mod graph;
+mod leaf;
+mod names;
+mod outputs;
+mod scope;
+mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use argosy_expr::{Lookup, Rules, substitute};
+
+use crate::manifest::{
+    Arguments, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, Manifest, Metadata, Parameter, RetryStrategy, Template,
+    TemplateKind,
+};
+use crate::{Diagnostic, suggest};
+use scope::Scope;
+
+/// Longest name of a workflow.
+const NAME_LENGTH_MAX: usize = 63;
+/// Calls within calls that are followed at once; templates further down are checked on their own.
+const DEPTH_MAX: usize = 50;
+/// Problems of one manifest that are told.
+const PROBLEMS_MAX: usize = 100;
+
+/// Everything that is wrong with a manifest as one to be run; the first is what Argo would say.
+pub fn validate(manifest: &Manifest) -> Vec<Diagnostic> {
+    Validator::new(manifest).run(false)
+}
+
+/// As [`validate`], for a text that is only looked at: the workflow's parameters need no values yet.
+pub fn lint(manifest: &Manifest) -> Vec<Diagnostic> {
+    Validator::new(manifest).run(true)
+}
+
+struct Validator<'a> {
+    manifest: &'a Manifest,
+    /// Templates by name; the first of a name counts.
+    templates: BTreeMap<&'a str, usize>,
+    globals: Scope,
+    /// Values of the workflow's parameters, by tag.
+    values: BTreeMap<String, String>,
+    visited: BTreeSet<usize>,
+    /// Where the check is, in the words of Argo's messages: the calls that led here.
+    trail: Vec<String>,
+    problems: Vec<Diagnostic>,
+    told: BTreeSet<(String, String)>,
+    /// Steps of searches in graphs that are left.
+    search_left: usize,
+}
+
+impl<'a> Validator<'a> {
+    fn new(manifest: &'a Manifest) -> Self {
+        let mut templates = BTreeMap::new();
+        for (index, template) in manifest.spec.templates.iter().enumerate() {
+            templates.entry(template.name.as_str()).or_insert(index);
+        }
+        let mut values = BTreeMap::new();
+        for parameter in &manifest.spec.arguments.parameters {
+            if let Some(value) = parameter.value.as_ref().or(parameter.default.as_ref()) {
+                values.insert(format!("workflow.parameters.{}", parameter.name), value.clone());
+            }
+        }
+        Self {
+            manifest,
+            templates,
+            globals: Scope::global(manifest),
+            values,
+            visited: BTreeSet::new(),
+            trail: Vec::new(),
+            problems: Vec::new(),
+            told: BTreeSet::new(),
+            search_left: graph::SEARCH_MAX,
+        }
+    }
+
+    /// Notes a problem. `message` is Argo's, without the calls that led here.
+    fn tell(&mut self, code: &'static str, path: impl Into<String>, message: impl Into<String>) {
+        self.tell_with(code, path, message, String::new());
+    }
+
+    fn tell_with(
+        &mut self,
+        code: &'static str,
+        path: impl Into<String>,
+        message: impl Into<String>,
+        suggestion: String,
+    ) {
+        let (path, mut message) = (path.into(), message.into());
+        if self.problems.len() >= PROBLEMS_MAX || !self.told.insert((path.clone(), message.clone())) {
+            return;
+        }
+        if !self.trail.is_empty() {
+            message = format!("{} {message}", self.trail.join(" "));
+        }
+        self.problems.push(Diagnostic { code, path, message, suggestion, place: None });
+    }
+
+    fn run(mut self, lint: bool) -> Vec<Diagnostic> {
+        let manifest = self.manifest;
+        let metadata = &manifest.metadata;
+        if metadata.name.chars().count() > NAME_LENGTH_MAX {
+            let length = metadata.name.chars().count();
+            self.tell(
+                "ARG0012",
+                "metadata.name",
+                format!(
+                    "workflow name \"{}\" must not be more than {NAME_LENGTH_MAX} characters long (currently {length})",
+                    metadata.name
+                ),
+            );
+        } else if !names::is_subdomain(&metadata.name) || !names::is_subdomain_prefix(&metadata.generate_name) {
+            let (field, name) = if names::is_subdomain(&metadata.name) {
+                ("generateName", &metadata.generate_name)
+            } else {
+                ("name", &metadata.name)
+            };
+            self.tell(
+                "ARG0012",
+                format!("metadata.{field}"),
+                format!("metadata.{field} '{name}' is invalid: use lower case letters, digits, '-' and '.'"),
+            );
+        }
+        self.annotations(metadata, "metadata");
+        let names = manifest.spec.templates.iter().map(|template| template.name.as_str());
+        self.field_names(names, names::Kind::Field, "spec.templates", "spec.templates");
+        self.arguments(&manifest.spec.arguments, "spec.arguments.", "spec.arguments", lint);
+        self.retry_strategy(manifest.spec.retry_strategy.as_ref(), "spec.retryStrategy");
+        self.entrypoints();
+        for (index, template) in manifest.spec.templates.iter().enumerate() {
+            if self.visited.contains(&index) {
+                continue;
+            }
+            self.trail.push(format!("templates.{}", template.name));
+            self.template(index, None);
+            self.trail.pop();
+        }
+        self.problems
+    }
+
+    fn entrypoints(&mut self) {
+        let manifest = self.manifest;
+        let spec = &manifest.spec;
+        if spec.entrypoint.is_empty() {
+            self.tell("ARG0010", "spec.entrypoint", "spec.entrypoint is required");
+        } else {
+            self.call(&spec.entrypoint, Some(&spec.arguments), &BTreeMap::new(), "spec.entrypoint");
+        }
+        if !spec.on_exit.is_empty() {
+            self.globals.add_global("workflow.failures");
+            self.call(&spec.on_exit, Some(&spec.arguments), &BTreeMap::new(), "spec.onExit");
+        }
+    }
+
+    /// Checks the use of a template by name; `known` are values for tags in the name, besides the workflow's parameters. The template's index, if there.
+    fn call(
+        &mut self,
+        name: &str,
+        arguments: Option<&Arguments>,
+        known: &BTreeMap<String, String>,
+        path: &str,
+    ) -> Option<usize> {
+        if name.is_empty() {
+            self.tell("ARG0010", path, "failed to get a template");
+            return None;
+        }
+        let scopes: [&dyn Lookup; 2] = [known, &self.values];
+        let name = substitute(name, &scopes.as_slice(), &Rules::LENIENT).unwrap_or_else(|_| name.to_owned());
+        let Some(index) = self.templates.get(name.as_str()).copied() else {
+            let nearest = suggest::nearest(&name, self.templates.keys().copied());
+            let suggestion = nearest.map(|name| format!("did you mean `{name}`?")).unwrap_or_default();
+            self.tell_with("ARG0011", path, format!("template name '{name}' undefined"), suggestion);
+            return None;
+        };
+        self.template(index, Some((arguments, path)));
+        Some(index)
+    }
+
+    /// Checks a template. With `call`, also that its inputs are supplied by the arguments (at the path).
+    fn template(&mut self, index: usize, call: Option<(Option<&Arguments>, &str)>) {
+        let manifest = self.manifest;
+        let template = &manifest.spec.templates[index];
+        let path = format!("spec.templates[{index}]");
+        if let Some((Some(arguments), call_path)) = call {
+            for input in &template.inputs.parameters {
+                self.supplied(template, input, arguments, call_path);
+            }
+        }
+        if self.visited.contains(&index) || self.trail.len() > DEPTH_MAX {
+            return;
+        }
+        self.visited.insert(index);
+        if !self.template_type(template, &path) {
+            return;
+        }
+        let inputs = format!("templates.{}.inputs.parameters", template.name);
+        let names = template.inputs.parameters.iter().map(|parameter| parameter.name.as_str());
+        self.field_names(names, names::Kind::Parameter, &inputs, &format!("{path}.inputs.parameters"));
+        self.expression_tags(template, &path);
+        self.annotations(&template.metadata, &format!("{path}.metadata"));
+        self.retry_strategy(template.retry_strategy.as_ref(), &format!("{path}.retryStrategy"));
+        let arguments = call.and_then(|(arguments, _)| arguments);
+        let mut scope = Scope::of_template(&self.globals, template);
+        match &template.kind {
+            TemplateKind::Steps(groups) => self.steps(template, groups, &mut scope, arguments, &path),
+            TemplateKind::Dag(dag) => self.dag(template, dag, &mut scope, arguments, &path),
+            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Suspend(_) => {
+                self.leaf(template, &scope, &path);
+            }
+            TemplateKind::Missing => {}
+        }
+        self.outputs(template, &scope, &path);
+    }
+
+    fn supplied(&mut self, template: &Template, input: &Parameter, arguments: &Arguments, path: &str) {
+        let given = arguments.parameter(&input.name);
+        if self.problems.len() >= PROBLEMS_MAX {
+            return;
+        }
+        let has_own = input.value.is_some() || input.default.is_some() || input.value_from.is_some();
+        let is_given = given.is_some_and(|given| given.value.is_some() || given.value_from.is_some() || given.default.is_some());
+        if has_own || is_given {
+            return;
+        }
+        let name = &input.name;
+        let near = suggest::nearest(name, arguments.parameters.iter().map(|parameter| parameter.name.as_str()));
+        let suggestion = near.map(|near| format!("`{near}` is given: is `{name}` meant?")).unwrap_or_default();
+        let message = format!("templates.{} inputs.parameters.{name} was not supplied", template.name);
+        self.tell_with("ARG0017", path, message, suggestion);
+    }
+
+    /// True when the template has exactly one type.
+    fn template_type(&mut self, template: &Template, path: &str) -> bool {
+        let types = ["container", "script", "steps", "dag", "suspend"];
+        let set = types.into_iter().filter(|name| template.raw.get(name).is_some()).count();
+        if set == 1 {
+            return true;
+        }
+        if set == 0 {
+            let suggestion = "give it one of: container, script, steps, dag, suspend".to_owned();
+            self.tell_with("ARG0014", path, format!("template '{}' type is unknown", template.name), suggestion);
+        } else {
+            self.tell(
+                "ARG0014",
+                path,
+                format!(
+                    "templates.{} multiple template types specified. choose one of: container, containerSet, steps, \
+                     script, resource, dag, suspend, template, template ref",
+                    template.name
+                ),
+            );
+        }
+        false
+    }
+
+    fn retry_strategy(&mut self, strategy: Option<&RetryStrategy>, path: &str) {
+        let Some(strategy) = strategy else { return };
+        let known = ["", "Always", "OnFailure", "OnError", "OnTransientError"];
+        if !known.contains(&strategy.retry_policy.as_str()) {
+            let message = format!("{} is not a valid RetryPolicy", strategy.retry_policy);
+            let suggestion = "use one of: Always, OnFailure, OnError, OnTransientError".to_owned();
+            self.tell_with("ARG0018", format!("{path}.retryPolicy"), message, suggestion);
+        }
+        let limit_fits = strategy.limit.as_ref().is_none_or(|limit| match limit {
+            crate::IntOrString::Int(_) => true,
+            crate::IntOrString::String(text) => text.contains("{{") || limit.as_i64().is_some(),
+        });
+        if !limit_fits {
+            self.tell("ARG0018", format!("{path}.limit"), format!("{path}.limit must be a whole number"));
+        }
+    }
+
+    fn annotations(&mut self, metadata: &Metadata, path: &str) {
+        let known: [(&str, &[&str]); 2] =
+            [(IDEMPOTENT_ANNOTATION, &["true", "false"]), (FAILOVER_ANNOTATION, &["reschedule", "fail", "wait"])];
+        for (name, values) in known {
+            let Some(value) = metadata.annotations.get(name) else { continue };
+            if !values.contains(&value.as_str()) {
+                let message = format!("annotation `{name}` can't be `{value}`");
+                let suggestion = format!("use one of: {}", values.join(", "));
+                self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
+            }
+        }
+    }
+}
+
+/// Values of a template's inputs, by tag, as far as they are literal: the template name of a step may hold such a tag.
+fn known_inputs(template: &Template, arguments: Option<&Arguments>) -> BTreeMap<String, String> {
+    let mut known = BTreeMap::new();
+    for input in &template.inputs.parameters {
+        let given = arguments.and_then(|arguments| arguments.parameter(&input.name));
+        let value = given.and_then(|given| given.value.as_ref()).or(input.value.as_ref()).or(input.default.as_ref());
+        if let Some(value) = value.filter(|value| !value.contains("{{")) {
+            known.insert(format!("inputs.parameters.{}", input.name), value.clone());
+        }
+    }
+    known
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,176 @@
+//! Which tags can be resolved where.
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+use serde_json::Value;
+
+use argosy_expr::tags;
+
+use super::Validator;
+use crate::manifest::{Manifest, Step, Template, TemplateKind};
+
+/// A tag with one of these prefixes must be resolvable; others are left alone.
+const CHECKED_PREFIXES: [&str; 7] = ["item.", "steps.", "inputs.", "outputs.", "pod.", "workflow.", "tasks."];
+/// Resolvable whatever follows.
+const OPEN_PREFIXES: [&str; 2] = ["outputs.", "workflow.creationTimestamp"];
+const GLOBALS: [&str; 13] = [
+    "workflow.name",
+    "workflow.namespace",
+    "workflow.uid",
+    "workflow.mainEntrypoint",
+    "workflow.serviceAccountName",
+    "workflow.status",
+    "workflow.duration",
+    "workflow.parameters",
+    "workflow.parameters.json",
+    "workflow.labels",
+    "workflow.labels.json",
+    "workflow.annotations",
+    "workflow.annotations.json",
+];
+
+/// Names that can be resolved.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Scope {
+    /// Those of every template, shared.
+    globals: Rc<BTreeSet<String>>,
+    names: BTreeSet<String>,
+    any_item: bool,
+}
+
+impl Scope {
+    /// What every template sees.
+    pub(super) fn global(manifest: &Manifest) -> Self {
+        let mut names: BTreeSet<String> = GLOBALS.into_iter().map(str::to_owned).collect();
+        for parameter in &manifest.spec.arguments.parameters {
+            names.insert(format!("workflow.parameters.{}", parameter.name));
+        }
+        names.extend(manifest.metadata.labels.keys().map(|name| format!("workflow.labels.{name}")));
+        names.extend(manifest.metadata.annotations.keys().map(|name| format!("workflow.annotations.{name}")));
+        Self { globals: Rc::new(names), ..Self::default() }
+    }
+
+    /// Adds a name for every template that is checked from now on.
+    pub(super) fn add_global(&mut self, name: &str) {
+        Rc::make_mut(&mut self.globals).insert(name.to_owned());
+    }
+
+    /// What the body of a template sees.
+    pub(super) fn of_template(globals: &Self, template: &Template) -> Self {
+        let mut scope = Self { globals: Rc::clone(&globals.globals), ..Self::default() };
+        if !template.inputs.parameters.is_empty() {
+            scope.add("inputs.parameters");
+        }
+        for input in &template.inputs.parameters {
+            scope.add(format!("inputs.parameters.{}", input.name));
+        }
+        match template.kind {
+            TemplateKind::Container(_) | TemplateKind::Script(_) => scope.add("pod.name"),
+            TemplateKind::Steps(_) | TemplateKind::Dag(_) | TemplateKind::Suspend(_) | TemplateKind::Missing => {}
+        }
+        scope.add("node.name");
+        scope.add("steps.name");
+        scope.add("tasks.name");
+        scope
+    }
+
+    pub(super) fn add(&mut self, name: impl Into<String>) {
+        self.names.insert(name.into());
+    }
+
+    /// What a loop adds.
+    pub(super) fn add_items(&mut self, step: &Step) {
+        for item in &step.with_items {
+            match item {
+                Value::Object(fields) => {
+                    for key in fields.keys() {
+                        self.add(format!("item.{key}"));
+                    }
+                }
+                Value::Array(items) => {
+                    for index in 0..items.len() {
+                        self.add(format!("item.[{index}]"));
+                    }
+                }
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+            }
+        }
+        self.any_item |= step.with_items.is_empty() && !step.with_param.is_empty();
+    }
+
+    /// What a step or task adds for those after it.
+    pub(super) fn add_outputs(&mut self, prefix: &str, template: Option<&Template>, step: &Step) {
+        for name in ["id", "status", "startedAt", "finishedAt", "hostNodeName"] {
+            self.add(format!("{prefix}.{name}"));
+        }
+        let Some(template) = template else { return };
+        let is_pod = matches!(template.kind, TemplateKind::Container(_) | TemplateKind::Script(_));
+        if is_pod {
+            self.add(format!("{prefix}.outputs.result"));
+            self.add(format!("{prefix}.exitCode"));
+        }
+        for output in &template.outputs.parameters {
+            self.add(format!("{prefix}.outputs.parameters.{}", output.name));
+        }
+        if step.is_loop() {
+            self.add(format!("{prefix}.outputs.parameters"));
+        }
+    }
+
+    fn resolves(&self, tag: &str) -> bool {
+        !CHECKED_PREFIXES.iter().any(|prefix| tag.starts_with(prefix))
+            || self.names.contains(tag)
+            || self.globals.contains(tag)
+            || OPEN_PREFIXES.iter().any(|prefix| tag.starts_with(prefix))
+            || (self.any_item && tag.starts_with("item."))
+    }
+}
+
+impl Validator<'_> {
+    /// Checks the tags of every text of a value; `words` comes before the message.
+    pub(super) fn references(&mut self, value: &Value, scope: &Scope, words: &str, path: &str) {
+        each_text(value, path, &mut |path, text| {
+            for tag in tags::names(text) {
+                if !scope.resolves(tag) {
+                    self.tell("ARG0016", path, format!("{words} failed to resolve {{{{{tag}}}}}"));
+                }
+            }
+        });
+    }
+
+    /// Refuses expression tags anywhere in a template.
+    pub(super) fn expression_tags(&mut self, template: &Template, path: &str) {
+        each_text(&template.raw, path, &mut |path, text| {
+            let expression = tags::pieces(text).find_map(|piece| match piece {
+                tags::Piece::Tag(tag) if tags::is_expression(tag) => Some(tag.to_owned()),
+                tags::Piece::Tag(_) | tags::Piece::Text(_) => None,
+            });
+            if let Some(tag) = expression {
+                self.tell("ARG0020", path, format!("expression tags are not supported yet: {{{{{tag}}}}}"));
+            }
+        });
+    }
+}
+
+/// Calls back with every text of a value, keys included, and its path.
+fn each_text(value: &Value, path: &str, found: &mut dyn FnMut(&str, &str)) {
+    match value {
+        Value::String(text) if text.contains("{{") => found(path, text),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        Value::Array(values) => {
+            for (index, value) in values.iter().enumerate() {
+                each_text(value, &format!("{path}[{index}]"), found);
+            }
+        }
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                let path = format!("{path}.{key}");
+                if key.contains("{{") {
+                    found(&path, key);
+                }
+                each_text(value, &path, found);
+            }
+        }
+    }
+}

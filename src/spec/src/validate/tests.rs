@@ -1,0 +1,124 @@
+use serde_json::json;
+
+use super::*;
+
+/// The messages about a `spec`, with a container template `ok` and one `val` with an input added.
+fn messages(mut spec: serde_json::Value) -> Vec<String> {
+    let extra = [
+        json!({"name": "ok", "container": {"image": "x"}}),
+        json!({"name": "val", "inputs": {"parameters": [{"name": "v"}]}, "suspend": {}}),
+    ];
+    spec["templates"].as_array_mut().unwrap().extend(extra);
+    let options = crate::Options::default();
+    let document = crate::parse_value(json!({"spec": spec}), &options).unwrap();
+    document.validate().into_iter().map(|problem| problem.message).collect()
+}
+
+fn steps(groups: serde_json::Value) -> serde_json::Value {
+    json!({"entrypoint": "main", "templates": [{"name": "main", "steps": groups}]})
+}
+
+fn dag(tasks: serde_json::Value) -> serde_json::Value {
+    json!({"entrypoint": "main", "templates": [{"name": "main", "dag": {"tasks": tasks}}]})
+}
+
+#[test]
+fn all_problems_are_told_argos_first() {
+    let spec = steps(json!([
+        [{"name": "a", "template": "nope"}, {"name": "a", "template": "val"}],
+        [{"name": "b c", "template": "ok", "when": "{{steps.x.status}} == {{inputs.parameters.y}}"}]
+    ]));
+    let found = messages(spec);
+    assert_eq!(found[0], "templates.main.steps[0].a template name 'nope' undefined");
+    for expected in [
+        "templates.main.steps[0].name 'a' is not unique",
+        "templates.main.steps[0].a templates.val inputs.parameters.v was not supplied",
+        "templates.main.steps failed to resolve {{steps.x.status}}",
+        "templates.main.steps failed to resolve {{inputs.parameters.y}}",
+    ] {
+        assert!(found.iter().any(|message| message == expected), "{expected} in {found:?}");
+    }
+    assert!(found.iter().any(|message| message.starts_with("templates.main.steps[1].name 'b c' is invalid")));
+}
+
+#[test]
+fn cycles_and_unknown_tasks_of_a_graph() {
+    let cycle = dag(json!([
+        {"name": "a", "template": "ok", "dependencies": ["c"]},
+        {"name": "b", "template": "ok", "dependencies": ["a"]},
+        {"name": "c", "template": "ok", "dependencies": ["b"]},
+    ]));
+    assert_eq!(messages(cycle), ["templates.main sorting failed: graph with cycle"]);
+    let unknown = dag(json!([{"name": "a", "template": "ok", "depends": "b.Failed || c"}]));
+    assert_eq!(
+        messages(unknown),
+        ["templates.main sorting failed: invalid dependency b", "templates.main sorting failed: invalid dependency c"]
+    );
+    assert_eq!(messages(dag(json!([]))), ["templates.main must have at least one task"]);
+}
+
+#[test]
+fn an_argument_needs_its_task_among_the_ancestors() {
+    let output = "{{tasks.a.outputs.result}}";
+    let task = |name: &str, depends: &str| {
+        json!({"name": name, "template": "val", "depends": depends, "arguments": {"parameters": [{"name": "v", "value": output}]}})
+    };
+    let spec = dag(json!([{"name": "a", "template": "ok"}, {"name": "b", "template": "ok", "depends": "a"}, task("c", "b"), task("d", "")]));
+    assert_eq!(messages(spec), ["templates.main.tasks.d missing dependency 'a' for parameter 'v'"]);
+}
+
+#[test]
+fn a_loop_brings_its_items_into_scope() {
+    let step = |items: serde_json::Value, value: &str| {
+        steps(json!([[{"name": "a", "template": "val", "withItems": items,
+            "arguments": {"parameters": [{"name": "v", "value": value}]}}]]))
+    };
+    assert_eq!(messages(step(json!([{"k": 1}]), "{{item.k}} {{item}}")), Vec::<String>::new());
+    assert_eq!(messages(step(json!([1]), "{{item.k}}")), ["templates.main.steps failed to resolve {{item.k}}"]);
+}
+
+#[test]
+fn a_template_named_by_a_parameter_is_looked_up_at_once() {
+    let mut spec = steps(json!([[{"name": "a", "template": "{{workflow.parameters.t}}"}]]));
+    spec["arguments"] = json!({"parameters": [{"name": "t", "value": "ok"}]});
+    assert_eq!(messages(spec.clone()), Vec::<String>::new());
+    spec["arguments"]["parameters"][0]["value"] = json!("nowhere");
+    assert_eq!(messages(spec), ["templates.main.steps[0].a template name 'nowhere' undefined"]);
+}
+
+#[test]
+fn recursion_and_long_chains_of_calls_end() {
+    let looping = steps(json!([[{"name": "again", "template": "main"}]]));
+    assert_eq!(messages(looping), Vec::<String>::new());
+    let chain: Vec<_> = (0..5_000)
+        .map(|index| json!({"name": format!("t{index}"), "steps": [[{"name": "n", "template": format!("t{}", index + 1)}]]}))
+        .collect();
+    let found = messages(json!({"entrypoint": "t0", "templates": chain}));
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].ends_with("template name 't5000' undefined"));
+}
+
+#[test]
+fn a_large_graph_is_checked_in_reasonable_work() {
+    let tasks: Vec<_> = (0..5_000)
+        .map(|index| {
+            let before = if index == 0 { json!([]) } else { json!([format!("t{}", index - 1)]) };
+            json!({"name": format!("t{index}"), "template": "ok", "dependencies": before})
+        })
+        .collect();
+    assert_eq!(messages(dag(json!(tasks))), Vec::<String>::new());
+}
+
+#[test]
+fn annotations_of_ours_have_known_values() {
+    let spec = json!({"entrypoint": "a", "templates": [
+        {"name": "a", "metadata": {"annotations": {"argosy.dev/failover": "sometimes"}}, "container": {"image": "x"}}
+    ]});
+    assert_eq!(messages(spec), ["annotation `argosy.dev/failover` can't be `sometimes`"]);
+}
+
+#[test]
+fn the_number_of_problems_is_bounded() {
+    let wrong: Vec<_> = (0..1_000).map(|index| json!({"name": format!("s{index}"), "template": "nope"})).collect();
+    assert_eq!(messages(steps(json!([wrong]))).len(), PROBLEMS_MAX);
+}
