@@ -189,8 +189,10 @@ mod tests {
     }
 
     fn append(index: u64, log_term: u64, entries: &[(u64, u64)]) -> Message {
-        let entries =
-            entries.iter().map(|(index, term)| Entry { index: *index, term: *term, ..Entry::default() }).collect();
+        let entries = entries
+            .iter()
+            .map(|(index, term)| Entry { index: *index, term: *term, ..Entry::default() })
+            .collect();
         Message { index, log_term, entries, commit: index, ..message(MessageType::MsgAppend) }
     }
 
@@ -243,7 +245,10 @@ mod tests {
 
     #[test]
     fn unknown_numbers_are_refused() {
-        assert_eq!(send(&Message { msg_type: 77, ..message(MessageType::MsgAppend) }), Err(Refused::Malformed));
+        assert_eq!(
+            send(&Message { msg_type: 77, ..message(MessageType::MsgAppend) }),
+            Err(Refused::Malformed)
+        );
         let mut odd = append(1, 1, &[(2, 1)]);
         odd.entries[0].entry_type = 9;
         assert_eq!(send(&odd), Err(Refused::Malformed));

@@ -51,9 +51,15 @@ impl MemoryKv {
         self.fault.set(None);
     }
 
-    /// Makes the write after the next `after` writes fail, and every write after it, until [`MemoryKv::crash`].
+    /// Makes the write after the next `after` writes fail, and every write after it, until [`MemoryKv::crash`] or
+    /// [`MemoryKv::repair`].
     pub fn fail_after(&self, after: u64, fault: Fault) {
         self.fault.set(Some((self.writes + after, fault)));
+    }
+
+    /// Takes an injected failure back.
+    pub fn repair(&self) {
+        self.fault.set(None);
     }
 
     /// Batches that a crash could lose now.

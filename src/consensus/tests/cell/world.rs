@@ -323,8 +323,11 @@ impl World {
         ready.max_by_key(|(_, member)| member.consensus.status().term).map(|(id, _)| *id)
     }
 
-    /// The network is whole again and everybody is up.
+    /// Disks and network are whole again and everybody is up.
     pub fn heal(&mut self) {
+        for member in self.members.values() {
+            member.consensus.kv().repair();
+        }
         self.network = Network { drop_percent: 0, repeat_percent: 0, delay_ticks: 0, sides: BTreeMap::new() };
         let down: Vec<MemberId> = self.down.keys().copied().collect();
         for id in down {
