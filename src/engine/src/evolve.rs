@@ -29,7 +29,7 @@ pub struct Position {
 /// The rows that a batch touched.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Changes {
-    keys: OrdSet<Key>,
+    pub(crate) keys: OrdSet<Key>,
     workflows: OrdSet<u64>,
     clusters: OrdSet<String>,
 }
@@ -109,6 +109,9 @@ pub(crate) fn seal(state: &mut State, changes: &mut Changes, time: LogTime) {
                 hasher.update(&0_u64.to_be_bytes());
             }
         }
+    }
+    for counter in [state.meta.workflow_next, state.meta.queue_next, state.meta.capacity_generation, state.meta.incarnation] {
+        hasher.update(&counter.to_be_bytes());
     }
     state.meta.sequence = sequence;
     state.meta.log_time_ms = time.0.max(state.meta.log_time_ms);

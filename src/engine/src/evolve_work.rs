@@ -184,6 +184,9 @@ impl Step<'_> {
             let parent = self.node(id, fact.parent)?;
             parent.children_total += 1;
             parent.children_done += u32::from(fulfilled);
+            if fact.counts_as_failure {
+                count_failure(parent, row::FailedChild { rank: fact.rank, node });
+            }
         }
         if fulfilled {
             self.push_agenda(id, agenda_item(row::AgendaKind::Done, node))?;
@@ -231,12 +234,7 @@ impl Step<'_> {
             parent.children_succeeded += u32::from(phase == NodePhase::Succeeded);
             parent.children_failed += u32::from(phase == NodePhase::Failed);
             if fact.counts_as_failure {
-                if parent.failed_first.is_none_or(|first| child.rank < first.rank) {
-                    parent.failed_first = Some(child);
-                }
-                if parent.failed_last.is_none_or(|last| child.rank >= last.rank) {
-                    parent.failed_last = Some(child);
-                }
+                count_failure(parent, child);
             }
         }
         self.push_agenda(id, agenda_item(row::AgendaKind::Done, index))
@@ -375,6 +373,15 @@ impl Step<'_> {
 
 pub(crate) fn agenda_item(kind: row::AgendaKind, node: u32) -> row::AgendaItem {
     row::AgendaItem { version: ROW_VERSION, kind: kind.into(), node, cursor: 0 }
+}
+
+fn count_failure(parent: &mut row::Node, child: row::FailedChild) {
+    if parent.failed_first.is_none_or(|first| child.rank < first.rank) {
+        parent.failed_first = Some(child);
+    }
+    if parent.failed_last.is_none_or(|last| child.rank >= last.rank) {
+        parent.failed_last = Some(child);
+    }
 }
 
 fn required(fence: Option<Fence>) -> Result<Fence, Error> {

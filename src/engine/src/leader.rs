@@ -27,6 +27,8 @@ pub(crate) struct Parsed {
     steps: BTreeMap<String, BTreeMap<String, (u64, u64)>>,
     /// Names that are the same all over the workflow.
     pub globals: BTreeMap<String, String>,
+    /// (template, step or task) whose `outputs.result` somebody in the template reads: only those are kept, as in Argo.
+    results: BTreeSet<(String, String)>,
     /// Template to colocation group, from 1.
     pub groups: BTreeMap<String, u32>,
 }
@@ -127,7 +129,8 @@ impl Parsed {
         }
         let globals = crate::scope::globals(&manifest, workflow);
         let groups = crate::place::groups(&manifest);
-        Self { manifest, templates, plans, steps, globals, groups }
+        let results = results_read(&manifest);
+        Self { manifest, templates, plans, steps, globals, results, groups }
     }
 
     pub(crate) fn template(&self, name: &str) -> Option<&Template> {
@@ -138,9 +141,28 @@ impl Parsed {
         self.steps.get(template)?.get(step).copied()
     }
 
+    pub(crate) fn reads_result(&self, template: &str, step: &str) -> bool {
+        self.results.contains(&(template.to_owned(), step.to_owned()))
+    }
+
     pub(crate) fn plan(&self, template: &str) -> Option<Arc<Plan>> {
         self.plans.get(template).cloned()
     }
+}
+
+fn results_read(manifest: &Manifest) -> BTreeSet<(String, String)> {
+    let mut results = BTreeSet::new();
+    for template in manifest.spec.templates.iter().filter(|template| !template.is_leaf()) {
+        let text = template.raw.to_string();
+        // By text and not by tag: expressions and `valueFrom.parameter` without braces read results as well.
+        for (at, marker) in text.match_indices(".outputs.result") {
+            let before = text.get(..at).unwrap_or_default();
+            let start = before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).map_or(0, |found| found + 1);
+            debug_assert!(!marker.is_empty());
+            results.insert((template.name.clone(), before.get(start..).unwrap_or_default().to_owned()));
+        }
+    }
+    results
 }
 
 impl Plan {

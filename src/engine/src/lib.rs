@@ -20,9 +20,12 @@
 
 mod advance;
 mod commands;
+mod counts;
+mod dispatch;
 mod draft;
 mod evolve;
 mod evolve_work;
+mod inspect;
 mod key;
 mod leader;
 mod place;
@@ -34,6 +37,7 @@ pub mod view;
 
 pub use draft::Draft;
 pub use evolve::{BATCH_VERSION, Changes, Position, evolve};
+pub use inspect::Difference;
 pub use key::Key;
 pub use leader::Leader;
 pub use refusal::Code;

@@ -75,15 +75,6 @@ pub enum DesiredAttempt {
     },
 }
 
-/// A registered cluster as others see it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ClusterInfo {
-    /// Its name.
-    pub name: String,
-    /// Its row.
-    pub row: Arc<row::Cluster>,
-}
-
 impl State {
     /// The empty state, before the first batch.
     #[must_use]

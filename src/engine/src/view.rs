@@ -1,10 +1,14 @@
 //! Argo's JSON shapes of what state holds.
 
-use argosy_model::{Fence, WorkflowId};
+mod tree;
+
+use argosy_model::{Fence, WorkflowId, WorkflowPhase};
 use argosy_proto::common::Assignment;
-use serde_json::Value;
+use argosy_proto::state as row;
+use serde_json::{Map, Value, json};
 
 use crate::state::State;
+use tree::Tree;
 
 /// A time as Kubernetes writes it: UTC, whole seconds.
 pub(crate) fn time_text(ms: i64) -> String {
@@ -27,16 +31,156 @@ fn civil(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
+/// Nodes up to which a node's progress counts all that follows it, as Argo's does; above, what is below it in the tree.
+const EXACT_PROGRESS_NODES_MAX: usize = 1_000;
+
 /// The workflow as Argo's API shows it; `None` when there is none.
+///
+/// Nodes carry two fields of ours: `cluster`, and `attempts` with fence, cluster and phase of each.
 #[must_use]
-pub fn workflow_json(_state: &State, _id: WorkflowId) -> Option<Value> {
-    None
+pub fn workflow_json(state: &State, id: WorkflowId) -> Option<Value> {
+    let row = state.workflow(id)?;
+    let manifest = stored(state, id)?;
+    let mut shown = head(row, &manifest);
+    let fields = shown.as_object_mut()?;
+    fields.insert("spec".to_owned(), spec(row, &manifest));
+    fields.insert("status".to_owned(), status(state, id, row, &manifest));
+    Some(shown)
 }
 
-/// What a list needs of a workflow: metadata, phase, progress; no nodes, no templates.
+/// What a list needs of a workflow: metadata, arguments, phase, progress; no nodes, no templates.
 #[must_use]
-pub fn summary(_state: &State, _id: WorkflowId) -> Option<Value> {
-    None
+pub fn summary(state: &State, id: WorkflowId) -> Option<Value> {
+    let row = state.workflow(id)?;
+    let manifest = stored(state, id)?;
+    let mut shown = head(row, &manifest);
+    let fields = shown.as_object_mut()?;
+    let arguments = manifest.pointer("/spec/arguments").cloned().unwrap_or_else(|| json!({}));
+    fields.insert("spec".to_owned(), json!({"arguments": arguments}));
+    let mut status = Map::new();
+    put_outcome(&mut status, row);
+    fields.insert("status".to_owned(), Value::Object(status));
+    Some(shown)
+}
+
+fn stored(state: &State, id: WorkflowId) -> Option<Value> {
+    serde_json::from_str(&state.manifests.get(&id.0)?.json).ok()
+}
+
+fn head(row: &row::Workflow, manifest: &Value) -> Value {
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), row.name.clone().into());
+    if let Some(prefix) = manifest.pointer("/metadata/generateName") {
+        metadata.insert("generateName".to_owned(), prefix.clone());
+    }
+    metadata.insert("namespace".to_owned(), row.namespace.clone().into());
+    metadata.insert("uid".to_owned(), row.uid.clone().into());
+    metadata.insert("resourceVersion".to_owned(), row.changed_sequence.to_string().into());
+    metadata.insert("generation".to_owned(), row.changed_sequence.into());
+    metadata.insert("creationTimestamp".to_owned(), time_text(row.created_at_ms).into());
+    let of = |kind: &str| manifest.pointer(&format!("/metadata/{kind}")).and_then(Value::as_object).cloned().unwrap_or_default();
+    let mut labels = of("labels");
+    if !row.creator.is_empty() {
+        labels.insert("workflows.argoproj.io/creator".to_owned(), row.creator.clone().into());
+    }
+    if let Some(phase) = WorkflowPhase::from_number(row.phase) {
+        labels.insert("workflows.argoproj.io/phase".to_owned(), phase.as_str().into());
+        if phase.is_completed() {
+            labels.insert("workflows.argoproj.io/completed".to_owned(), "true".into());
+        }
+    }
+    if !labels.is_empty() {
+        metadata.insert("labels".to_owned(), Value::Object(labels));
+    }
+    let mut annotations = of("annotations");
+    if row.phase != 0 {
+        annotations.insert("workflows.argoproj.io/pod-name-format".to_owned(), "v2".into());
+    }
+    if !annotations.is_empty() {
+        metadata.insert("annotations".to_owned(), Value::Object(annotations));
+    }
+    json!({ "metadata": metadata })
+}
+
+/// The spec as submitted, with the empty objects that Argo's API adds.
+fn spec(row: &row::Workflow, manifest: &Value) -> Value {
+    let mut spec = manifest.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
+    spec.entry("arguments").or_insert_with(|| json!({}));
+    for template in spec.get_mut("templates").and_then(Value::as_array_mut).into_iter().flatten() {
+        default_template(template);
+    }
+    let shutdown = match row.shutdown {
+        crate::advance::workflow::STOP => "Stop",
+        crate::advance::workflow::TERMINATE => "Terminate",
+        _ => return Value::Object(spec),
+    };
+    spec.insert("shutdown".to_owned(), shutdown.into());
+    Value::Object(spec)
+}
+
+fn default_template(template: &mut Value) {
+    let Some(fields) = template.as_object_mut() else { return };
+    for kind in ["inputs", "outputs", "metadata"] {
+        fields.entry(kind).or_insert_with(|| json!({}));
+    }
+    for kind in ["container", "script"] {
+        if let Some(container) = fields.get_mut(kind).and_then(Value::as_object_mut) {
+            container.entry("name").or_insert_with(|| "".into());
+            container.entry("resources").or_insert_with(|| json!({}));
+        }
+    }
+    let groups = fields.get_mut("steps").and_then(Value::as_array_mut).into_iter().flatten();
+    for step in groups.filter_map(Value::as_array_mut).flatten().filter_map(Value::as_object_mut) {
+        step.entry("arguments").or_insert_with(|| json!({}));
+    }
+    let tasks = fields.get_mut("dag").and_then(|dag| dag.get_mut("tasks")).and_then(Value::as_array_mut);
+    for task in tasks.into_iter().flatten().filter_map(Value::as_object_mut) {
+        task.entry("arguments").or_insert_with(|| json!({}));
+    }
+}
+
+fn put_outcome(status: &mut Map<String, Value>, row: &row::Workflow) {
+    let time = |ms: i64| if ms == 0 { Value::Null } else { time_text(ms).into() };
+    let phase = WorkflowPhase::from_number(row.phase);
+    if let Some(phase) = phase {
+        status.insert("phase".to_owned(), phase.as_str().into());
+    }
+    status.insert("startedAt".to_owned(), phase.map_or(Value::Null, |_| time(row.created_at_ms)));
+    status.insert("finishedAt".to_owned(), time(row.finished_at_ms));
+    if !row.message.is_empty() {
+        status.insert("message".to_owned(), row.message.clone().into());
+    }
+    if phase.is_some() {
+        status.insert("progress".to_owned(), format!("{}/{}", row.leaves_succeeded, row.leaves_total).into());
+    }
+}
+
+fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) -> Value {
+    let mut status = Map::new();
+    put_outcome(&mut status, row);
+    if row.phase == 0 {
+        return Value::Object(status);
+    }
+    let tree = Tree::new(state, id.0, row, manifest);
+    status.insert("nodes".to_owned(), Value::Object(tree.nodes()));
+    let mut conditions = Vec::new();
+    if tree.has_pods() {
+        let running = if row.finished_at_ms == 0 && tree.runs_pods() { "True" } else { "False" };
+        conditions.push(json!({"type": "PodRunning", "status": running}));
+    }
+    if row.finished_at_ms != 0 {
+        conditions.push(json!({"type": "Completed", "status": "True"}));
+    }
+    if !conditions.is_empty() {
+        status.insert("conditions".to_owned(), Value::Array(conditions));
+    }
+    if !row.outputs.is_empty() {
+        let outputs: Vec<Value> = row.outputs.iter().map(|output| json!({"name": output.name, "value": output.value})).collect();
+        status.insert("outputs".to_owned(), json!({"parameters": outputs}));
+    }
+    status.insert("artifactRepositoryRef".to_owned(), json!({"default": true, "artifactRepository": {}}));
+    status.insert("artifactGCStatus".to_owned(), json!({"notSpecified": true}));
+    Value::Object(status)
 }
 
 impl State {

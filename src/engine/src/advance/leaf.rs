@@ -1,3 +1,298 @@
-use argosy_proto::common::AttemptReport;
-use crate::{Leader, draft::Draft};
-pub(crate) fn attempt_over(_draft: &mut Draft, _leader: &mut Leader, _workflow: u64, _node: u32, _report: &AttemptReport) {}
+//! Leaves: what runs on a cluster, and what waits.
+
+use argosy_expr::{Found, Lookup, Rules, substitute};
+use argosy_model::{NodePhase, NodeType, pod_name};
+use argosy_proto::common::{AttemptPhase, AttemptReport};
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
+use argosy_spec::{Parameter, Template, TemplateKind};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::Leader;
+use crate::advance::{Turn, retry, workflow};
+use crate::commands::report_attempt::clip;
+use crate::draft::Draft;
+use crate::place;
+use crate::state::{ROW_VERSION, phase_of, type_of};
+
+/// Between asking a process to end and ending it, when the template doesn't say.
+const STOP_GRACE_MS: i64 = 30_000;
+
+/// The names that a node's inputs make.
+pub(crate) fn inputs_of(node: &row::Node) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let mut list = Vec::new();
+    for input in &node.inputs {
+        if let Some(value) = &input.value {
+            names.insert(format!("inputs.parameters.{}", input.name), value.clone());
+            list.push(serde_json::json!({"name": input.name, "value": value}));
+        }
+    }
+    names.insert("inputs.parameters".to_owned(), Value::Array(list).to_string());
+    names
+}
+
+/// A leaf's template with everything resolved that can be.
+fn resolved(turn: &Turn<'_>, node: &row::Node) -> Result<(Value, Template), String> {
+    let template = turn.parsed.template(&node.template).ok_or_else(|| format!("template {} not found", node.template))?;
+    let mut raw = template.raw.clone();
+    let text = raw.to_string();
+    if text.contains("{{") {
+        let mut scope = turn.scope(0);
+        scope.on_exit = node.on_exit;
+        scope.locals = locals(turn, node, template);
+        let text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        scope.locals.extend(inputs_of(node));
+        let text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        raw = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    }
+    let template = Template::from_value(raw.clone()).map_err(|error| error.to_string())?;
+    Ok((raw, template))
+}
+
+fn locals(turn: &Turn<'_>, node: &row::Node, template: &Template) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let workflow = turn.row();
+    names.insert("pod.name".to_owned(), pod_name(&workflow.name, &node.template, &node.name));
+    names.insert("node.name".to_owned(), node.name.clone());
+    names.insert("steps.name".to_owned(), node.name.clone());
+    names.insert("tasks.name".to_owned(), node.name.clone());
+    for output in &template.outputs.parameters {
+        if let Some(from) = output.value_from.as_ref().filter(|from| !from.path.is_empty()) {
+            names.insert(format!("outputs.parameters.{}.path", output.name), from.path.clone());
+        }
+    }
+    if node.flag == i32::from(row::NodeFlag::Retried) {
+        names.insert("retries".to_owned(), node.ordinal.to_string());
+        let last = node.ordinal.checked_sub(1).and_then(|before| {
+            turn.draft.state.index.children.get(&(turn.workflow, node.parent, before)).map(|index| turn.node(*index))
+        });
+        let code = last.as_ref().and_then(|last| last.outputs.as_ref()?.exit_code);
+        names.insert("lastRetry.exitCode".to_owned(), code.map_or_else(|| if last.is_some() { "-1".to_owned() } else { "0".to_owned() }, |code| code.to_string()));
+        names.insert("lastRetry.status".to_owned(), last.as_ref().map_or("", |last| phase_of(last).as_str()).to_owned());
+        let duration = last.as_ref().map_or(0, |last| (last.finished_at_ms - last.started_at_ms) / 1000);
+        names.insert("lastRetry.duration".to_owned(), duration.to_string());
+        names.insert("lastRetry.message".to_owned(), last.map_or_else(String::new, |last| last.message.clone()));
+    }
+    names
+}
+
+/// A Pod node was made: it waits for a cluster, or ends at once when the workflow is being shut down.
+pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
+    let node = turn.node(index);
+    if stopped(turn, index, &node) {
+        return;
+    }
+    let (mut raw, template) = match resolved(turn, &node) {
+        Ok(resolved) => resolved,
+        Err(message) => {
+            turn.finish(index, NodePhase::Error, message, None);
+            return;
+        }
+    };
+    let selector = place::selector(&turn.parsed.manifest, &raw);
+    let requests = place::requests(&raw);
+    if let Some(fields) = raw.as_object_mut() {
+        place::strip_selector(fields);
+    }
+    let spec = &turn.parsed.manifest.spec;
+    let retried = template.retry_strategy.is_some() || spec.retry_strategy.is_some();
+    let workflow = turn.row();
+    let deadline_ms = spec.active_deadline_seconds.filter(|_| !node.on_exit).map_or(0, |seconds| workflow.created_at_ms.saturating_add(seconds.saturating_mul(1000)));
+    let grace = raw.get("terminationGracePeriodSeconds").or_else(|| spec.pod.get("terminationGracePeriodSeconds")).and_then(Value::as_i64);
+    let mut work = row::Work {
+        version: ROW_VERSION,
+        template_json: raw.to_string(),
+        template_name: node.template.clone(),
+        requests: Some(requests),
+        selector,
+        group: turn.parsed.groups.get(&node.template).copied().unwrap_or(0),
+        idempotent: retried || template.idempotent() || turn.parsed.manifest.idempotent(),
+        deadline_ms,
+        stop_grace_ms: grace.map_or(STOP_GRACE_MS, |seconds| seconds.saturating_mul(1000)),
+        ..row::Work::default()
+    };
+    work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
+    turn.draft.emit(Body::NodeQueued(fact::NodeQueued { workflow: turn.workflow, node: index, work: Some(work) }));
+}
+
+/// Ends a new leaf of a workflow that is being shut down.
+fn stopped(turn: &mut Turn<'_>, index: u32, node: &row::Node) -> bool {
+    let shutdown = turn.row().shutdown;
+    let stops = shutdown != 0 && (!node.on_exit || shutdown == workflow::TERMINATE);
+    if stops {
+        turn.finish(index, NodePhase::Failed, workflow::leaf_message(shutdown), None);
+    }
+    stops
+}
+
+/// A Suspend node was made: it waits for its duration, or for somebody.
+pub(crate) fn suspend(turn: &mut Turn<'_>, index: u32) {
+    let node = turn.node(index);
+    if stopped(turn, index, &node) {
+        return;
+    }
+    let outcome = resolved(turn, &node).and_then(|(_, template)| match &template.kind {
+        TemplateKind::Suspend(suspend) => suspend.duration.as_deref().filter(|text| !text.is_empty()).map(retry::duration_ms).transpose(),
+        TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Steps(_) | TemplateKind::Dag(_) | TemplateKind::Missing => Ok(None),
+    });
+    match outcome {
+        Ok(None) => {}
+        Ok(Some(0)) => suspend_over(turn, index),
+        Ok(Some(wait_ms)) => {
+            let due_ms = turn.draft.now().plus_ms(wait_ms).0;
+            let timer = row::Timer { version: ROW_VERSION, due_ms, workflow: turn.workflow, node: index, kind: row::TimerKind::Suspend.into() };
+            turn.draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
+        }
+        Err(message) => turn.finish(index, NodePhase::Error, message, None),
+    }
+}
+
+/// A suspend's time is over: its supplied outputs take their defaults.
+pub(crate) fn suspend_over(turn: &mut Turn<'_>, index: u32) {
+    let node = turn.node(index);
+    let declared = match resolved(turn, &node) {
+        Ok((_, template)) => template.outputs.parameters,
+        Err(message) => {
+            turn.finish(index, NodePhase::Error, message, None);
+            return;
+        }
+    };
+    let mut outputs = row::Outputs::default();
+    for parameter in declared {
+        let default = parameter.value_from.as_ref().and_then(|from| from.default.clone());
+        let Some(value) = default.or(parameter.value) else {
+            let message = format!("raw output parameter '{}' has not been set and does not have a default value", parameter.name);
+            turn.finish(index, NodePhase::Error, message, None);
+            return;
+        };
+        outputs.parameters.push(row::Parameter { name: parameter.name, value: Some(value) });
+    }
+    let outputs = (!outputs.parameters.is_empty()).then_some(outputs);
+    turn.finish(index, NodePhase::Succeeded, String::new(), outputs);
+}
+
+/// The current attempt of a leaf reported its end.
+pub(crate) fn attempt_over(draft: &mut Draft, leader: &mut Leader, workflow: u64, index: u32, report: &AttemptReport) {
+    let Some(mut turn) = Turn::new(draft, leader, workflow) else { return };
+    let node = turn.node(index);
+    if phase_of(&node).is_fulfilled() {
+        return;
+    }
+    let (mut phase, mut message) = ending(&turn, report);
+    let outputs = match outputs(&turn, &node, report) {
+        Ok(outputs) => outputs,
+        Err(problem) => {
+            (phase, message) = (NodePhase::Error, problem);
+            None
+        }
+    };
+    let (host, progress) = (clip(&report.host), clip(&report.progress));
+    let started_at_ms = report.started_at_ms.max(0);
+    if node.host != host || node.progress != progress || started_at_ms != 0 && started_at_ms != node.started_at_ms {
+        turn.change(index, |node| {
+            node.host = host;
+            node.progress = progress;
+            node.started_at_ms = started_at_ms;
+        });
+    }
+    turn.finish_at(index, phase, message, outputs, report.finished_at_ms.max(0));
+}
+
+fn ending(turn: &Turn<'_>, report: &AttemptReport) -> (NodePhase, String) {
+    let message = clip(&report.message);
+    match report.phase() {
+        AttemptPhase::Succeeded => (NodePhase::Succeeded, message),
+        AttemptPhase::Failed => (NodePhase::Failed, message),
+        AttemptPhase::Stopped => {
+            let shutdown = turn.row().shutdown;
+            if shutdown == 0 {
+                return (NodePhase::Error, if message.is_empty() { "pod deleted".to_owned() } else { message });
+            }
+            let own = message.is_empty() || message == "pod deleted";
+            (NodePhase::Failed, if own { workflow::leaf_message(shutdown) } else { message })
+        }
+        AttemptPhase::Error | AttemptPhase::Unspecified | AttemptPhase::Received | AttemptPhase::Pending | AttemptPhase::Running => {
+            (NodePhase::Error, message)
+        }
+    }
+}
+
+/// What a leaf yields: exit code, result where somebody reads it, and every declared parameter, with or without a value.
+fn outputs(turn: &Turn<'_>, node: &row::Node, report: &AttemptReport) -> Result<Option<row::Outputs>, String> {
+    let bytes_max = turn.leader.limits.parameter_bytes_max;
+    let mut outputs = row::Outputs { exit_code: report.exit_code, ..row::Outputs::default() };
+    if let Some(result) = report.result.as_ref().filter(|_| result_is_read(turn, node)) {
+        if result.len() > bytes_max {
+            return Err(format!("outputs.result has {} bytes, the limit is {bytes_max}", result.len()));
+        }
+        outputs.result = Some(result.clone());
+    }
+    let declared = turn.parsed.template(&node.template).map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
+    for parameter in declared {
+        let reported = report.parameters.iter().find(|reported| reported.name == parameter.name).map(|reported| reported.value.clone());
+        let default = || parameter.value_from.as_ref().and_then(|from| from.default.clone());
+        let value = reported.or_else(|| if report.phase() == AttemptPhase::Succeeded { default() } else { None });
+        if value.as_ref().is_some_and(|value| value.len() > bytes_max) {
+            return Err(format!("outputs.parameters.{} is larger than {bytes_max} bytes", parameter.name));
+        }
+        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value });
+    }
+    let empty = outputs == row::Outputs::default();
+    Ok((!empty).then_some(outputs))
+}
+
+/// Some sibling of the leaf (or of its Retry node, or of its loop) reads `outputs.result`.
+fn result_is_read(turn: &Turn<'_>, node: &row::Node) -> bool {
+    let boundary = turn.node(node.boundary);
+    if node.boundary == 0 {
+        return false;
+    }
+    let rest = node.name.strip_prefix(boundary.name.as_str()).unwrap_or_default();
+    let rest = rest.split_once("].").map_or(rest, |(_, step)| step).trim_start_matches('.');
+    let step = rest.split('(').next().unwrap_or(rest);
+    turn.parsed.reads_result(&boundary.template, step)
+}
+
+/// The outputs of a Steps or DAG node that succeeded.
+pub(crate) fn composed_outputs(turn: &mut Turn<'_>, index: u32) -> Result<Option<row::Outputs>, String> {
+    let node = turn.node(index);
+    let parsed = turn.parsed.clone();
+    let declared = parsed.template(&node.template).map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
+    if declared.is_empty() {
+        return Ok(None);
+    }
+    turn.draft.spend(u32::try_from(declared.len()).unwrap_or(u32::MAX));
+    let mut outputs = row::Outputs::default();
+    for parameter in declared {
+        let value = composed(turn, index, &node, parameter)?;
+        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value: Some(value) });
+    }
+    Ok(Some(outputs))
+}
+
+fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter) -> Result<String, String> {
+    let from = parameter.value_from.clone().unwrap_or_default();
+    if from.parameter.is_empty() {
+        return parameter.value.clone().or(from.default).ok_or_else(|| format!("output parameter {:?} has no source", parameter.name));
+    }
+    let mut scope = turn.scope(index);
+    scope.on_exit = node.on_exit;
+    scope.locals = inputs_of(node);
+    let tag = from.parameter.trim();
+    let name = tag.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).unwrap_or(tag).trim();
+    match scope.get(name) {
+        Some(Found::Text(value)) if !name.starts_with("inputs.") => Ok(value.into_owned()),
+        Some(Found::Text(value)) => Err(format!("Unable to resolve: {:?}", value.as_ref())),
+        Some(Found::Absent) => from.default.ok_or_else(|| {
+            format!("output parameter {:?}: \"{{{{{name}}}}}\" is an absent optional (skipped/omitted node output with no default)", parameter.name)
+        }),
+        None => from.default.ok_or_else(|| format!("unable to resolve {:?}", from.parameter)),
+    }
+}
+
+/// True for nodes whose type says that they are Argo's Steps or DAG.
+pub(crate) fn is_composed(node: &row::Node) -> bool {
+    matches!(type_of(node), NodeType::Steps | NodeType::Dag)
+}

@@ -1,19 +1,77 @@
-//! What happens by itself: timers, the agenda, placement.
-use argosy_model::{NodePhase, WorkflowPhase};
+//! What happens by itself: timers that are due, the agenda, placement. Every item is a bounded unit of work, or moves
+//! its cursor and stays on the agenda; workflows take turns.
+
+pub(crate) mod create;
+pub(crate) mod dag;
+pub(crate) mod leaf;
+pub(crate) mod resolve;
+pub(crate) mod retry;
+pub(crate) mod steps;
+pub(crate) mod timers;
+pub(crate) mod workflow;
+
+use argosy_model::{NodePhase, NodeType, WorkflowPhase};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
+use argosy_spec::{ContinueOn, TemplateKind};
+use std::sync::Arc;
 
 use crate::Leader;
 use crate::draft::Draft;
+use crate::leader::Parsed;
+use crate::place;
+use crate::scope::Scope;
+use crate::state::{phase_of, type_of};
 
-pub(crate) mod leaf;
-pub(crate) mod workflow;
-
-pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
-    crate::place::run(draft, leader);
-    draft.state.has_work()
+/// One workflow's turn: the draft, and the workflow's manifest at hand.
+pub(crate) struct Turn<'a> {
+    pub draft: &'a mut Draft,
+    pub leader: &'a mut Leader,
+    pub parsed: Arc<Parsed>,
+    pub workflow: u64,
 }
 
+/// What became of an item of the agenda.
+pub(crate) enum Progress {
+    /// It is done.
+    Done,
+    /// The batch is full: it goes on from here.
+    At(u64),
+}
+
+pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
+    timers::fire(draft, leader);
+    // A quarter is left to placement, so that a long cascade doesn't keep ready steps waiting.
+    let agenda_work_max = leader.limits.decide_work_max - leader.limits.decide_work_max / 4;
+    while draft.work() < agenda_work_max && !draft.is_full(&leader.limits) {
+        let next = (leader.served.saturating_add(1), 0);
+        let Some(((workflow, sequence), item)) = draft.state.agenda.range(next..).next().or_else(|| draft.state.agenda.iter().next()) else {
+            break;
+        };
+        let (workflow, sequence, item) = (*workflow, *sequence, *item);
+        leader.served = workflow;
+        take(draft, leader, workflow, sequence, item);
+    }
+    place::run(draft, leader);
+    draft.state.has_work() || timers::due(draft)
+}
+
+fn take(draft: &mut Draft, leader: &mut Leader, workflow: u64, sequence: u64, item: row::AgendaItem) {
+    draft.spend(1);
+    let progress = match Turn::new(draft, leader, workflow) {
+        Some(mut turn) => turn.item(item),
+        None => {
+            workflow::unreadable(draft, workflow);
+            Progress::Done
+        }
+    };
+    match progress {
+        Progress::Done => draft.emit(Body::AgendaDone(fact::AgendaDone { workflow, sequence })),
+        Progress::At(cursor) => draft.emit(Body::AgendaMoved(fact::AgendaMoved { workflow, sequence, cursor })),
+    };
+}
+
+/// The phase that a root's phase gives its workflow (Argo reference 4).
 pub(crate) fn workflow_phase_of(phase: NodePhase) -> WorkflowPhase {
     match phase {
         NodePhase::Pending => WorkflowPhase::Pending,
@@ -24,10 +82,11 @@ pub(crate) fn workflow_phase_of(phase: NodePhase) -> WorkflowPhase {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a fact's fields")]
+/// Ends a node from outside a turn.
+#[expect(clippy::too_many_arguments, reason = "the fields of one fact")]
 pub(crate) fn finish_node(
     draft: &mut Draft,
-    _leader: &mut Leader,
+    leader: &mut Leader,
     workflow: u64,
     node: u32,
     phase: NodePhase,
@@ -35,14 +94,181 @@ pub(crate) fn finish_node(
     outputs: Option<row::Outputs>,
     finished_at_ms: i64,
 ) {
-    draft.emit(Body::NodeFinished(fact::NodeFinished {
-        workflow,
-        node,
-        phase: phase.number(),
-        message,
-        outputs,
-        finished_at_ms,
-        counts_as_failure: false,
-        rank: 0,
-    }));
+    if let Some(mut turn) = Turn::new(draft, leader, workflow) {
+        turn.finish_at(node, phase, message, outputs, finished_at_ms);
+    }
+}
+
+impl<'a> Turn<'a> {
+    pub(crate) fn new(draft: &'a mut Draft, leader: &'a mut Leader, workflow: u64) -> Option<Self> {
+        let parsed = leader.parsed(&draft.state, workflow)?;
+        Some(Self { draft, leader, parsed, workflow })
+    }
+
+    fn item(&mut self, item: row::AgendaItem) -> Progress {
+        match item.kind() {
+            row::AgendaKind::Start if item.node == 0 => {
+                workflow::start(self);
+                Progress::Done
+            }
+            row::AgendaKind::Start => self.start(item.node, item.cursor),
+            row::AgendaKind::Done => self.done(item.node, item.cursor),
+            row::AgendaKind::Shutdown => workflow::shut_down(self, item.cursor),
+            row::AgendaKind::Unspecified => Progress::Done,
+        }
+    }
+
+    fn start(&mut self, index: u32, cursor: u64) -> Progress {
+        let node = self.node(index);
+        if phase_of(&node).is_fulfilled() {
+            return Progress::Done;
+        }
+        match type_of(&node) {
+            NodeType::Steps => steps::start(self, index),
+            NodeType::StepGroup => return steps::start_group(self, index, cursor),
+            NodeType::Dag => return dag::start(self, index, cursor),
+            NodeType::TaskGroup => return dag::start_group(self, index, cursor),
+            NodeType::Retry => retry::next_try(self, index),
+            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Suspend | NodeType::Http | NodeType::Plugin => {}
+        }
+        Progress::Done
+    }
+
+    /// A node is fulfilled: what that means to its parent.
+    fn done(&mut self, index: u32, cursor: u64) -> Progress {
+        let node = self.node(index);
+        if node.parent == 0 {
+            workflow::top_ended(self, index);
+            return Progress::Done;
+        }
+        let parent = self.node(node.parent);
+        if phase_of(&parent).is_fulfilled() {
+            return Progress::Done;
+        }
+        match type_of(&parent) {
+            NodeType::StepGroup => steps::check_group(self, node.parent),
+            NodeType::Steps => steps::group_done(self, node.parent, &node),
+            NodeType::TaskGroup => dag::check_group(self, node.parent),
+            NodeType::Dag => return dag::task_done(self, node.parent, &node, cursor),
+            NodeType::Retry => retry::try_done(self, node.parent, &node),
+            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Suspend | NodeType::Http | NodeType::Plugin => {}
+        }
+        Progress::Done
+    }
+
+    /// A node that is known to exist.
+    pub(crate) fn node(&self, index: u32) -> Arc<row::Node> {
+        self.draft.state.nodes.get(&(self.workflow, index)).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn row(&self) -> Arc<row::Workflow> {
+        self.draft.state.workflows.get(&self.workflow).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.draft.is_full(&self.leader.limits)
+    }
+
+    /// The scope of the children of `boundary`.
+    pub(crate) fn scope(&self, boundary: u32) -> Scope<'_> {
+        Scope::new(&self.draft.state, &self.parsed, self.workflow, boundary, self.draft.now())
+    }
+
+    pub(crate) fn finish(&mut self, index: u32, phase: NodePhase, message: String, outputs: Option<row::Outputs>) {
+        self.finish_at(index, phase, message, outputs, 0);
+    }
+
+    pub(crate) fn finish_at(&mut self, index: u32, phase: NodePhase, message: String, outputs: Option<row::Outputs>, finished_at_ms: i64) {
+        let node = self.node(index);
+        if phase_of(&node).is_fulfilled() {
+            return;
+        }
+        let (counts_as_failure, rank) = self.counts(node.parent, node.ordinal, phase);
+        self.draft.emit(Body::NodeFinished(fact::NodeFinished {
+            workflow: self.workflow,
+            node: index,
+            phase: phase.number(),
+            message,
+            outputs,
+            finished_at_ms,
+            counts_as_failure,
+            rank,
+        }));
+    }
+
+    /// Whether a child that ends with (or, omitted, carries on) `phase` fails its parent, and its rank among those.
+    pub(crate) fn counts(&self, parent: u32, ordinal: u64, phase: NodePhase) -> (bool, u64) {
+        let node = self.node(parent);
+        let failed = phase.is_failed_or_error();
+        match type_of(&node) {
+            NodeType::StepGroup => (failed && !continues_on(self.continue_on(&node, ordinal), phase), ordinal),
+            NodeType::TaskGroup => (failed, ordinal),
+            NodeType::Dag => {
+                let task = usize::try_from(ordinal >> 32).unwrap_or(usize::MAX);
+                let plan = self.parsed.plan(&node.template);
+                let rank = plan.and_then(|plan| plan.target_rank.get(task).copied().flatten());
+                let counts = failed && rank.is_some() && !continues_on(self.continue_on(&node, ordinal), phase);
+                (counts, rank.unwrap_or(0))
+            }
+            NodeType::Pod
+            | NodeType::Container
+            | NodeType::Steps
+            | NodeType::Retry
+            | NodeType::Skipped
+            | NodeType::Suspend
+            | NodeType::Http
+            | NodeType::Plugin => (false, 0),
+        }
+    }
+
+    /// The `continueOn` of a child of a group or DAG.
+    pub(crate) fn continue_on(&self, parent: &row::Node, ordinal: u64) -> ContinueOn {
+        let slot = usize::try_from(ordinal >> 32).unwrap_or(usize::MAX);
+        let found = match type_of(parent) {
+            NodeType::StepGroup => {
+                let steps = self.node(parent.parent);
+                let group = usize::try_from(parent.ordinal).unwrap_or(usize::MAX);
+                steps::groups(&self.parsed, &steps.template).and_then(|groups| groups.get(group)?.get(slot)).map(|step| step.continue_on)
+            }
+            NodeType::Dag => match self.parsed.template(&parent.template).map(|template| &template.kind) {
+                Some(TemplateKind::Dag(dag)) => dag.tasks.get(slot).map(|task| task.continue_on),
+                _ => None,
+            },
+            NodeType::Pod
+            | NodeType::Container
+            | NodeType::Steps
+            | NodeType::TaskGroup
+            | NodeType::Retry
+            | NodeType::Skipped
+            | NodeType::Suspend
+            | NodeType::Http
+            | NodeType::Plugin => None,
+        };
+        found.unwrap_or_default()
+    }
+
+    /// Changes fields of a node that stays unfulfilled.
+    pub(crate) fn change(&mut self, index: u32, edit: impl FnOnce(&mut fact::NodeChanged)) {
+        let node = self.node(index);
+        let mut changed = fact::NodeChanged {
+            workflow: self.workflow,
+            node: index,
+            phase: node.phase,
+            message: node.message.clone(),
+            host: node.host.clone(),
+            progress: node.progress.clone(),
+            started_at_ms: 0,
+            children_complete: false,
+        };
+        edit(&mut changed);
+        self.draft.emit(Body::NodeChanged(changed));
+    }
+}
+
+pub(crate) fn continues_on(continue_on: ContinueOn, phase: NodePhase) -> bool {
+    match phase {
+        NodePhase::Failed => continue_on.failed,
+        NodePhase::Error => continue_on.error,
+        NodePhase::Pending | NodePhase::Running | NodePhase::Succeeded | NodePhase::Skipped | NodePhase::Omitted => false,
+    }
 }

@@ -1,3 +1,171 @@
-use crate::draft::Draft;
+//! Beginning and end of a workflow.
+
+use argosy_model::{NodePhase, WorkflowPhase};
+use argosy_proto::command::ShutdownStrategy;
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
 use argosy_spec::Manifest;
-pub(crate) fn accepted(_draft: &mut Draft, _workflow: u64, _manifest: &Manifest) {}
+
+use crate::advance::create::{self, Place};
+use crate::advance::{Progress, Turn, leaf, workflow_phase_of};
+use crate::draft::Draft;
+use crate::evolve_work::agenda_item;
+use crate::state::{ROW_VERSION, phase_of};
+
+/// The strategy numbers of a workflow's row.
+pub(crate) const STOP: i32 = ShutdownStrategy::Stop as i32;
+pub(crate) const TERMINATE: i32 = ShutdownStrategy::Terminate as i32;
+/// The workflow's activeDeadlineSeconds passed.
+pub(crate) const DEADLINE: i32 = 3;
+
+/// The message of a leaf that a shutdown ends before it ran.
+pub(crate) fn leaf_message(shutdown: i32) -> String {
+    match shutdown {
+        STOP => "workflow shutdown with strategy:  Stop".to_owned(),
+        TERMINATE => "workflow shutdown with strategy:  Terminate".to_owned(),
+        DEADLINE => "Step exceeded its deadline".to_owned(),
+        _ => "the workflow is over".to_owned(),
+    }
+}
+
+/// The message of a Retry node or workflow that a shutdown ended.
+pub(crate) fn stopped_message(shutdown: i32) -> Option<String> {
+    match shutdown {
+        STOP => Some("Stopped with strategy 'Stop'".to_owned()),
+        TERMINATE => Some("Stopped with strategy 'Terminate'".to_owned()),
+        _ => None,
+    }
+}
+
+/// What acceptance sets up beside the root: the deadline, and a shutdown that the manifest asks for.
+pub(crate) fn accepted(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
+    if let Some(seconds) = manifest.spec.active_deadline_seconds {
+        let due_ms = draft.now().plus_ms(seconds.max(0).saturating_mul(1000)).0;
+        let timer = row::Timer { version: ROW_VERSION, due_ms, workflow, node: 0, kind: row::TimerKind::Deadline.into() };
+        draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
+    }
+    let strategy = match manifest.spec.shutdown.as_str() {
+        "Stop" => STOP,
+        "Terminate" => TERMINATE,
+        _ => return,
+    };
+    draft.emit(Body::ShutdownRequested(fact::ShutdownRequested { workflow, strategy, message: String::new() }));
+}
+
+/// The root is made, and the workflow runs.
+pub(crate) fn start(turn: &mut Turn<'_>) {
+    phase(turn, WorkflowPhase::Running, String::new());
+    let parsed = turn.parsed.clone();
+    let name = turn.row().name.clone();
+    let place = Place { parent: 0, ordinal: 0, name, boundary: 0, depth: 0, flag: row::NodeFlag::Unspecified, on_exit: false };
+    let spec = &parsed.manifest.spec;
+    if let Err(message) = create::call(turn, place, &spec.entrypoint, &spec.arguments) {
+        phase(turn, WorkflowPhase::Error, format!("error in entry template execution: {message}"));
+    }
+}
+
+fn phase(turn: &mut Turn<'_>, phase: WorkflowPhase, message: String) {
+    let workflow = turn.workflow;
+    turn.draft.emit(Body::WorkflowPhaseChanged(fact::WorkflowPhaseChanged { workflow, phase: phase.number(), message }));
+}
+
+/// A workflow whose stored manifest can't be read ends: nothing of it could ever run.
+pub(crate) fn unreadable(draft: &mut Draft, workflow: u64) {
+    if draft.state.workflows.get(&workflow).is_some_and(|row| row.finished_at_ms == 0) {
+        let message = "the stored manifest cannot be read: submit the workflow again".to_owned();
+        let phase = WorkflowPhase::Error.number();
+        draft.emit(Body::WorkflowPhaseChanged(fact::WorkflowPhaseChanged { workflow, phase, message }));
+    }
+}
+
+/// The root or the exit handler is over.
+pub(crate) fn top_ended(turn: &mut Turn<'_>, index: u32) {
+    let row = turn.row();
+    if row.finished_at_ms != 0 {
+        return;
+    }
+    let node = turn.node(index);
+    let on_exit = turn.parsed.manifest.spec.on_exit.clone();
+    if !node.on_exit && !on_exit.is_empty() && row.shutdown != TERMINATE && row.exit_node == 0 {
+        let place = Place {
+            parent: 0,
+            ordinal: 1,
+            name: format!("{}.onExit", row.name),
+            boundary: 0,
+            depth: 0,
+            flag: row::NodeFlag::Hooked,
+            on_exit: true,
+        };
+        let arguments = turn.parsed.manifest.spec.arguments.clone();
+        match create::call(turn, place, &on_exit, &arguments) {
+            Ok(_) => return,
+            Err(message) => {
+                complete(turn, Some(format!("error in exit template execution : {message}")));
+                return;
+            }
+        }
+    }
+    complete(turn, None);
+}
+
+/// The workflow's last phase and message (Argo reference 4, "Final workflow phase").
+fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
+    let row = turn.row();
+    let root = turn.node(1);
+    let root_phase = phase_of(&root);
+    let mut outcome = workflow_phase_of(root_phase);
+    let mut message = root.message.clone();
+    if root_phase == NodePhase::Error && leaf::is_composed(&root) && !message.is_empty() {
+        message = format!("error in entry template execution: {message}");
+    }
+    if root_phase.is_failed_or_error()
+        && let Some(stopped) = stopped_message(row.shutdown)
+    {
+        message = if row.shutdown_message.is_empty() { stopped } else { row.shutdown_message.clone() };
+    }
+    if let Some(error) = exit_error {
+        outcome = WorkflowPhase::Error;
+        message = error;
+    } else if row.exit_node != 0 && outcome == WorkflowPhase::Succeeded {
+        let exit = turn.node(row.exit_node);
+        if phase_of(&exit).is_failed_or_error() {
+            outcome = workflow_phase_of(phase_of(&exit));
+            message.clone_from(&exit.message);
+        }
+    }
+    phase(turn, outcome, message);
+    let (workflow, from) = (turn.workflow, (turn.workflow, 0));
+    if turn.draft.state.index.active_leaves.range(from..=(workflow, u32::MAX)).next().is_some() {
+        // Steps whose group ended in error without them: nobody waits for them any more.
+        let item = agenda_item(row::AgendaKind::Shutdown, 0);
+        turn.draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
+    }
+}
+
+/// Stops what runs, from the cursor (a node) on.
+pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
+    let row = turn.row();
+    let mut next = u32::try_from(cursor).unwrap_or(u32::MAX);
+    loop {
+        let workflow = turn.workflow;
+        let Some((_, index)) = turn.draft.state.index.active_leaves.range((workflow, next)..=(workflow, u32::MAX)).next().copied() else {
+            return Progress::Done;
+        };
+        if turn.is_full() {
+            return Progress::At(u64::from(index));
+        }
+        turn.draft.spend(1);
+        next = index.saturating_add(1);
+        let node = turn.node(index);
+        if node.on_exit && (row.shutdown == STOP || row.shutdown == DEADLINE) {
+            continue;
+        }
+        match turn.draft.state.works.get(&(workflow, index)).and_then(|work| work.fence) {
+            Some(fence) => {
+                let reason = leaf_message(row.shutdown);
+                turn.draft.emit(Body::AttemptStopped(fact::AttemptStopped { fence: Some(fence), reason }));
+            }
+            None => turn.finish(index, NodePhase::Failed, leaf_message(row.shutdown), None),
+        }
+    }
+}

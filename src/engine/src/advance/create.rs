@@ -1,0 +1,164 @@
+//! Making nodes.
+
+use argosy_expr::{Rules, substitute};
+use argosy_model::{NodePhase, NodeType};
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
+use argosy_spec::{Arguments, Step, Template, TemplateKind};
+
+use crate::advance::{Turn, leaf};
+
+/// Where a node goes and what it is to be.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    pub parent: u32,
+    pub ordinal: u64,
+    pub name: String,
+    /// Enclosing Steps or DAG node; 0 at the top.
+    pub boundary: u32,
+    /// Depth of template calls of the node itself.
+    pub depth: u32,
+    pub flag: row::NodeFlag,
+    pub on_exit: bool,
+}
+
+/// Makes the node of a resolved step or task.
+pub(crate) fn step(turn: &mut Turn<'_>, place: Place, step: &Step) -> Result<u32, String> {
+    call(turn, place, &step.template, &step.arguments)
+}
+
+/// Makes the node that runs a template with arguments.
+pub(crate) fn call(turn: &mut Turn<'_>, place: Place, template: &str, arguments: &Arguments) -> Result<u32, String> {
+    let parsed = turn.parsed.clone();
+    let template = parsed.template(template).ok_or_else(|| format!("template {template} not found"))?;
+    if place.depth >= turn.leader.limits.template_depth_max {
+        return Err("Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth".to_owned());
+    }
+    let inputs = inputs(turn, template, arguments)?;
+    let retried = template.retry_strategy.is_some() || parsed.manifest.spec.retry_strategy.is_some();
+    if retried {
+        let node = added(turn, &place, template, NodeType::Retry, NodePhase::Running, inputs)?;
+        return Ok(node);
+    }
+    instance(turn, place, template, inputs)
+}
+
+/// Makes the node of a template itself, without a retry wrapper.
+pub(crate) fn instance(turn: &mut Turn<'_>, place: Place, template: &Template, inputs: Vec<row::Parameter>) -> Result<u32, String> {
+    match &template.kind {
+        TemplateKind::Steps(_) => added(turn, &place, template, NodeType::Steps, NodePhase::Running, inputs),
+        TemplateKind::Dag(_) => added(turn, &place, template, NodeType::Dag, NodePhase::Running, inputs),
+        TemplateKind::Container(_) | TemplateKind::Script(_) => {
+            let node = added(turn, &place, template, NodeType::Pod, NodePhase::Pending, inputs)?;
+            leaf::queue(turn, node);
+            Ok(node)
+        }
+        TemplateKind::Suspend(_) => {
+            let node = added(turn, &place, template, NodeType::Suspend, NodePhase::Running, inputs)?;
+            leaf::suspend(turn, node);
+            Ok(node)
+        }
+        TemplateKind::Missing => Err(format!("template '{}' has no type", template.name)),
+    }
+}
+
+fn added(
+    turn: &mut Turn<'_>,
+    place: &Place,
+    template: &Template,
+    kind: NodeType,
+    phase: NodePhase,
+    inputs: Vec<row::Parameter>,
+) -> Result<u32, String> {
+    let mut fact = blank(turn, place)?;
+    fact.r#type = kind.number();
+    fact.phase = phase.number();
+    fact.template.clone_from(&template.name);
+    fact.inputs = inputs;
+    fact.start = match kind {
+        NodeType::Steps | NodeType::Dag | NodeType::Retry => true,
+        NodeType::Pod
+        | NodeType::Container
+        | NodeType::StepGroup
+        | NodeType::TaskGroup
+        | NodeType::Skipped
+        | NodeType::Suspend
+        | NodeType::Http
+        | NodeType::Plugin => false,
+    };
+    Ok(emit(turn, fact))
+}
+
+/// A StepGroup or TaskGroup.
+pub(crate) fn group(turn: &mut Turn<'_>, place: &Place, kind: NodeType, template: &str) -> Result<u32, String> {
+    let mut fact = blank(turn, place)?;
+    fact.r#type = kind.number();
+    fact.phase = NodePhase::Running.number();
+    template.clone_into(&mut fact.template);
+    fact.start = true;
+    Ok(emit(turn, fact))
+}
+
+/// A node that is over as it is made: skipped, omitted, or in error. `carried` is the phase that its DAG sees through it.
+pub(crate) fn ended(turn: &mut Turn<'_>, place: &Place, template: &str, phase: NodePhase, message: &str, carried: NodePhase) -> Result<u32, String> {
+    let mut fact = blank(turn, place)?;
+    fact.r#type = NodeType::Skipped.number();
+    fact.phase = phase.number();
+    message.clone_into(&mut fact.message);
+    template.clone_into(&mut fact.template);
+    fact.branch_phase = carried.number();
+    (fact.counts_as_failure, fact.rank) = turn.counts(place.parent, place.ordinal, carried);
+    Ok(emit(turn, fact))
+}
+
+fn blank(turn: &mut Turn<'_>, place: &Place) -> Result<fact::NodeAdded, String> {
+    let node = turn.row().node_next;
+    let nodes_max = turn.leader.limits.nodes_per_workflow_max;
+    if node > nodes_max {
+        return Err(format!("the workflow has {nodes_max} nodes, which is the limit"));
+    }
+    Ok(fact::NodeAdded {
+        workflow: turn.workflow,
+        node,
+        parent: place.parent,
+        ordinal: place.ordinal,
+        name: place.name.clone(),
+        boundary: place.boundary,
+        depth: place.depth,
+        flag: place.flag.into(),
+        on_exit: place.on_exit,
+        ..fact::NodeAdded::default()
+    })
+}
+
+fn emit(turn: &mut Turn<'_>, fact: fact::NodeAdded) -> u32 {
+    turn.draft.spend(1);
+    let node = fact.node;
+    turn.draft.emit(Body::NodeAdded(fact));
+    node
+}
+
+/// A template's inputs from arguments: an argument wins over the declared value, that over the default.
+fn inputs(turn: &Turn<'_>, template: &Template, arguments: &Arguments) -> Result<Vec<row::Parameter>, String> {
+    let bytes_max = turn.leader.limits.parameter_bytes_max;
+    let mut inputs = Vec::with_capacity(template.inputs.parameters.len());
+    for declared in &template.inputs.parameters {
+        let given = arguments.parameter(&declared.name).and_then(|argument| argument.value.clone());
+        let value = match given.or_else(|| declared.value.clone()).or_else(|| declared.default.clone()) {
+            Some(text) if text.contains("{{") => Some(globals_in(turn, &text)?),
+            other => other,
+        };
+        let value = value.ok_or_else(|| format!("inputs.parameters.{} was not supplied", declared.name))?;
+        if value.len() > bytes_max {
+            return Err(format!("inputs.parameters.{} has {} bytes, the limit is {bytes_max}", declared.name, value.len()));
+        }
+        inputs.push(row::Parameter { name: declared.name.clone(), value: Some(value) });
+    }
+    Ok(inputs)
+}
+
+fn globals_in(turn: &Turn<'_>, text: &str) -> Result<String, String> {
+    let quoted = serde_json::Value::String(text.to_owned()).to_string();
+    let resolved = substitute(&quoted, &turn.scope(0), &Rules::LENIENT).map_err(|error| error.to_string())?;
+    serde_json::from_str(&resolved).map_err(|error| error.to_string())
+}

@@ -1,0 +1,227 @@
+//! DAGs: a task starts when all it depends on is fulfilled, which is counted, not searched (Argo reference 3.3 and 4).
+
+use argosy_expr::depends::{self, Depends, Selector, Term};
+use argosy_model::{NodePhase, NodeType};
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
+use argosy_spec::{Dag, Task, TemplateKind};
+use std::sync::Arc;
+
+use crate::advance::create::{self, Place};
+use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
+use crate::advance::{Progress, Turn, continues_on, leaf, steps};
+use crate::leader::{Parsed, Plan};
+use crate::state::{phase_of, type_of};
+
+fn dag_of<'a>(parsed: &'a Parsed, template: &str) -> Option<(&'a Dag, Arc<Plan>)> {
+    match &parsed.template(template)?.kind {
+        TemplateKind::Dag(dag) => Some((dag, parsed.plan(template)?)),
+        TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Steps(_) | TemplateKind::Suspend(_) | TemplateKind::Missing => None,
+    }
+}
+
+/// Makes the tasks that wait for nothing, from the cursor on.
+pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
+    let node = turn.node(index);
+    let parsed = turn.parsed.clone();
+    let Some((dag, plan)) = dag_of(&parsed, &node.template) else {
+        turn.finish(index, NodePhase::Error, "the template is not in the manifest".to_owned(), None);
+        return Progress::Done;
+    };
+    let first = usize::try_from(cursor).unwrap_or(usize::MAX);
+    for task in first..dag.tasks.len() {
+        if turn.is_full() {
+            return Progress::At(task as u64);
+        }
+        turn.draft.spend(1);
+        if plan.wanted[task] && plan.dependencies[task].is_empty() {
+            make_task(turn, index, dag, &plan, task);
+        }
+    }
+    check(turn, index, &plan, dag);
+    Progress::Done
+}
+
+/// A task is over: those that waited for it alone start, from the cursor on; the DAG may be over.
+pub(crate) fn task_done(turn: &mut Turn<'_>, index: u32, child: &row::Node, cursor: u64) -> Progress {
+    let node = turn.node(index);
+    let parsed = turn.parsed.clone();
+    let Some((dag, plan)) = dag_of(&parsed, &node.template) else { return Progress::Done };
+    let task = usize::try_from(child.ordinal >> 32).unwrap_or(usize::MAX);
+    let dependents = plan.dependents.get(task).map(Vec::as_slice).unwrap_or_default();
+    for (at, dependent) in dependents.iter().enumerate().skip(usize::try_from(cursor).unwrap_or(usize::MAX)) {
+        if turn.is_full() {
+            return Progress::At(at as u64);
+        }
+        if !plan.wanted[*dependent] {
+            continue;
+        }
+        turn.draft.spend(1);
+        let number = u32::try_from(*dependent).unwrap_or(u32::MAX);
+        turn.draft.emit(Body::DependencyMet(fact::DependencyMet { workflow: turn.workflow, node: index, task: number }));
+        let met = turn.draft.state.waits.get(&(turn.workflow, index, number)).map_or(0, |wait| wait.met);
+        if met as usize == plan.dependencies[*dependent].len() {
+            make_task(turn, index, dag, &plan, *dependent);
+        }
+    }
+    check(turn, index, &plan, dag);
+    Progress::Done
+}
+
+/// Ends a DAG all of whose wanted tasks are over.
+fn check(turn: &mut Turn<'_>, index: u32, plan: &Plan, dag: &Dag) {
+    let node = turn.node(index);
+    if node.children_done < plan.wanted_total || phase_of(&node).is_fulfilled() {
+        return;
+    }
+    let fail_fast = dag.fail_fast.unwrap_or(true);
+    let failed = if fail_fast { node.failed_first } else { node.failed_last };
+    if let Some(failed) = failed {
+        let child = turn.node(failed.node);
+        let phase = NodePhase::from_number(child.branch_phase).unwrap_or(NodePhase::Failed);
+        turn.finish(index, phase, String::new(), None);
+        return;
+    }
+    match leaf::composed_outputs(turn, index) {
+        Ok(outputs) => turn.finish(index, NodePhase::Succeeded, String::new(), outputs),
+        Err(message) => turn.finish(index, NodePhase::Error, message, None),
+    }
+}
+
+/// Makes one task all of whose dependencies are fulfilled.
+fn make_task(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan, number: usize) {
+    let task = &dag.tasks[number];
+    let node = turn.node(index);
+    let place = Place {
+        parent: index,
+        ordinal: (number as u64) << 32,
+        name: format!("{}.{}", node.name, task.name),
+        boundary: index,
+        depth: node.depth + 1,
+        flag: row::NodeFlag::Unspecified,
+        on_exit: node.on_exit,
+    };
+    let carried = carried_phase(turn, index, &plan.dependencies[number]);
+    let made = match condition(turn, index, dag, plan, task) {
+        Ok(true) => run(turn, index, &place, task, carried),
+        Ok(false) => {
+            create::ended(turn, &place, &task.template, NodePhase::Omitted, "omitted: depends condition not met", carried).map(drop)
+        }
+        Err(message) => Err(message),
+    };
+    if let Err(message) = made
+        && let Err(message) = create::ended(turn, &place, &task.template, NodePhase::Error, &message, NodePhase::Error)
+    {
+        turn.finish(index, NodePhase::Error, message, None);
+    }
+}
+
+fn run(turn: &mut Turn<'_>, index: u32, place: &Place, task: &Task, carried: NodePhase) -> Result<(), String> {
+    match resolve(turn, index, task)? {
+        Resolved::Skip(message) => create::ended(turn, place, &task.template, NodePhase::Skipped, &message, carried).map(drop),
+        Resolved::Run(step) => create::step(turn, place.clone(), &step).map(drop),
+        Resolved::Loop(expansion) if expansion.total == 0 => {
+            create::ended(turn, place, &task.template, NodePhase::Skipped, "Skipped, empty params", carried).map(drop)
+        }
+        Resolved::Loop(expansion) => {
+            let group = create::group(turn, place, NodeType::TaskGroup, &task.template)?;
+            steps::expand(turn, (turn.workflow, group, 0), expansion);
+            Ok(())
+        }
+    }
+}
+
+/// What a skipped or omitted task hands on: a failure among what it depends on.
+fn carried_phase(turn: &Turn<'_>, index: u32, dependencies: &[usize]) -> NodePhase {
+    let failed = dependencies.iter().find_map(|dependency| {
+        let child = task_node(turn, index, *dependency)?;
+        NodePhase::from_number(child.branch_phase).filter(|phase| phase.is_failed_or_error())
+    });
+    failed.unwrap_or(NodePhase::Succeeded)
+}
+
+fn task_node(turn: &Turn<'_>, index: u32, task: usize) -> Option<Arc<row::Node>> {
+    let child = turn.draft.state.index.children.get(&(turn.workflow, index, (task as u64) << 32))?;
+    Some(turn.node(*child))
+}
+
+fn condition(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan, task: &Task) -> Result<bool, String> {
+    let parsed = if task.depends.is_empty() {
+        Depends::all_of(&task.dependencies)
+    } else {
+        Some(depends::parse(&task.depends).map_err(|error| error.to_string())?)
+    };
+    let Some(parsed) = parsed else { return Ok(true) };
+    turn.draft.spend(u32::try_from(plan.names.len().min(parsed.terms().len())).unwrap_or(u32::MAX));
+    Ok(parsed.evaluate(&mut |term| holds(turn, index, dag, plan, term)))
+}
+
+fn holds(turn: &Turn<'_>, index: u32, dag: &Dag, plan: &Plan, term: &Term) -> bool {
+    let Some(task) = plan.names.get(&term.task) else { return false };
+    let Some(node) = task_node(turn, index, *task) else { return false };
+    let phase = phase_of(&node);
+    let is_group = type_of(&node) == NodeType::TaskGroup;
+    match term.selector {
+        None => {
+            matches!(phase, NodePhase::Succeeded | NodePhase::Skipped) || continues_on(dag.tasks[*task].continue_on, phase)
+        }
+        Some(Selector::Succeeded) => phase == NodePhase::Succeeded,
+        Some(Selector::Skipped) => phase == NodePhase::Skipped,
+        Some(Selector::Failed) => phase == NodePhase::Failed,
+        Some(Selector::Errored) => phase == NodePhase::Error,
+        Some(Selector::Omitted) => phase == NodePhase::Omitted,
+        Some(Selector::Daemoned) => false,
+        Some(Selector::AnySucceeded) => is_group && node.children_succeeded > 0,
+        Some(Selector::AllFailed) => is_group && node.children_total > 0 && node.children_failed == node.children_total,
+    }
+}
+
+/// Makes the children of a TaskGroup from the cursor on.
+pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
+    let group = turn.node(index);
+    let key = (turn.workflow, index, 0);
+    let Some(expansion) = turn.draft.state.expansions.get(&key).cloned() else { return Progress::Done };
+    let items = turn.leader.items(&turn.draft.state, key);
+    for at in cursor..expansion.total {
+        if turn.is_full() {
+            return Progress::At(at);
+        }
+        let (value, description) = item_at(&expansion, &items, at);
+        let place = Place {
+            parent: index,
+            ordinal: at,
+            name: format!("{}({at}:{description})", group.name),
+            boundary: group.boundary,
+            depth: group.depth,
+            flag: row::NodeFlag::Unspecified,
+            on_exit: group.on_exit,
+        };
+        let made = match iteration(turn, group.boundary, &expansion, &value) {
+            Ok(Resolved::Run(step)) => create::step(turn, place.clone(), &step).map(drop),
+            Ok(Resolved::Skip(message)) => {
+                create::ended(turn, &place, &group.template, NodePhase::Skipped, &message, NodePhase::Skipped).map(drop)
+            }
+            Ok(Resolved::Loop(_)) => Err("a loop's item cannot be a loop".to_owned()),
+            Err(message) => Err(message),
+        };
+        if let Err(message) = made
+            && let Err(message) = create::ended(turn, &place, &group.template, NodePhase::Error, &message, NodePhase::Error)
+        {
+            turn.finish(index, NodePhase::Error, message, None);
+            return Progress::Done;
+        }
+    }
+    turn.change(index, |node| node.children_complete = true);
+    check_group(turn, index);
+    Progress::Done
+}
+
+/// Ends a TaskGroup whose children are all over: with the phase of the last that failed.
+pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
+    let group = turn.node(index);
+    if !group.children_complete || group.children_done < group.children_total {
+        return;
+    }
+    let phase = group.failed_last.map_or(NodePhase::Succeeded, |failed| phase_of(&turn.node(failed.node)));
+    turn.finish(index, phase, String::new(), None);
+}

@@ -1,0 +1,406 @@
+//! From a step or task as written to one that can run: condition, loop, arguments.
+
+use argosy_expr::{Found, Lookup, Rules, substitute, when};
+use argosy_proto::state as row;
+use argosy_spec::{IntOrString, Sequence, Step};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+use crate::advance::Turn;
+use crate::scope::Scope;
+use crate::state::ROW_VERSION;
+
+/// A step ready to be acted on.
+pub(crate) enum Resolved {
+    /// Its condition is false.
+    Skip(String),
+    /// It runs once.
+    Run(Box<Step>),
+    /// It runs for each item; nothing when there is none.
+    Loop(row::Expansion),
+}
+
+/// Longest description of an item in a node's name.
+const DESCRIPTION_LENGTH_MAX: usize = 1024;
+
+/// Resolves a step or task of the template of node `boundary`.
+pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result<Resolved, String> {
+    turn.draft.spend(1);
+    let node = turn.node(boundary);
+    let mut scope = turn.scope(boundary);
+    scope.on_exit = node.on_exit;
+    let inputs = inputs_scope(&node.inputs);
+    let mut skip = None;
+    if !step.when.is_empty() {
+        let text = resolve_text(&Value::String(step.when.clone()).to_string(), &scope, &inputs, &Rules::STRICT_NODES);
+        let condition = text.and_then(|text| {
+            let condition: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+            let holds = when::evaluate(&condition).map_err(|error| error.to_string())?;
+            Ok((condition, holds))
+        });
+        match condition {
+            Ok((_, true)) => {}
+            Ok((condition, false)) => skip = Some(format!("when '{condition}' evaluated false")),
+            Err(_) if step.is_loop() => {}
+            Err(message) => return Err(message),
+        }
+    }
+    if let Some(message) = skip.clone().filter(|_| !step.is_loop()) {
+        return Ok(Resolved::Skip(message));
+    }
+    let mut raw = step.raw.clone();
+    if !step.is_loop()
+        && let Some(fields) = raw.as_object_mut()
+    {
+        fields.shift_remove("when");
+        fields.shift_remove("withItems");
+    }
+    let rules = if skip.is_some() { Rules::LENIENT } else { Rules::STRICT_NODES };
+    let resolved = resolve_value(raw, &scope, &inputs, &rules)?;
+    let resolved = Step::from_value(resolved).map_err(|error| error.to_string())?;
+    if resolved.is_loop() {
+        return expansion(&resolved, skip.is_some()).map(Resolved::Loop);
+    }
+    Ok(Resolved::Run(Box::new(resolved)))
+}
+
+fn inputs_scope(inputs: &[row::Parameter]) -> BTreeMap<String, String> {
+    let mut names = BTreeMap::new();
+    let mut list = Vec::new();
+    for input in inputs {
+        if let Some(value) = &input.value {
+            names.insert(format!("inputs.parameters.{}", input.name), value.clone());
+            list.push(serde_json::json!({"name": input.name, "value": value}));
+        }
+    }
+    names.insert("inputs.parameters".to_owned(), Value::Array(list).to_string());
+    names
+}
+
+/// Argo's passes over a JSON text: globals, the template's inputs, then siblings.
+fn resolve_text(text: &str, scope: &Scope<'_>, inputs: &BTreeMap<String, String>, rules: &Rules<'_>) -> Result<String, String> {
+    if !text.contains("{{") {
+        return Ok(text.to_owned());
+    }
+    let text = early(text, scope, inputs)?;
+    substitute(&text, scope, rules).map_err(|error| message_of(&error))
+}
+
+fn early(text: &str, scope: &Scope<'_>, inputs: &BTreeMap<String, String>) -> Result<String, String> {
+    let text = substitute(text, &scope.parsed.globals, &Rules::LENIENT).map_err(|error| message_of(&error))?;
+    substitute(&text, inputs, &Rules::LENIENT).map_err(|error| message_of(&error))
+}
+
+fn resolve_value(value: Value, scope: &Scope<'_>, inputs: &BTreeMap<String, String>, rules: &Rules<'_>) -> Result<Value, String> {
+    let text = value.to_string();
+    if !text.contains("{{") {
+        return Ok(value);
+    }
+    let text = early(&text, scope, inputs)?;
+    let mut value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    drop_absent(&mut value, scope);
+    let text = substitute(&value.to_string(), scope, rules).map_err(|error| message_of(&error))?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+/// An argument that is nothing but a reference to an output that never came is as if not given.
+fn drop_absent(step: &mut Value, scope: &Scope<'_>) {
+    let parameters = step.pointer_mut("/arguments/parameters").and_then(Value::as_array_mut);
+    for parameter in parameters.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let absent = parameter.get("value").and_then(Value::as_str).is_some_and(|text| {
+            let tag = text.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}"));
+            tag.is_some_and(|tag| !tag.contains("{{") && scope.get(tag.trim()) == Some(Found::Absent))
+        });
+        if absent {
+            parameter.shift_remove("value");
+        }
+    }
+}
+
+fn message_of(error: &argosy_expr::Error) -> String {
+    match error {
+        argosy_expr::Error::Absent(name) => {
+            format!("unable to substitute {{{{{name}}}}}: output is an absent optional (skipped/omitted node with no default)")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// The items of a loop, written down so that children can be made one by one.
+fn expansion(step: &Step, skipped: bool) -> Result<row::Expansion, String> {
+    let mut raw = step.raw.clone();
+    let fields = raw.as_object_mut().ok_or("a step must be an object")?;
+    let items = fields.shift_remove("withItems");
+    fields.shift_remove("withParam");
+    fields.shift_remove("withSequence");
+    let mut expansion = row::Expansion { version: ROW_VERSION, ..row::Expansion::default() };
+    if let Some(sequence) = &step.with_sequence {
+        sequence_of(sequence, &mut expansion)?;
+    } else {
+        let list = if step.with_param.is_empty() { items.unwrap_or_default() } else { list_of(&step.with_param, skipped)? };
+        expansion.total = list.as_array().map_or(0, Vec::len) as u64;
+        expansion.items_json = list.to_string();
+    }
+    expansion.step_json = raw.to_string();
+    Ok(expansion)
+}
+
+fn list_of(text: &str, skipped: bool) -> Result<Value, String> {
+    match serde_json::from_str::<Value>(text) {
+        Ok(list @ Value::Array(_)) => Ok(list),
+        Ok(Value::Null) => Ok(Value::Array(Vec::new())),
+        Ok(_) | Err(_) if skipped => Ok(Value::Array(Vec::new())),
+        Ok(other) => Err(format!(
+            "withParam value could not be parsed as a JSON list: {text}: json: cannot unmarshal {} into Go value of type []v1alpha1.Item",
+            go_kind(&other)
+        )),
+        Err(_) => Err(format!("withParam value could not be parsed as a JSON list: {text}: {}", go_syntax_error(text))),
+    }
+}
+
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// Go's words for the commonest ways of not being JSON.
+fn go_syntax_error(text: &str) -> String {
+    match text.trim_start().chars().next() {
+        None => "unexpected end of JSON input".to_owned(),
+        Some(first) if !"[{\"-0123456789tfn".contains(first) => {
+            format!("invalid character '{first}' looking for beginning of value")
+        }
+        Some(_) => "it is not JSON".to_owned(),
+    }
+}
+
+fn sequence_of(sequence: &Sequence, expansion: &mut row::Expansion) -> Result<(), String> {
+    let number = |field: &Option<IntOrString>| match field {
+        None => Ok(None),
+        Some(value) => value.as_i64().map(Some).ok_or_else(|| match value {
+            IntOrString::Int(number) => number.to_string(),
+            IntOrString::String(text) => format!("strconv.ParseInt: parsing {text:?}: invalid syntax"),
+        }),
+    };
+    let start = number(&sequence.start)?.unwrap_or(0);
+    let end = match (number(&sequence.count)?, number(&sequence.end)?) {
+        (Some(0), _) => {
+            expansion.total = 0;
+            return Ok(());
+        }
+        (Some(count), _) => start.saturating_add(count).saturating_sub(1),
+        (None, Some(end)) => end,
+        (None, None) => return Err("must have end or count in withSequence".to_owned()),
+    };
+    expansion.start = start;
+    expansion.descending = end < start;
+    expansion.total = end.abs_diff(start).saturating_add(1);
+    expansion.format.clone_from(&sequence.format);
+    Ok(())
+}
+
+/// The item of a loop at a place, and how it shows in the node's name.
+pub(crate) fn item_at(expansion: &row::Expansion, items: &[Value], at: u64) -> (Value, String) {
+    if expansion.items_json.is_empty() {
+        let offset = i64::try_from(at).unwrap_or(i64::MAX);
+        let offset = if expansion.descending { -offset } else { offset };
+        let text = go_format(&expansion.format, expansion.start.saturating_add(offset));
+        let description = describe(&Value::String(text.clone()));
+        return (Value::String(text), description);
+    }
+    let item = usize::try_from(at).ok().and_then(|at| items.get(at)).cloned().unwrap_or_default();
+    let description = describe(&item);
+    (item, description)
+}
+
+/// Go's Sprintf of one integer, for the verbs that loops use: `%d`, `%x`, `%X`, `%o`, `%b`, flags `0 - +` and a width.
+fn go_format(format: &str, number: i64) -> String {
+    if format.is_empty() {
+        return number.to_string();
+    }
+    let mut out = String::new();
+    let mut used = false;
+    let mut rest = format;
+    while let Some(at) = rest.find('%') {
+        out.push_str(&rest[..at]);
+        let spec = &rest[at + 1..];
+        let end = spec.find(|c: char| !"0123456789-+ #".contains(c)).unwrap_or(spec.len());
+        let (flags, verb) = (&spec[..end], spec[end..].chars().next());
+        rest = &spec[end + verb.map_or(0, char::len_utf8)..];
+        match verb {
+            Some('%') => out.push('%'),
+            Some(verb) if !used => {
+                used = true;
+                out.push_str(&go_verb(flags, verb, number));
+            }
+            Some(verb) => out.push_str(&format!("%!{verb}(BADINDEX)")),
+            None => out.push_str("%!(NOVERB)"),
+        }
+    }
+    out.push_str(rest);
+    if !used {
+        out.push_str(&format!("%!(EXTRA int={number})"));
+    }
+    out
+}
+
+fn go_verb(flags: &str, verb: char, number: i64) -> String {
+    /// Widest padding that a format may ask for.
+    const WIDTH_MAX: usize = 100;
+    let magnitude = number.unsigned_abs();
+    let digits = match verb {
+        'd' | 'v' => magnitude.to_string(),
+        'x' => format!("{magnitude:x}"),
+        'X' => format!("{magnitude:X}"),
+        'o' => format!("{magnitude:o}"),
+        'b' => format!("{magnitude:b}"),
+        other => return format!("%!{other}(int={number})"),
+    };
+    let sign = if number < 0 { "-" } else if flags.contains('+') { "+" } else { "" };
+    let trimmed = flags.trim_start_matches(['-', '+', ' ', '#', '0']);
+    let width = trimmed.parse::<usize>().unwrap_or(0).min(WIDTH_MAX);
+    let fill = width.saturating_sub(digits.len() + sign.len());
+    if flags.contains('-') {
+        format!("{sign}{digits}{}", " ".repeat(fill))
+    } else if flags.starts_with(['0']) || flags.starts_with("+0") {
+        format!("{sign}{}{digits}", "0".repeat(fill))
+    } else {
+        format!("{}{sign}{digits}", " ".repeat(fill))
+    }
+}
+
+/// An item in a node's name: Argo's text of it without parentheses.
+fn describe(item: &Value) -> String {
+    let text = match item {
+        Value::String(_) => {
+            let quoted = item.to_string();
+            quoted[1..quoted.len() - 1].to_owned()
+        }
+        Value::Object(fields) => {
+            let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
+            let pairs: Vec<String> = sorted.into_iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            pairs.join(",")
+        }
+        Value::Null => "[]".to_owned(),
+        other => go_text(other),
+    };
+    let mut text = text.replace(['(', ')'], "");
+    let mut end = text.len().min(DESCRIPTION_LENGTH_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+/// Go's `%v` of an item.
+fn go_text(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Number(_) => number_text(value),
+        Value::Bool(_) | Value::Object(_) => value.to_string(),
+        Value::Array(items) => {
+            let parts: Vec<String> = items.iter().map(go_text).collect();
+            format!("[{}]", parts.join(" "))
+        }
+    }
+}
+
+fn number_text(value: &Value) -> String {
+    match value.as_f64() {
+        #[expect(clippy::cast_possible_truncation, reason = "guarded: whole and within 2^53")]
+        Some(double) if !value.is_i64() && !value.is_u64() && double.fract() == 0.0 && double.abs() < 9.0e15 => (double as i64).to_string(),
+        Some(_) | None => value.to_string(),
+    }
+}
+
+/// The text that `{{item}}` stands for.
+fn item_text(item: &Value) -> String {
+    match item {
+        Value::String(text) => text.clone(),
+        Value::Number(_) => number_text(item),
+        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => item.to_string(),
+    }
+}
+
+/// One iteration of a loop.
+pub(crate) fn iteration(turn: &mut Turn<'_>, boundary: u32, expansion: &row::Expansion, item: &Value) -> Result<Resolved, String> {
+    turn.draft.spend(1);
+    let mut scope = turn.scope(boundary);
+    scope.locals.insert("item".to_owned(), item_text(item));
+    for (key, value) in item.as_object().into_iter().flatten() {
+        scope.locals.insert(format!("item.{key}"), item_text(value));
+    }
+    let raw: Value = serde_json::from_str(&expansion.step_json).map_err(|error| error.to_string())?;
+    let condition = raw.get("when").and_then(Value::as_str).unwrap_or_default();
+    if !condition.is_empty() {
+        let text = substitute(&Value::String(condition.to_owned()).to_string(), &scope, &Rules::STRICT_NODES);
+        let text = text.map_err(|error| message_of(&error))?;
+        let condition: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        if !when::evaluate(&condition).map_err(|error| error.to_string())? {
+            return Ok(Resolved::Skip(format!("when '{condition}' evaluated false")));
+        }
+    }
+    let text = substitute(&expansion.step_json, &scope, &Rules::STRICT_NODES).map_err(|error| message_of(&error))?;
+    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    Step::from_value(value).map(|step| Resolved::Run(Box::new(step))).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn formats_are_gos() {
+        for (format, number, expected) in [
+            ("", 3, "3"),
+            ("%02d", 3, "03"),
+            ("v%d.x", -2, "v-2.x"),
+            ("%X", 255, "FF"),
+            ("%5d|", 7, "    7|"),
+            ("%s", 0, "%!s(int=0)"),
+            ("none", 0, "none%!(EXTRA int=0)"),
+            ("%d%%", 5, "5%"),
+        ] {
+            assert_eq!(go_format(format, number), expected, "{format}");
+        }
+    }
+
+    #[test]
+    fn items_show_as_in_argo() {
+        for (item, name) in [
+            (json!("a(b)"), "ab"),
+            (json!({"b": 1, "a": "x"}), "a:x,b:1"),
+            (json!([1, 2, 3]), "[1 2 3]"),
+            (json!(null), "[]"),
+            (json!("q\"uote"), "q\\\"uote"),
+            (json!(true), "true"),
+        ] {
+            assert_eq!(describe(&item), name);
+        }
+    }
+
+    #[test]
+    fn sequences_count_up_and_down() {
+        let of = |sequence: Value| {
+            let mut expansion = row::Expansion::default();
+            sequence_of(&serde_json::from_value(sequence).unwrap(), &mut expansion).map(|()| expansion)
+        };
+        let names = |expansion: &row::Expansion| -> Vec<String> {
+            (0..expansion.total).map(|at| item_at(expansion, &[], at).1).collect()
+        };
+        assert_eq!(names(&of(json!({"count": "3"})).unwrap()), ["0", "1", "2"]);
+        assert_eq!(names(&of(json!({"start": 3, "end": 1})).unwrap()), ["3", "2", "1"]);
+        assert_eq!(names(&of(json!({"count": "-2"})).unwrap()), ["0", "-1", "-2", "-3"]);
+        assert_eq!(of(json!({"count": "0"})).unwrap().total, 0);
+        assert!(of(json!({"count": "x"})).is_err());
+    }
+}

@@ -1,0 +1,182 @@
+//! Tries of a node below its Retry wrapper (Argo reference 4, "Retry").
+
+use argosy_expr::{Rules, substitute};
+use argosy_model::NodePhase;
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
+use argosy_spec::RetryStrategy;
+
+use crate::advance::create::{self, Place};
+use crate::advance::{Turn, leaf, workflow};
+use crate::state::{ROW_VERSION, phase_of};
+
+/// Makes the next try of a Retry node.
+pub(crate) fn next_try(turn: &mut Turn<'_>, index: u32) {
+    let node = turn.node(index);
+    if phase_of(&node).is_fulfilled() {
+        return;
+    }
+    let number = node.children_total;
+    let place = Place {
+        parent: index,
+        ordinal: u64::from(number),
+        name: format!("{}({number})", node.name),
+        boundary: node.boundary,
+        depth: node.depth,
+        flag: row::NodeFlag::Retried,
+        on_exit: node.on_exit,
+    };
+    let parsed = turn.parsed.clone();
+    let made = match parsed.template(&node.template) {
+        Some(template) => create::instance(turn, place, template, node.inputs.clone()).map(drop),
+        None => Err(format!("template {} not found", node.template)),
+    };
+    if let Err(message) = made {
+        turn.finish(index, NodePhase::Error, message, None);
+    }
+}
+
+/// A try is over: that is the node's end, or there is another.
+pub(crate) fn try_done(turn: &mut Turn<'_>, index: u32, child: &row::Node) {
+    let phase = phase_of(child);
+    if !phase.is_failed_or_error() {
+        turn.finish(index, phase, String::new(), child.outputs.clone());
+        return;
+    }
+    match verdict(turn, index, child) {
+        Verdict::Again => next_try(turn, index),
+        Verdict::After { wait_ms } => wait(turn, index, wait_ms),
+        Verdict::Over(message) => turn.finish(index, phase, message, child.outputs.clone()),
+    }
+}
+
+enum Verdict {
+    Again,
+    After { wait_ms: i64 },
+    Over(String),
+}
+
+fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
+    let node = turn.node(index);
+    let shutdown = turn.row().shutdown;
+    if shutdown != 0 && !(node.on_exit && shutdown != workflow::TERMINATE) {
+        return Verdict::Over(workflow::stopped_message(shutdown).unwrap_or_else(|| child.message.clone()));
+    }
+    let strategy = match strategy(turn, &node) {
+        Ok(strategy) => strategy,
+        Err(message) => return Verdict::Over(message),
+    };
+    let tries = i64::from(node.children_total);
+    let backoff = match backoff(turn, &node, &strategy, tries) {
+        Ok(Ok(wait_ms)) => wait_ms,
+        Ok(Err(message)) | Err(message) => return Verdict::Over(message),
+    };
+    let again = match strategy.retry_policy.as_str() {
+        "Always" => true,
+        "OnError" => phase_of(child) == NodePhase::Error,
+        "OnTransientError" => false,
+        _ => phase_of(child) == NodePhase::Failed,
+    };
+    if !again {
+        return Verdict::Over(child.message.clone());
+    }
+    if let Some(limit) = &strategy.limit {
+        match limit.as_i64() {
+            Some(limit) if tries > limit => return Verdict::Over("No more retries left".to_owned()),
+            Some(_) => {}
+            None => return Verdict::Over(format!("retryStrategy.limit {limit:?} is not a number")),
+        }
+    }
+    if backoff > 0 { Verdict::After { wait_ms: backoff } } else { Verdict::Again }
+}
+
+/// The strategy with its tags resolved.
+fn strategy(turn: &Turn<'_>, node: &row::Node) -> Result<RetryStrategy, String> {
+    let own = turn.parsed.template(&node.template).and_then(|template| template.retry_strategy.as_ref());
+    let strategy = own.or(turn.parsed.manifest.spec.retry_strategy.as_ref()).cloned().unwrap_or_default();
+    let text = serde_json::to_string(&strategy).map_err(|error| error.to_string())?;
+    if !text.contains("{{") {
+        return Ok(strategy);
+    }
+    let mut scope = turn.scope(0);
+    scope.locals = leaf::inputs_of(node);
+    let text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
+}
+
+/// Milliseconds to wait before the next try; inner error: no time is left for one.
+fn backoff(turn: &Turn<'_>, node: &row::Node, strategy: &RetryStrategy, tries: i64) -> Result<Result<i64, String>, String> {
+    /// Longest wait, whatever the factor.
+    const WAIT_MAX_MS: f64 = 365.0 * 24.0 * 3600.0 * 1000.0;
+    let Some(backoff) = &strategy.backoff else { return Ok(Ok(0)) };
+    let first = if backoff.duration.is_empty() { 0 } else { duration_ms(&backoff.duration)? };
+    let factor = backoff.factor.as_ref().and_then(argosy_spec::IntOrString::as_i64).unwrap_or(1).max(1);
+    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "bounded by WAIT_MAX_MS")]
+    let mut wait_ms = (first as f64 * (factor as f64).powi(i32::try_from(tries - 1).unwrap_or(i32::MAX))).min(WAIT_MAX_MS) as i64;
+    if !backoff.cap.is_empty() {
+        wait_ms = wait_ms.min(duration_ms(&backoff.cap)?);
+    }
+    if !backoff.max_duration.is_empty() {
+        let last = node.started_at_ms.saturating_add(duration_ms(&backoff.max_duration)?);
+        if turn.draft.now().0 > last {
+            return Ok(Err("Max duration limit exceeded".to_owned()));
+        }
+        if turn.draft.now().0.saturating_add(wait_ms) > last {
+            return Ok(Err("Backoff would exceed max duration limit".to_owned()));
+        }
+    }
+    Ok(Ok(wait_ms))
+}
+
+fn wait(turn: &mut Turn<'_>, index: u32, wait_ms: i64) {
+    let due_ms = turn.draft.now().plus_ms(wait_ms).0;
+    let timer = row::Timer { version: ROW_VERSION, due_ms, workflow: turn.workflow, node: index, kind: row::TimerKind::Retry.into() };
+    turn.draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
+    let message = format!("Backoff for {} minutes {} seconds", wait_ms / 60_000, wait_ms / 1000 % 60);
+    turn.change(index, |node| node.message = message);
+}
+
+/// A span as Argo writes it: seconds, or a Go duration such as `1h30m`.
+pub(crate) fn duration_ms(text: &str) -> Result<i64, String> {
+    let invalid = || format!("unable to parse {text} as a duration: time: invalid duration {text:?}");
+    if let Ok(seconds) = text.trim().parse::<i64>() {
+        return Ok(seconds.saturating_mul(1000));
+    }
+    let mut rest = text.trim();
+    let mut total = 0.0_f64;
+    if rest.is_empty() {
+        return Err(invalid());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !(c.is_ascii_digit() || c == '.')).ok_or_else(invalid)?;
+        let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
+        rest = &rest[digits..];
+        let end = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit_ms = match &rest[..end] {
+            "ns" => 1e-6,
+            "us" | "µs" | "μs" => 1e-3,
+            "ms" => 1.0,
+            "s" => 1e3,
+            "m" => 60e3,
+            "h" => 3600e3,
+            "d" => 24.0 * 3600e3,
+            _ => return Err(invalid()),
+        };
+        total += number * unit_ms;
+        rest = &rest[end..];
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, which is what a huge span should do")]
+    Ok(total.round() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration_ms;
+
+    #[test]
+    fn durations_are_gos_or_seconds() {
+        for (text, expected) in [("0", Some(0)), ("2", Some(2000)), ("1h30m", Some(5_400_000)), ("1.5s", Some(1500)), ("x", None), ("", None), ("5", Some(5000)), ("5x", None)] {
+            assert_eq!(duration_ms(text).ok(), expected, "{text}");
+        }
+    }
+}

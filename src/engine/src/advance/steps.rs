@@ -1,0 +1,182 @@
+//! Steps: groups one after the other, the steps of a group together (Argo reference 4, "Steps").
+
+use argosy_model::{NodePhase, NodeType, node_id};
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
+use argosy_spec::{Step, TemplateKind};
+
+use crate::advance::create::{self, Place};
+use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
+use crate::advance::{Progress, Turn, leaf};
+use crate::leader::Parsed;
+use crate::state::phase_of;
+
+/// The groups of a steps template.
+pub(crate) fn groups<'a>(parsed: &'a Parsed, template: &str) -> Option<&'a Vec<Vec<Step>>> {
+    match &parsed.template(template)?.kind {
+        TemplateKind::Steps(groups) => Some(groups),
+        TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Dag(_) | TemplateKind::Suspend(_) | TemplateKind::Missing => None,
+    }
+}
+
+pub(crate) fn start(turn: &mut Turn<'_>, index: u32) {
+    add_group(turn, index, 0);
+}
+
+/// Makes group `number` of a Steps node, or ends the node when there is none.
+fn add_group(turn: &mut Turn<'_>, index: u32, number: u64) {
+    let node = turn.node(index);
+    let total = groups(&turn.parsed, &node.template).map_or(0, Vec::len) as u64;
+    if number >= total {
+        succeed(turn, index);
+        return;
+    }
+    let place = Place {
+        parent: index,
+        ordinal: number,
+        name: format!("{}[{number}]", node.name),
+        boundary: index,
+        depth: node.depth,
+        flag: row::NodeFlag::Unspecified,
+        on_exit: node.on_exit,
+    };
+    if let Err(message) = create::group(turn, &place, NodeType::StepGroup, "") {
+        turn.finish(index, NodePhase::Error, message, None);
+    }
+}
+
+fn succeed(turn: &mut Turn<'_>, index: u32) {
+    match leaf::composed_outputs(turn, index) {
+        Ok(outputs) => turn.finish(index, NodePhase::Succeeded, String::new(), outputs),
+        Err(message) => turn.finish(index, NodePhase::Error, message, None),
+    }
+}
+
+/// A group is over: the next one, or the end.
+pub(crate) fn group_done(turn: &mut Turn<'_>, index: u32, group: &row::Node) {
+    if phase_of(group).is_failed_or_error() {
+        turn.finish(index, NodePhase::Failed, group.message.clone(), None);
+    } else {
+        add_group(turn, index, group.ordinal + 1);
+    }
+}
+
+/// Makes the children of a group from the cursor on (slot in the upper half, item in the lower).
+pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
+    let group = turn.node(index);
+    let steps = turn.node(group.parent);
+    let number = usize::try_from(group.ordinal).unwrap_or(usize::MAX);
+    let parsed = turn.parsed.clone();
+    let Some(members) = groups(&parsed, &steps.template).and_then(|groups| groups.get(number)) else {
+        turn.finish(index, NodePhase::Error, "the group is not in its template".to_owned(), None);
+        return Progress::Done;
+    };
+    match make_children(turn, index, &group, members, cursor) {
+        Ok(Some(cursor)) => return Progress::At(cursor),
+        Ok(None) => {
+            turn.change(index, |node| node.children_complete = true);
+            check_group(turn, index);
+        }
+        Err(message) => turn.finish(index, NodePhase::Error, message, None),
+    }
+    Progress::Done
+}
+
+fn make_children(turn: &mut Turn<'_>, index: u32, group: &row::Node, members: &[Step], cursor: u64) -> Result<Option<u64>, String> {
+    if cursor == 0 && members.len() > 1 {
+        // One that can't be resolved fails the group before any of its siblings is made.
+        for member in members {
+            resolve(turn, group.parent, member).map_err(unresolved)?;
+        }
+    }
+    let first = usize::try_from(cursor >> 32).unwrap_or(usize::MAX);
+    let mut item = cursor & u64::from(u32::MAX);
+    for (slot, member) in members.iter().enumerate().skip(first) {
+        if turn.is_full() {
+            return Ok(Some((slot as u64) << 32 | item));
+        }
+        if let Some(item) = make_member(turn, index, group, slot as u64, member, item)? {
+            return Ok(Some((slot as u64) << 32 | item));
+        }
+        item = 0;
+    }
+    Ok(None)
+}
+
+/// One step of a group; `Some(item)`: the batch is full, go on with that item.
+fn make_member(turn: &mut Turn<'_>, index: u32, group: &row::Node, slot: u64, member: &Step, item: u64) -> Result<Option<u64>, String> {
+    let key = (turn.workflow, index, u32::try_from(slot).unwrap_or(u32::MAX));
+    let mut place = Place {
+        parent: index,
+        ordinal: slot << 32,
+        name: format!("{}.{}", group.name, member.name),
+        boundary: group.parent,
+        depth: group.depth + 1,
+        flag: row::NodeFlag::Unspecified,
+        on_exit: group.on_exit,
+    };
+    if !turn.draft.state.expansions.contains_key(&key) {
+        match resolve(turn, group.parent, member).map_err(unresolved)? {
+            Resolved::Skip(message) => {
+                create::ended(turn, &place, &member.template, NodePhase::Skipped, &message, NodePhase::Skipped)?;
+                return Ok(None);
+            }
+            Resolved::Run(step) => {
+                create::step(turn, place, &step)?;
+                return Ok(None);
+            }
+            Resolved::Loop(expansion) if expansion.total == 0 => {
+                create::ended(turn, &place, &member.template, NodePhase::Skipped, "Skipped, empty params", NodePhase::Skipped)?;
+                return Ok(None);
+            }
+            Resolved::Loop(expansion) => expand(turn, key, expansion),
+        }
+    }
+    let expansion = turn.draft.state.expansions[&key].clone();
+    let items = turn.leader.items(&turn.draft.state, key);
+    let base = place.name.clone();
+    for at in item..expansion.total {
+        if turn.is_full() {
+            return Ok(Some(at));
+        }
+        let (value, description) = item_at(&expansion, &items, at);
+        place.ordinal = slot << 32 | (at + 1);
+        place.name = format!("{base}({at}:{description})");
+        match iteration(turn, group.parent, &expansion, &value).map_err(unresolved)? {
+            Resolved::Run(step) => {
+                create::step(turn, place.clone(), &step)?;
+            }
+            Resolved::Skip(message) => {
+                create::ended(turn, &place, &member.template, NodePhase::Skipped, &message, NodePhase::Skipped)?;
+            }
+            Resolved::Loop(_) => return Err("a loop's item cannot be a loop".to_owned()),
+        }
+    }
+    Ok(None)
+}
+
+/// Writes a fan-out down, so that its children can be made bit by bit.
+pub(crate) fn expand(turn: &mut Turn<'_>, (workflow, node, slot): (u64, u32, u32), expansion: row::Expansion) {
+    turn.draft.emit(Body::LoopExpanded(fact::LoopExpanded { workflow, node, slot, expansion: Some(expansion) }));
+}
+
+/// Argo's words around an error in a step's references; errors of loops come as they are.
+fn unresolved(message: String) -> String {
+    if message.starts_with("withParam value") || message.starts_with("strconv.") { message } else { format!("failed to resolve references: {message}") }
+}
+
+/// Ends a StepGroup whose children are all over.
+pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
+    let group = turn.node(index);
+    if !group.children_complete || group.children_done < group.children_total {
+        return;
+    }
+    match group.failed_first {
+        None => turn.finish(index, NodePhase::Succeeded, String::new(), None),
+        Some(failed) => {
+            let child = turn.node(failed.node);
+            let id = node_id(&turn.row().name, &child.name);
+            turn.finish(index, NodePhase::Failed, format!("child '{id}' failed"), None);
+        }
+    }
+}

@@ -1,0 +1,378 @@
+//! The nodes of a workflow as Argo shows them. Edges between siblings are not stored: Argo hangs a group below the last
+//! nodes of the group before, a task below the last nodes of what it depends on, and that follows from the manifest.
+
+use argosy_model::{NodePhase, NodeType, display_fence, node_id};
+use argosy_proto::common::AttemptPhase;
+use argosy_proto::state as row;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::scope::display_name;
+use crate::state::{State, is_leaf_type, phase_of, type_of};
+use crate::view::{EXACT_PROGRESS_NODES_MAX, time_text};
+
+pub(super) struct Tree<'a> {
+    state: &'a State,
+    workflow: u64,
+    row: &'a row::Workflow,
+    nodes: BTreeMap<u32, &'a Arc<row::Node>>,
+    templates: BTreeMap<&'a str, &'a Value>,
+    /// Edges as Argo shows them.
+    edges: BTreeMap<u32, Vec<u32>>,
+    /// Where what follows a node is hung.
+    outbound: BTreeMap<u32, Arc<Vec<u32>>>,
+}
+
+impl<'a> Tree<'a> {
+    pub(super) fn new(state: &'a State, workflow: u64, row: &'a row::Workflow, manifest: &'a Value) -> Self {
+        let nodes = state.nodes.range((workflow, 0)..=(workflow, u32::MAX)).map(|((_, index), node)| (*index, node)).collect();
+        let templates = manifest.pointer("/spec/templates").and_then(Value::as_array).into_iter().flatten();
+        let templates = templates.filter_map(|template| Some((template.get("name")?.as_str()?, template))).collect();
+        let mut tree = Self { state, workflow, row, nodes, templates, edges: BTreeMap::new(), outbound: BTreeMap::new() };
+        tree.connect();
+        tree
+    }
+
+    pub(super) fn has_pods(&self) -> bool {
+        self.nodes.values().any(|node| type_of(node) == NodeType::Pod)
+    }
+
+    pub(super) fn runs_pods(&self) -> bool {
+        self.nodes.values().any(|node| type_of(node) == NodeType::Pod && phase_of(node) == NodePhase::Running)
+    }
+
+    fn children(&self, index: u32) -> Vec<u32> {
+        self.state.children_from(self.workflow, index, 0).map(|(_, child)| child).collect()
+    }
+
+    fn child(&self, parent: u32, ordinal: u64) -> Option<u32> {
+        self.state.index.children.get(&(self.workflow, parent, ordinal)).copied()
+    }
+
+    /// A node's children are made after it, so going backwards finds every child's outbound nodes known.
+    fn connect(&mut self) {
+        for index in self.nodes.keys().rev().copied().collect::<Vec<_>>() {
+            let outbound = self.outbound_of(index);
+            self.outbound.insert(index, Arc::new(outbound));
+        }
+        for (index, node) in self.nodes.clone() {
+            if node.parent == 0 {
+                continue;
+            }
+            for from in self.hangs_below(node) {
+                self.edges.entry(from).or_default().push(index);
+            }
+        }
+    }
+
+    fn outbound_of(&self, index: u32) -> Vec<u32> {
+        let node = self.nodes[&index];
+        let all = |children: Vec<u32>| -> Vec<u32> {
+            children.iter().flat_map(|child| self.outbound.get(child).map(|nodes| nodes.as_slice()).unwrap_or_default().to_vec()).collect()
+        };
+        match type_of(node) {
+            NodeType::Steps => self.children(index).pop().map(|group| all(self.children(group))).unwrap_or_default(),
+            NodeType::Retry => self.children(index).pop().map(|last| all(vec![last])).unwrap_or_default(),
+            NodeType::TaskGroup | NodeType::StepGroup => all(self.children(index)),
+            NodeType::Dag => {
+                let targets = self.targets(node).into_iter().filter_map(|task| self.child(index, task << 32)).collect();
+                all(targets)
+            }
+            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Suspend | NodeType::Http | NodeType::Plugin => vec![index],
+        }
+    }
+
+    fn tasks(&self, node: &row::Node) -> &'a [Value] {
+        let tasks = self.templates.get(node.template.as_str()).and_then(|template| template.pointer("/dag/tasks"));
+        tasks.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Numbers of a DAG's target tasks.
+    fn targets(&self, node: &row::Node) -> Vec<u64> {
+        let tasks = self.tasks(node);
+        let target = self.templates.get(node.template.as_str()).and_then(|template| template.pointer("/dag/target")?.as_str());
+        let named: Vec<&str> = target.unwrap_or_default().split_whitespace().collect();
+        let waited: std::collections::BTreeSet<String> =
+            if named.is_empty() { tasks.iter().flat_map(dependencies).collect() } else { std::collections::BTreeSet::new() };
+        let is_target = |task: &Value| {
+            let name = task.get("name").and_then(Value::as_str).unwrap_or_default();
+            if named.is_empty() { !waited.contains(name) } else { named.contains(&name) }
+        };
+        (0_u64..).zip(tasks).filter(|(_, task)| is_target(task)).map(|(number, _)| number).collect()
+    }
+
+    fn hangs_below(&self, node: &row::Node) -> Vec<u32> {
+        let Some(parent) = self.nodes.get(&node.parent) else { return Vec::new() };
+        match type_of(parent) {
+            NodeType::Steps => {
+                let before = node.ordinal.checked_sub(1).and_then(|before| self.child(node.parent, before));
+                let Some(before) = before else { return vec![node.parent] };
+                let last = self.outbound[&before].as_ref().clone();
+                if last.is_empty() { vec![before] } else { last }
+            }
+            NodeType::Dag => {
+                let tasks = self.tasks(parent);
+                let task = usize::try_from(node.ordinal >> 32).ok().and_then(|task| tasks.get(task));
+                let waits = task.map(dependencies).unwrap_or_default();
+                if waits.is_empty() {
+                    return vec![node.parent];
+                }
+                let numbers = waits.iter().filter_map(|name| tasks.iter().position(|task| task.get("name").and_then(Value::as_str) == Some(name)));
+                let made = numbers.filter_map(|number| self.child(node.parent, (number as u64) << 32));
+                let mut from: Vec<u32> = made.flat_map(|task| self.outbound[&task].as_ref().clone()).collect();
+                from.sort_unstable();
+                from.dedup();
+                from
+            }
+            NodeType::StepGroup
+            | NodeType::TaskGroup
+            | NodeType::Retry
+            | NodeType::Pod
+            | NodeType::Container
+            | NodeType::Skipped
+            | NodeType::Suspend
+            | NodeType::Http
+            | NodeType::Plugin => vec![node.parent],
+        }
+    }
+
+    pub(super) fn nodes(&self) -> Map<String, Value> {
+        let progress = self.progress();
+        self.nodes.iter().map(|(index, node)| (self.id(*index), Value::Object(self.node(*index, node, progress.get(index))))).collect()
+    }
+
+    fn id(&self, index: u32) -> String {
+        self.nodes.get(&index).map_or_else(String::new, |node| node_id(&self.row.name, &node.name))
+    }
+
+    fn ids(&self, nodes: &[u32]) -> Value {
+        nodes.iter().map(|index| Value::String(self.id(*index))).collect()
+    }
+
+    fn node(&self, index: u32, node: &row::Node, progress: Option<&(u64, u64)>) -> Map<String, Value> {
+        let mut shown = Map::new();
+        let mut put = |key: &str, value: Value| drop(shown.insert(key.to_owned(), value));
+        let kind = type_of(node);
+        put("id", self.id(index).into());
+        put("name", node.name.clone().into());
+        put("displayName", self.display(node).into());
+        put("type", kind.as_str().into());
+        if !node.template.is_empty() {
+            put("templateName", node.template.clone().into());
+        }
+        if !matches!(kind, NodeType::Skipped | NodeType::TaskGroup) {
+            put("templateScope", format!("local/{}", self.row.name).into());
+        }
+        put("phase", phase_of(node).as_str().into());
+        if node.boundary != 0 {
+            put("boundaryID", self.id(node.boundary).into());
+        }
+        if let Some(message) = self.message(index, node) {
+            put("message", message.into());
+        }
+        put("startedAt", time_text(node.started_at_ms).into());
+        put("finishedAt", if node.finished_at_ms == 0 { Value::Null } else { time_text(node.finished_at_ms).into() });
+        if let Some((done, total)) = progress.filter(|(_, total)| *total > 0) {
+            put("progress", format!("{done}/{total}").into());
+        }
+        if !node.inputs.is_empty() {
+            put("inputs", json!({"parameters": self.inputs(node)}));
+        }
+        if let Some(outputs) = &node.outputs {
+            put("outputs", self.outputs(node, outputs));
+        }
+        if let Some(children) = self.edges.get(&index) {
+            put("children", self.ids(children));
+        }
+        if self.shows_outbound(index, node, kind) {
+            put("outboundNodes", self.ids(&self.outbound[&index]));
+        }
+        if !node.host.is_empty() {
+            put("hostNodeName", node.host.clone().into());
+        }
+        match row::NodeFlag::try_from(node.flag) {
+            Ok(row::NodeFlag::Retried) => put("nodeFlag", json!({"retried": true})),
+            Ok(row::NodeFlag::Hooked) => put("nodeFlag", json!({"hooked": true})),
+            Ok(row::NodeFlag::Unspecified) | Err(_) => {}
+        }
+        self.put_attempts(index, &mut put);
+        shown
+    }
+
+    /// Ours: where the node's tries on clusters were and are.
+    fn put_attempts(&self, index: u32, put: &mut impl FnMut(&str, Value)) {
+        let fences = self.state.fences_of(argosy_model::WorkflowId(self.workflow), index);
+        let mut attempts = Vec::new();
+        for fence in fences {
+            let Some(attempt) = self.state.attempt(&fence) else { continue };
+            if !attempt.fenced {
+                put("cluster", attempt.cluster.clone().into());
+            }
+            attempts.push(json!({
+                "fence": display_fence(&fence),
+                "cluster": attempt.cluster,
+                "phase": attempt_phase(attempt),
+            }));
+        }
+        if !attempts.is_empty() {
+            put("attempts", Value::Array(attempts));
+        }
+    }
+
+    fn display(&self, node: &row::Node) -> String {
+        let own = self.templates.get(node.template.as_str()).and_then(|template| {
+            template.get("annotations")?.get("workflows.argoproj.io/display-name")?.as_str()
+        });
+        let own = own.filter(|own| !own.contains("{{"));
+        own.map_or_else(|| display_name(self.state, self.workflow, node), str::to_owned)
+    }
+
+    /// The node's message; for a leaf that no cluster can take, the reasons.
+    fn message(&self, index: u32, node: &row::Node) -> Option<String> {
+        if !node.message.is_empty() {
+            return Some(node.message.clone());
+        }
+        let work = self.state.works.get(&(self.workflow, index)).filter(|work| work.fence.is_none())?;
+        self.state.blocked.get(&work.shape).map(|blocked| blocked.message.clone())
+    }
+
+    fn declared(&self, node: &row::Node, direction: &str, name: &str) -> Option<&'a Value> {
+        let template = self.templates.get(node.template.as_str())?;
+        let parameters = template.get(direction)?.get("parameters")?.as_array()?;
+        parameters.iter().find(|parameter| parameter.get("name").and_then(Value::as_str) == Some(name))
+    }
+
+    fn inputs(&self, node: &row::Node) -> Vec<Value> {
+        let shown = |input: &row::Parameter| {
+            let mut fields = Map::new();
+            fields.insert("name".to_owned(), input.name.clone().into());
+            if let Some(declared) = self.declared(node, "inputs", &input.name) {
+                for key in ["default", "enum", "description"] {
+                    if let Some(value) = declared.get(key) {
+                        fields.insert(key.to_owned(), value.clone());
+                    }
+                }
+            }
+            if let Some(value) = &input.value {
+                fields.insert("value".to_owned(), value.clone().into());
+            }
+            Value::Object(fields)
+        };
+        node.inputs.iter().map(shown).collect()
+    }
+
+    fn outputs(&self, node: &row::Node, outputs: &row::Outputs) -> Value {
+        let mut shown = Map::new();
+        let parameter = |output: &row::Parameter| {
+            let mut fields = Map::new();
+            fields.insert("name".to_owned(), output.name.clone().into());
+            if let Some(value) = &output.value {
+                fields.insert("value".to_owned(), value.clone().into());
+            }
+            if let Some(declared) = self.declared(node, "outputs", &output.name) {
+                for key in ["valueFrom", "globalName"] {
+                    if let Some(value) = declared.get(key) {
+                        fields.insert(key.to_owned(), value.clone());
+                    }
+                }
+            }
+            Value::Object(fields)
+        };
+        if !outputs.parameters.is_empty() {
+            shown.insert("parameters".to_owned(), outputs.parameters.iter().map(parameter).collect());
+        }
+        if let Some(result) = &outputs.result {
+            shown.insert("result".to_owned(), result.clone().into());
+        }
+        if let Some(code) = outputs.exit_code {
+            shown.insert("exitCode".to_owned(), code.to_string().into());
+        }
+        Value::Object(shown)
+    }
+
+    /// Steps and DAG nodes show them once they ended with what their children came to.
+    fn shows_outbound(&self, index: u32, node: &row::Node, kind: NodeType) -> bool {
+        let ended = phase_of(node).is_fulfilled() && !self.outbound[&index].is_empty();
+        match kind {
+            NodeType::Dag => ended && node.message.is_empty(),
+            NodeType::Steps => {
+                let last = self.children(index).pop().and_then(|group| self.nodes.get(&group).copied());
+                ended && phase_of(node) != NodePhase::Error && last.is_some_and(|group| phase_of(group) != NodePhase::Error)
+            }
+            NodeType::Pod
+            | NodeType::Container
+            | NodeType::StepGroup
+            | NodeType::TaskGroup
+            | NodeType::Retry
+            | NodeType::Skipped
+            | NodeType::Suspend
+            | NodeType::Http
+            | NodeType::Plugin => false,
+        }
+    }
+
+    fn progress(&self) -> BTreeMap<u32, (u64, u64)> {
+        let own: BTreeMap<u32, (u64, u64)> =
+            self.nodes.iter().filter(|(_, node)| is_leaf_type(node.r#type)).map(|(index, node)| (*index, leaf_progress(node))).collect();
+        let mut all = own.clone();
+        if self.nodes.len() > EXACT_PROGRESS_NODES_MAX {
+            for (index, node) in self.nodes.iter().rev() {
+                let (done, total) = all.get(index).copied().unwrap_or_default();
+                if node.parent != 0 {
+                    let parent = all.entry(node.parent).or_default();
+                    *parent = (parent.0 + done, parent.1 + total);
+                }
+            }
+            return all;
+        }
+        for (index, node) in &self.nodes {
+            if !is_leaf_type(node.r#type) {
+                all.insert(*index, self.reachable(*index, &own));
+            }
+        }
+        all
+    }
+
+    fn reachable(&self, from: u32, own: &BTreeMap<u32, (u64, u64)>) -> (u64, u64) {
+        let mut seen = std::collections::BTreeSet::from([from]);
+        let mut open = vec![from];
+        let (mut done, mut total) = (0, 0);
+        while let Some(index) = open.pop() {
+            let (more_done, more_total) = own.get(&index).copied().unwrap_or_default();
+            done += more_done;
+            total += more_total;
+            open.extend(self.edges.get(&index).into_iter().flatten().copied().filter(|child| seen.insert(*child)));
+        }
+        (done, total)
+    }
+}
+
+fn leaf_progress(node: &row::Node) -> (u64, u64) {
+    let reported = node.progress.split_once('/').and_then(|(done, total)| Some((done.parse().ok()?, total.parse().ok()?)));
+    let (done, total): (u64, u64) = reported.filter(|(done, total)| done <= total && *total > 0).unwrap_or((0, 1));
+    if phase_of(node) == NodePhase::Succeeded { (total, total) } else { (done, total) }
+}
+
+fn attempt_phase(attempt: &row::Attempt) -> &'static str {
+    if attempt.fenced {
+        return "Fenced";
+    }
+    match AttemptPhase::try_from(attempt.phase).unwrap_or_default() {
+        AttemptPhase::Unspecified => "Assigned",
+        AttemptPhase::Received => "Received",
+        AttemptPhase::Pending => "Pending",
+        AttemptPhase::Running => "Running",
+        AttemptPhase::Succeeded => "Succeeded",
+        AttemptPhase::Failed => "Failed",
+        AttemptPhase::Error => "Error",
+        AttemptPhase::Stopped => "Stopped",
+    }
+}
+
+fn dependencies(task: &Value) -> Vec<String> {
+    match task.get("depends").and_then(Value::as_str).filter(|depends| !depends.is_empty()) {
+        Some(depends) => crate::scope::depends_names(depends),
+        None => task.get("dependencies").and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
+    }
+}

@@ -1,0 +1,232 @@
+//! Recordings of the real Argo, replayed: a manifest runs in virtual time, its Pods end as the recording says they did,
+//! and the tree of nodes must come out the same.
+//!
+//! Set ARGOSY_CONFORMANCE_DIR to the directory of recordings (`cases/AREA/NAME.{yaml,json}`), ARGOSY_CONFORMANCE_AREAS
+//! to choose areas (comma-separated) and ARGOSY_CONFORMANCE_SHOW to a case's name to see all its differences. Without a
+//! directory the cases beside this file run.
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types, reason = "a test that reads files")]
+
+mod world;
+
+use argosy_model::{Limits, node_id};
+use argosy_proto::common::{AttemptPhase, AttemptReport, OutputParameter};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use world::World;
+
+const AREAS: &str = "steps,dag,params,exit,retry,loops,when,suspend,tags,recursion,globals";
+
+enum Outcome {
+    Same,
+    Unsupported(String),
+    Different(Vec<String>),
+}
+
+fn run(yaml: &str, recording: &Value) -> Outcome {
+    let documents = match argosy_spec::parse_yaml("case", yaml, &argosy_spec::Options::default()) {
+        Ok(documents) => documents,
+        Err(problems) => return Outcome::Unsupported(problems.first().map(argosy_spec::Diagnostic::line).unwrap_or_default()),
+    };
+    let [document] = documents.as_slice() else { return Outcome::Unsupported("several documents".into()) };
+    let name = document.manifest.metadata.name.clone();
+    let mut world = World::new(Limits::default());
+    world.join("one", 1_000_000_000);
+    if let Err(refusal) = world.submit(&name, &document.value) {
+        return Outcome::Unsupported(refusal.message);
+    }
+    let recorded: BTreeMap<String, &Value> = recording["nodes"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|node| (node["name"].as_str().unwrap().replace("$WF", &name), node))
+        .collect();
+    for _ in 0..2_000 {
+        world.settle();
+        let ready = world.to_run();
+        if let Some((cluster, fence, node)) = ready.first() {
+            let report = scripted(recorded.get(node).copied(), *fence);
+            world.now += 1000;
+            world.report(cluster, report);
+        } else if let Some(due) = world.state.next_timer() {
+            world.now = world.now.max(due.0);
+        } else {
+            break;
+        }
+    }
+    compare(&name, &world.json(&name), recording)
+}
+
+fn scripted(node: Option<&Value>, fence: argosy_model::Fence) -> AttemptReport {
+    let none = Value::Null;
+    let node = node.unwrap_or(&none);
+    let phase = match node["phase"].as_str() {
+        Some("Failed") => AttemptPhase::Failed,
+        Some("Error") => AttemptPhase::Error,
+        _ => AttemptPhase::Succeeded,
+    };
+    let parameters = node["outputs"]["parameters"].as_array().into_iter().flatten().filter_map(|parameter| {
+        Some(OutputParameter { name: parameter["name"].as_str()?.to_owned(), value: parameter["value"].as_str()?.to_owned() })
+    });
+    AttemptReport {
+        fence: Some(fence),
+        revision: 1,
+        phase: phase.into(),
+        permitted: true,
+        exit_code: node["outputs"]["exitCode"].as_str().and_then(|code| code.parse().ok()),
+        message: node["message"].as_str().unwrap_or_default().to_owned(),
+        result: Some(node["outputs"]["result"].as_str().unwrap_or_default().to_owned()),
+        parameters: parameters.collect(),
+        ..AttemptReport::default()
+    }
+}
+
+fn compare(name: &str, ours: &Value, recording: &Value) -> Outcome {
+    let mut differences = Vec::new();
+    let status = &ours["status"];
+    for field in ["phase", "message", "progress"] {
+        same(&format!("workflow {field}"), &recording["workflow"][field], &status[field], name, &mut differences);
+    }
+    let mut mine: BTreeMap<String, &Value> = BTreeMap::new();
+    for node in status["nodes"].as_object().into_iter().flatten().map(|(_, node)| node) {
+        mine.insert(node["name"].as_str().unwrap().to_owned(), node);
+    }
+    for expected in recording["nodes"].as_array().into_iter().flatten() {
+        let node = expected["name"].as_str().unwrap().replace("$WF", name);
+        match mine.remove(&node) {
+            Some(found) => compare_node(name, &node, expected, found, status, &mut differences),
+            None => differences.push(format!("{node}: missing")),
+        }
+    }
+    differences.extend(mine.keys().map(|node| format!("{node}: not in the recording")));
+    if differences.is_empty() { Outcome::Same } else { Outcome::Different(differences) }
+}
+
+fn compare_node(workflow: &str, node: &str, expected: &Value, found: &Value, status: &Value, differences: &mut Vec<String>) {
+    for field in ["displayName", "type", "phase", "message", "templateName", "templateScope", "progress", "nodeFlag"] {
+        same(&format!("{node} {field}"), &expected[field], &found[field], workflow, differences);
+    }
+    let names = |ids: &Value| -> Value {
+        let mut names: Vec<String> = ids
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|id| status["nodes"][id.as_str().unwrap()]["name"].as_str().unwrap_or("?").replace(workflow, "$WF"))
+            .collect();
+        names.sort();
+        names.into()
+    };
+    same(&format!("{node} children"), &expected["children"], &names(&found["children"]), workflow, differences);
+    let outbound = names(&found["outboundNodes"]);
+    let outbound = if outbound.as_array().is_some_and(Vec::is_empty) { Value::Null } else { outbound };
+    same(&format!("{node} outboundNodes"), &expected["outboundNodes"], &outbound, workflow, differences);
+    for side in ["inputs", "outputs"] {
+        same(&format!("{node} {side}"), &expected[side], &io(&found[side]), workflow, differences);
+    }
+}
+
+fn io(side: &Value) -> Value {
+    let Some(fields) = side.as_object() else { return Value::Null };
+    let mut kept = Map::new();
+    for (key, value) in fields {
+        if key == "parameters" {
+            let parameters = value.as_array().unwrap().iter().map(|parameter| {
+                let fields = parameter.as_object().unwrap().iter().filter(|(key, _)| {
+                    matches!(key.as_str(), "name" | "value" | "default" | "globalName" | "enum")
+                });
+                Value::Object(fields.map(|(key, value)| (key.clone(), value.clone())).collect())
+            });
+            kept.insert(key.clone(), parameters.collect());
+        } else {
+            kept.insert(key.clone(), value.clone());
+        }
+    }
+    if kept.is_empty() { Value::Null } else { Value::Object(kept) }
+}
+
+/// Equal after the recording's placeholders are filled in; texts with times or durations count as equal.
+fn same(what: &str, expected: &Value, found: &Value, workflow: &str, differences: &mut Vec<String>) {
+    let text = expected.to_string();
+    if ["$TIME", "$DUR", "$UID", "$UUID", "$POSIX", "$HASH", "$POD{", "$PTR", "$IP"].iter().any(|marker| text.contains(marker)) {
+        return;
+    }
+    let filled = fill(expected, workflow);
+    let found = fill(found, workflow);
+    if filled != found && !(filled.is_null() && found.as_str() == Some("")) {
+        differences.push(format!("{what}: recorded {filled}, ours {found}"));
+    }
+}
+
+fn fill(value: &Value, workflow: &str) -> Value {
+    match value {
+        Value::String(text) => {
+            let mut text = text.clone();
+            while let Some((start, end)) = text.find("$ID{").and_then(|start| Some((start, start + text[start..].find('}')?))) {
+                let node = text[start + 4..end].replace("$WF", workflow);
+                text.replace_range(start..=end, &node_id(workflow, &node));
+            }
+            Value::String(text.replace("$WF", workflow))
+        }
+        Value::Array(items) => items.iter().map(|item| fill(item, workflow)).collect(),
+        Value::Object(fields) => Value::Object(fields.iter().map(|(key, value)| (key.clone(), fill(value, workflow))).collect()),
+        other => other.clone(),
+    }
+}
+
+fn cases(root: &Path, areas: &str) -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    for area in areas.split(',') {
+        let Ok(entries) = std::fs::read_dir(root.join("cases").join(area)) else { continue };
+        for path in entries.map(|entry| entry.unwrap().path()) {
+            let plain = path.extension().is_some_and(|extension| extension == "yaml") && !path.to_string_lossy().contains(".setup.");
+            if plain && !path.with_extension("actions.json").exists() && path.with_extension("json").exists() {
+                found.push((format!("{area}/{}", path.file_stem().unwrap().to_string_lossy()), path));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn recordings_of_argo_come_out_the_same() {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let given = std::env::var("ARGOSY_CONFORMANCE_DIR").ok();
+    let root = given.as_ref().map_or(own, PathBuf::from);
+    let areas = std::env::var("ARGOSY_CONFORMANCE_AREAS").unwrap_or_else(|_| AREAS.to_owned());
+    let show = std::env::var("ARGOSY_CONFORMANCE_SHOW").ok();
+    let (mut same, mut unsupported, mut different) = (0, 0, Vec::new());
+    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
+    for (case, path) in cases(&root, &areas) {
+        if show.as_ref().is_some_and(|show| *show != case) {
+            continue;
+        }
+        let recording: Value = serde_json::from_str(&std::fs::read_to_string(path.with_extension("json")).unwrap()).unwrap();
+        if recording.get("createError").is_some() || recording.get("incomplete").is_some() {
+            continue;
+        }
+        match run(&std::fs::read_to_string(&path).unwrap(), &recording) {
+            Outcome::Same => same += 1,
+            Outcome::Unsupported(reason) => {
+                unsupported += 1;
+                *reasons.entry(reason).or_default() += 1;
+            }
+            Outcome::Different(differences) => different.push((case, differences)),
+        }
+    }
+    for (reason, count) in &reasons {
+        println!("unsupported {count:4} {reason}");
+    }
+    for (case, differences) in &different {
+        println!("DIFFERENT {case}");
+        let shown = if show.is_some() { usize::MAX } else { 4 };
+        for difference in differences.iter().take(shown) {
+            println!("    {difference}");
+        }
+    }
+    println!("same {same}, different {}, unsupported {unsupported}", different.len());
+    if given.is_none() {
+        assert!(different.is_empty(), "see the output");
+        assert!(same > 0, "no case was run");
+    }
+}
