@@ -48,7 +48,12 @@ impl Selector {
     pub fn is_of_loops(self) -> bool {
         match self {
             Self::AnySucceeded | Self::AllFailed => true,
-            Self::Succeeded | Self::Skipped | Self::Failed | Self::Errored | Self::Omitted | Self::Daemoned => false,
+            Self::Succeeded
+            | Self::Skipped
+            | Self::Failed
+            | Self::Errored
+            | Self::Omitted
+            | Self::Daemoned => false,
         }
     }
 }
@@ -78,8 +83,10 @@ pub enum Depends {
 impl Depends {
     /// `dependencies: [a, b]` as a condition: every task by its bare name. `None` for an empty list.
     pub fn all_of<S: AsRef<str>>(tasks: &[S]) -> Option<Self> {
-        let mut terms: Vec<Self> =
-            tasks.iter().map(|task| Self::Term(Term { task: task.as_ref().to_owned(), selector: None })).collect();
+        let mut terms: Vec<Self> = tasks
+            .iter()
+            .map(|task| Self::Term(Term { task: task.as_ref().to_owned(), selector: None }))
+            .collect();
         match terms.len() {
             0 | 1 => terms.pop(),
             _ => Some(Self::All(terms)),
@@ -126,7 +133,9 @@ impl fmt::Display for Depends {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (parts, between) = match self {
             Self::Term(Term { task, selector: None }) => return formatter.write_str(task),
-            Self::Term(Term { task, selector: Some(selector) }) => return write!(formatter, "{task}.{selector:?}"),
+            Self::Term(Term { task, selector: Some(selector) }) => {
+                return write!(formatter, "{task}.{selector:?}");
+            }
             Self::Not(inner) => return write!(formatter, "!{inner}"),
             Self::All(parts) => (parts, " && "),
             Self::Any(parts) => (parts, " || "),
@@ -192,7 +201,8 @@ fn tokens(text: &str) -> Result<Vec<Token<'_>>, Error> {
     let mut tokens = Vec::new();
     let mut rest = text.trim_start();
     while let Some(first) = rest.chars().next() {
-        let is_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
+        let is_name =
+            |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
         let (token, length) = if rest.starts_with("&&") {
             (Token::And, 2)
         } else if rest.starts_with("||") {
@@ -265,7 +275,9 @@ impl Parser<'_> {
         match token {
             Token::Name(name) => term(name),
             Token::Not | Token::Open => {
-                let deep = || Error::Depends(format!("depends is nested more than {} deep", Limits::DEFAULT.depth_max));
+                let deep = || {
+                    Error::Depends(format!("depends is nested more than {} deep", Limits::DEFAULT.depth_max))
+                };
                 self.depth_left = self.depth_left.checked_sub(1).ok_or_else(deep)?;
                 let parsed = if token == Token::Not {
                     Depends::Not(Box::new(self.one()?))
@@ -289,7 +301,9 @@ fn term(name: &str) -> Result<Depends, Error> {
         None => (name, None),
         Some((task, result)) => match Selector::parse(result) {
             Some(selector) => (task, Some(selector)),
-            None => return Err(Error::Depends(format!("task result '{result}' for task '{task}' is invalid"))),
+            None => {
+                return Err(Error::Depends(format!("task result '{result}' for task '{task}' is invalid")));
+            }
         },
     };
     Ok(Depends::Term(Term { task: task.to_owned(), selector }))
@@ -320,7 +334,8 @@ mod tests {
 
     #[test]
     fn mentions_are_found_in_any_text() {
-        let found: Vec<_> = mentions("a && (b-1.Failed ||").iter().map(|mention| (mention.task, mention.result)).collect();
+        let found: Vec<_> =
+            mentions("a && (b-1.Failed ||").iter().map(|mention| (mention.task, mention.result)).collect();
         assert_eq!(found, [("a", None), ("b-1", Some("Failed"))]);
     }
 

@@ -36,8 +36,12 @@ pub struct Limits {
 
 impl Limits {
     /// The defaults.
-    pub const DEFAULT: Self =
-        Self { output_bytes_max: 4 * 1024 * 1024, tags_max: 100_000, condition_bytes_max: 64 * 1024, depth_max: 100 };
+    pub const DEFAULT: Self = Self {
+        output_bytes_max: 4 * 1024 * 1024,
+        tags_max: 100_000,
+        condition_bytes_max: 64 * 1024,
+        depth_max: 100,
+    };
 }
 
 impl Default for Limits {

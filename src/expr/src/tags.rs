@@ -60,7 +60,8 @@ impl Rules<'static> {
     /// Unknown tags stay as they are.
     pub const LENIENT: Self = Self { strict_prefixes: &[], strict: false, limits: Limits::DEFAULT };
     /// References to steps and tasks must be known: for a step or task about to run.
-    pub const STRICT_NODES: Self = Self { strict_prefixes: &["steps.", "tasks."], strict: false, limits: Limits::DEFAULT };
+    pub const STRICT_NODES: Self =
+        Self { strict_prefixes: &["steps.", "tasks."], strict: false, limits: Limits::DEFAULT };
     /// Every tag must be known.
     pub const STRICT: Self = Self { strict_prefixes: &[], strict: true, limits: Limits::DEFAULT };
 }
@@ -170,7 +171,8 @@ fn replace(out: &mut String, tag: &str, scope: &dyn Lookup, rules: &Rules<'_>) -
         return Ok(());
     }
     let strict = rules.strict
-        || (rules.strict_prefixes.iter().any(|prefix| name.starts_with(prefix)) && !name.contains(".outputs.artifacts."));
+        || (rules.strict_prefixes.iter().any(|prefix| name.starts_with(prefix))
+            && !name.contains(".outputs.artifacts."));
     if strict {
         return Err(Error::Unresolved(tag.to_owned()));
     }
@@ -191,7 +193,8 @@ mod tests {
     #[test]
     fn known_tags_are_replaced_and_unknown_ones_stay() {
         let scope = scope(&[("a", "1"), ("workflow.name", "w")]);
-        let out = substitute("x{{a}} {{ workflow.name }} {{b}} {{}} {{ }}}}", &scope, &Rules::LENIENT).unwrap();
+        let out =
+            substitute("x{{a}} {{ workflow.name }} {{b}} {{}} {{ }}}}", &scope, &Rules::LENIENT).unwrap();
         assert_eq!(out, "x1 w {{b}} {{}} {{ }}}}");
     }
 

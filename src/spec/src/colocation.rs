@@ -19,7 +19,8 @@ impl Manifest {
     /// The groups of templates that share a claim, each template in at most one group. A single template is a group, too:
     /// its claim lives in one cluster, and all its steps must find it there.
     pub fn colocation(&self) -> Vec<ColocationGroup> {
-        let own_claims: BTreeSet<&str> = self.spec.volume_claim_templates.iter().filter_map(claim_template_name).collect();
+        let own_claims: BTreeSet<&str> =
+            self.spec.volume_claim_templates.iter().filter_map(claim_template_name).collect();
         let shared = claims_of(&self.spec.volumes);
         let mut groups: Vec<ColocationGroup> = Vec::new();
         for template in &self.spec.templates {
@@ -60,18 +61,26 @@ fn used_claims(template: &Template, own: &BTreeSet<&str>, shared: &BTreeMap<&str
     let volumes = template.raw.get("volumes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let local = claims_of(volumes);
     let single = ["container", "script"].into_iter().filter_map(|field| template.raw.get(field));
-    let lists = ["initContainers", "sidecars"].into_iter().filter_map(|field| template.raw.get(field)?.as_array());
+    let lists =
+        ["initContainers", "sidecars"].into_iter().filter_map(|field| template.raw.get(field)?.as_array());
     let containers = single.chain(lists.flatten());
     let mounts = containers.flat_map(|container| {
-        ["volumeMounts", "volumeDevices"].into_iter().filter_map(|field| container.get(field)?.as_array()).flatten()
+        ["volumeMounts", "volumeDevices"]
+            .into_iter()
+            .filter_map(|field| container.get(field)?.as_array())
+            .flatten()
     });
     let names = mounts.filter_map(|mount| mount.get("name")?.as_str());
     let claims = names.filter_map(|name| {
-        let local_volume = volumes.iter().any(|volume| volume.get("name").and_then(Value::as_str) == Some(name));
+        let local_volume =
+            volumes.iter().any(|volume| volume.get("name").and_then(Value::as_str) == Some(name));
         if local_volume {
             return local.get(name).map(|claim| (*claim).to_owned());
         }
-        shared.get(name).map(|claim| (*claim).to_owned()).or_else(|| own.get(name).map(|name| format!("template:{name}")))
+        shared
+            .get(name)
+            .map(|claim| (*claim).to_owned())
+            .or_else(|| own.get(name).map(|name| format!("template:{name}")))
     });
     claims.collect()
 }

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::manifest::{
-    Arguments, ContinueOn, Dag, Inputs, IntOrString, Manifest, Metadata, Outputs, RetryStrategy, Script, Sequence, Step,
-    Suspend, Template, TemplateKind, null_is_default,
+    Arguments, ContinueOn, Dag, Inputs, IntOrString, Manifest, Metadata, Outputs, RetryStrategy, Script,
+    Sequence, Step, Suspend, Template, TemplateKind, null_is_default,
 };
 use crate::{Diagnostic, Error};
 

@@ -45,7 +45,11 @@ impl Diagnostic {
 
     /// The message with its suggestion on one line, for the API.
     pub fn line(&self) -> String {
-        if self.suggestion.is_empty() { self.message.clone() } else { format!("{}; {}", self.message, self.suggestion) }
+        if self.suggestion.is_empty() {
+            self.message.clone()
+        } else {
+            format!("{}; {}", self.message, self.suggestion)
+        }
     }
 }
 

@@ -501,7 +501,9 @@ pub fn any_string_of(value: &Value) -> Option<String> {
     match value {
         Value::Null => None,
         Value::Bool(flag) => Some(flag.to_string()),
-        Value::Number(number) => Some(number.as_f64().map_or_else(|| number.to_string(), |double| double.to_string())),
+        Value::Number(number) => {
+            Some(number.as_f64().map_or_else(|| number.to_string(), |double| double.to_string()))
+        }
         Value::String(text) => Some(text.clone()),
         Value::Array(_) | Value::Object(_) => Some(String::new()),
     }

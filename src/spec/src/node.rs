@@ -77,7 +77,12 @@ impl Node {
     pub(crate) fn get(&self, key: &str) -> Option<&Entry> {
         match &self.data {
             Data::Map(entries) => entries.iter().find(|entry| entry.key == key),
-            Data::Null | Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::String(_) | Data::List(_) => None,
+            Data::Null
+            | Data::Bool(_)
+            | Data::Letter(_)
+            | Data::Number(_)
+            | Data::String(_)
+            | Data::List(_) => None,
         }
     }
 

@@ -90,7 +90,11 @@ impl Document {
 /// # Errors
 /// Every problem of every document: unreadable text, wrong types, unknown and unsupported fields, each with its line and
 /// column. What validation has against a readable manifest is told by [`Document::validate`].
-pub fn parse_yaml(source_name: &str, text: &str, options: &Options<'_>) -> Result<Vec<Document>, Vec<Diagnostic>> {
+pub fn parse_yaml(
+    source_name: &str,
+    text: &str,
+    options: &Options<'_>,
+) -> Result<Vec<Document>, Vec<Diagnostic>> {
     too_long(text, options)?;
     let source = Source::new(source_name, text);
     let nodes = yaml::read(&source, text, &options.limits)?;
@@ -98,7 +102,8 @@ pub fn parse_yaml(source_name: &str, text: &str, options: &Options<'_>) -> Resul
         return Err(vec![Diagnostic::plain("ARG0001", "", format!("`{source_name}` holds no document"))]);
     }
     if nodes.len() > options.limits.documents_max {
-        let message = format!("{} documents, and at most {} are allowed", nodes.len(), options.limits.documents_max);
+        let message =
+            format!("{} documents, and at most {} are allowed", nodes.len(), options.limits.documents_max);
         return Err(vec![Diagnostic::plain("ARG0002", "", message)]);
     }
     let rules = Rules {
@@ -133,7 +138,8 @@ pub fn parse_yaml(source_name: &str, text: &str, options: &Options<'_>) -> Resul
 pub fn parse_json(text: &str, options: &Options<'_>) -> Result<Document, Vec<Diagnostic>> {
     too_long(text, options)?;
     let value: Value = serde_json::from_str(text).map_err(|error| {
-        let message = if error.is_eof() { "unexpected EOF".to_owned() } else { format!("invalid JSON: {error}") };
+        let message =
+            if error.is_eof() { "unexpected EOF".to_owned() } else { format!("invalid JSON: {error}") };
         vec![Diagnostic::plain("ARG0001", "", message)]
     })?;
     parse_value(value, options)
@@ -175,7 +181,11 @@ fn document(node: Node, rules: Rules<'_>) -> Result<Document, Vec<Diagnostic>> {
         Diagnostic { place, ..Diagnostic::plain(code, path, message) }
     };
     if !matches!(node.data, Data::Map(_)) {
-        return Err(vec![problem("", "ARG0003", format!("a workflow must be an object, and this is {}", node.what()))]);
+        return Err(vec![problem(
+            "",
+            "ARG0003",
+            format!("a workflow must be an object, and this is {}", node.what()),
+        )]);
     }
     let text_at = |key: &str| match node.get(key).map(|entry| &entry.value.data) {
         Some(Data::String(text)) => text.clone(),

@@ -73,7 +73,9 @@ fn is_float(text: &str) -> bool {
         !digits.is_empty() && all_digits(digits)
     });
     let mantissa_fits = match mantissa.split_once('.') {
-        Some((whole, fraction)) => all_digits(whole) && all_digits(fraction) && !(whole.is_empty() && fraction.is_empty()),
+        Some((whole, fraction)) => {
+            all_digits(whole) && all_digits(fraction) && !(whole.is_empty() && fraction.is_empty())
+        }
         None => !mantissa.is_empty() && all_digits(mantissa),
     };
     mantissa_fits && exponent_fits
@@ -84,7 +86,10 @@ const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 fn float(value: f64) -> Option<Number> {
     if value.fract() == 0.0 && value.abs() <= WHOLE_MAX {
-        #[expect(clippy::cast_possible_truncation, reason = "the value is whole and within the exact range of doubles")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the value is whole and within the exact range of doubles"
+        )]
         return Some((value as i64).into());
     }
     Number::from_f64(value)

@@ -12,8 +12,18 @@ use crate::{Diagnostic, Limits, scalar};
 
 /// What is being built: a list, or a map with the key that waits for its value.
 enum Open {
-    List { at: Mark, anchor: usize, nodes: Vec<Node> },
-    Map { at: Mark, anchor: usize, entries: Vec<Entry>, seen: BTreeMap<String, usize>, key: Option<(String, Mark)> },
+    List {
+        at: Mark,
+        anchor: usize,
+        nodes: Vec<Node>,
+    },
+    Map {
+        at: Mark,
+        anchor: usize,
+        entries: Vec<Entry>,
+        seen: BTreeMap<String, usize>,
+        key: Option<(String, Mark)>,
+    },
 }
 
 struct Loader<'a> {
@@ -50,7 +60,7 @@ pub(crate) fn read(source: &Source<'_>, text: &str, limits: &Limits) -> Result<V
         match event {
             Ok((event, span)) => {
                 if let Err(problem) = loader.event(event, &span) {
-                    loader.problems.push(problem);
+                    loader.problems.push(*problem);
                     break;
                 }
             }
@@ -65,17 +75,17 @@ pub(crate) fn read(source: &Source<'_>, text: &str, limits: &Limits) -> Result<V
 }
 
 impl Loader<'_> {
-    fn problem(&self, code: &'static str, at: Mark, message: impl Into<String>) -> Diagnostic {
-        Diagnostic { place: self.source.place(at), ..Diagnostic::plain(code, "", message) }
+    fn problem(&self, code: &'static str, at: Mark, message: impl Into<String>) -> Box<Diagnostic> {
+        Box::new(Diagnostic { place: self.source.place(at), ..Diagnostic::plain(code, "", message) })
     }
 
     fn unreadable(&self, at: Mark, error: &granit_parser::ScanError) -> Diagnostic {
         let at_end = at.line >= self.source.lines.len();
-        let problem = self.problem("ARG0001", at, format!("this is not readable YAML: {}", error.info()));
+        let problem = *self.problem("ARG0001", at, format!("this is not readable YAML: {}", error.info()));
         if at_end { problem.suggest("the text ends here: is it complete?") } else { problem }
     }
 
-    fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Diagnostic> {
+    fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Box<Diagnostic>> {
         let at = mark(span);
         match event {
             Event::DocumentStart(..) => self.anchors.clear(),
@@ -87,19 +97,21 @@ impl Loader<'_> {
                 };
                 self.add(Node { at, data }, anchor)?;
             }
-            Event::SequenceStart(_, anchor, _) => self.open(Open::List { at, anchor, nodes: Vec::new() }, at)?,
+            Event::SequenceStart(_, anchor, _) => {
+                self.open(Open::List { at, anchor, nodes: Vec::new() }, at)?
+            }
             Event::MappingStart(_, anchor, _) => {
                 let (entries, seen) = (Vec::new(), BTreeMap::new());
                 self.open(Open::Map { at, anchor, entries, seen, key: None }, at)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close()?,
             Event::Alias(anchor) => self.alias(anchor, at)?,
-            _ => {}
+            Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | _ => {}
         }
         Ok(())
     }
 
-    fn open(&mut self, open: Open, at: Mark) -> Result<(), Diagnostic> {
+    fn open(&mut self, open: Open, at: Mark) -> Result<(), Box<Diagnostic>> {
         if self.stack.len() >= self.limits.depth_max {
             let message = format!("nested more than {} deep", self.limits.depth_max);
             return Err(self.problem("ARG0002", at, message));
@@ -108,16 +120,18 @@ impl Loader<'_> {
         Ok(())
     }
 
-    fn close(&mut self) -> Result<(), Diagnostic> {
+    fn close(&mut self) -> Result<(), Box<Diagnostic>> {
         let (node, anchor) = match self.stack.pop() {
             Some(Open::List { at, anchor, nodes }) => (Node { at, data: Data::List(nodes) }, anchor),
-            Some(Open::Map { at, anchor, entries, .. }) => (Node { at, data: Data::Map(merged(entries)) }, anchor),
+            Some(Open::Map { at, anchor, entries, .. }) => {
+                (Node { at, data: Data::Map(merged(entries)) }, anchor)
+            }
             None => return Ok(()),
         };
         self.add(node, anchor)
     }
 
-    fn alias(&mut self, anchor: usize, at: Mark) -> Result<(), Diagnostic> {
+    fn alias(&mut self, anchor: usize, at: Mark) -> Result<(), Box<Diagnostic>> {
         let Some((node, size)) = self.anchors.get(&anchor).cloned_if(self.nodes_left) else {
             let known = self.anchors.contains_key(&anchor);
             let message = if known {
@@ -131,9 +145,13 @@ impl Loader<'_> {
         self.add(node, 0)
     }
 
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Diagnostic> {
+    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Box<Diagnostic>> {
         let Some(left) = self.nodes_left.checked_sub(1) else {
-            return Err(self.problem("ARG0002", node.at, format!("more than {} values", self.limits.nodes_max)));
+            return Err(self.problem(
+                "ARG0002",
+                node.at,
+                format!("more than {} values", self.limits.nodes_max),
+            ));
         };
         self.nodes_left = left;
         if anchor != 0 {
@@ -154,7 +172,8 @@ impl Loader<'_> {
             Some(Open::Map { entries, seen, key, .. }) => match key.take() {
                 None => match scalar::text_of(&node.data) {
                     Some(text) => {
-                        *key = Some((if node.data == Data::Null { "null".to_owned() } else { text }, node.at));
+                        *key =
+                            Some((if node.data == Data::Null { "null".to_owned() } else { text }, node.at));
                         (None, None)
                     }
                     None => (None, Some(node.at)),
@@ -171,7 +190,8 @@ impl Loader<'_> {
         }
         if let Some((name, at, first)) = key_problem {
             let message = format!("key \"{name}\" is given twice, before in line {first}");
-            self.problems.push(self.problem("ARG0006", at, message));
+            let problem = self.problem("ARG0006", at, message);
+            self.problems.push(*problem);
         }
         Ok(())
     }
@@ -215,7 +235,12 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
     for merge in merges {
         let parts = match merge.value.data {
             Data::List(nodes) => nodes,
-            Data::Null | Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::String(_) | Data::Map(_) => vec![merge.value],
+            Data::Null
+            | Data::Bool(_)
+            | Data::Letter(_)
+            | Data::Number(_)
+            | Data::String(_)
+            | Data::Map(_) => vec![merge.value],
         };
         for part in parts {
             let Data::Map(inherited) = part.data else { continue };

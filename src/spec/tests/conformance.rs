@@ -1,7 +1,10 @@
 //! Verdicts on recorded manifests: run with ARGOSY_CONFORMANCE_DIR set to a directory with `cases/AREA/NAME.yaml` and
 //! recordings `NAME.json`; without it there is nothing to do. Manifests that use what is not supported yet are counted
 //! and left out; all others must get Argo's verdict, in Argo's words.
-#![expect(clippy::disallowed_methods, reason = "a test that reads files outside the repository, when told to")]
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a test that reads files outside the repository, when told to"
+)]
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,8 +17,10 @@ const AREAS: [&str; 10] =
 /// Codes of what is not supported yet.
 const LATER: [&str; 3] = ["ARG0005", "ARG0007", "ARG0020"];
 /// Our words instead of Argo's: the case, and why.
-const OWN_WORDS: [(&str, &str); 1] =
-    [("invalid-step-name-yaml-boolean", "a wrong type in YAML is told with its place, not in the words of Go's reader")];
+const OWN_WORDS: [(&str, &str); 1] = [(
+    "invalid-step-name-yaml-boolean",
+    "a wrong type in YAML is told with its place, not in the words of Go's reader",
+)];
 
 enum Outcome {
     Later(String),
@@ -39,8 +44,8 @@ fn is_of_any_workflow(recorded: &str, message: &str) -> bool {
 }
 
 fn judge(path: &Path) -> Outcome {
-    let name = path.file_stem().unwrap().to_string_lossy().into_owned();
-    let text = std::fs::read_to_string(path).unwrap();
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let text = std::fs::read_to_string(path).expect("a file that was just listed");
     let problems = problems(&name, &text, Document::lint);
     let at_run = self::problems(&name, &text, Document::validate);
     if let Some(later) = problems.iter().find(|problem| LATER.contains(&problem.code)) {
@@ -52,7 +57,8 @@ fn judge(path: &Path) -> Outcome {
         .unwrap_or_default();
     let lint = &record["lint"];
     let argo = lint["message"].as_str().unwrap_or_default();
-    let accepted = if record["createError"].is_string() { false } else { lint["ok"].as_bool().unwrap_or(true) };
+    let accepted =
+        if record["createError"].is_string() { false } else { lint["ok"].as_bool().unwrap_or(true) };
     let run_message = record["workflow"]["message"].as_str().unwrap_or_default();
     let ran = run_message.strip_prefix("invalid spec: ");
     if let Some(refusal) = ran
@@ -66,9 +72,13 @@ fn judge(path: &Path) -> Outcome {
     let ours = problems.first().map(|problem| problem.message.as_str());
     match (accepted, ours) {
         (true, None) => Outcome::Equal,
-        (false, Some(_)) if OWN_WORDS.iter().any(|(case, _)| *case == name) || argo.is_empty() => Outcome::Equal,
+        (false, Some(_)) if OWN_WORDS.iter().any(|(case, _)| *case == name) || argo.is_empty() => {
+            Outcome::Equal
+        }
         (false, Some(ours)) if argo.ends_with(&format!("(Workflow): {ours}")) => Outcome::Equal,
-        (false, Some(ours)) if argo.contains("strict decoding error") && argo.ends_with(ours) => Outcome::Equal,
+        (false, Some(ours)) if argo.contains("strict decoding error") && argo.ends_with(ours) => {
+            Outcome::Equal
+        }
         (_, ours) => Outcome::Different(format!("argo: {accepted} {argo}\n    ours: {ours:?}")),
     }
 }
@@ -89,7 +99,10 @@ fn recorded_manifests_get_argos_verdict() {
         for path in &files {
             match judge(path) {
                 Outcome::Equal => equal += 1,
-                Outcome::Later(why) => *later.entry(why.rsplit(['.', '`']).nth(1).unwrap_or_default().to_owned()).or_default() += 1,
+                Outcome::Later(why) => {
+                    *later.entry(why.rsplit(['.', '`']).nth(1).unwrap_or_default().to_owned()).or_default() +=
+                        1
+                }
                 Outcome::Different(why) => different.push(format!("{}\n    {why}", path.display())),
             }
         }

@@ -61,7 +61,10 @@ fn a_good_manifest_is_read_with_gos_rules() {
     assert!(groups[0][0].is_loop());
     let TemplateKind::Container(container) = &manifest.spec.templates[1].kind else { panic!("container") };
     assert_eq!(container["env"][0]["value"], "420");
-    assert_eq!(manifest.spec.templates[1].retry_strategy.as_ref().unwrap().limit.as_ref().unwrap().as_i64(), Some(2));
+    assert_eq!(
+        manifest.spec.templates[1].retry_strategy.as_ref().unwrap().limit.as_ref().unwrap().as_i64(),
+        Some(2)
+    );
 }
 
 #[test]
@@ -128,7 +131,10 @@ fn later_checks_have_places_too() {
 #[test]
 fn unsupported_fields_are_refused_by_name_unless_empty() {
     let message = |text: &str| problems(text).into_iter().map(|problem| problem.message).collect::<Vec<_>>();
-    assert_eq!(message(&spec("  synchronization: {mutexes: [{name: m}]}\n")), ["field `spec.synchronization` is not supported yet"]);
+    assert_eq!(
+        message(&spec("  synchronization: {mutexes: [{name: m}]}\n")),
+        ["field `spec.synchronization` is not supported yet"]
+    );
     assert_eq!(message(&spec("  hooks: {}\n  suspend: false\n  metrics: null\n")), Vec::<String>::new());
     let text = "spec: {entrypoint: a, templates: [{name: a, container: {image: x, args: ['{{=1+1}}']}}]}";
     assert_eq!(problems(text)[0].code, "ARG0020");
@@ -136,7 +142,10 @@ fn unsupported_fields_are_refused_by_name_unless_empty() {
 
 #[test]
 fn other_kinds_are_refused() {
-    assert_eq!(problems("kind: CronWorkflow\nspec: {}\n")[0].message, "kind `CronWorkflow` is not supported yet; only `Workflow` is");
+    assert_eq!(
+        problems("kind: CronWorkflow\nspec: {}\n")[0].message,
+        "kind `CronWorkflow` is not supported yet; only `Workflow` is"
+    );
     assert_eq!(problems("apiVersion: v1\nkind: Workflow\n")[0].code, "ARG0007");
     assert_eq!(problems("- a\n")[0].message, "a workflow must be an object, and this is a list");
     assert_eq!(problems("")[0].message, "`flow.yaml` holds no document");
@@ -164,7 +173,10 @@ fn truncated_texts_are_refused_where_they_end() {
 fn ten_megabytes_are_refused_at_once() {
     let text = format!("spec:\n  x: \"{}\"\n", "a".repeat(10 * 1024 * 1024));
     let problem = &problems(&text)[0];
-    assert_eq!((problem.code, problem.message.contains("bytes long, and at most 2097152 are allowed")), ("ARG0002", true));
+    assert_eq!(
+        (problem.code, problem.message.contains("bytes long, and at most 2097152 are allowed")),
+        ("ARG0002", true)
+    );
     assert_eq!(parse_json(&text, &Options::default()).unwrap_err()[0].code, "ARG0002");
 }
 
@@ -185,7 +197,10 @@ fn deep_and_doubling_texts_end_in_an_error() {
         bomb.push_str(&format!("a{level}: &a{level} [{alias}]\n"));
     }
     let problem = &problems(&bomb)[0];
-    assert_eq!((problem.code, problem.message.as_str()), ("ARG0002", "aliases expand to more than 400000 values"));
+    assert_eq!(
+        (problem.code, problem.message.as_str()),
+        ("ARG0002", "aliases expand to more than 400000 values")
+    );
     assert!(!problems("a: &a [*a]").is_empty());
 }
 
@@ -201,7 +216,9 @@ fn the_api_is_answered_in_argos_words() {
     let options = Options { api_path: Some("workflow"), drop_unknown_fields: true, ..Options::default() };
     let error = |value: serde_json::Value| match argosy_spec::parse_value(value, &options) {
         Err(problems) => problems[0].message.clone(),
-        Ok(document) => document.validate().first().map(|problem| problem.message.clone()).unwrap_or_default(),
+        Ok(document) => {
+            document.validate().first().map(|problem| problem.message.clone()).unwrap_or_default()
+        }
     };
     let container = json!({"name": "main", "container": {"image": "busybox"}});
     assert_eq!(
@@ -215,7 +232,9 @@ fn the_api_is_answered_in_argos_words() {
     );
     assert_eq!(error(json!({"spec": {"entrypoint": "main", "nonsense": 1, "templates": [container]}})), "");
     assert_eq!(
-        error(json!({"spec": {"entrypoint": "main", "templates": [{"name": "main", "steps": [[{"name": "a", "template": "zzz"}]]}]}})),
+        error(
+            json!({"spec": {"entrypoint": "main", "templates": [{"name": "main", "steps": [[{"name": "a", "template": "zzz"}]]}]}})
+        ),
         "templates.main.steps[0].a template name 'zzz' undefined"
     );
     assert_eq!(

@@ -1,4 +1,5 @@
 //! Tokens of a condition and the rules about which may follow which.
+#![expect(clippy::wildcard_enum_match_arm, reason = "only parentheses are special")]
 
 use std::fmt;
 
@@ -163,7 +164,9 @@ fn token(reader: &mut Reader<'_>, first: char, before: Kind) -> Result<Token, St
     }
     if first == '[' {
         let name = reader.quoted(|character| character == ']');
-        return name.map(|name| Token::text(Kind::Variable, name)).ok_or_else(|| "Unclosed parameter bracket".to_owned());
+        return name
+            .map(|name| Token::text(Kind::Variable, name))
+            .ok_or_else(|| "Unclosed parameter bracket".to_owned());
     }
     if first.is_alphabetic() {
         return word(reader.word(first, is_name));
@@ -250,17 +253,25 @@ fn may_follow(before: Kind, next: Kind) -> bool {
         K::Clause => start || matches!(next, K::Pattern | K::Time | K::ClauseClose),
         K::ClauseClose => {
             literal
-                || matches!(next, K::Comparator | K::Modifier | K::Pattern | K::Time | K::Clause | K::ClauseClose)
+                || matches!(
+                    next,
+                    K::Comparator | K::Modifier | K::Pattern | K::Time | K::Clause | K::ClauseClose
+                )
                 || matches!(next, K::Logical | K::Ternary | K::Separator)
         }
         K::Numeric | K::Boolean | K::String | K::Time | K::Pattern | K::Variable => {
-            matches!(next, K::Modifier | K::Comparator | K::Logical | K::ClauseClose | K::Ternary | K::Separator)
+            matches!(
+                next,
+                K::Modifier | K::Comparator | K::Logical | K::ClauseClose | K::Ternary | K::Separator
+            )
         }
         K::Modifier => start || next == K::ClauseClose,
         K::Comparator => start || matches!(next, K::Time | K::ClauseClose | K::Pattern),
         K::Logical => start || matches!(next, K::Time | K::ClauseClose),
         K::Ternary => start || matches!(next, K::Time | K::Separator),
-        K::Prefix => matches!(next, K::Numeric | K::Boolean | K::Variable | K::Accessor | K::Clause | K::ClauseClose),
+        K::Prefix => {
+            matches!(next, K::Numeric | K::Boolean | K::Variable | K::Accessor | K::Clause | K::ClauseClose)
+        }
         K::Accessor => {
             matches!(next, K::Clause | K::Modifier | K::Comparator | K::Logical | K::ClauseClose)
                 || matches!(next, K::Ternary | K::Separator)

@@ -55,7 +55,8 @@ pub fn evaluate_within(text: &str, limits: &Limits) -> Result<bool, Error> {
             token.kind = Kind::String;
         }
     }
-    let failed = |message: String| Error::When(format!("Failed to parse 'when' expression '{text}': {message}"));
+    let failed =
+        |message: String| Error::When(format!("Failed to parse 'when' expression '{text}': {message}"));
     lexer::check(&tokens).map_err(failed)?;
     lexer::compile_patterns(&mut tokens).map_err(failed)?;
 

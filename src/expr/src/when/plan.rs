@@ -2,6 +2,7 @@
 //!
 //! Operators of one level bind to the left. A side that a logical or ternary operator skips is read but not computed, so
 //! it can't fail.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a value of any other kind is refused alike")]
 
 use super::lexer::{Kind, Token};
 use super::value::{Pattern, Value};
@@ -62,7 +63,11 @@ impl Evaluator<'_> {
             if !live {
                 continue;
             }
-            left = if skipped { if operator == "?" { Value::Nil } else { left } } else { apply(&operator, left, right)? };
+            left = if skipped {
+                if operator == "?" { Value::Nil } else { left }
+            } else {
+                apply(&operator, left, right)?
+            };
         }
         Ok(left)
     }
@@ -72,7 +77,8 @@ impl Evaluator<'_> {
         match token.kind {
             Kind::Clause => {
                 self.next += 1;
-                self.depth_left = self.depth_left.checked_sub(1).ok_or_else(|| "nested too deeply".to_owned())?;
+                self.depth_left =
+                    self.depth_left.checked_sub(1).ok_or_else(|| "nested too deeply".to_owned())?;
                 let inner = self.level(0, live);
                 self.depth_left += 1;
                 self.next += 1;
@@ -83,7 +89,8 @@ impl Evaluator<'_> {
             Kind::Prefix => {
                 let symbol = token.symbol().to_owned();
                 self.next += 1;
-                self.depth_left = self.depth_left.checked_sub(1).ok_or_else(|| "nested too deeply".to_owned())?;
+                self.depth_left =
+                    self.depth_left.checked_sub(1).ok_or_else(|| "nested too deeply".to_owned())?;
                 let inner = self.value(live)?;
                 self.depth_left += 1;
                 if live { prefix(&symbol, &inner) } else { Ok(Value::Nil) }
@@ -97,9 +104,12 @@ impl Evaluator<'_> {
                 self.next += 1;
                 Ok(token.value.clone())
             }
-            Kind::Unknown | Kind::Separator | Kind::Comparator | Kind::Logical | Kind::Modifier | Kind::Ternary => {
-                Ok(Value::Nil)
-            }
+            Kind::Unknown
+            | Kind::Separator
+            | Kind::Comparator
+            | Kind::Logical
+            | Kind::Modifier
+            | Kind::Ternary => Ok(Value::Nil),
         }
     }
 }

@@ -57,7 +57,10 @@ fn false_conditions() {
 #[test]
 fn messages_are_those_that_users_of_argo_know() {
     for (text, expected) in [
-        ("'a' =~ '('", "Invalid 'when' expression ''a' =~ '('': error parsing regexp: missing closing ): `(`"),
+        (
+            "'a' =~ '('",
+            "Invalid 'when' expression ''a' =~ '('': error parsing regexp: missing closing ): `(`",
+        ),
         (
             "a-b == a-b",
             "Failed to evaluate 'when' expresion 'a-b == a-b': Value 'a' cannot be used with the modifier '-', it is not a number",

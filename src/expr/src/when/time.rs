@@ -69,7 +69,8 @@ impl Reader<'_> {
 pub(super) fn seconds(text: &str) -> Option<f64> {
     let mut reader = Reader(text);
     let year = reader.digits(4)?;
-    let month = reader.literal("-").then(|| reader.digits(2)).flatten().filter(|month| (1..=12).contains(month))?;
+    let month =
+        reader.literal("-").then(|| reader.digits(2)).flatten().filter(|month| (1..=12).contains(month))?;
     let day = reader.literal("-").then(|| reader.digits(2)).flatten()?;
     if !(1..=days_in(year, month)).contains(&day) {
         return None;

@@ -1,4 +1,5 @@
 //! Values of conditions.
+#![expect(clippy::wildcard_enum_match_arm, reason = "kinds of another crate without a counterpart in Go")]
 
 use std::fmt;
 
@@ -32,7 +33,12 @@ impl Value {
             }
             (Self::Pattern(left), Self::Pattern(right)) => left.text == right.text,
             (
-                Self::Nil | Self::Bool(_) | Self::Number(_) | Self::String(_) | Self::List(_) | Self::Pattern(_),
+                Self::Nil
+                | Self::Bool(_)
+                | Self::Number(_)
+                | Self::String(_)
+                | Self::List(_)
+                | Self::Pattern(_),
                 _different,
             ) => false,
         }
@@ -92,7 +98,9 @@ fn syntax_error(text: &str) -> String {
         ErrorKind::GroupUnopened => ("unexpected )", text),
         ErrorKind::ClassUnclosed => ("missing closing ]", from),
         ErrorKind::ClassRangeInvalid => ("invalid character class range", part),
-        ErrorKind::RepetitionMissing => ("missing argument to repetition operator", from.get(..1).unwrap_or(from)),
+        ErrorKind::RepetitionMissing => {
+            ("missing argument to repetition operator", from.get(..1).unwrap_or(from))
+        }
         ErrorKind::EscapeUnexpectedEof => ("trailing backslash at end of expression", ""),
         ErrorKind::EscapeUnrecognized => ("invalid escape sequence", part),
         _ => ("invalid syntax", part),

@@ -8,8 +8,26 @@ const ANY_LIST: Shape = Shape::List(&Shape::Any);
 
 /// All types of this file, for the table.
 pub(super) static TYPES: &[&Type] = &[
-    &WORKFLOW, &OBJECT_META, &WORKFLOW_SPEC, &TEMPLATE, &METADATA, &ARGUMENTS, &INPUTS, &OUTPUTS, &PARAMETER, &VALUE_FROM,
-    &SCRIPT, &USER_CONTAINER, &STEP, &DAG, &TASK, &SUSPEND, &SEQUENCE, &CONTINUE_ON, &RETRY_STRATEGY, &BACKOFF,
+    &WORKFLOW,
+    &OBJECT_META,
+    &WORKFLOW_SPEC,
+    &TEMPLATE,
+    &METADATA,
+    &ARGUMENTS,
+    &INPUTS,
+    &OUTPUTS,
+    &PARAMETER,
+    &VALUE_FROM,
+    &SCRIPT,
+    &USER_CONTAINER,
+    &STEP,
+    &DAG,
+    &TASK,
+    &SUSPEND,
+    &SEQUENCE,
+    &CONTINUE_ON,
+    &RETRY_STRATEGY,
+    &BACKOFF,
 ];
 
 pub(crate) static WORKFLOW: Type = Type {

@@ -6,8 +6,18 @@ const STRING_LIST: Shape = Shape::List(&Shape::String);
 
 /// All types of this file, for the table.
 pub(super) static TYPES: &[&Type] = &[
-    &CONTAINER, &CONTAINER_PORT, &ENV_VAR, &ENV_VAR_SOURCE, &ENV_FROM, &KEY_SELECTOR, &RESOURCES, &VOLUME_MOUNT,
-    &SECURITY_CONTEXT, &LOCAL_REFERENCE, &TOLERATION, &VOLUME,
+    &CONTAINER,
+    &CONTAINER_PORT,
+    &ENV_VAR,
+    &ENV_VAR_SOURCE,
+    &ENV_FROM,
+    &KEY_SELECTOR,
+    &RESOURCES,
+    &VOLUME_MOUNT,
+    &SECURITY_CONTEXT,
+    &LOCAL_REFERENCE,
+    &TOLERATION,
+    &VOLUME,
 ];
 
 static CONTAINER: Type = Type { name: "Container", fields: &CONTAINER_FIELDS };
@@ -73,7 +83,11 @@ static ENV_VAR_SOURCE: Type = Type {
 
 static KEY_SELECTOR: Type = Type {
     name: "KeySelector",
-    fields: &[passed("name", Shape::String), passed("key", Shape::String), passed("optional", Shape::Boolean)],
+    fields: &[
+        passed("name", Shape::String),
+        passed("key", Shape::String),
+        passed("optional", Shape::Boolean),
+    ],
 };
 
 static ENV_FROM: Type = Type {

@@ -1,4 +1,5 @@
 //! The walk over a document: checks it against the tables and yields the value to keep.
+#![expect(clippy::wildcard_enum_match_arm, reason = "a value of any other kind is refused alike")]
 
 use serde_json::{Map, Value};
 
@@ -55,11 +56,14 @@ impl Walk<'_> {
                 let dot = if prefix.is_empty() || path.is_empty() { "" } else { "." };
                 let kind = node.go_kind();
                 let owner = self.owner;
-                format!("json: cannot unmarshal {kind} into Go struct field {owner}.{prefix}{dot}{path} of type {go_type}")
+                format!(
+                    "json: cannot unmarshal {kind} into Go struct field {owner}.{prefix}{dot}{path} of type {go_type}"
+                )
             }
             None => format!("`{}` must be {wanted}, and is {}", self.path, node.what()),
         };
-        let quote = matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_)) && wanted == "a string";
+        let quote =
+            matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_)) && wanted == "a string";
         let suggestion = if quote { "put the value in quotes".to_owned() } else { String::new() };
         self.problem("ARG0003", node.at, message, suggestion);
     }

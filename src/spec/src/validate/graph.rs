@@ -66,7 +66,12 @@ impl Validator<'_> {
             self.looping(task, &words, &at);
             scope.add_items(task);
             self.references(&task.raw, scope, &words, &at);
-            self.arguments(&task.arguments, &format!("{words}.arguments."), &format!("{at}.arguments"), false);
+            self.arguments(
+                &task.arguments,
+                &format!("{words}.arguments."),
+                &format!("{at}.arguments"),
+                false,
+            );
             self.ancestry(task, &links, &words, &at);
             self.trail.push(words);
             self.call(&task.template, Some(&task.arguments), &known, &template_path(task, &at));
@@ -102,7 +107,13 @@ impl Validator<'_> {
     }
 
     /// The tasks, each after those it waits for; `None` when there is no such order.
-    fn sorted(&mut self, template: &Template, dag: &Dag, links: &Links<'_>, path: &str) -> Option<Vec<usize>> {
+    fn sorted(
+        &mut self,
+        template: &Template,
+        dag: &Dag,
+        links: &Links<'_>,
+        path: &str,
+    ) -> Option<Vec<usize>> {
         let mut positions = BTreeMap::new();
         for (index, task) in dag.tasks.iter().enumerate() {
             positions.entry(task.name.as_str()).or_insert(index);
@@ -120,7 +131,10 @@ impl Validator<'_> {
                     self.tell_with(
                         "ARG0015",
                         format!("{path}[{index}].{field}"),
-                        format!("templates.{} sorting failed: invalid dependency {}", template.name, mention.task),
+                        format!(
+                            "templates.{} sorting failed: invalid dependency {}",
+                            template.name, mention.task
+                        ),
                         near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default(),
                     );
                     continue;
@@ -134,7 +148,8 @@ impl Validator<'_> {
         if !complete {
             return None;
         }
-        let mut ready: VecDeque<usize> = (0..dag.tasks.len()).filter(|index| waiting_for[*index] == 0).collect();
+        let mut ready: VecDeque<usize> =
+            (0..dag.tasks.len()).filter(|index| waiting_for[*index] == 0).collect();
         let mut order = Vec::with_capacity(dag.tasks.len());
         while let Some(index) = ready.pop_front() {
             order.push(index);
@@ -149,7 +164,8 @@ impl Validator<'_> {
             return Some(order);
         }
         let stuck: Vec<usize> = (0..dag.tasks.len()).filter(|index| waiting_for[*index] > 0).collect();
-        let names: Vec<&str> = stuck.iter().take(NAMED_MAX).map(|index| dag.tasks[*index].name.as_str()).collect();
+        let names: Vec<&str> =
+            stuck.iter().take(NAMED_MAX).map(|index| dag.tasks[*index].name.as_str()).collect();
         self.tell_with(
             "ARG0015",
             format!("{path}[{}]", stuck[0]),
@@ -164,7 +180,8 @@ impl Validator<'_> {
             let Some(result) = mention.result else { continue };
             let Some(selector) = depends::Selector::parse(result) else {
                 let words = format!("templates.{}.tasks.{}", template.name, task.name);
-                let message = format!("{words} task result '{result}' for task '{}' is invalid", mention.task);
+                let message =
+                    format!("{words} task result '{result}' for task '{}' is invalid", mention.task);
                 self.tell("ARG0015", at, message);
                 continue;
             };
@@ -187,7 +204,8 @@ impl Validator<'_> {
         let names: BTreeSet<&str> = dag.tasks.iter().map(|task| task.name.as_str()).collect();
         for target in dag.target.split(' ') {
             if !target.contains("{{") && !names.contains(target) {
-                let message = format!("templates.{}.targets: target '{target}' is not defined", template.name);
+                let message =
+                    format!("templates.{}.targets: target '{target}' is not defined", template.name);
                 self.tell("ARG0015", format!("{path}.dag.target"), message);
             }
         }
@@ -196,8 +214,12 @@ impl Validator<'_> {
     /// An argument that is another task's output needs that task among those waited for.
     fn ancestry(&mut self, task: &Task, links: &Links<'_>, words: &str, at: &str) {
         for (index, parameter) in task.arguments.parameters.iter().enumerate() {
-            let Some(value) = parameter.value.as_ref().filter(|value| value.starts_with("{{")) else { continue };
-            let Some(other) = tags::names(value).next().and_then(|tag| tag.strip_prefix("tasks.")) else { continue };
+            let Some(value) = parameter.value.as_ref().filter(|value| value.starts_with("{{")) else {
+                continue;
+            };
+            let Some(other) = tags::names(value).next().and_then(|tag| tag.strip_prefix("tasks.")) else {
+                continue;
+            };
             let other = other.split('.').next().unwrap_or_default();
             if !self.waits_for(task, other, links) {
                 self.tell(

@@ -13,14 +13,23 @@ impl Validator<'_> {
         let name = &template.name;
         self.references(&template.raw, scope, &format!("templates.{name}:"), path);
         match &template.kind {
-            TemplateKind::Container(container) => self.image(container, &format!("templates.{name}.container"), path),
-            TemplateKind::Script(script) => self.image(&script.container, &format!("templates.{name}.script"), path),
-            TemplateKind::Suspend(_) | TemplateKind::Steps(_) | TemplateKind::Dag(_) | TemplateKind::Missing => {}
+            TemplateKind::Container(container) => {
+                self.image(container, &format!("templates.{name}.container"), path)
+            }
+            TemplateKind::Script(script) => {
+                self.image(&script.container, &format!("templates.{name}.script"), path)
+            }
+            TemplateKind::Suspend(_)
+            | TemplateKind::Steps(_)
+            | TemplateKind::Dag(_)
+            | TemplateKind::Missing => {}
         }
         let fits = match &template.active_deadline_seconds {
             None => true,
             Some(IntOrString::Int(seconds)) => *seconds > 0,
-            Some(value @ IntOrString::String(text)) => text.contains("{{") || value.as_i64().is_some_and(|value| value > 0),
+            Some(value @ IntOrString::String(text)) => {
+                text.contains("{{") || value.as_i64().is_some_and(|value| value > 0)
+            }
         };
         if !fits {
             self.tell(
@@ -48,7 +57,10 @@ impl Validator<'_> {
             if name.is_empty() {
                 self.tell("ARG0010", at, format!("{field} must all have container name"));
             } else if RESERVED_NAMES.contains(&name) {
-                let words = format!("templates.{}.{field}: \"{name}\" is a reserved Argo container name", template.name);
+                let words = format!(
+                    "templates.{}.{field}: \"{name}\" is a reserved Argo container name",
+                    template.name
+                );
                 self.tell("ARG0012", at, words);
             }
         }

@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use argosy_expr::{Lookup, Rules, substitute};
 
 use crate::manifest::{
-    Arguments, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, Manifest, Metadata, Parameter, RetryStrategy, Template,
-    TemplateKind,
+    Arguments, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, Manifest, Metadata, Parameter, RetryStrategy,
+    Template, TemplateKind,
 };
 use crate::{Diagnostic, suggest};
 use scope::Scope;
@@ -114,7 +114,8 @@ impl<'a> Validator<'a> {
                     metadata.name
                 ),
             );
-        } else if !names::is_subdomain(&metadata.name) || !names::is_subdomain_prefix(&metadata.generate_name) {
+        } else if !names::is_subdomain(&metadata.name) || !names::is_subdomain_prefix(&metadata.generate_name)
+        {
             let (field, name) = if names::is_subdomain(&metadata.name) {
                 ("generateName", &metadata.generate_name)
             } else {
@@ -223,13 +224,17 @@ impl<'a> Validator<'a> {
             return;
         }
         let has_own = input.value.is_some() || input.default.is_some() || input.value_from.is_some();
-        let is_given = given.is_some_and(|given| given.value.is_some() || given.value_from.is_some() || given.default.is_some());
+        let is_given = given.is_some_and(|given| {
+            given.value.is_some() || given.value_from.is_some() || given.default.is_some()
+        });
         if has_own || is_given {
             return;
         }
         let name = &input.name;
-        let near = suggest::nearest(name, arguments.parameters.iter().map(|parameter| parameter.name.as_str()));
-        let suggestion = near.map(|near| format!("`{near}` is given: is `{name}` meant?")).unwrap_or_default();
+        let near =
+            suggest::nearest(name, arguments.parameters.iter().map(|parameter| parameter.name.as_str()));
+        let suggestion =
+            near.map(|near| format!("`{near}` is given: is `{name}` meant?")).unwrap_or_default();
         let message = format!("templates.{} inputs.parameters.{name} was not supplied", template.name);
         self.tell_with("ARG0017", path, message, suggestion);
     }
@@ -243,7 +248,12 @@ impl<'a> Validator<'a> {
         }
         if set == 0 {
             let suggestion = "give it one of: container, script, steps, dag, suspend".to_owned();
-            self.tell_with("ARG0014", path, format!("template '{}' type is unknown", template.name), suggestion);
+            self.tell_with(
+                "ARG0014",
+                path,
+                format!("template '{}' type is unknown", template.name),
+                suggestion,
+            );
         } else {
             self.tell(
                 "ARG0014",
@@ -276,8 +286,10 @@ impl<'a> Validator<'a> {
     }
 
     fn annotations(&mut self, metadata: &Metadata, path: &str) {
-        let known: [(&str, &[&str]); 2] =
-            [(IDEMPOTENT_ANNOTATION, &["true", "false"]), (FAILOVER_ANNOTATION, &["reschedule", "fail", "wait"])];
+        let known: [(&str, &[&str]); 2] = [
+            (IDEMPOTENT_ANNOTATION, &["true", "false"]),
+            (FAILOVER_ANNOTATION, &["reschedule", "fail", "wait"]),
+        ];
         for (name, values) in known {
             let Some(value) = metadata.annotations.get(name) else { continue };
             if !values.contains(&value.as_str()) {
@@ -294,7 +306,8 @@ fn known_inputs(template: &Template, arguments: Option<&Arguments>) -> BTreeMap<
     let mut known = BTreeMap::new();
     for input in &template.inputs.parameters {
         let given = arguments.and_then(|arguments| arguments.parameter(&input.name));
-        let value = given.and_then(|given| given.value.as_ref()).or(input.value.as_ref()).or(input.default.as_ref());
+        let value =
+            given.and_then(|given| given.value.as_ref()).or(input.value.as_ref()).or(input.default.as_ref());
         if let Some(value) = value.filter(|value| !value.contains("{{")) {
             known.insert(format!("inputs.parameters.{}", input.name), value.clone());
         }

@@ -64,9 +64,17 @@ impl Validator<'_> {
             if name.is_empty() {
                 self.tell("ARG0010", at, format!("{words}[{index}].name is required"));
             } else if let Some(why) = refusal(name, kind) {
-                self.tell("ARG0012", format!("{at}.name"), format!("{words}[{index}].name: '{name}' is invalid: {why}"));
+                self.tell(
+                    "ARG0012",
+                    format!("{at}.name"),
+                    format!("{words}[{index}].name: '{name}' is invalid: {why}"),
+                );
             } else if !seen.insert(name) {
-                self.tell("ARG0013", format!("{at}.name"), format!("{words}[{index}].name '{name}' is not unique"));
+                self.tell(
+                    "ARG0013",
+                    format!("{at}.name"),
+                    format!("{words}[{index}].name '{name}' is not unique"),
+                );
             }
         }
     }
@@ -74,7 +82,12 @@ impl Validator<'_> {
     /// Checks arguments: names, and that each has a value from an allowed source. `words` ends in a dot.
     pub(super) fn arguments(&mut self, arguments: &Arguments, words: &str, path: &str, allow_empty: bool) {
         let names = arguments.parameters.iter().map(|parameter| parameter.name.as_str());
-        self.field_names(names, Kind::Parameter, &format!("{words}parameters"), &format!("{path}.parameters"));
+        self.field_names(
+            names,
+            Kind::Parameter,
+            &format!("{words}parameters"),
+            &format!("{path}.parameters"),
+        );
         for (index, parameter) in arguments.parameters.iter().enumerate() {
             let at = format!("{path}.parameters[{index}]");
             let name = format!("{words}{}", parameter.name);
@@ -82,23 +95,26 @@ impl Validator<'_> {
             // An enum needs its values before anything else, and a value of its own.
             if let Some(allowed) = &parameter.allowed {
                 if allowed.is_empty() {
-                    self.tell("ARG0018", format!("{at}.enum"), format!("{name}.enum should contain at least one value"));
+                    self.tell(
+                        "ARG0018",
+                        format!("{at}.enum"),
+                        format!("{name}.enum should contain at least one value"),
+                    );
                     continue;
                 }
-                if let Some(value) = parameter.value.as_ref().filter(|value| !allowed.contains(value)) {
-                    if !value.contains("{{") {
-                        let message = format!("{name}.value should be present in {name}.enum list");
-                        self.tell("ARG0018", format!("{at}.value"), message);
-                    }
+                let outside = |value: &&String| !allowed.contains(value) && !value.contains("{{");
+                if parameter.value.as_ref().is_some_and(|value| outside(&value)) {
+                    let message = format!("{name}.value should be present in {name}.enum list");
+                    self.tell("ARG0018", format!("{at}.value"), message);
                 }
             }
             if is_empty && !allow_empty {
                 self.tell("ARG0017", at, format!("{name}.value or {name}.valueFrom is required"));
-            } else if let Some(source) = &parameter.value_from {
-                if source.supplied.is_none() || !source.path.is_empty() || !source.parameter.is_empty() {
-                    let message = format!("{name}.valueFrom only allows: default, configMapKeyRef and supplied");
-                    self.tell("ARG0018", format!("{at}.valueFrom"), message);
-                }
+            } else if let Some(source) = &parameter.value_from
+                && (source.supplied.is_none() || !source.path.is_empty() || !source.parameter.is_empty())
+            {
+                let message = format!("{name}.valueFrom only allows: default, configMapKeyRef and supplied");
+                self.tell("ARG0018", format!("{at}.valueFrom"), message);
             }
         }
     }

@@ -45,14 +45,20 @@ impl Validator<'_> {
             return;
         }
         let missing = match template.kind {
-            TemplateKind::Container(_) => source.path.is_empty().then_some("path must be specified for Container templates"),
-            TemplateKind::Script(_) => source.path.is_empty().then_some("path must be specified for Script templates"),
-            TemplateKind::Steps(_) => {
-                source.parameter.is_empty().then_some("parameter or expression must be specified for Steps templates")
+            TemplateKind::Container(_) => {
+                source.path.is_empty().then_some("path must be specified for Container templates")
             }
-            TemplateKind::Dag(_) => {
-                source.parameter.is_empty().then_some("parameter or expression must be specified for DAG templates")
+            TemplateKind::Script(_) => {
+                source.path.is_empty().then_some("path must be specified for Script templates")
             }
+            TemplateKind::Steps(_) => source
+                .parameter
+                .is_empty()
+                .then_some("parameter or expression must be specified for Steps templates"),
+            TemplateKind::Dag(_) => source
+                .parameter
+                .is_empty()
+                .then_some("parameter or expression must be specified for DAG templates"),
             TemplateKind::Suspend(_) | TemplateKind::Missing => None,
         };
         if let Some(missing) = missing {

@@ -67,7 +67,10 @@ impl Scope {
         }
         match template.kind {
             TemplateKind::Container(_) | TemplateKind::Script(_) => scope.add("pod.name"),
-            TemplateKind::Steps(_) | TemplateKind::Dag(_) | TemplateKind::Suspend(_) | TemplateKind::Missing => {}
+            TemplateKind::Steps(_)
+            | TemplateKind::Dag(_)
+            | TemplateKind::Suspend(_)
+            | TemplateKind::Missing => {}
         }
         scope.add("node.name");
         scope.add("steps.name");

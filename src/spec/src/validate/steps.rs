@@ -28,9 +28,19 @@ impl Validator<'_> {
                 scope.add(format!("steps.{}.status", step.name));
                 self.looping(step, &words, &at);
                 scope.add_items(step);
-                self.arguments(&step.arguments, &format!("{words}.arguments."), &format!("{at}.arguments"), false);
+                self.arguments(
+                    &step.arguments,
+                    &format!("{words}.arguments."),
+                    &format!("{at}.arguments"),
+                    false,
+                );
                 self.trail.push(words);
-                targets.push(self.call(&step.template, Some(&step.arguments), &known, &template_path(step, &at)));
+                targets.push(self.call(
+                    &step.template,
+                    Some(&step.arguments),
+                    &known,
+                    &template_path(step, &at),
+                ));
                 self.trail.pop();
             }
             for (index, step) in group.iter().enumerate() {
@@ -63,7 +73,11 @@ impl Validator<'_> {
             let message = format!("{words} only one of withItems, withParam, withSequence can be specified");
             self.tell("ARG0018", at, message);
         }
-        if step.with_sequence.as_ref().is_some_and(|sequence| sequence.count.is_some() && sequence.end.is_some()) {
+        if step
+            .with_sequence
+            .as_ref()
+            .is_some_and(|sequence| sequence.count.is_some() && sequence.end.is_some())
+        {
             let message = format!("{words} only one of count or end can be defined in withSequence");
             self.tell("ARG0018", format!("{at}.withSequence"), message);
         }

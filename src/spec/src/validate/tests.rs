@@ -52,7 +52,10 @@ fn cycles_and_unknown_tasks_of_a_graph() {
     let unknown = dag(json!([{"name": "a", "template": "ok", "depends": "b.Failed || c"}]));
     assert_eq!(
         messages(unknown),
-        ["templates.main sorting failed: invalid dependency b", "templates.main sorting failed: invalid dependency c"]
+        [
+            "templates.main sorting failed: invalid dependency b",
+            "templates.main sorting failed: invalid dependency c"
+        ]
     );
     assert_eq!(messages(dag(json!([]))), ["templates.main must have at least one task"]);
 }
@@ -60,10 +63,10 @@ fn cycles_and_unknown_tasks_of_a_graph() {
 #[test]
 fn an_argument_needs_its_task_among_the_ancestors() {
     let output = "{{tasks.a.outputs.result}}";
-    let task = |name: &str, depends: &str| {
-        json!({"name": name, "template": "val", "depends": depends, "arguments": {"parameters": [{"name": "v", "value": output}]}})
-    };
-    let spec = dag(json!([{"name": "a", "template": "ok"}, {"name": "b", "template": "ok", "depends": "a"}, task("c", "b"), task("d", "")]));
+    let task = |name: &str, depends: &str| json!({"name": name, "template": "val", "depends": depends, "arguments": {"parameters": [{"name": "v", "value": output}]}});
+    let spec = dag(
+        json!([{"name": "a", "template": "ok"}, {"name": "b", "template": "ok", "depends": "a"}, task("c", "b"), task("d", "")]),
+    );
     assert_eq!(messages(spec), ["templates.main.tasks.d missing dependency 'a' for parameter 'v'"]);
 }
 
@@ -74,7 +77,10 @@ fn a_loop_brings_its_items_into_scope() {
             "arguments": {"parameters": [{"name": "v", "value": value}]}}]]))
     };
     assert_eq!(messages(step(json!([{"k": 1}]), "{{item.k}} {{item}}")), Vec::<String>::new());
-    assert_eq!(messages(step(json!([1]), "{{item.k}}")), ["templates.main.steps failed to resolve {{item.k}}"]);
+    assert_eq!(
+        messages(step(json!([1]), "{{item.k}}")),
+        ["templates.main.steps failed to resolve {{item.k}}"]
+    );
 }
 
 #[test]
@@ -119,6 +125,7 @@ fn annotations_of_ours_have_known_values() {
 
 #[test]
 fn the_number_of_problems_is_bounded() {
-    let wrong: Vec<_> = (0..1_000).map(|index| json!({"name": format!("s{index}"), "template": "nope"})).collect();
+    let wrong: Vec<_> =
+        (0..1_000).map(|index| json!({"name": format!("s{index}"), "template": "nope"})).collect();
     assert_eq!(messages(steps(json!([wrong]))).len(), PROBLEMS_MAX);
 }
