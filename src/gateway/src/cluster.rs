@@ -16,20 +16,20 @@ use crate::{App, Cell, CellStatus, ClusterRecord, InviteRequest, View};
 
 const INVITE_TTL_SECONDS_DEFAULT: u64 = 600;
 
-/// One word for people: `Invited`, `Ready`, `Degraded`, `Silent`, `Lost`.
+/// One word for people: `invited`, `connected`, `degraded`, `silent`, `lost`.
 fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
     let session = status.sessions.iter().find(|session| session.cluster == record.name);
     let leads = status.leader == Some(status.member);
     if !record.enrolled {
-        "Invited"
+        "invited"
     } else if record.lost {
-        "Lost"
+        "lost"
     } else if session.is_some_and(|session| !session.connected) || (leads && session.is_none()) {
-        "Silent"
+        "silent"
     } else if record.healthy {
-        "Ready"
+        "connected"
     } else {
-        "Degraded"
+        "degraded"
     }
 }
 
@@ -153,12 +153,12 @@ mod tests {
         let silent =
             CellStatus { sessions: vec![SessionStatus { connected: false, ..session }], ..leading.clone() };
         let follower = CellStatus { member: 2, leader: Some(1), ..CellStatus::default() };
-        assert_eq!(state_word(&record, &connected), "Ready");
-        assert_eq!(state_word(&record, &silent), "Silent");
-        assert_eq!(state_word(&record, &leading), "Silent");
-        assert_eq!(state_word(&record, &follower), "Ready");
-        assert_eq!(state_word(&ClusterRecord { healthy: false, ..record.clone() }, &connected), "Degraded");
-        assert_eq!(state_word(&ClusterRecord { lost: true, ..record.clone() }, &silent), "Lost");
-        assert_eq!(state_word(&ClusterRecord { enrolled: false, ..record }, &leading), "Invited");
+        assert_eq!(state_word(&record, &connected), "connected");
+        assert_eq!(state_word(&record, &silent), "silent");
+        assert_eq!(state_word(&record, &leading), "silent");
+        assert_eq!(state_word(&record, &follower), "connected");
+        assert_eq!(state_word(&ClusterRecord { healthy: false, ..record.clone() }, &connected), "degraded");
+        assert_eq!(state_word(&ClusterRecord { lost: true, ..record.clone() }, &silent), "lost");
+        assert_eq!(state_word(&ClusterRecord { enrolled: false, ..record }, &leading), "invited");
     }
 }

@@ -1,0 +1,184 @@
+use reqwest::Method;
+use serde_json::{Value, json};
+use std::path::Path;
+
+use super::{follow, formatted, manifest};
+use crate::client::{Client, Request, path};
+use crate::model::Workflow;
+use crate::style::Style;
+use crate::tree::Look;
+use crate::{Console, Error, Lint, Logs, Output, Submit};
+
+/// Bytes read of a file; the parser refuses more than its own, smaller maximum with a better message.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+fn read_text(file: &Path, console: &mut Console) -> Result<(String, String), Error> {
+    use std::io::Read;
+    let name = if file == Path::new("-") { "-".to_owned() } else { file.display().to_string() };
+    let text = if name == "-" {
+        console.read_input(FILE_BYTES_MAX)
+    } else {
+        std::fs::File::open(file).and_then(|file| {
+            let mut text = String::new();
+            file.take(FILE_BYTES_MAX).read_to_string(&mut text).map(|_| text)
+        })
+    };
+    let text = text.map_err(|error| Error::File { path: name.clone(), reason: error.to_string() })?;
+    Ok((name, text))
+}
+
+/// Parses and checks all files; every problem of every file is printed.
+fn parse(
+    files: &[std::path::PathBuf],
+    console: &mut Console,
+    change: impl Fn(&mut Value) -> Result<(), Error>,
+) -> Result<Vec<Value>, Error> {
+    let mut workflows = Vec::new();
+    let mut problems = Vec::new();
+    for file in files {
+        let (name, text) = read_text(file, console)?;
+        let documents = match argosy_spec::parse_yaml(&name, &text, &argosy_spec::Options::default()) {
+            Ok(documents) => documents,
+            Err(found) => {
+                problems.extend(found);
+                continue;
+            }
+        };
+        for document in documents {
+            let mut workflow = document.value.clone();
+            change(&mut workflow)?;
+            // Flags may supply what validation misses; the places are those of the file.
+            let found = if workflow == document.value { document.validate() } else { changed(&workflow) };
+            problems.extend(found);
+            workflows.push(workflow);
+        }
+    }
+    if problems.is_empty() {
+        return Ok(workflows);
+    }
+    for problem in &problems {
+        console.tell(&paint(&problem.to_string()));
+    }
+    let count =
+        if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
+    Err(Error::Manifest(format!("{count} in the manifests: nothing was submitted")))
+}
+
+fn changed(workflow: &Value) -> Vec<argosy_spec::Diagnostic> {
+    match argosy_spec::parse_value(workflow.clone(), &argosy_spec::Options::default()) {
+        Ok(document) => document.validate(),
+        Err(problems) => problems,
+    }
+}
+
+fn paint(problem: &str) -> String {
+    problem.replacen("error[", &format!("{}[", Style::Red.paint("error")), 1)
+}
+
+pub(super) fn lint(arguments: &Lint, console: &mut Console) -> Result<bool, Error> {
+    match parse(&arguments.files, console, |_| Ok(())) {
+        Ok(workflows) => {
+            let found = Style::Green.paint("✔");
+            console
+                .print(&format!("{found} no linting errors found in {} workflow(s)\n", workflows.len()))?;
+            Ok(true)
+        }
+        Err(Error::Manifest(message)) => Err(Error::Manifest(message.replace(": nothing was submitted", ""))),
+        Err(error) => Err(error),
+    }
+}
+
+/// The manifests with what the flags change.
+pub(super) fn read(arguments: &Submit, console: &mut Console) -> Result<Vec<Value>, Error> {
+    let workflows = parse(&arguments.files, console, |workflow| manifest::apply(workflow, arguments))?;
+    if workflows.len() > 1 && arguments.name.is_some() {
+        return Err(Error::Usage(format!(
+            "--name with {} workflows: submit one at a time, or use --generate-name",
+            workflows.len()
+        )));
+    }
+    Ok(workflows)
+}
+
+pub(super) fn print_only(
+    arguments: &Submit,
+    workflows: &[Value],
+    console: &mut Console,
+) -> Result<bool, Error> {
+    let output = arguments.output.filter(|output| *output != Output::Wide).unwrap_or(Output::Yaml);
+    for workflow in workflows {
+        console.print(&formatted(workflow, Some(output))?.unwrap_or_default())?;
+    }
+    Ok(true)
+}
+
+fn namespace_of(client: &Client, workflow: &Value) -> String {
+    let own = workflow["metadata"]["namespace"].as_str().filter(|namespace| !namespace.is_empty());
+    own.map_or_else(|| client.namespace.clone(), str::to_owned)
+}
+
+pub(super) async fn submit(
+    client: &Client,
+    arguments: &Submit,
+    workflows: Vec<Value>,
+    console: &mut Console,
+) -> Result<bool, Error> {
+    let mut accepted = Vec::new();
+    for workflow in workflows {
+        let namespace = namespace_of(client, &workflow);
+        let mut body = json!({"workflow": workflow});
+        if arguments.server_dry_run {
+            body["serverDryRun"] = json!(true);
+        }
+        let answer =
+            client.json(Method::POST, &path(&["workflows", &namespace]), Request::body(body)).await?;
+        let name = answer["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        print_accepted(&answer, arguments, console)?;
+        accepted.push((namespace, name));
+    }
+    if arguments.server_dry_run {
+        return Ok(true);
+    }
+    let mut good = true;
+    for (namespace, name) in &accepted {
+        good &= after(client, arguments, namespace, name, console).await?;
+    }
+    Ok(good)
+}
+
+fn print_accepted(answer: &Value, arguments: &Submit, console: &mut Console) -> Result<(), Error> {
+    let dry = arguments.server_dry_run && arguments.output.is_none();
+    let output = if dry { Some(Output::Yaml) } else { arguments.output };
+    if let Some(text) = formatted(answer, output)? {
+        return console.print(&text);
+    }
+    if arguments.watch && console.interactive {
+        return Ok(());
+    }
+    let text = crate::details::render(&Workflow::read(answer)?, &Look::default(), jiff::Timestamp::now());
+    console.print(&text)
+}
+
+/// Watches, waits or prints logs as the flags say.
+async fn after(
+    client: &Client,
+    arguments: &Submit,
+    namespace: &str,
+    name: &str,
+    console: &mut Console,
+) -> Result<bool, Error> {
+    if arguments.watch {
+        return follow::watch(client, namespace, name, false, console).await;
+    }
+    if arguments.log {
+        let logs = Logs { follow: true, container: "main".to_owned(), ..Logs::default() };
+        follow::print_logs(client, namespace, name, &logs, console).await?;
+    }
+    if arguments.wait || arguments.log {
+        return follow::wait(client, namespace, name, console).await;
+    }
+    console.hint(&format!(
+        "follow it with: argosy watch {name} -n {namespace}; its output: argosy logs {name} -n {namespace}"
+    ));
+    Ok(true)
+}

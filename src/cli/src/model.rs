@@ -1,0 +1,145 @@
+//! The parts of Argo's JSON that are shown.
+
+use serde::Deserialize;
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Workflow {
+    pub metadata: Metadata,
+    pub spec: Spec,
+    pub status: Status,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Metadata {
+    pub name: String,
+    pub namespace: String,
+    pub labels: BTreeMap<String, String>,
+    pub creation_timestamp: Option<jiff::Timestamp>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Spec {
+    pub service_account_name: String,
+    pub arguments: Arguments,
+    pub priority: Option<i64>,
+    pub shutdown: String,
+    pub suspend: Option<bool>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Arguments {
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Parameter {
+    pub name: String,
+    pub value: Option<serde_json::Value>,
+}
+
+impl Parameter {
+    pub fn text(&self) -> String {
+        match &self.value {
+            None | Some(serde_json::Value::Null) => String::new(),
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Status {
+    pub phase: String,
+    pub started_at: Option<jiff::Timestamp>,
+    pub finished_at: Option<jiff::Timestamp>,
+    pub message: String,
+    pub progress: String,
+    pub nodes: BTreeMap<String, Node>,
+    pub conditions: Vec<Condition>,
+    pub outputs: Outputs,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Condition {
+    pub r#type: String,
+    pub status: String,
+    pub message: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Outputs {
+    pub parameters: Vec<Parameter>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Node {
+    pub id: String,
+    pub name: String,
+    pub display_name: String,
+    pub r#type: String,
+    pub template_name: String,
+    pub template_ref: Option<TemplateRef>,
+    pub phase: String,
+    #[serde(rename = "boundaryID")]
+    pub boundary_id: String,
+    pub message: String,
+    pub started_at: Option<jiff::Timestamp>,
+    pub finished_at: Option<jiff::Timestamp>,
+    pub children: Vec<String>,
+    pub host_node_name: String,
+    /// Where it runs or ran; ours.
+    pub cluster: String,
+    /// Its attempts, oldest first; ours.
+    pub attempts: Vec<Attempt>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct TemplateRef {
+    pub name: String,
+    pub template: String,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Attempt {
+    pub fence: String,
+    pub cluster: String,
+}
+
+impl Workflow {
+    pub fn read(value: &serde_json::Value) -> Result<Self, crate::Error> {
+        Self::deserialize(value).map_err(|error| crate::Error::Answer(error.to_string()))
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Succeeded" | "Failed" | "Error")
+    }
+
+    pub fn has_failed(&self) -> bool {
+        matches!(self.status.phase.as_str(), "Failed" | "Error")
+    }
+
+    /// The phase with what Argo's CLI adds.
+    pub fn status_text(&self) -> String {
+        let waits = |node: &Node| node.r#type == "Suspend" && node.phase == "Running";
+        match self.status.phase.as_str() {
+            "" => "Pending".to_owned(),
+            "Running" if self.spec.suspend == Some(true) || self.status.nodes.values().any(waits) => {
+                "Running (Suspended)".to_owned()
+            }
+            "Failed" if !self.spec.shutdown.is_empty() => "Failed (Terminated)".to_owned(),
+            phase => phase.to_owned(),
+        }
+    }
+}
