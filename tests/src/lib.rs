@@ -1,3 +1,4 @@
-//! What end-to-end tests share: real Kubernetes clusters on one machine.
+//! What end-to-end tests share: cells of real processes, and real Kubernetes clusters, on one machine.
 
-pub mod cluster;
+pub mod cell;
+pub use argosy_testcluster as cluster;

@@ -329,9 +329,12 @@ impl<K: Kv> Member<K> {
         }
         self.leading = Some(leading);
         let known = sessions::known_clusters(&self.machine.state);
-        let names = known.iter().map(|cluster| cluster.cluster.clone()).collect();
+        let names: Vec<String> = known.iter().map(|cluster| cluster.cluster.clone()).collect();
         self.session_step(now, control::Input::LeadershipStarted { clusters: known });
-        self.dispatch(now, &names);
+        for cluster in names {
+            let attempts = sessions::desired(&self.machine.state, &cluster);
+            self.session_step(now, control::Input::Desired { cluster, attempts });
+        }
     }
 
     /// Everything that only a leader has goes; its callers don't know what became of their commands.
@@ -380,22 +383,24 @@ impl<K: Kv> Member<K> {
                 self.answer(now, &waiter, answer);
             }
         }
-        self.publish(&happened.workflows, happened.reloaded);
-        self.dispatch(now, &happened.clusters);
+        let before = self.publish(&happened.workflows, happened.reloaded);
+        self.dispatch(now, &before, &happened.attempts);
     }
 
-    fn publish(&mut self, workflows: &std::collections::BTreeSet<argosy_model::WorkflowId>, reloaded: bool) {
+    /// Publishes committed state if it moved on; returns what was published before.
+    fn publish(&mut self, workflows: &std::collections::BTreeSet<argosy_model::WorkflowId>, reloaded: bool) -> State {
         let after = self.machine.state.clone();
-        if after.sequence() == self.published.sequence() && !reloaded {
-            return;
-        }
         let before = std::mem::replace(&mut self.published, after.clone());
+        if after.sequence() == before.sequence() && !reloaded {
+            return before;
+        }
         let key = |id: &argosy_model::WorkflowId| {
             let workflow = after.workflow(*id).or_else(|| before.workflow(*id))?;
             Some(WorkflowKey { namespace: workflow.namespace.clone(), name: workflow.name.clone() })
         };
         let workflows: Vec<WorkflowKey> = workflows.iter().filter_map(key).collect();
-        self.outputs.push(Output::Published { before, after, workflows });
+        self.outputs.push(Output::Published { before: before.clone(), after, workflows });
+        before
     }
 
     fn serve_reads(&mut self, now: Now) {

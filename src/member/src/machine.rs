@@ -2,6 +2,7 @@
 
 use argosy_consensus::{Applied, LogPosition, StateMachine};
 use argosy_engine::{Changes, Position, State, evolve};
+use argosy_model::Fence;
 use argosy_proto::command::{Refusal, Reply};
 use argosy_proto::fact::Batch;
 use argosy_store::{Family, Kv};
@@ -33,7 +34,7 @@ pub(crate) struct Happened {
     /// Waiters of own batches that turned out void: they are decided again.
     pub void: Vec<Waiter>,
     pub workflows: BTreeSet<argosy_model::WorkflowId>,
-    pub clusters: BTreeSet<String>,
+    pub attempts: BTreeSet<Fence>,
     /// Entries applied; batches of others among them.
     pub applied: u64,
     pub void_batches: u64,
@@ -79,7 +80,7 @@ impl Machine {
 
     fn note(&mut self, changes: &Changes) {
         self.happened.workflows.extend(changes.workflows());
-        self.happened.clusters.extend(changes.clusters().map(str::to_owned));
+        self.happened.attempts.extend(changes.attempts());
     }
 
     fn evolve_foreign(&mut self, entry: &Applied<'_>) -> Result<Option<Changes>, Error> {

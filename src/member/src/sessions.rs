@@ -4,7 +4,7 @@ use crate::leading::Waiter;
 use crate::{Input, Member, Now, Outcome, Output};
 use argosy_engine::{DesiredAttempt, State};
 use argosy_link::control::{self, Answer, ConnectionRef, DecisionId, Desired, KnownCluster, TakenOver};
-use argosy_model::MemberId;
+use argosy_model::{Fence, MemberId};
 use argosy_proto::agent::{AgentFrame, ControlFrame, agent_frame};
 use argosy_proto::command::{Command, TakeOverScope, command, reply};
 use argosy_proto::common::Verdict;
@@ -45,17 +45,15 @@ pub(crate) fn known_clusters(state: &State) -> Vec<KnownCluster> {
 }
 
 /// Everything committed state wants of a cluster.
-fn desired(state: &State, cluster: &str) -> Vec<(argosy_model::Fence, Desired)> {
-    state
-        .attempts_on(cluster)
-        .map(|(fence, attempt)| {
-            let desired = match attempt {
-                DesiredAttempt::Run => Desired::Run { exclusive: false },
-                DesiredAttempt::Stop { reason, .. } => Desired::Stop { reason, grace_ms: STOP_GRACE_MS },
-            };
-            (fence, desired)
-        })
-        .collect()
+pub(crate) fn desired(state: &State, cluster: &str) -> Vec<(Fence, Desired)> {
+    state.attempts_on(cluster).map(|(fence, attempt)| (fence, link_desired(attempt))).collect()
+}
+
+fn link_desired(attempt: DesiredAttempt) -> Desired {
+    match attempt {
+        DesiredAttempt::Run => Desired::Run { exclusive: false },
+        DesiredAttempt::Stop { reason, .. } => Desired::Stop { reason, grace_ms: STOP_GRACE_MS },
+    }
 }
 
 impl<K: Kv> Member<K> {
@@ -214,6 +212,10 @@ impl<K: Kv> Member<K> {
                 };
                 *self.counters.reports.entry(verdict).or_default() += 1;
             }
+            // What an agent still holds of fenced attempts comes with its resync: its results are refused there.
+            (_, Some(reply::Body::AttemptsResynced(resynced))) => {
+                *self.counters.reports.entry("superseded").or_default() += resynced.stop.len() as u64;
+            }
             (Some(command::Body::TakeOver(take_over)), _) => {
                 let scope = match take_over.scope() {
                     TakeOverScope::Safe | TakeOverScope::Unspecified => "safe",
@@ -225,14 +227,23 @@ impl<K: Kv> Member<K> {
         }
     }
 
-    /// Committed state of these clusters moved on: the dispatcher compares anew.
-    pub(crate) fn dispatch(&mut self, now: Now, clusters: &BTreeSet<String>) {
+    /// Committed state of these attempts moved on: the sessions are told what it wants of them now.
+    pub(crate) fn dispatch(&mut self, now: Now, before: &State, attempts: &BTreeSet<Fence>) {
         if self.leading.is_none() {
             return;
         }
-        for cluster in clusters {
-            let attempts = desired(&self.machine.state, cluster);
-            self.session_step(now, control::Input::Desired { cluster: cluster.clone(), attempts });
+        let after = self.machine.state.clone();
+        for fence in attempts {
+            let (cluster, wanted) = match after.desired(fence) {
+                Some((cluster, wanted)) => (cluster, wanted.map(link_desired)),
+                // Forgotten: where it was, nothing is wanted any more.
+                None => match before.desired(fence) {
+                    Some((cluster, _)) => (cluster, None),
+                    None => continue,
+                },
+            };
+            let (cluster, fence) = (cluster.to_owned(), *fence);
+            self.session_step(now, control::Input::DesiredChanged { cluster, fence, desired: wanted });
         }
     }
 

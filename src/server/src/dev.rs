@@ -2,9 +2,10 @@
 
 use crate::config::{ApiConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig};
 use crate::core::clock;
+use crate::local::LocalClient;
 use crate::processes::Process;
 use anyhow::{Context, ensure};
-use argosy_cli::context::Context as CliContext;
+use argosy_cli::Context as CliContext;
 use argosy_pki::{Authority, Lifetimes};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -44,8 +45,10 @@ pub struct DevArguments {
 pub struct DevCell {
     /// Where everything is.
     pub directory: PathBuf,
-    /// How the command line reaches it.
-    pub context: CliContext,
+    /// Speaks to its API.
+    pub client: LocalClient,
+    /// Addresses of the members' APIs.
+    pub servers: Vec<String>,
     /// Members, in the order of their ids.
     pub members: Vec<Process>,
     /// Agents, in the order of their clusters.
@@ -64,7 +67,7 @@ impl DevCell {
     pub async fn start(arguments: &DevArguments, say: &(dyn Fn(&str) + Sync)) -> anyhow::Result<Self> {
         let directory = match &arguments.data_dir {
             Some(directory) => directory.clone(),
-            None => argosy_cli::context::home()?.join("dev"),
+            None => home()?.join("dev"),
         };
         if arguments.reset && directory.exists() {
             ensure!(
@@ -75,8 +78,8 @@ impl DevCell {
             std::fs::remove_dir_all(&directory)?;
         }
         std::fs::create_dir_all(directory.join("logs"))?;
-        let context = prepare(arguments, &directory)?;
-        let mut cell = Self { directory, context, members: Vec::new(), agents: Vec::new(), arguments: arguments.clone() };
+        let (client, servers) = prepare(arguments, &directory)?;
+        let mut cell = Self { directory, client, servers, members: Vec::new(), agents: Vec::new(), arguments: arguments.clone() };
         say(&format!("starting {} members and {} clusters in {}", arguments.members, arguments.clusters, cell.directory.display()));
         for member in 1..=arguments.members {
             let process = cell.start_member(member)?;
@@ -121,8 +124,9 @@ impl DevCell {
         .to_vec();
         arguments.push(data.display().to_string());
         if !data.join("identity").join("cert.pem").exists() {
-            let token = argosy_cli::client::Client::new(&self.context)?.invite(cluster, 600_000).await?;
-            write_secret(&invite, &token)?;
+            let body = serde_json::json!({"ttlSeconds": 600});
+            let made = self.client.post(&format!("/api/v1/clusters/{cluster}/invite"), &body).await?;
+            write_secret(&invite, made["token"].as_str().context("an invite has a token")?)?;
             arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
         }
         let program = std::env::current_exe()?.with_file_name("argosy-agent");
@@ -131,36 +135,41 @@ impl DevCell {
     }
 
     async fn wait_for_members(&mut self) -> anyhow::Result<()> {
-        let client = argosy_cli::client::Client::new(&self.context)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             for member in &mut self.members {
                 member.check()?;
             }
-            match client.members().await {
-                Ok(members) if members.iter().any(|member| member.role == "leader") => return Ok(()),
-                Ok(_) => ensure!(Instant::now() < deadline, "the members elect no leader: see the logs in {}", self.directory.join("logs").display()),
-                Err(error) => ensure!(Instant::now() < deadline, "the members don't answer: {error}"),
+            let members = self.client.get("/api/v1/members").await.unwrap_or_default();
+            let items = members["items"].as_array().map_or(&[][..], Vec::as_slice);
+            if items.iter().any(|member| member["role"] == "leader") {
+                return Ok(());
             }
+            self.not_after(deadline, "the members elect no leader")?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
 
     async fn wait_for_clusters(&mut self) -> anyhow::Result<()> {
-        let client = argosy_cli::client::Client::new(&self.context)?;
         let deadline = Instant::now() + START_TIMEOUT;
         loop {
             for (_, agent) in &mut self.agents {
                 agent.check()?;
             }
-            let clusters = client.clusters().await.unwrap_or_default();
-            let connected = clusters.iter().filter(|cluster| cluster.state == "connected").count();
-            if connected >= self.agents.len() {
+            let clusters = self.client.get("/api/v1/clusters").await.unwrap_or_default();
+            let items = clusters["items"].as_array().map_or(&[][..], Vec::as_slice);
+            let ready = items.iter().filter(|cluster| cluster["state"] == "Ready").count();
+            if ready >= self.agents.len() {
                 return Ok(());
             }
-            ensure!(Instant::now() < deadline, "only {connected} of {} clusters are connected: see the logs in {}", self.agents.len(), self.directory.join("logs").display());
+            self.not_after(deadline, &format!("only {ready} of {} clusters are ready", self.agents.len()))?;
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
+    }
+
+    fn not_after(&self, deadline: Instant, what: &str) -> anyhow::Result<()> {
+        ensure!(Instant::now() < deadline, "{what}: see the logs in {}", self.directory.join("logs").display());
+        Ok(())
     }
 
     /// Runs until Ctrl-C, starting again what ends by itself.
@@ -219,7 +228,7 @@ impl DevCell {
 }
 
 /// Writes certificates, a token, the members' configurations and the command line's context.
-fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<CliContext> {
+fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalClient, Vec<String>)> {
     let pki = directory.join("pki");
     let authority = Authority::load_or_create(&pki, "dev", clock().wall_ms, Lifetimes::default())?;
     let roots = directory.join("roots.pem");
@@ -260,9 +269,21 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<CliCont
         let text = serde_yaml::to_string(&config)?;
         std::fs::write(directory.join(format!("member-{member}.yaml")), text)?;
     }
-    let context = CliContext::new(format!("https://{}", address(1, 0)?), token, roots);
-    context.save()?;
-    Ok(context)
+    let servers: Vec<String> = members.values().map(|addresses| addresses.api.clone()).collect();
+    let context = CliContext {
+        server: servers.join(","),
+        token: token.clone(),
+        certificate_authority: roots.display().to_string(),
+        ..CliContext::default()
+    };
+    context.save(&CliContext::path().context("neither ARGOSY_HOME nor HOME is set")?)?;
+    Ok((LocalClient::new(servers.clone(), token, &authority.roots())?, servers))
+}
+
+/// Where the command line keeps its context.
+fn home() -> anyhow::Result<PathBuf> {
+    let context = CliContext::path().context("neither ARGOSY_HOME nor HOME is set")?;
+    Ok(context.parent().unwrap_or(Path::new(".")).to_owned())
 }
 
 /// The token of earlier starts, or a new one.

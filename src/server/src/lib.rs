@@ -21,6 +21,7 @@ pub mod demo;
 pub mod dev;
 pub mod identity;
 pub mod listener;
+pub mod local;
 pub mod logs;
 pub mod mailbox;
 pub mod peers;

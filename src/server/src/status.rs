@@ -134,6 +134,12 @@ impl Totals {
         {
             self.add(format!("commands/{outcome}"), &metrics.commands.with_label_values(&["all", outcome]), total);
         }
+        let consensus = &status.consensus.counters;
+        for (direction, total) in
+            [("sent", consensus.snapshots_begun), ("failed", consensus.snapshots_failed), ("installed", consensus.snapshots_installed)]
+        {
+            self.add(format!("snapshots/{direction}"), &metrics.snapshots.with_label_values(&[direction]), total);
+        }
         for (verdict, total) in &counters.reports {
             self.add(format!("reports/{verdict}"), &metrics.reports.with_label_values(&[verdict]), *total);
             let reason = match *verdict {

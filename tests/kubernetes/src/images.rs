@@ -1,6 +1,6 @@
 //! Images made from static files of this machine: tests pull from no registry.
 
-use super::output;
+use crate::output;
 use anyhow::{Context, Result, bail};
 use sha2::{Digest, Sha256};
 use std::fs::{copy, create_dir_all, read, read_dir, remove_dir_all, rename, write};
@@ -26,7 +26,13 @@ const PAUSE_NAME: &str = "localhost/pause:1";
 pub fn make(folder: &Path, binaries: &Path, executor: Option<&Path>) -> Result<Vec<PathBuf>> {
     create_dir_all(folder)?;
     let mut archives = vec![
-        archive(folder, "pause", &[PAUSE_NAME], |root| add(&binaries.join("pause"), &root.join("pause")), &["/pause"])?,
+        archive(
+            folder,
+            "pause",
+            &[PAUSE_NAME],
+            |root| add(&binaries.join("pause"), &root.join("pause")),
+            &["/pause"],
+        )?,
         archive(folder, "busybox", &BUSYBOX_NAMES, busybox, &[])?,
     ];
     if let Some(executor) = executor {
@@ -45,19 +51,29 @@ fn busybox(root: &Path) -> Result<()> {
     for folder in ["bin", "etc", "usr/bin", "root", "var/run"] {
         create_dir_all(root.join(folder))?;
     }
-    let program = super::find_program("busybox").context("busybox is not on the path")?;
+    let program = crate::find_program("busybox").context("busybox is not on the path")?;
     add(&program, &root.join("bin/busybox"))?;
-    for applet in output(Command::new("busybox").arg("--list"))?.lines().filter(|applet| *applet != "busybox") {
+    for applet in output(Command::new("busybox").arg("--list"))?.lines().filter(|applet| *applet != "busybox")
+    {
         symlink("/bin/busybox", root.join("bin").join(applet))?;
     }
     symlink("/bin/busybox", root.join("usr/bin/env"))?;
-    write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")?;
+    write(
+        root.join("etc/passwd"),
+        "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+    )?;
     write(root.join("etc/group"), "root:x:0:\nnobody:x:65534:\n")?;
     Ok(())
 }
 
 /// One layer, a configuration with its digest, and the list that names both.
-fn archive(folder: &Path, name: &str, tags: &[&str], fill: impl FnOnce(&Path) -> Result<()>, entrypoint: &[&str]) -> Result<PathBuf> {
+fn archive(
+    folder: &Path,
+    name: &str,
+    tags: &[&str],
+    fill: impl FnOnce(&Path) -> Result<()>,
+    entrypoint: &[&str],
+) -> Result<PathBuf> {
     let work = folder.join(format!("{name}.d"));
     if work.exists() {
         remove_dir_all(&work)?;
@@ -66,7 +82,14 @@ fn archive(folder: &Path, name: &str, tags: &[&str], fill: impl FnOnce(&Path) ->
     create_dir_all(root.join("tmp"))?;
     std::fs::set_permissions(root.join("tmp"), PermissionsExt::from_mode(0o1777))?;
     fill(&root)?;
-    output(Command::new("tar").arg("-C").arg(&root).args(["--owner=0", "--group=0", "-cf"]).arg(work.join("layer.tar")).arg("."))?;
+    output(
+        Command::new("tar")
+            .arg("-C")
+            .arg(&root)
+            .args(["--owner=0", "--group=0", "-cf"])
+            .arg(work.join("layer.tar"))
+            .arg("."),
+    )?;
     let digest = hex(&Sha256::digest(read(work.join("layer.tar"))?));
     let config = serde_json::json!({
         "architecture": architecture()?, "os": "linux",
@@ -79,7 +102,11 @@ fn archive(folder: &Path, name: &str, tags: &[&str], fill: impl FnOnce(&Path) ->
     write(work.join("manifest.json"), list.to_string())?;
     let archive = folder.join(format!("{name}.tar"));
     let unfinished = folder.join(format!("{name}.tar.part"));
-    output(Command::new("tar").arg("-C").arg(&work).arg("-cf").arg(&unfinished).args(["config.json", "layer.tar", "manifest.json"]))?;
+    output(Command::new("tar").arg("-C").arg(&work).arg("-cf").arg(&unfinished).args([
+        "config.json",
+        "layer.tar",
+        "manifest.json",
+    ]))?;
     rename(unfinished, &archive)?;
     remove_dir_all(work)?;
     Ok(archive)
@@ -100,7 +127,8 @@ fn hex(bytes: &[u8]) -> String {
 /// Loads an archive into a cluster's containerd.
 pub fn load(cluster_folder: &Path, archive: &Path) -> Result<()> {
     let socket = cluster_folder.join("containerd.sock");
-    output(Command::new("ctr").arg("-a").arg(socket).args(["-n", "k8s.io", "image", "import"]).arg(archive)).map(drop)
+    output(Command::new("ctr").arg("-a").arg(socket).args(["-n", "k8s.io", "image", "import"]).arg(archive))
+        .map(drop)
 }
 
 /// All archives in a folder.

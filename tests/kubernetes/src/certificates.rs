@@ -1,8 +1,11 @@
 //! Certificates and access files of one test cluster.
 
-use super::Cluster;
+use crate::Cluster;
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use std::fs::{create_dir_all, write};
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -22,7 +25,8 @@ pub fn make(cluster: &Cluster) -> Result<()> {
     let mut authority = CertificateParams::new(Vec::<String>::new())?;
     authority.distinguished_name.push(DnType::CommonName, format!("test-ca-{}", cluster.name));
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    authority.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    authority.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
     let key = KeyPair::generate()?;
     write(folder.join("ca.crt"), authority.self_signed(&key)?.pem())?;
     let issuer = Issuer::new(authority, key);
@@ -31,7 +35,9 @@ pub fn make(cluster: &Cluster) -> Result<()> {
     write(folder.join("service-accounts.pub"), accounts.public_key_pem())?;
     for (name, organisation, common) in LEAVES {
         let common = if name == "kubelet" { format!("{common}{}", cluster.name) } else { common.to_owned() };
-        let mut leaf = CertificateParams::new(["localhost", "kubernetes", "kubernetes.default.svc", &cluster.name].map(str::to_owned))?;
+        let mut leaf = CertificateParams::new(
+            ["localhost", "kubernetes", "kubernetes.default.svc", &cluster.name].map(str::to_owned),
+        )?;
         for address in [Ipv4Addr::LOCALHOST, cluster.address(), Ipv4Addr::new(10, 96, cluster.index, 1)] {
             leaf.subject_alt_names.push(SanType::IpAddress(IpAddr::V4(address)));
         }
@@ -39,7 +45,8 @@ pub fn make(cluster: &Cluster) -> Result<()> {
         if !organisation.is_empty() {
             leaf.distinguished_name.push(DnType::OrganizationName, organisation);
         }
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        leaf.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         let key = KeyPair::generate()?;
         write(folder.join(format!("{name}.crt")), leaf.signed_by(&key, &issuer)?.pem())?;
         write(folder.join(format!("{name}.key")), key.serialize_pem())?;

@@ -1,6 +1,6 @@
 //! What a run made, and how it is taken away: by recorded process, control group, namespace and folder.
 
-use super::network;
+use crate::network;
 use anyhow::{Context, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, waitpid};
@@ -63,7 +63,11 @@ pub fn clear_dead_runs(unowned: bool) -> Result<()> {
 
 /// Starts a program and records it in `folder/processes`. Its output goes to the end of `log`.
 pub fn spawn(command: &mut Command, folder: &Path, log: &Path) -> Result<Child> {
-    let log = OpenOptions::new().create(true).append(true).open(log).with_context(|| format!("open {}", log.display()))?;
+    let log = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .with_context(|| format!("open {}", log.display()))?;
     let child = command
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
@@ -85,7 +89,9 @@ pub fn spawn(command: &mut Command, folder: &Path, log: &Path) -> Result<Child> 
 
 /// Whether a recorded process of that name runs.
 pub fn lives(folder: &Path, name: &str) -> bool {
-    recorded(folder).iter().any(|process| process.name == name && start_time(process.pid) == Some(process.started))
+    recorded(folder)
+        .iter()
+        .any(|process| process.name == name && start_time(process.pid) == Some(process.started))
 }
 
 struct Recorded {
@@ -98,7 +104,11 @@ fn recorded(folder: &Path) -> Vec<Recorded> {
     let text = std::fs::read_to_string(folder.join("processes")).unwrap_or_default();
     let parse = |line: &str| {
         let mut words = line.split(' ');
-        Some(Recorded { pid: words.next()?.parse().ok()?, started: words.next()?.parse().ok()?, name: words.next()?.to_owned() })
+        Some(Recorded {
+            pid: words.next()?.parse().ok()?,
+            started: words.next()?.parse().ok()?,
+            name: words.next()?.to_owned(),
+        })
     };
     text.lines().filter_map(parse).collect()
 }
@@ -108,7 +118,7 @@ fn kill_and_wait(processes: &[Recorded]) -> Result<()> {
     for process in processes.iter().filter(lives) {
         let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
     }
-    super::wait_until("killed processes to end", GONE_TIMEOUT, || {
+    crate::wait_until("killed processes to end", GONE_TIMEOUT, || {
         for process in processes {
             let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
         }
@@ -130,7 +140,8 @@ pub fn control_groups(namespace: &str) -> Vec<PathBuf> {
         return vec![base.join(namespace)];
     }
     let Ok(entries) = std::fs::read_dir(base) else { return Vec::new() };
-    let hierarchies = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists());
+    let hierarchies =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists());
     // The links cpu, cpuacct and the like may name one hierarchy twice, which does no harm.
     hierarchies.map(|path| path.join(namespace)).collect()
 }
@@ -180,7 +191,9 @@ pub fn kill_pods(folder: &Path, namespace: &str) -> Result<()> {
     let socket = folder.join("containerd.sock").display().to_string();
     let mut pids = Vec::new();
     for entry in std::fs::read_dir("/proc")?.flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+            continue;
+        };
         let words = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let words: Vec<_> = words.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
         if words[0].contains("containerd-shim") && words.iter().any(|word| **word == socket) {
@@ -201,7 +214,11 @@ pub fn kill_pods(folder: &Path, namespace: &str) -> Result<()> {
 fn unmount_below(folder: &Path) {
     let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
     let prefix = format!("{}/", folder.display());
-    let mut points: Vec<_> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).filter(|point| point.starts_with(&prefix)).collect();
+    let mut points: Vec<_> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(1))
+        .filter(|point| point.starts_with(&prefix))
+        .collect();
     points.sort_unstable();
     for point in points.into_iter().rev() {
         let _ = Command::new("umount").arg("-l").arg(point).output();
@@ -213,8 +230,10 @@ pub fn remove_cluster(folder: &Path, namespace: &str) -> Result<()> {
     kill_recorded(folder, &[])?;
     kill_pods(folder, namespace)?;
     let inside = network::processes(namespace);
-    let inside: Vec<_> =
-        inside.into_iter().filter_map(|pid| Some(Recorded { pid, started: start_time(pid)?, name: String::new() })).collect();
+    let inside: Vec<_> = inside
+        .into_iter()
+        .filter_map(|pid| Some(Recorded { pid, started: start_time(pid)?, name: String::new() }))
+        .collect();
     kill_and_wait(&inside)?;
     unmount_below(folder);
     network::remove(namespace)?;

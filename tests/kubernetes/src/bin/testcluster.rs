@@ -2,7 +2,7 @@
 //!
 //! Exit code 3 says that clusters can't be started on this machine, and prints why.
 
-use argosy_tests::cluster::{Federation, unavailable};
+use argosy_testcluster::{Federation, unavailable};
 use std::process::ExitCode;
 
 /// The run that clusters started by hand belong to.
@@ -21,7 +21,11 @@ fn main() -> anyhow::Result<ExitCode> {
         ["up", name, index] => {
             let cluster = Federation::attach(RUN)?.start_cluster(name, index.parse()?)?;
             println!("cluster {name} is ready: {}", cluster.address());
-            println!("nsenter --net=/var/run/netns/{} kubectl --kubeconfig {} get nodes", cluster.namespace(), cluster.kubeconfig().display());
+            println!(
+                "nsenter --net=/var/run/netns/{} kubectl --kubeconfig {} get nodes",
+                cluster.namespace(),
+                cluster.kubeconfig().display()
+            );
         }
         ["cut" | "restore", name, index] => {
             let cluster = Federation::attach(RUN)?.cluster(name, index.parse()?);
@@ -30,7 +34,9 @@ fn main() -> anyhow::Result<ExitCode> {
         ["down", "--all"] => Federation::remove_leftovers()?,
         ["down", name] => Federation::attach(RUN)?.cluster(name, 0).delete()?,
         _ => {
-            eprintln!("usage: testcluster check | up NAME INDEX | cut NAME INDEX | restore NAME INDEX | down NAME|--all");
+            eprintln!(
+                "usage: testcluster check | up NAME INDEX | cut NAME INDEX | restore NAME INDEX | down NAME|--all"
+            );
             return Ok(ExitCode::from(2));
         }
     }

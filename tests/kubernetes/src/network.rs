@@ -1,6 +1,6 @@
 //! Namespaces, links and the bridge between them.
 
-use super::output;
+use crate::output;
 use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 use std::ffi::OsStr;
@@ -30,7 +30,8 @@ pub fn probe() -> Result<()> {
     let name = format!("argosy-probe-{:x}-{:?}", std::process::id(), std::thread::current().id());
     let name = name.replace(['(', ')'], "");
     ip(None, &format!("netns add {name}"))?;
-    let made = ip(Some(&name), "link add b0 type bridge").and_then(|_| ip(Some(&name), "link add v0 type veth peer name v1"));
+    let made = ip(Some(&name), "link add b0 type bridge")
+        .and_then(|_| ip(Some(&name), "link add v0 type veth peer name v1"));
     ip(None, &format!("netns del {name}"))?;
     made.map(drop)
 }

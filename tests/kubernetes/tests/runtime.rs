@@ -5,12 +5,14 @@
 //! server, runtime) runs inside the cluster's network, as an agent does.
 
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options};
-use argosy_agent_runtime::{AttemptObservation, ExecutorAnswer, LogOptions, Runtime, RuntimeAction, RuntimeEvent, is_terminal};
+use argosy_agent_runtime::{
+    AttemptObservation, ExecutorAnswer, LogOptions, Runtime, RuntimeAction, RuntimeEvent, is_terminal,
+};
 use argosy_executor::protocol::TaskOutcome;
 use argosy_kubernetes::pod::Settings;
-use argosy_kubernetes::{Config, KubernetesRuntime};
+use argosy_kubernetes::{Config, KubernetesRuntime, cluster_uid, connect};
 use argosy_proto::common::{Assignment, AttemptPhase, Fence};
-use argosy_tests::cluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
+use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
 use futures::TryStreamExt;
 use serde_json::{Value, json};
 use std::net::SocketAddr;
@@ -22,6 +24,14 @@ use tokio::task::JoinSet;
 
 const WAIT: Duration = Duration::from_secs(90);
 const EVENTS_MAX: usize = 256;
+const EXECUTOR_PORT: u16 = 2749;
+/// Its outcome is never acknowledged.
+const UNHEARD: u64 = 70;
+
+fn say(case: &str) {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    println!("{:>6.1} s  ok: {case}", START.get_or_init(Instant::now).elapsed().as_secs_f64());
+}
 
 fn skip_reason() -> Option<String> {
     if std::env::var("ARGOSY_REAL_KUBERNETES").as_deref() != Ok("1") {
@@ -40,14 +50,18 @@ struct Agent {
 impl Agent {
     async fn start(cluster: &Cluster, data: &Path) -> Self {
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
-        let listen = SocketAddr::new(cluster.address().into(), 0);
+        // The same in every life of the agent, as a Service's address is.
+        let listen = SocketAddr::new(cluster.address().into(), EXECUTOR_PORT);
         let server = ExecutorServer::start(Options::new(listen, data), sender.clone()).await.unwrap();
         let executors = server.executors();
-        let kubeconfig = kube::config::Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
-        let options = kube::config::KubeConfigOptions::default();
-        let client = kube::Client::try_from(kube::Config::from_custom_kubeconfig(kubeconfig, &options).await.unwrap()).unwrap();
-        let settings = Settings { cell: "cell-1".into(), cluster: cluster.name.clone(), executor_image: EXECUTOR_IMAGE.into() };
-        let runtime = KubernetesRuntime::start(Config::new(settings), client, executors.clone(), sender).unwrap();
+        let client = connect(Some(&cluster.kubeconfig())).await.unwrap();
+        let settings = Settings {
+            cell: "cell-1".into(),
+            cluster: cluster.name.clone(),
+            executor_image: EXECUTOR_IMAGE.into(),
+        };
+        let runtime =
+            KubernetesRuntime::start(Config::new(settings), client, executors.clone(), sender).unwrap();
         let runtime = Arc::new(runtime);
         let events = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
@@ -75,7 +89,12 @@ impl Agent {
         self.wait_for("outcome", pick).await
     }
 
-    async fn observed(&self, fence: Fence, what: &str, wanted: impl Fn(&AttemptObservation) -> bool) -> AttemptObservation {
+    async fn observed(
+        &self,
+        fence: Fence,
+        what: &str,
+        wanted: impl Fn(&AttemptObservation) -> bool,
+    ) -> AttemptObservation {
         let pick = |event: &RuntimeEvent| match event {
             RuntimeEvent::Observed(seen) if seen.fence == fence && wanted(seen) => Some(seen.clone()),
             _ => None,
@@ -93,7 +112,8 @@ impl Agent {
 
     async fn log(&self, fence: Fence, options: LogOptions) -> String {
         let stream = self.runtime.logs(fence, options).await.unwrap();
-        let chunks: Vec<_> = tokio::time::timeout(WAIT, stream.try_collect()).await.expect("the log ends").unwrap();
+        let chunks: Vec<_> =
+            tokio::time::timeout(WAIT, stream.try_collect()).await.expect("the log ends").unwrap();
         String::from_utf8(chunks.concat()).unwrap()
     }
 
@@ -115,7 +135,7 @@ async fn answer(
                 let Some(runtime) = runtime.upgrade() else { return };
                 runtime.act(RuntimeAction::GrantPermit { fence: *fence, holder: holder.clone() });
             }
-            RuntimeEvent::Outcome { fence, holder, .. } => {
+            RuntimeEvent::Outcome { fence, holder, .. } if fence.index != UNHEARD => {
                 executors.answer(&ExecutorAnswer::OutcomeRecorded { fence: *fence, holder: holder.clone() });
             }
             _ => {}
@@ -148,7 +168,10 @@ fn shell(script: &str) -> Value {
 
 fn pod_exists(cluster: &Cluster, handle: &str) -> bool {
     let (namespace, name) = handle.split_once('/').unwrap();
-    !cluster.kubectl(&["-n", namespace, "get", "pod", name, "--ignore-not-found", "-o", "name"]).unwrap().is_empty()
+    !cluster
+        .kubectl(&["-n", namespace, "get", "pod", name, "--ignore-not-found", "-o", "name"])
+        .unwrap()
+        .is_empty()
 }
 
 #[test]
@@ -158,27 +181,39 @@ fn the_kubernetes_runtime_on_a_real_cluster() {
         return;
     }
     let federation = Federation::start().unwrap();
+    say("network");
     let cluster = federation.start_cluster("k1", 1).unwrap();
+    say("cluster");
     let data = federation.folder().join("agent");
     std::fs::create_dir_all(&data).unwrap();
     cluster.block_on(all_cases(&cluster, &data)).unwrap();
 }
 
 async fn all_cases(cluster: &Cluster, data: &Path) {
+    let uid = cluster_uid(&connect(Some(&cluster.kubeconfig())).await.unwrap()).await.unwrap();
+    assert_eq!(uid.len(), 36, "{uid}");
     let agent = Agent::start(cluster, data).await;
     let listed = |event: &RuntimeEvent| match event {
         RuntimeEvent::Listed(seen) => Some(seen.clone()),
         _ => None,
     };
     assert!(agent.wait_for("list", listed).await.is_empty());
+    // Its executor goes on offering the outcome while the other cases run.
+    let unheard = agent.run(fence(UNHEARD), &shell("echo unheard"));
     capacity_is_told(&agent).await;
     results_and_failures(&agent).await;
     what_cannot_start_says_why(&agent).await;
     the_finalizer_holds_until_release(&agent, cluster).await;
     a_permit_has_one_holder(&agent, cluster).await;
     a_stop_ends_the_step(&agent, cluster).await;
-    let running = a_running_step_survives_its_agent(agent, cluster, data).await;
-    let agent = running;
+    let end = agent.end(unheard).await;
+    assert_eq!(
+        (end.phase, end.message.as_str()),
+        (AttemptPhase::Succeeded, ""),
+        "the termination message has the outcome"
+    );
+    say("outcome from the termination message");
+    let agent = a_running_step_survives_its_agent(agent, cluster, data).await;
     history_that_the_server_forgot_is_listed_again(&agent, cluster).await;
 }
 
@@ -189,7 +224,7 @@ async fn capacity_is_told(agent: &Agent) {
     };
     let capacity = agent.wait_for("capacity", pick).await;
     assert!(capacity.cpu_milli > 0 && capacity.memory_bytes > 0 && capacity.pods > 0, "{capacity:?}");
-    println!("ok: capacity");
+    say("capacity");
 }
 
 async fn results_and_failures(agent: &Agent) {
@@ -209,21 +244,28 @@ async fn results_and_failures(agent: &Agent) {
     assert_eq!((outcome.exit_code, outcome.result.as_deref()), (0, Some("hello")));
     let end = agent.end(hello).await;
     assert_eq!((end.phase, end.host.as_str()), (AttemptPhase::Succeeded, "k1"));
-    assert!(end.holder.is_some() && end.started_at_ms > 0 && end.finished_at_ms >= end.started_at_ms, "{end:?}");
+    assert!(
+        end.holder.is_some() && end.started_at_ms > 0 && end.finished_at_ms >= end.started_at_ms,
+        "{end:?}"
+    );
     assert_eq!(agent.log(hello, LogOptions::default()).await, "hello\n");
 
     assert_eq!(agent.outcome(failing).await.exit_code, 3);
     let end = agent.end(failing).await;
-    assert_eq!((end.phase, end.message.as_str(), end.exit_code), (AttemptPhase::Failed, "main: Error (exit code 3)", Some(3)));
+    assert_eq!(
+        (end.phase, end.message.as_str(), end.exit_code),
+        (AttemptPhase::Failed, "main: Error (exit code 3)", Some(3))
+    );
 
     let outcome = agent.outcome(script).await;
     assert_eq!(outcome.result.as_deref(), Some("from a script"));
-    let parameters: Vec<_> = outcome.parameters.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect();
+    let parameters: Vec<_> =
+        outcome.parameters.iter().map(|one| (one.name.as_str(), one.value.as_str())).collect();
     assert_eq!(parameters, [("answer", "42"), ("other", "none")]);
 
     let outcome = agent.outcome(missing).await;
     assert!(outcome.output_error.contains("/tmp/missing: no such file or directory"), "{outcome:?}");
-    println!("ok: result, exit code, script, output parameters, log");
+    say("result, exit code, script, output parameters, log");
 }
 
 async fn what_cannot_start_says_why(agent: &Agent) {
@@ -238,7 +280,10 @@ async fn what_cannot_start_says_why(agent: &Agent) {
     let no_image = json!({"name": "t", "container": {"image": "not-here:1", "imagePullPolicy": "Never", "command": ["true"]}});
     let no_image = agent.run(fence(12), &no_image);
     let seen = agent.observed(no_image, "reason", |seen| seen.message.contains("not-here")).await;
-    assert!(seen.phase == AttemptPhase::Pending && seen.message.starts_with("ErrImageNeverPull: "), "{seen:?}");
+    assert!(
+        seen.phase == AttemptPhase::Pending && seen.message.starts_with("ErrImageNeverPull: "),
+        "{seen:?}"
+    );
 
     let mut huge = shell("true");
     huge["nodeSelector"] = json!({"no-such-host": "x"});
@@ -249,7 +294,7 @@ async fn what_cannot_start_says_why(agent: &Agent) {
     }
     assert_eq!(agent.end(unschedulable).await.message, "pod deleted");
     agent.end(no_image).await;
-    println!("ok: prerequisites, image, scheduling");
+    say("prerequisites, image, scheduling");
 }
 
 async fn the_finalizer_holds_until_release(agent: &Agent, cluster: &Cluster) {
@@ -258,7 +303,9 @@ async fn the_finalizer_holds_until_release(agent: &Agent, cluster: &Cluster) {
     let handle = agent.end(step).await.handle;
     let (namespace, name) = handle.split_once('/').unwrap();
     cluster.kubectl(&["-n", namespace, "delete", "pod", name, "--wait=false"]).unwrap();
-    let deleting = cluster.kubectl(&["-n", namespace, "get", "pod", name, "-o", "jsonpath={.metadata.deletionTimestamp}"]).unwrap();
+    let deleting = cluster
+        .kubectl(&["-n", namespace, "get", "pod", name, "-o", "jsonpath={.metadata.deletionTimestamp}"])
+        .unwrap();
     assert!(!deleting.is_empty() && pod_exists(cluster, &handle));
     agent.runtime.act(RuntimeAction::Release(step));
     gone(cluster, &handle).await;
@@ -267,10 +314,18 @@ async fn the_finalizer_holds_until_release(agent: &Agent, cluster: &Cluster) {
     let handle = agent.end(kept).await.handle;
     agent.runtime.act(RuntimeAction::Release(kept));
     let (namespace, name) = handle.split_once('/').unwrap();
-    let label = ["-n", namespace, "get", "pod", name, "-o", r"jsonpath={.metadata.labels.workflows\.argoproj\.io/completed}{.metadata.finalizers}"];
+    let label = [
+        "-n",
+        namespace,
+        "get",
+        "pod",
+        name,
+        "-o",
+        r"jsonpath={.metadata.labels.workflows\.argoproj\.io/completed}{.metadata.finalizers}",
+    ];
     poll("release", || cluster.kubectl(&label).unwrap() == "true").await;
     assert_eq!(agent.log(kept, LogOptions { tail_lines: 1, ..LogOptions::default() }).await, "kept\n");
-    println!("ok: finalizer until release, log after it");
+    say("finalizer until release, log after it");
 }
 
 async fn poll(what: &str, mut done: impl FnMut() -> bool) {
@@ -291,19 +346,40 @@ async fn a_permit_has_one_holder(agent: &Agent, cluster: &Cluster) {
     agent.runtime.act(RuntimeAction::GrantPermit { fence: step, holder: "another".into() });
     // The next action of the same lane comes after it.
     agent.runtime.act(RuntimeAction::Ensure(assignment(step, "default", &shell("sleep 300"))));
-    let repeats = || agent.events.lock().unwrap().iter().filter(|event| **event == RuntimeEvent::Observed(seen.clone())).count();
+    let repeats = || {
+        agent
+            .events
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|event| **event == RuntimeEvent::Observed(seen.clone()))
+            .count()
+    };
     poll("the repeated Ensure", || repeats() > 1).await;
     let (namespace, name) = seen.handle.split_once('/').unwrap();
-    let holder = cluster.kubectl(&["-n", namespace, "get", "pod", name, "-o", r"jsonpath={.metadata.uid} {.metadata.annotations.argosy\.dev/permit}"]).unwrap();
+    let holder = cluster
+        .kubectl(&[
+            "-n",
+            namespace,
+            "get",
+            "pod",
+            name,
+            "-o",
+            r"jsonpath={.metadata.uid} {.metadata.annotations.argosy\.dev/permit}",
+        ])
+        .unwrap();
     let (uid, bound) = holder.split_once(' ').unwrap();
     assert_eq!((uid, Some(bound)), (bound, seen.holder.as_deref()));
     agent.runtime.act(RuntimeAction::Stop { fence: step, grace_ms: 0 });
     agent.end(step).await;
-    println!("ok: one holder");
+    say("one holder");
 }
 
 async fn a_stop_ends_the_step(agent: &Agent, cluster: &Cluster) {
-    let step = agent.run(fence(40), &shell("trap 'echo stopping; exit 7' TERM; echo ready; while true; do sleep 0.1; done"));
+    let step = agent.run(
+        fence(40),
+        &shell("trap 'echo stopping; exit 7' TERM; echo ready; while true; do sleep 0.1; done"),
+    );
     let handle = agent.running(step).await.handle;
     let following = LogOptions { follow: true, ..LogOptions::default() };
     let stop_when_ready = async {
@@ -325,29 +401,31 @@ async fn a_stop_ends_the_step(agent: &Agent, cluster: &Cluster) {
     // Nothing is there: said, not waited for.
     agent.runtime.act(RuntimeAction::Stop { fence: fence(41), grace_ms: 0 });
     agent.wait_for("gone", |event| (*event == RuntimeEvent::Gone(fence(41))).then_some(())).await;
-    println!("ok: stop");
+    say("stop");
 }
 
 async fn a_running_step_survives_its_agent(agent: Agent, cluster: &Cluster, data: &Path) -> Agent {
-    let step = agent.run(fence(50), &shell("echo begun; while [ ! -e /tmp/end ]; do sleep 0.1; done; echo done"));
+    let step =
+        agent.run(fence(50), &shell("echo begun; while [ ! -e /tmp/end ]; do sleep 0.1; done; echo done"));
     let before = agent.running(step).await;
     drop(agent);
 
     let agent = Agent::start(cluster, data).await;
     let listed = |event: &RuntimeEvent| match event {
-        RuntimeEvent::Listed(seen) => Some(seen.iter().filter(|one| one.fence == step).cloned().collect::<Vec<_>>()),
+        RuntimeEvent::Listed(seen) => {
+            Some(seen.iter().filter(|one| one.fence == step).cloned().collect::<Vec<_>>())
+        }
         _ => None,
     };
     let adopted = agent.wait_for("list", listed).await;
     assert_eq!(adopted, [before.clone()]);
     let (namespace, name) = before.handle.split_once('/').unwrap();
     cluster.kubectl(&["-n", namespace, "exec", name, "-c", "main", "--", "touch", "/tmp/end"]).unwrap();
-    // The agent listens on another port now, so the executor can't reach it: the termination message carries the outcome.
     let outcome = agent.outcome(step).await;
     assert_eq!((outcome.exit_code, outcome.result.as_deref()), (0, Some("begun\ndone")));
     assert_eq!(agent.end(step).await.phase, AttemptPhase::Succeeded);
     agent.runtime.act(RuntimeAction::Release(step));
-    println!("ok: adoption, outcome from the termination message");
+    say("adoption");
     agent
 }
 
@@ -373,5 +451,5 @@ async fn history_that_the_server_forgot_is_listed_again(agent: &Agent, cluster: 
     assert!(!lost, "a Pod that is there was thought gone");
     agent.runtime.act(RuntimeAction::Stop { fence: waiting, grace_ms: 0 });
     agent.end(waiting).await;
-    println!("ok: resumed after 410");
+    say("resumed after 410");
 }

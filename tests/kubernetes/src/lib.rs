@@ -39,9 +39,13 @@ pub fn unavailable() -> Option<String> {
         return Some("not root: network namespaces and containerd need it".into());
     }
     let programs = ["ip", "nsenter", "containerd", "ctr", "runc", "busybox", "tar", "mount", "umount"];
-    let missing: Vec<_> = programs.iter().filter(|program| find_program(program).is_none()).copied().collect();
+    let missing: Vec<_> =
+        programs.iter().filter(|program| find_program(program).is_none()).copied().collect();
     if !missing.is_empty() {
-        return Some(format!("programs are missing: {}; install tests/kubernetes/packages", missing.join(", ")));
+        return Some(format!(
+            "programs are missing: {}; install tests/kubernetes/packages",
+            missing.join(", ")
+        ));
     }
     if !Path::new("/usr/lib/cni/bridge").exists() {
         return Some("/usr/lib/cni/bridge is missing; install containernetworking-plugins".into());
@@ -194,8 +198,14 @@ impl Federation {
     /// The first failure.
     pub fn start_clusters(&self, names: &[&str]) -> Result<Vec<Cluster>> {
         std::thread::scope(|scope| {
-            let starts: Vec<_> = (1u8..).zip(names).map(|(index, name)| scope.spawn(move || self.start_cluster(name, index))).collect();
-            starts.into_iter().map(|start| start.join().expect("starting a cluster returns errors, it does not panic")).collect()
+            let starts: Vec<_> = (1u8..)
+                .zip(names)
+                .map(|(index, name)| scope.spawn(move || self.start_cluster(name, index)))
+                .collect();
+            starts
+                .into_iter()
+                .map(|start| start.join().expect("starting a cluster returns errors, it does not panic"))
+                .collect()
         })
     }
 
@@ -284,7 +294,12 @@ impl Cluster {
     /// # Errors
     /// kubectl's own words.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
-        output(self.command(self.binaries.join("kubectl")).arg("--kubeconfig").arg(self.kubeconfig()).args(arguments))
+        output(
+            self.command(self.binaries.join("kubectl"))
+                .arg("--kubeconfig")
+                .arg(self.kubeconfig())
+                .args(arguments),
+        )
     }
 
     /// Runs a future inside the cluster's network, as an agent is run.

@@ -1,6 +1,6 @@
 //! The programs of a cluster: where they come from, how they are called, when they are ready.
 
-use super::{Cluster, READY_TIMEOUT, certificates, images, network, output, record, wait_until};
+use crate::{Cluster, READY_TIMEOUT, certificates, images, network, output, record, wait_until};
 use anyhow::{Context, Result, bail};
 use std::fs::{create_dir_all, write};
 use std::io::{Read, Write};
@@ -10,15 +10,12 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
-fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_owned)
-}
-
 /// The folder of the clusters' programs, built once per machine.
 pub fn binaries() -> Result<PathBuf> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let build = || output(&mut Command::new(repository().join("tests/kubernetes/binaries/build")));
-    let folder = FOLDER.get_or_init(|| build().map(|text| PathBuf::from(text.trim())).map_err(|error| format!("{error:#}")));
+    let build = || output(&mut Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("binaries/build")));
+    let folder = FOLDER
+        .get_or_init(|| build().map(|text| PathBuf::from(text.trim())).map_err(|error| format!("{error:#}")));
     folder.clone().map_err(anyhow::Error::msg)
 }
 
@@ -27,13 +24,14 @@ fn executor() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("ARGOSY_EXECUTOR") {
         return Ok(named.into());
     }
-    let built = output(&mut Command::new(repository().join("tests/kubernetes/build-executor")))?;
+    let built = output(&mut Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build-executor")))?;
     Ok(PathBuf::from(built.trim()))
 }
 
 fn image_archives(cluster: &Cluster) -> Result<Vec<PathBuf>> {
     static MAKING: Mutex<()> = Mutex::new(());
-    let _making = MAKING.lock().map_err(|_| anyhow::anyhow!("making the images failed in another cluster"))?;
+    let _making =
+        MAKING.lock().map_err(|_| anyhow::anyhow!("making the images failed in another cluster"))?;
     let folder = cluster.folder.parent().context("a cluster lies in its run's folder")?.join("images");
     if folder.join("complete").exists() {
         return images::archives_in(&folder);
@@ -43,7 +41,12 @@ fn image_archives(cluster: &Cluster) -> Result<Vec<PathBuf>> {
     Ok(archives)
 }
 
-fn spawn(cluster: &Cluster, program: impl AsRef<std::ffi::OsStr>, name: &str, arguments: &[String]) -> Result<()> {
+fn spawn(
+    cluster: &Cluster,
+    program: impl AsRef<std::ffi::OsStr>,
+    name: &str,
+    arguments: &[String],
+) -> Result<()> {
     let log = cluster.folder.join("log").join(name);
     record::spawn(cluster.command(program).args(arguments), &cluster.folder, &log).map(drop)
 }
@@ -67,7 +70,8 @@ pub fn start(cluster: &Cluster, hub: &str) -> Result<()> {
     start_controllers(cluster)?;
     start_kubelet(cluster)?;
     let get = |arguments: &[&str]| cluster.kubectl(arguments).unwrap_or_default();
-    let ready = ["get", "node", &cluster.name, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"];
+    let ready =
+        ["get", "node", &cluster.name, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"];
     wait_until("the host to be ready", READY_TIMEOUT, || get(&ready) == "True")?;
     let account = ["-n", "default", "get", "serviceaccount", "default", "-o", "name"];
     wait_until("the default service account", READY_TIMEOUT, || !get(&account).is_empty())
@@ -76,8 +80,19 @@ pub fn start(cluster: &Cluster, hub: &str) -> Result<()> {
 fn start_etcd(cluster: &Cluster) -> Result<()> {
     let data = cluster.folder.join("etcd").display().to_string();
     let client = "http://127.0.0.1:2379";
-    let arguments = ["--data-dir", &data, "--unsafe-no-fsync", "--listen-client-urls", client, "--advertise-client-urls", client,
-        "--listen-peer-urls", "http://127.0.0.1:2380", "--log-level", "warn"];
+    let arguments = [
+        "--data-dir",
+        &data,
+        "--unsafe-no-fsync",
+        "--listen-client-urls",
+        client,
+        "--advertise-client-urls",
+        client,
+        "--listen-peer-urls",
+        "http://127.0.0.1:2380",
+        "--log-level",
+        "warn",
+    ];
     spawn(cluster, cluster.binaries.join("etcd"), "etcd", &arguments.map(str::to_owned))
 }
 
@@ -109,7 +124,9 @@ pub fn start_api_server(cluster: &Cluster) -> Result<()> {
 /// Waits until the API server serves.
 pub fn wait_for_api_server(cluster: &Cluster) -> Result<()> {
     let lives = || record::lives(&cluster.folder, "kube-apiserver");
-    wait_until("the API server", READY_TIMEOUT, || !lives() || cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok())?;
+    wait_until("the API server", READY_TIMEOUT, || {
+        !lives() || cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok()
+    })?;
     if !lives() {
         bail!("the API server ended; see {}", cluster.folder.join("log/kube-apiserver").display());
     }
@@ -126,7 +143,12 @@ fn start_controllers(cluster: &Cluster) -> Result<()> {
         "--leader-elect=false".to_owned(),
         "--controllers=*,-nodeipam,-cloud-node-lifecycle,-service-lb-controller".to_owned(),
     ];
-    spawn(cluster, cluster.binaries.join("kube-controller-manager"), "kube-controller-manager", &controllers)?;
+    spawn(
+        cluster,
+        cluster.binaries.join("kube-controller-manager"),
+        "kube-controller-manager",
+        &controllers,
+    )?;
     let kubeconfig = format!("{folder}/scheduler.kubeconfig");
     let scheduler = [
         format!("--kubeconfig={kubeconfig}"),
@@ -170,7 +192,12 @@ state = "{folder}/run"
     spawn(cluster, "containerd", "containerd", &["--config".to_owned(), file.display().to_string()])?;
     let socket = cluster.folder.join("containerd.sock");
     wait_until("containerd", READY_TIMEOUT, || {
-        Command::new("ctr").arg("-a").arg(&socket).arg("version").output().is_ok_and(|done| done.status.success())
+        Command::new("ctr")
+            .arg("-a")
+            .arg(&socket)
+            .arg("version")
+            .output()
+            .is_ok_and(|done| done.status.success())
     })
 }
 
@@ -210,9 +237,14 @@ pub fn stop_api_server(cluster: &Cluster) -> Result<()> {
 /// Compacts etcd to its newest revision while the API server is down, so that neither it nor its cache knows older ones.
 pub fn compact(cluster: &Cluster) -> Result<()> {
     let answer = post_to_etcd(cluster, "/v3/kv/range", r#"{"key":"AA==","count_only":true}"#)?;
-    let (_, rest) = answer.split_once(r#""revision":""#).with_context(|| format!("etcd names its revision: {answer}"))?;
+    let (_, rest) =
+        answer.split_once(r#""revision":""#).with_context(|| format!("etcd names its revision: {answer}"))?;
     let (revision, _) = rest.split_once('"').context("the revision ends")?;
-    let answer = post_to_etcd(cluster, "/v3/kv/compaction", &format!(r#"{{"revision":"{revision}","physical":true}}"#))?;
+    let answer = post_to_etcd(
+        cluster,
+        "/v3/kv/compaction",
+        &format!(r#"{{"revision":"{revision}","physical":true}}"#),
+    )?;
     if !answer.starts_with("HTTP/1.1 200") {
         bail!("etcd did not compact: {answer}");
     }
@@ -234,5 +266,7 @@ fn post_to_etcd(cluster: &Cluster, path: &str, body: &str) -> Result<String> {
         stream.read_to_string(&mut answer)?;
         Ok(answer)
     };
-    std::thread::scope(|scope| scope.spawn(exchange).join().map_err(|_| anyhow::anyhow!("talking to etcd panicked"))?)
+    std::thread::scope(|scope| {
+        scope.spawn(exchange).join().map_err(|_| anyhow::anyhow!("talking to etcd panicked"))?
+    })
 }

@@ -1,0 +1,199 @@
+//! Members in one thread, with frames carried by hand.
+
+use argosy_member::{Config, Input, Member, Now, Outcome, Output};
+use argosy_proto::command::{Command, CreateInvite, IdempotencyKey, ShutdownWorkflow, SubmitWorkflow, command, reply};
+use argosy_store::MemoryKv;
+use std::collections::BTreeMap;
+
+/// Members that exchange frames at once, except with those that are cut off.
+struct Cell {
+    members: BTreeMap<u64, Member<MemoryKv>>,
+    cut_off: Vec<u64>,
+    now_ms: u64,
+    answers: BTreeMap<(u64, u64), Outcome>,
+    reads: BTreeMap<(u64, u64), Option<argosy_engine::State>>,
+}
+
+fn now(now_ms: u64) -> Now {
+    Now { steady_ms: now_ms, wall_ms: 1_800_000_000_000 + i64::try_from(now_ms).unwrap() }
+}
+
+impl Cell {
+    fn new(voters: &[u64]) -> Self {
+        let mut cell = Self {
+            members: BTreeMap::new(),
+            cut_off: Vec::new(),
+            now_ms: 0,
+            answers: BTreeMap::new(),
+            reads: BTreeMap::new(),
+        };
+        for member in voters {
+            let mut consensus = argosy_consensus::Config::new(*member, "test", voters.to_vec());
+            consensus.log = argosy_consensus::LogTarget::Discard;
+            consensus.seed = *member;
+            let opened = Member::open(Config::new("test", consensus, *member), MemoryKv::new(), now(0)).unwrap();
+            cell.members.insert(*member, opened);
+        }
+        cell
+    }
+
+    fn run(&mut self, span_ms: u64) {
+        for _ in 0..span_ms / 10 {
+            self.now_ms += 10;
+            for _ in 0..8 {
+                self.exchange();
+            }
+        }
+    }
+
+    fn exchange(&mut self) {
+        let mut outputs = Vec::new();
+        for (id, member) in &mut self.members {
+            outputs.extend(member.flush(now(self.now_ms)).unwrap().into_iter().map(|output| (*id, output)));
+        }
+        for (from, output) in outputs {
+            match output {
+                Output::Peer { to, frame } if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) => {
+                    if let Some(member) = self.members.get_mut(&to) {
+                        member.handle(now(self.now_ms), Input::Peer { from, frame });
+                    }
+                }
+                Output::Answer { request, outcome } => drop(self.answers.insert((from, request), outcome)),
+                Output::Read { request, state } => drop(self.reads.insert((from, request), state)),
+                _ => {}
+            }
+        }
+    }
+
+    fn leader(&mut self) -> u64 {
+        for _ in 0..100 {
+            self.run(100);
+            let leads = |(id, member): (&u64, &Member<MemoryKv>)| (member.leader() == Some(*id)).then_some(*id);
+            let connected: Vec<u64> =
+                self.members.iter().filter_map(leads).filter(|id| !self.cut_off.contains(id)).collect();
+            if let [leader] = connected[..] {
+                return leader;
+            }
+        }
+        panic!("no leader")
+    }
+
+    fn ask(&mut self, member: u64, request: u64, command: Command) {
+        let input = Input::Command { request, command };
+        self.members.get_mut(&member).unwrap().handle(now(self.now_ms), input);
+    }
+}
+
+fn submit(name: &str, key: Option<&str>) -> Command {
+    let manifest = serde_json::json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {"entrypoint": "main", "templates": [
+            {"name": "main", "container": {"image": "busybox", "command": ["true"]}},
+        ]},
+    });
+    let body = SubmitWorkflow {
+        namespace: "default".into(),
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        manifest_json: manifest.to_string(),
+        creator: "admin".into(),
+    };
+    let idempotency_key =
+        key.map(|key| IdempotencyKey { tenant: "admin".into(), key: key.into(), digest: vec![1] });
+    Command { version: 1, idempotency_key, body: Some(command::Body::SubmitWorkflow(body)) }
+}
+
+#[test]
+fn a_command_is_answered_by_the_leader_and_by_its_followers() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    let follower = (1..=3).find(|member| *member != leader).unwrap();
+    cell.ask(leader, 1, submit("one", None));
+    cell.ask(follower, 2, submit("two", None));
+    cell.run(500);
+    for key in [(leader, 1), (follower, 2)] {
+        assert!(matches!(&cell.answers[&key], Outcome::Done(_)), "{:?}", cell.answers[&key]);
+    }
+    let hashes: Vec<_> = cell.members.values().map(|member| member.state().hash()).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "replicas agree");
+}
+
+#[test]
+fn nothing_is_answered_without_a_quorum_and_the_outcome_is_unknown_afterwards() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    cell.cut_off.push(leader);
+    cell.ask(leader, 1, submit("lost", None));
+    // Reads nothing new and changes nothing: its refusal waits for a quorum all the same.
+    let shutdown = ShutdownWorkflow { namespace: "default".into(), name: "missing".into(), ..ShutdownWorkflow::default() };
+    let body = Some(command::Body::ShutdownWorkflow(shutdown));
+    cell.ask(leader, 2, Command { version: 1, idempotency_key: None, body });
+    cell.run(300);
+    assert!(cell.answers.is_empty(), "{:?}", cell.answers);
+    cell.run(10_000);
+    assert_eq!(cell.answers[&(leader, 1)], Outcome::Unknown);
+    assert_eq!(cell.answers[&(leader, 2)], Outcome::Unknown);
+    let next = cell.leader();
+    assert_ne!(next, leader);
+    cell.cut_off.clear();
+    cell.run(3_000);
+    let hashes: Vec<_> = cell.members.values().map(|member| member.state().hash()).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "the old leader follows again");
+}
+
+#[test]
+fn a_repeat_under_the_same_key_happens_once() {
+    let mut cell = Cell::new(&[1]);
+    cell.leader();
+    cell.ask(1, 1, submit("same", Some("k")));
+    cell.ask(1, 2, submit("same", Some("k")));
+    cell.run(100);
+    cell.ask(1, 3, submit("same", Some("k")));
+    cell.run(100);
+    let uid = |outcome: &Outcome| match outcome {
+        Outcome::Done(argosy_proto::command::Reply { body: Some(reply::Body::WorkflowAccepted(accepted)) }) => accepted.workflow_id,
+        other => panic!("{other:?}"),
+    };
+    let first = uid(&cell.answers[&(1, 1)]);
+    assert_eq!(uid(&cell.answers[&(1, 2)]), first);
+    assert_eq!(uid(&cell.answers[&(1, 3)]), first);
+}
+
+#[test]
+fn a_read_sees_what_was_answered_before_on_any_member() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    cell.ask(leader, 1, submit("seen", None));
+    cell.run(200);
+    assert!(matches!(cell.answers[&(leader, 1)], Outcome::Done(_)));
+    for member in 1..=3 {
+        cell.members.get_mut(&member).unwrap().handle(now(cell.now_ms), Input::Read { request: 9 });
+    }
+    cell.run(500);
+    for member in 1..=3 {
+        let state = cell.reads[&(member, 9)].as_ref().expect("a quorum answers");
+        let key = argosy_model::WorkflowKey { namespace: "default".into(), name: "seen".into() };
+        assert!(state.workflow_id(&key).is_some(), "member {member}");
+    }
+}
+
+#[test]
+fn state_comes_back_from_the_store() {
+    let mut cell = Cell::new(&[1]);
+    cell.leader();
+    cell.ask(1, 1, submit("kept", None));
+    let invite = CreateInvite { cluster: "east".into(), token_hash: vec![7; 32], ttl_ms: 1_000 };
+    let body = Some(command::Body::CreateInvite(invite));
+    cell.ask(1, 2, Command { version: 1, idempotency_key: None, body });
+    cell.run(200);
+    assert!(matches!(cell.answers[&(1, 2)], Outcome::Done(_)), "{:?}", cell.answers[&(1, 2)]);
+    let member = cell.members.remove(&1).unwrap();
+    let (hash, config) = (member.state().hash(), {
+        let mut consensus = argosy_consensus::Config::new(1, "test", vec![1]);
+        consensus.log = argosy_consensus::LogTarget::Discard;
+        Config::new("test", consensus, 1)
+    });
+    let again = Member::open(config, member.into_kv(), now(cell.now_ms)).unwrap();
+    assert_eq!(again.state().hash(), hash);
+}

@@ -1,0 +1,357 @@
+//! A cell of real processes on loopback: members and process clusters, with a client. Everything is stopped by pid when
+//! it is dropped.
+
+use anyhow::{Context, bail, ensure};
+use argosy_pki::{Authority, Lifetimes};
+use argosy_server::config::{
+    ApiConfig, ConsensusConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig,
+};
+use argosy_server::core::clock;
+use argosy_server::processes::Process;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// The token of every test cell.
+pub const TOKEN: &str = "a-token-for-tests";
+
+/// A binary that was built before the tests.
+///
+/// # Errors
+/// It is not there.
+pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let directory = own.ancestors().nth(2).context("the test runs from a target directory")?;
+    let path = directory.join(name);
+    ensure!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
+    Ok(path)
+}
+
+/// How a cell is set up.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Members.
+    pub members: u64,
+    /// Lease of the agents, milliseconds.
+    pub lease_ms: u64,
+    /// Wait before unsafe steps are taken over, milliseconds.
+    pub takeover_after_unsafe_ms: u64,
+    /// Entries kept in the log.
+    pub log_entries_kept: u64,
+    /// Addresses that members listen on.
+    pub address: Ipv4Addr,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            lease_ms: 3_000,
+            takeover_after_unsafe_ms: 300_000,
+            log_entries_kept: 10_000,
+            address: Ipv4Addr::LOCALHOST,
+        }
+    }
+}
+
+/// A running cell.
+pub struct Cell {
+    /// Holds everything; removed at the end.
+    pub directory: tempfile::TempDir,
+    /// Configuration of each member.
+    pub configs: BTreeMap<u64, ServerConfig>,
+    /// Running members.
+    pub members: BTreeMap<u64, Process>,
+    /// Running agents.
+    pub agents: BTreeMap<String, Process>,
+    /// Speaks to the API.
+    pub http: reqwest::Client,
+    /// Certificates.
+    pub authority: Authority,
+}
+
+fn free_address(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
+    Ok(TcpListener::bind((address, 0))?.local_addr()?)
+}
+
+impl Cell {
+    /// Starts the members and waits for a leader.
+    ///
+    /// # Errors
+    /// Something did not start.
+    pub async fn start(options: &Options) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let path = directory.path();
+        let authority = Authority::load_or_create(&path.join("pki"), "test", clock().wall_ms, Lifetimes::default())?;
+        let tokens = json!({"version": 1, "tokens": [{
+            "name": "admin", "role": "admin", "sha256": argosy_gateway::hash_token(TOKEN),
+        }]});
+        std::fs::write(path.join("tokens.json"), tokens.to_string())?;
+        let configs = configurations(options, path)?;
+        let tls = argosy_pki::api_client_config(&authority.roots())?;
+        let http = reqwest::Client::builder().tls_backend_preconfigured(tls).timeout(Duration::from_secs(30)).build()?;
+        let mut cell = Self { directory, configs, members: BTreeMap::new(), agents: BTreeMap::new(), http, authority };
+        for member in 1..=options.members {
+            cell.start_member(member)?;
+        }
+        cell.leader().await?;
+        Ok(cell)
+    }
+
+    /// Starts a member, again if it was killed.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn start_member(&mut self, member: u64) -> anyhow::Result<()> {
+        let path = self.directory.path();
+        let config = path.join(format!("member-{member}.yaml"));
+        let arguments = ["server".to_owned(), "--config".to_owned(), config.display().to_string()];
+        let log = log_directory(path).join(format!("member-{member}.log"));
+        let process = Process::start(&format!("member {member}"), &binary("argosy")?, &arguments, &log)?;
+        self.members.insert(member, process);
+        Ok(())
+    }
+
+    /// kill -9.
+    pub fn kill_member(&mut self, member: u64) {
+        if let Some(mut process) = self.members.remove(&member) {
+            process.lose();
+        }
+    }
+
+    /// Enrols a process cluster and starts its agent, or starts it again.
+    ///
+    /// # Errors
+    /// No invite, or the agent does not start.
+    pub async fn start_agent(&mut self, cluster: &str) -> anyhow::Result<()> {
+        let data = self.directory.path().join(format!("cluster-{cluster}"));
+        std::fs::create_dir_all(&data)?;
+        let mut arguments: Vec<String> = [
+            "--cluster", cluster, "--runtime", "process", "--executor-listen", "127.0.0.1:0",
+            "--metrics-listen", "127.0.0.1:0", "--data-dir",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        arguments.push(data.display().to_string());
+        let invite = data.join("invite");
+        if !invite.exists() {
+            let answer = self.post(&format!("/api/v1/clusters/{cluster}/invite"), &json!({"ttlSeconds": 600})).await?;
+            std::fs::write(&invite, answer["token"].as_str().context("an invite has a token")?)?;
+        }
+        arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
+        let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
+        let process = Process::start(&format!("cluster {cluster}"), &binary("argosy-agent")?, &arguments, &log)?;
+        self.agents.insert(cluster.to_owned(), process);
+        Ok(())
+    }
+
+    /// Waits until so many clusters are connected.
+    ///
+    /// # Errors
+    /// They are not, in time.
+    pub async fn wait_for_clusters(&self, count: usize) -> anyhow::Result<()> {
+        self.until(Duration::from_secs(60), "the clusters to connect", async || {
+            let clusters = self.get("/api/v1/clusters").await.ok()?;
+            let items = clusters["items"].as_array()?;
+            (items.iter().filter(|cluster| cluster["state"] == "Ready").count() >= count).then_some(())
+        })
+        .await
+    }
+
+    /// The leader, once there is one that answers.
+    ///
+    /// # Errors
+    /// There is none in time.
+    pub async fn leader(&self) -> anyhow::Result<u64> {
+        self.until(Duration::from_secs(60), "a leader", async || {
+            let members = self.get("/api/v1/members").await.ok()?;
+            members["items"].as_array()?.iter().find(|member| member["role"] == "leader")?["id"].as_u64()
+        })
+        .await
+    }
+
+    /// Base URL of a member's API.
+    #[must_use]
+    pub fn api(&self, member: u64) -> String {
+        format!("https://{}", self.configs[&member].listen.api)
+    }
+
+    /// Asks running members, one after the other, until one answers with success.
+    ///
+    /// # Errors
+    /// The last answer or failure.
+    pub async fn request(&self, method: reqwest::Method, path: &str, body: Option<&Value>, key: &str) -> anyhow::Result<Value> {
+        let mut last = anyhow::anyhow!("no member runs");
+        for member in self.members.keys() {
+            let mut request = self
+                .http
+                .request(method.clone(), format!("{}{path}", self.api(*member)))
+                .bearer_auth(TOKEN)
+                .timeout(Duration::from_secs(15));
+            if let Some(body) = body {
+                request = request.header("Idempotency-Key", key).json(body);
+            }
+            match request.send().await {
+                Ok(response) => {
+                    let status = response.status();
+                    let answer: Value = response.json().await.unwrap_or_default();
+                    if status.is_success() {
+                        return Ok(answer);
+                    }
+                    last = anyhow::anyhow!("{status}: {answer}");
+                }
+                Err(error) => last = error.into(),
+            }
+        }
+        Err(last)
+    }
+
+    /// GET from any member.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        self.request(reqwest::Method::GET, path, None, "").await
+    }
+
+    /// POST to any member.
+    ///
+    /// # Errors
+    /// As [`Self::request`].
+    pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        let key = format!("{:032x}", rand::random::<u128>());
+        self.request(reqwest::Method::POST, path, Some(body), &key).await
+    }
+
+    /// Submits a workflow until it is acknowledged, under one idempotency key; returns its name.
+    ///
+    /// # Errors
+    /// Not acknowledged in time.
+    pub async fn submit(&self, workflow: &Value) -> anyhow::Result<String> {
+        let key = format!("{:032x}", rand::random::<u128>());
+        let body = json!({"workflow": workflow});
+        let mut refused = String::new();
+        let path = "/api/v1/workflows/default";
+        let accepted = self
+            .until(Duration::from_secs(60), "a submission to be acknowledged", async || {
+                self.request(reqwest::Method::POST, path, Some(&body), &key).await.ok()
+            })
+            .await;
+        if accepted.is_err() {
+            if let Err(error) = self.request(reqwest::Method::POST, path, Some(&body), &key).await {
+                refused = error.to_string();
+            }
+        }
+        let accepted = accepted.with_context(|| refused)?;
+        Ok(accepted["metadata"]["name"].as_str().context("an accepted workflow has a name")?.to_owned())
+    }
+
+    /// The workflow once it has a final phase.
+    ///
+    /// # Errors
+    /// It has none in time.
+    pub async fn finished(&self, name: &str, limit: Duration) -> anyhow::Result<Value> {
+        let outcome = self
+            .until(limit, &format!("workflow {name} to end"), async || {
+                let workflow = self.get(&format!("/api/v1/workflows/default/{name}")).await.ok()?;
+                let phase = workflow["status"]["phase"].as_str()?;
+                matches!(phase, "Succeeded" | "Failed" | "Error").then_some(workflow)
+            })
+            .await;
+        match outcome {
+            Ok(workflow) => Ok(workflow),
+            Err(error) => {
+                let workflow = self.get(&format!("/api/v1/workflows/default/{name}")).await.unwrap_or_default();
+                bail!("{error}; it is {}", workflow["status"])
+            }
+        }
+    }
+
+    /// The metrics page of a member.
+    ///
+    /// # Errors
+    /// It doesn't answer.
+    pub async fn metrics(&self, member: u64) -> anyhow::Result<String> {
+        let url = format!("http://{}/metrics", self.configs[&member].listen.metrics);
+        Ok(self.http.get(url).send().await?.text().await?)
+    }
+
+    /// Looks every 100 ms until `look` finds something.
+    ///
+    /// # Errors
+    /// It finds nothing within `limit`.
+    pub async fn until<T>(&self, limit: Duration, what: &str, look: impl AsyncFn() -> Option<T>) -> anyhow::Result<T> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(found) = look().await {
+                return Ok(found);
+            }
+            ensure!(Instant::now() < deadline, "waited {limit:?} for {what}; logs: {}", log_directory(self.directory.path()).display());
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+}
+
+impl Drop for Cell {
+    fn drop(&mut self) {
+        for agent in self.agents.values_mut() {
+            agent.lose();
+        }
+        for member in self.members.values_mut() {
+            member.lose();
+        }
+    }
+}
+
+/// Logs outlive the test where the runner asks for it.
+fn log_directory(cell: &Path) -> PathBuf {
+    let name = cell.file_name().unwrap_or_default();
+    let directory = match std::env::var_os("ARGOSY_TEST_LOGS") {
+        Some(logs) => PathBuf::from(logs).join(name),
+        None => cell.join("logs"),
+    };
+    let _ = std::fs::create_dir_all(&directory);
+    directory
+}
+
+fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
+    let mut listens = BTreeMap::new();
+    for member in 1..=options.members {
+        let free = || free_address(options.address);
+        listens.insert(member, Listen { api: free()?, agent: free()?, peer: free()?, metrics: free()? });
+    }
+    let members: BTreeMap<_, _> = listens
+        .iter()
+        .map(|(member, listen)| {
+            let addresses = MemberAddresses {
+                peer: listen.peer.to_string(),
+                agent: listen.agent.to_string(),
+                api: listen.api.to_string(),
+            };
+            (*member, addresses)
+        })
+        .collect();
+    let mut configs = BTreeMap::new();
+    for (member, listen) in listens {
+        let config = ServerConfig {
+            cell: "test".to_owned(),
+            member,
+            data_dir: path.join(format!("member-{member}")),
+            pki_dir: path.join("pki"),
+            members: members.clone(),
+            listen,
+            api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
+            failover: FailoverConfig {
+                lease_ms: options.lease_ms,
+                margin_ms: options.lease_ms / 3,
+                takeover_after_unsafe_ms: options.takeover_after_unsafe_ms,
+            },
+            consensus: ConsensusConfig { log_entries_kept: options.log_entries_kept, ..ConsensusConfig::default() },
+        };
+        std::fs::write(path.join(format!("member-{member}.yaml")), serde_yaml::to_string(&config)?)?;
+        configs.insert(member, config);
+    }
+    Ok(configs)
+}

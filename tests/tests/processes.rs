@@ -1,0 +1,229 @@
+//! Members and agents as real processes on loopback: killed, restarted, fed with what they must refuse.
+
+use anyhow::Context;
+use argosy_tests::cell::{Cell, Options};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// A workflow of one step that echoes.
+fn echo(name: &str) -> Value {
+    steps(name, &json!({"container": {"image": "busybox", "command": ["echo"], "args": ["hello"]}}))
+}
+
+fn steps(name: &str, template: &Value) -> Value {
+    let mut leaf = template.clone();
+    leaf["name"] = json!("leaf");
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
+        "spec": {"entrypoint": "main", "templates": [
+            {"name": "main", "steps": [[{"name": "a", "template": "leaf"}]]}, leaf,
+        ]},
+    })
+}
+
+fn phase(workflow: &Value) -> &str {
+    workflow["status"]["phase"].as_str().unwrap_or_default()
+}
+
+/// The node of step `a`.
+fn step_a(workflow: &Value) -> &Value {
+    let nodes = workflow["status"]["nodes"].as_object().map(|nodes| nodes.values());
+    nodes.into_iter().flatten().find(|node| node["displayName"] == "a").unwrap_or(&Value::Null)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledged_workflows_survive_kill_9_of_each_member_in_turn() -> anyhow::Result<()> {
+    let mut cell = Cell::start(&Options::default()).await?;
+    for cluster in ["east", "west"] {
+        cell.start_agent(cluster).await?;
+    }
+    cell.wait_for_clusters(2).await?;
+    let mut accepted = Vec::new();
+    for victim in [1, 2, 3] {
+        for number in 0..4 {
+            accepted.push(cell.submit(&echo(&format!("before-{victim}-{number}"))).await?);
+        }
+        cell.kill_member(victim);
+        for number in 0..4 {
+            accepted.push(cell.submit(&echo(&format!("without-{victim}-{number}"))).await?);
+        }
+        cell.start_member(victim)?;
+        cell.leader().await?;
+    }
+    for name in &accepted {
+        let workflow = cell.finished(name, Duration::from_secs(60)).await?;
+        assert_eq!(phase(&workflow), "Succeeded", "{name}: {}", workflow["status"]);
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_acknowledged_is_lost_when_the_leader_dies_under_load() -> anyhow::Result<()> {
+    let mut cell = Cell::start(&Options::default()).await?;
+    for round in 0..3 {
+        let leader = cell.leader().await?;
+        let submissions: Vec<_> = (0..40).map(|number| echo(&format!("load-{round}-{number}"))).collect();
+        let submit = async {
+            let names = submissions.iter().map(|workflow| cell.submit(workflow));
+            futures::future::join_all(names).await.into_iter().collect::<anyhow::Result<Vec<_>>>()
+        };
+        let kill = async {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            let pid = i32::try_from(cell.members[&leader].pid()).unwrap();
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL)
+        };
+        let (names, killed) = tokio::join!(submit, kill);
+        killed?;
+        cell.kill_member(leader);
+        for name in names? {
+            let found = cell.get(&format!("/api/v1/workflows/default/{name}")).await?;
+            assert_eq!(found["metadata"]["name"], json!(name), "an acknowledged submission is there");
+        }
+        cell.start_member(leader)?;
+    }
+    let all = cell.get("/api/v1/workflows/default").await?;
+    let names: std::collections::BTreeSet<_> =
+        all["items"].as_array().context("items")?.iter().map(|item| item["metadata"]["name"].to_string()).collect();
+    assert_eq!(names.len(), 120, "each submission happened once, repeats included");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_far_behind_catches_up_by_snapshot() -> anyhow::Result<()> {
+    let options = Options { log_entries_kept: 20, ..Options::default() };
+    let mut cell = Cell::start(&options).await?;
+    let leader = cell.leader().await?;
+    let behind = (1..=3).find(|member| *member != leader).unwrap();
+    cell.kill_member(behind);
+    for number in 0..120 {
+        cell.submit(&echo(&format!("missed-{number}"))).await?;
+    }
+    cell.start_member(behind)?;
+    let url = format!("{}/api/v1/workflows/default?consistency=stale", cell.api(behind));
+    cell.until(Duration::from_secs(60), "the member to have every workflow in its own state", async || {
+        let answer = cell.http.get(&url).bearer_auth(argosy_tests::cell::TOKEN).send().await.ok()?;
+        let list: Value = answer.json().await.ok()?;
+        (list["items"].as_array()?.len() == 120).then_some(())
+    })
+    .await?;
+    let metrics = cell.metrics(behind).await?;
+    let installed = metrics.lines().any(|line| line.starts_with("argosy_snapshots_total{direction=\"installed\"}"));
+    assert!(installed, "it came by snapshot:\n{metrics}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn outputs_scripts_and_logs_on_process_clusters() -> anyhow::Result<()> {
+    let mut cell = Cell::start(&Options::default()).await?;
+    cell.start_agent("east").await?;
+    cell.wait_for_clusters(1).await?;
+    let workflow = json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"generateName": "outputs-"},
+        "spec": {"entrypoint": "main", "templates": [
+            {"name": "main", "steps": [
+                [{"name": "write", "template": "write"}],
+                [{"name": "read", "template": "read", "arguments": {"parameters": [
+                    {"name": "word", "value": "{{steps.write.outputs.parameters.word}}"},
+                    {"name": "result", "value": "{{steps.write.outputs.result}}"},
+                ]}}],
+            ]},
+            {"name": "write",
+             "script": {"image": "busybox", "command": ["sh"], "source": "echo fifty > /tmp/word; echo a result"},
+             "outputs": {"parameters": [{"name": "word", "valueFrom": {"path": "/tmp/word"}}]}},
+            {"name": "read", "inputs": {"parameters": [{"name": "word"}, {"name": "result"}]},
+             "container": {"image": "busybox", "command": ["echo"],
+                           "args": ["{{inputs.parameters.word}}/{{inputs.parameters.result}}"]}},
+        ]},
+    });
+    let name = cell.submit(&workflow).await?;
+    let ended = cell.finished(&name, Duration::from_secs(60)).await?;
+    assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+    let url = format!("{}/api/v1/workflows/default/{name}/log?logOptions.container=main", cell.api(1));
+    let text = cell.http.get(url).bearer_auth(argosy_tests::cell::TOKEN).send().await?.text().await?;
+    assert!(text.contains("fifty/a result"), "{text}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failing_step_fails_its_workflow_with_its_exit_code() -> anyhow::Result<()> {
+    let mut cell = Cell::start(&Options::default()).await?;
+    cell.start_agent("east").await?;
+    cell.wait_for_clusters(1).await?;
+    let failing = json!({"container": {"image": "busybox", "command": ["sh", "-c", "exit 7"]}});
+    let name = cell.submit(&steps("fails", &failing)).await?;
+    let ended = cell.finished(&name, Duration::from_secs(60)).await?;
+    assert_eq!(phase(&ended), "Failed");
+    assert_eq!(step_a(&ended)["outputs"]["exitCode"], json!("7"));
+    assert_eq!(step_a(&ended)["message"], json!("Error (exit code 7)"), "{}", step_a(&ended));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_of_a_lost_cluster_move_and_its_late_result_is_refused() -> anyhow::Result<()> {
+    let mut cell = Cell::start(&Options::default()).await?;
+    for cluster in ["east", "west"] {
+        cell.start_agent(cluster).await?;
+    }
+    cell.wait_for_clusters(2).await?;
+    let slow = json!({
+        "retryStrategy": {"limit": 2},
+        "container": {"image": "busybox", "command": ["sh", "-c", "sleep 6; echo done"]},
+    });
+    let name = cell.submit(&steps("moves", &slow)).await?;
+    let path = format!("/api/v1/workflows/default/{name}");
+    let attempts = |workflow: &Value| -> Vec<Value> {
+        let nodes = workflow["status"]["nodes"].as_object().cloned().unwrap_or_default();
+        nodes.values().flat_map(|node| node["attempts"].as_array().cloned().unwrap_or_default()).collect()
+    };
+    let lost = cell
+        .until(Duration::from_secs(30), "the step to run", async || {
+            let workflow = cell.get(&path).await.ok()?;
+            let running = attempts(&workflow).into_iter().find(|attempt| attempt["phase"] == "Running")?;
+            running["cluster"].as_str().map(str::to_owned)
+        })
+        .await?;
+    // The agent freezes: its step runs on and ends, but nobody can say so.
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(cell.agents[&lost].pid())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGSTOP)?;
+    let ended = cell.finished(&name, Duration::from_secs(60)).await?;
+    assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+    let tried = attempts(&ended);
+    assert_eq!(tried.len(), 2, "{tried:?}");
+    assert!(tried.iter().any(|attempt| attempt["cluster"] == json!(lost) && attempt["phase"] == "Fenced"), "{tried:?}");
+    assert!(tried.iter().any(|attempt| attempt["cluster"] != json!(lost) && attempt["phase"] == "Succeeded"), "{tried:?}");
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT)?;
+    let leader = cell.leader().await?;
+    cell.until(Duration::from_secs(30), "the late result to be refused and the cluster to be back", async || {
+        let metrics = cell.metrics(leader).await.ok()?;
+        let clusters = cell.get("/api/v1/clusters").await.ok()?;
+        let back = clusters["items"].as_array()?.iter().all(|cluster| cluster["state"] == "Ready" && cluster["attempts"] == 0);
+        let refused = metrics.lines().any(|line| line.starts_with("argosy_reports_total{verdict=\"superseded\"}"));
+        (back && refused).then_some(())
+    })
+    .await?;
+    let after = cell.get(&path).await?;
+    assert_eq!(after["status"], ended["status"], "nothing changed");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_killed_and_started_again_adopts_its_running_step() -> anyhow::Result<()> {
+    let mut cell = Cell::start(&Options::default()).await?;
+    cell.start_agent("east").await?;
+    cell.wait_for_clusters(1).await?;
+    let slow = json!({"container": {"image": "busybox", "command": ["sh", "-c", "sleep 4; echo done"]}});
+    let name = cell.submit(&steps("adopted", &slow)).await?;
+    let path = format!("/api/v1/workflows/default/{name}");
+    cell.until(Duration::from_secs(30), "the step to run", async || {
+        let workflow = cell.get(&path).await.ok()?;
+        (step_a(&workflow)["phase"] == "Running").then_some(())
+    })
+    .await?;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(cell.agents["east"].pid())?);
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL)?;
+    cell.start_agent("east").await?;
+    let ended = cell.finished(&name, Duration::from_secs(60)).await?;
+    assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+    assert_eq!(step_a(&ended)["attempts"].as_array().map(Vec::len), Some(1), "the same attempt went on: {}", step_a(&ended));
+    Ok(())
+}
