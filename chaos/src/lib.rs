@@ -2,7 +2,7 @@
 //!
 //! The members, agents and the engine are the product's own machines; only what is around them is simulated, and every
 //! accident in it (latency, loss, cuts, crashes, lost writes, drifting clocks) is drawn from the seed. So a run can be
-//! repeated byte for byte: `world` appends everything that happens to a [`Trace`], whose digest is compared.
+//! repeated byte for byte: [`World`] appends everything that happens to a [`Trace`], whose digest is compared.
 //!
 //! Not here: threads, sockets, TLS, RocksDB, Kubernetes. Tests with real processes and real clusters cover those.
 //!
@@ -12,21 +12,30 @@
 //! Failure model: a violated invariant or a machine's error ends the run with the trace's tail and the command that
 //! repeats it.
 
+mod agents;
 pub mod checkers;
 mod clocks;
+mod faults;
+mod judge;
+mod members;
 mod nemesis;
 mod network;
+mod options;
+mod people;
 mod queue;
 mod random;
 mod trace;
 mod users;
 mod workloads;
+mod world;
 
 pub use clocks::{HostClock, WALL_START_MS};
 pub use nemesis::{Fault, Intensity, Targets, Way};
 pub use network::{Carried, End, Lane, Network, Quality};
+pub use options::{Options, Planted};
 pub use queue::Queue;
 pub use random::Random;
 pub use trace::Trace;
 pub use users::{User, Wish};
 pub use workloads::{Workload, generate};
+pub use world::{Counts, Report, World};

@@ -10,14 +10,15 @@ pub struct Trace {
     hasher: blake3::Hasher,
     lines: VecDeque<String>,
     keep_all: bool,
+    echo: bool,
     count: u64,
 }
 
 impl Trace {
-    /// An empty trace, which keeps every line or only the last ones.
+    /// An empty trace, which keeps every line or only the last ones, and prints them at once or not.
     #[must_use]
-    pub fn new(keep_all: bool) -> Self {
-        Self { hasher: blake3::Hasher::new(), lines: VecDeque::new(), keep_all, count: 0 }
+    pub fn new(keep_all: bool, echo: bool) -> Self {
+        Self { hasher: blake3::Hasher::new(), lines: VecDeque::new(), keep_all, echo, count: 0 }
     }
 
     /// Appends a line of that time.
@@ -26,6 +27,9 @@ impl Trace {
         self.hasher.update(line.as_bytes());
         self.hasher.update(b"\n");
         self.count += 1;
+        if self.echo {
+            println!("{line}");
+        }
         if !self.keep_all && self.lines.len() == TAIL_LINES_MAX {
             self.lines.pop_front();
         }
@@ -56,8 +60,8 @@ mod tests {
 
     #[test]
     fn the_fingerprint_covers_lines_that_are_not_kept() {
-        let mut long = Trace::new(true);
-        let mut short = Trace::new(false);
+        let mut long = Trace::new(true, false);
+        let mut short = Trace::new(false, false);
         for number in 0..1_000_u64 {
             long.line(number, format_args!("step {number}"));
             short.line(number, format_args!("step {number}"));

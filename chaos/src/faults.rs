@@ -1,0 +1,119 @@
+use argosy_store::Fault as DiskFault;
+
+use crate::nemesis::{Fault, Way};
+use crate::network::{End, Lane, Quality};
+use crate::world::{Event, Mend, World};
+
+impl World {
+    pub(crate) fn fault(&mut self, fault: Fault) {
+        self.counts.faults += 1;
+        self.line(format_args!("fault: {fault:?}"));
+        let span_ms = fault.span_ms();
+        match fault {
+            Fault::CrashMember { member, down_ms, while_sending } => self.member_crash(member, down_ms, while_sending),
+            Fault::Blackout { down_ms } => {
+                for member in 1..=self.options.members {
+                    // They come back one after another.
+                    let after_ms = down_ms * (self.options.members + member) / (2 * self.options.members);
+                    self.member_crash(member, after_ms, member == 1);
+                }
+            }
+            Fault::DiskFails { member, after_writes, written } => {
+                let fault = if written { DiskFault::WrittenThenFailed } else { DiskFault::DiskFull };
+                if let Some(host) = self.members.get_mut(&member) {
+                    host.disk_fault = Some((after_writes, fault));
+                }
+                self.member_crash(member, 100, false);
+            }
+            Fault::SlowDisk { member, sync_ms, for_ms: _ } => {
+                if let Some(host) = self.members.get_mut(&member) {
+                    host.sync_ms = sync_ms;
+                }
+                self.queue.plan_after(span_ms, Event::Mend(Box::new(Mend::Disk { member })));
+            }
+            Fault::IsolateMember { member, way, for_ms: _ } => {
+                let others = (1..=self.options.members).filter(|other| *other != member).map(End::Member).collect();
+                self.cut(End::Member(member), others, way, span_ms);
+            }
+            Fault::CutPeers { from, to, way, for_ms: _ } => {
+                self.cut(End::Member(from), vec![End::Member(to)], way, span_ms);
+            }
+            Fault::ResetPeers { from, to } => self.network.reset(Lane::Peer { from, to }),
+            Fault::CutCluster { cluster, way, for_ms: _ } => {
+                self.cut(End::Cluster(cluster), self.all_members(), way, span_ms);
+            }
+            Fault::CutFleet { clusters, for_ms: _ } => {
+                for cluster in 0..clusters.min(self.options.clusters) {
+                    self.cut(End::Cluster(cluster), self.all_members(), Way::Both, span_ms);
+                }
+            }
+            Fault::CutClusterFromMember { cluster, member, way, for_ms: _ } => {
+                self.cut(End::Cluster(cluster), vec![End::Member(member)], way, span_ms);
+            }
+            Fault::ResetAgent { cluster } => self.agent_reset(cluster),
+            Fault::CrashAgent { cluster, down_ms } => self.agent_crash(cluster, down_ms),
+            Fault::LoseCluster { cluster, down_ms, with_ledger } => self.cluster_lost(cluster, down_ms, with_ledger),
+            Fault::BadNetwork { loss_per_mille, spike_per_mille, spike_max_ms, for_ms: _ } => {
+                let quality = Quality { loss_per_mille, spike_per_mille, spike_max_ms, ..Quality::healthy() };
+                self.network.set_quality(quality);
+                self.queue.plan_after(span_ms, Event::Mend(Box::new(Mend::Network)));
+            }
+            Fault::DriftMember { .. }
+            | Fault::DriftCluster { .. }
+            | Fault::MemberWallJump { .. }
+            | Fault::ClusterWallJump { .. } => self.clock_fault(&fault),
+        }
+    }
+
+    fn clock_fault(&mut self, fault: &Fault) {
+        let now_ms = self.now_ms();
+        let member_clock = |world: &mut Self, member: u64, set: &dyn Fn(&mut crate::HostClock)| {
+            if let Some(host) = world.members.get_mut(&member) {
+                set(&mut host.clock);
+            }
+        };
+        match *fault {
+            Fault::DriftMember { member, drift_ppm } => {
+                member_clock(self, member, &|clock| clock.set_drift(now_ms, drift_ppm));
+            }
+            Fault::MemberWallJump { member, offset_ms } => {
+                member_clock(self, member, &|clock| clock.set_wall_offset(offset_ms));
+            }
+            Fault::DriftCluster { cluster, drift_ppm } => self.clusters[cluster].clock.set_drift(now_ms, drift_ppm),
+            Fault::ClusterWallJump { cluster, offset_ms } => self.clusters[cluster].clock.set_wall_offset(offset_ms),
+            Fault::CrashMember { .. }
+            | Fault::Blackout { .. }
+            | Fault::DiskFails { .. }
+            | Fault::SlowDisk { .. }
+            | Fault::IsolateMember { .. }
+            | Fault::CutPeers { .. }
+            | Fault::ResetPeers { .. }
+            | Fault::CutCluster { .. }
+            | Fault::CutFleet { .. }
+            | Fault::CutClusterFromMember { .. }
+            | Fault::ResetAgent { .. }
+            | Fault::CrashAgent { .. }
+            | Fault::LoseCluster { .. }
+            | Fault::BadNetwork { .. } => {}
+        }
+    }
+
+    fn all_members(&self) -> Vec<End> {
+        (1..=self.options.members).map(End::Member).collect()
+    }
+
+    /// Cuts an end off from others for a time.
+    fn cut(&mut self, end: End, others: Vec<End>, way: Way, span_ms: u64) {
+        let mut cuts = Vec::new();
+        for other in others {
+            if way != Way::Out {
+                cuts.push((other, end));
+            }
+            if way != Way::In {
+                cuts.push((end, other));
+            }
+        }
+        cuts.iter().for_each(|(from, to)| self.network.cut(*from, *to));
+        self.queue.plan_after(span_ms, Event::Mend(Box::new(Mend::Cuts(cuts))));
+    }
+}

@@ -1,0 +1,160 @@
+//! Runs seeds of the simulated federation and says which ones break an invariant.
+
+use argosy_chaos::checkers::Invariant;
+use argosy_chaos::{Options, Report, World};
+use clap::Parser;
+use std::process::ExitCode;
+
+/// The simulated federation: members, agents, clusters and users in one thread, from one seed.
+#[derive(Debug, Parser)]
+#[command(name = "argosy-chaos", version)]
+struct Arguments {
+    /// How many seeds to run.
+    #[arg(long, default_value_t = 50)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    from: u64,
+    /// Run this seed alone.
+    #[arg(long, conflicts_with_all = ["seeds", "from", "minutes"])]
+    seed: Option<u64>,
+    /// Print everything that happens.
+    #[arg(long)]
+    trace: bool,
+    /// Go on with further seeds for so many minutes.
+    #[arg(long)]
+    minutes: Option<u64>,
+    /// A line for each seed, not only for those that fail.
+    #[arg(long)]
+    verbose: bool,
+}
+
+/// Wall time of the run; the federation itself never sees it.
+struct Stopwatch {
+    #[expect(clippy::disallowed_types, reason = "measures the simulator, not the simulated")]
+    begun: std::time::Instant,
+}
+
+impl Stopwatch {
+    #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures the simulator, not the simulated")]
+    fn start() -> Self {
+        Self { begun: std::time::Instant::now() }
+    }
+
+    fn minutes(&self) -> f64 {
+        self.begun.elapsed().as_secs_f64() / 60.0
+    }
+}
+
+#[derive(Default)]
+struct Totals {
+    seeds: u64,
+    virtual_ms: u64,
+    exercised: [u64; 7],
+    failed: Vec<u64>,
+    counts: argosy_chaos::Counts,
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report) {
+        self.seeds += 1;
+        self.virtual_ms += report.virtual_ms;
+        for (sum, judged) in self.exercised.iter_mut().zip(report.exercised) {
+            *sum += judged;
+        }
+        if !report.violations.is_empty() {
+            self.failed.push(report.options.seed);
+        }
+        let (sum, counts) = (&mut self.counts, report.counts);
+        sum.events += counts.events;
+        sum.workflows += counts.workflows;
+        sum.attempts += counts.attempts;
+        sum.taken_over += counts.taken_over;
+        sum.repeated += counts.repeated;
+        sum.faults += counts.faults;
+        sum.crashes += counts.crashes;
+        sum.snapshots += counts.snapshots;
+    }
+
+    fn print(&self, minutes: f64) {
+        let counts = self.counts;
+        println!("\n{:<50} {:>12}", "invariant", "judgements");
+        for (invariant, judged) in Invariant::ALL.into_iter().zip(self.exercised) {
+            let name = format!("{} {}", invariant as u8, invariant.title());
+            let judged = if judged == 0 { "not exercised".to_owned() } else { judged.to_string() };
+            println!("{name:<50} {judged:>12}");
+        }
+        println!(
+            "\n{} workflows, {} attempts, {} take-overs, {} commands begun again elsewhere, {} faults, {} crashes, {} events",
+            counts.workflows, counts.attempts, counts.taken_over, counts.repeated, counts.faults, counts.crashes, counts.events,
+        );
+        let hours = self.virtual_ms as f64 / 3_600_000.0;
+        let each = |amount: f64| amount / minutes.max(1.0 / 6_000.0);
+        println!(
+            "{} seeds, {} failed; {:.1} simulated hours in {:.1} minutes: {:.0} seeds and {:.1} simulated hours per minute",
+            self.seeds,
+            self.failed.len(),
+            hours,
+            minutes,
+            each(self.seeds as f64),
+            each(hours),
+        );
+    }
+}
+
+fn line(report: &Report) -> String {
+    let (options, counts) = (&report.options, report.counts);
+    let result = if report.violations.is_empty() { "ok" } else { "FAILED" };
+    format!(
+        "seed {:<8} {:<10} {} members {} clusters {:>4} s {:>7} events {:>4} workflows {:>5} attempts {:>4} take-overs {:>3} crashes  {} {result}",
+        options.seed,
+        options.kind,
+        options.members,
+        options.clusters,
+        report.virtual_ms / 1_000,
+        counts.events,
+        counts.workflows,
+        counts.attempts,
+        counts.taken_over,
+        counts.crashes,
+        &report.fingerprint[..12],
+    )
+}
+
+fn tell(report: &Report, verbose: bool, trace: bool) {
+    if verbose || !report.violations.is_empty() {
+        println!("{}", line(report));
+    }
+    if report.violations.is_empty() {
+        return;
+    }
+    if !trace {
+        let tail = report.trace.len().saturating_sub(15);
+        report.trace[tail..].iter().for_each(|line| println!("    {line}"));
+    }
+    report.violations.iter().for_each(|violation| println!("  {violation}"));
+    println!("  repeat it with:  make chaos SEED={}", report.options.seed);
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let watch = Stopwatch::start();
+    let mut totals = Totals::default();
+    let mut seed = arguments.seed.unwrap_or(arguments.from);
+    let last = arguments.seed.unwrap_or(arguments.from.saturating_add(arguments.seeds).saturating_sub(1));
+    loop {
+        let in_time = arguments.minutes.is_some_and(|minutes| watch.minutes() < minutes as f64);
+        if seed > last && !in_time {
+            break;
+        }
+        let report = World::run(Options { echo_trace: arguments.trace, ..Options::of_seed(seed) });
+        tell(&report, arguments.verbose || arguments.seed.is_some(), arguments.trace);
+        totals.add(&report);
+        if totals.seeds.is_multiple_of(100) {
+            eprintln!("{} seeds, {} failed, {:.1} minutes", totals.seeds, totals.failed.len(), watch.minutes());
+        }
+        seed += 1;
+    }
+    totals.print(watch.minutes());
+    if totals.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

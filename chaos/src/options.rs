@@ -1,0 +1,84 @@
+use argosy_link::Times;
+
+use crate::nemesis::Intensity;
+use crate::random::Random;
+
+/// What a run is made of. [`Options::of_seed`] draws it; all that follows is drawn from the same seed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Of everything.
+    pub seed: u64,
+    /// Control-plane members.
+    pub members: u64,
+    /// Clusters.
+    pub clusters: usize,
+    /// Users.
+    pub users: usize,
+    /// The kind of faults, in a word.
+    pub kind: &'static str,
+    /// Faults.
+    pub intensity: Intensity,
+    /// Until then there are faults and new work, virtual milliseconds.
+    pub active_ms: u64,
+    /// So long after it everything must have ended.
+    pub quiet_max_ms: u64,
+    /// Times of the agent link.
+    pub times: Times,
+    /// Entries of the log that are kept: a few make snapshots frequent.
+    pub log_entries_kept: u64,
+    /// Work of one decide: a little makes continuations frequent.
+    pub decide_work_max: u32,
+    /// Keep every line of the trace.
+    pub keep_trace: bool,
+    /// Print every line of the trace as it comes.
+    pub echo_trace: bool,
+    /// Breaks a rule on purpose, to show that a checker sees it.
+    pub planted: Option<Planted>,
+}
+
+/// A bug planted in the world, for the tests of the checkers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Planted {
+    /// Members forget synced writes in a crash.
+    DiskForgets,
+    /// Agents grant permits without a lease: the world changes what reports say of the fence they ran under.
+    ForeignResult,
+    /// The runtimes never release pods.
+    PodsStay,
+}
+
+impl Options {
+    /// What a seed stands for.
+    #[must_use]
+    pub fn of_seed(seed: u64) -> Self {
+        let mut random = Random::of_part(seed, "options");
+        let (kind, intensity) = match random.below(10) {
+            0 => ("calm", Intensity::none()),
+            1 | 2 => ("blackouts", Intensity::blackouts()),
+            3..=7 => ("usual", Intensity::usual()),
+            _ => ("fierce", Intensity::fierce()),
+        };
+        let lease_ms = if random.per_mille(500) { 15_000 } else { random.between(4, 12) * 1_000 };
+        let times = Times {
+            takeover_after_unsafe_ms: random.between(5, 40) * 1_000,
+            storm_hold_max_ms: Some(random.between(5, 40) * 1_000),
+            ..Times::with_lease(lease_ms)
+        };
+        Self {
+            seed,
+            members: if random.per_mille(150) { 5 } else { 3 },
+            clusters: random.between(2, 4) as usize,
+            users: random.between(1, 3) as usize,
+            kind,
+            intensity,
+            active_ms: random.between(60, 150) * 1_000,
+            quiet_max_ms: 600_000,
+            times,
+            log_entries_kept: if random.per_mille(500) { random.between(10, 200) } else { 20_000 },
+            decide_work_max: if random.per_mille(300) { random.between(3, 50) as u32 } else { 2_000 },
+            keep_trace: false,
+            echo_trace: false,
+            planted: None,
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! Fifty seeds, the seeds that once failed, the promise that a seed replays, and planted bugs that must be seen.
+
+use argosy_chaos::checkers::Invariant;
+use argosy_chaos::{Options, Planted, Report, World};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+const SEEDS: u64 = 50;
+
+fn describe(report: &Report) -> String {
+    let violations: Vec<String> = report.violations.iter().map(ToString::to_string).collect();
+    let seed = report.options.seed;
+    format!("seed {seed}: {}\n  repeat it with:  make chaos SEED={seed}", violations.join("; "))
+}
+
+/// Runs seeds on two threads; each federation stays on one.
+fn failures(seeds: &[u64]) -> (Vec<String>, [u64; 7]) {
+    let next = AtomicU64::new(0);
+    let work = || {
+        let mut failures = Vec::new();
+        let mut exercised = [0; 7];
+        while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+            let report = World::run(Options::of_seed(*seed));
+            for (sum, judged) in exercised.iter_mut().zip(report.exercised) {
+                *sum += judged;
+            }
+            if !report.violations.is_empty() {
+                failures.push(describe(&report));
+            }
+        }
+        (failures, exercised)
+    };
+    std::thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let (mut failed, mut exercised) = work();
+        let (more, judged) = other.join().expect("a broken federation is reported, not a panic");
+        failed.extend(more);
+        exercised.iter_mut().zip(judged).for_each(|(sum, judged)| *sum += judged);
+        (failed, exercised)
+    })
+}
+
+#[test]
+fn fifty_seeds_keep_every_invariant() {
+    let seeds: Vec<u64> = (1..=SEEDS).collect();
+    let (failed, exercised) = failures(&seeds);
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+    for (invariant, judged) in Invariant::ALL.into_iter().zip(exercised) {
+        if judged == 0 {
+            println!("not exercised: {}", invariant.title());
+        }
+        assert!(judged > 0 || invariant == Invariant::Exclusive, "nothing judged {}", invariant.title());
+    }
+}
+
+#[test]
+fn seeds_that_once_failed_stay_good() {
+    let lines = include_str!("../seeds.txt").lines().map(str::trim);
+    let seeds: Vec<u64> = lines
+        .filter(|line| !line.is_empty() && !line.starts_with('#'))
+        .map(|line| line.split_whitespace().next().unwrap_or_default().parse().expect("a line begins with its seed"))
+        .collect();
+    let (failed, _) = failures(&seeds);
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn a_seed_replays_byte_for_byte_and_another_differs() {
+    let run = |seed| World::run(Options { keep_trace: true, ..Options::of_seed(seed) });
+    for seed in [3, 17] {
+        let (first, second) = (run(seed), run(seed));
+        assert_eq!(first.trace, second.trace);
+        assert_eq!(first.fingerprint, second.fingerprint);
+        assert_ne!(first.fingerprint, run(seed + 1).fingerprint);
+    }
+}
+
+/// The first seeds with such a bug planted, until one is seen to break an invariant.
+fn seen(planted: Planted) -> Vec<Invariant> {
+    for seed in 1..=20 {
+        let options = Options { planted: Some(planted), quiet_max_ms: 60_000, ..Options::of_seed(seed) };
+        let report = World::run(options);
+        if !report.violations.is_empty() {
+            return report.violations.iter().map(|violation| violation.invariant).collect();
+        }
+    }
+    Vec::new()
+}
+
+#[test]
+fn planted_bugs_are_seen() {
+    assert!(!seen(Planted::DiskForgets).is_empty());
+    assert!(seen(Planted::ForeignResult).contains(&Invariant::OneResult));
+    assert!(seen(Planted::PodsStay).contains(&Invariant::Ending));
+}
