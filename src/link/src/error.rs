@@ -2,7 +2,9 @@
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The certificate names another cluster than the frame.
-    #[error("the certificate is of cluster {identity:?} but the agent says it is {claimed:?}: enrol the agent again")]
+    #[error(
+        "the certificate is of cluster {identity:?} but the agent says it is {claimed:?}: enrol the agent again"
+    )]
     IdentityMismatch {
         /// From the certificate.
         identity: String,
@@ -10,7 +12,9 @@ pub enum Error {
         claimed: String,
     },
     /// The other end speaks another version.
-    #[error("frame version {version} is not supported (this side speaks {supported}): upgrade the older side")]
+    #[error(
+        "frame version {version} is not supported (this side speaks {supported}): upgrade the older side"
+    )]
     Version {
         /// Of the frame.
         version: u32,

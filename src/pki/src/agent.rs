@@ -106,7 +106,11 @@ impl AgentIdentity {
     pub fn save(&self, directory: &Path) -> Result<(), Error> {
         files::make_directory(directory)?;
         files::replace(&directory.join(ROOTS_FILE), files::to_pem(&self.roots).as_bytes(), 0o600)?;
-        files::replace(&directory.join(CERTIFICATE_FILE), files::to_pem(&self.credentials.chain).as_bytes(), 0o600)
+        files::replace(
+            &directory.join(CERTIFICATE_FILE),
+            files::to_pem(&self.credentials.chain).as_bytes(),
+            0o600,
+        )
     }
 
     /// Reads an enrolled agent's files; `None` if it has not been enrolled. An expired certificate loads: it may be

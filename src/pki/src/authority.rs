@@ -129,7 +129,8 @@ impl Authority {
         let key = files::read(&key_path)?.ok_or_else(bad_key)?;
         let key = KeyPair::from_pem(&key).map_err(|_| bad_key())?;
         let bad = || Error::BadFile { path: certificate_path.display().to_string(), what: "PEM certificate" };
-        let certificate = files::from_pem(&certificate_path, &certificate)?.into_iter().next().ok_or_else(bad)?;
+        let certificate =
+            files::from_pem(&certificate_path, &certificate)?.into_iter().next().ok_or_else(bad)?;
         if !belongs(&certificate, &key)? {
             return Err(Error::KeyMismatch { path: key_path.display().to_string() });
         }
@@ -141,7 +142,12 @@ impl Authority {
     /// # Errors
     /// As [`Authority::load`], [`Authority::create`] and [`Authority::save`]; [`Error::ForeignCell`] if the directory
     /// holds the CA of another cell.
-    pub fn load_or_create(directory: &Path, cell: &str, now_ms: i64, lifetimes: Lifetimes) -> Result<Self, Error> {
+    pub fn load_or_create(
+        directory: &Path,
+        cell: &str,
+        now_ms: i64,
+        lifetimes: Lifetimes,
+    ) -> Result<Self, Error> {
         if let Some(authority) = Self::load(directory, lifetimes)? {
             if authority.trust_domain != cell {
                 return Err(Error::ForeignCell { found: authority.trust_domain, expected: cell.to_owned() });
@@ -187,7 +193,8 @@ impl Authority {
         let uri = Identity::Member(member).uri(&self.trust_domain);
         params.subject_alt_names = server_names(names)?;
         params.subject_alt_names.push(SanType::URI(ia5("member", &uri)?));
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
         self.issue(params, now_ms)
     }
 
@@ -196,7 +203,12 @@ impl Authority {
     ///
     /// # Errors
     /// A name can't be put in a certificate.
-    pub fn issue_server(&self, names: &[String], lifetime_ms: i64, now_ms: i64) -> Result<Credentials, Error> {
+    pub fn issue_server(
+        &self,
+        names: &[String],
+        lifetime_ms: i64,
+        now_ms: i64,
+    ) -> Result<Credentials, Error> {
         let mut params = self.leaf(now_ms, lifetime_ms, "argosy api")?;
         let local = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
         let others = names.iter().filter(|name| !local.contains(name)).cloned();
@@ -281,8 +293,11 @@ fn common_name(name: &str) -> DistinguishedName {
 }
 
 fn ia5(what: &'static str, text: &str) -> Result<rcgen::string::Ia5String, Error> {
-    rcgen::string::Ia5String::try_from(text)
-        .map_err(|_| Error::BadName { what, name: text.to_owned(), reason: "use ASCII only" })
+    rcgen::string::Ia5String::try_from(text).map_err(|_| Error::BadName {
+        what,
+        name: text.to_owned(),
+        reason: "use ASCII only",
+    })
 }
 
 fn server_names(names: &[String]) -> Result<Vec<SanType>, Error> {
@@ -308,7 +323,12 @@ fn serial(public_key: &[u8], now_ms: i64) -> SerialNumber {
     SerialNumber::from(bytes)
 }
 
-fn set_times(params: &mut CertificateParams, now_ms: i64, lifetime_ms: i64, backdate_ms: i64) -> Result<(), Error> {
+fn set_times(
+    params: &mut CertificateParams,
+    now_ms: i64,
+    lifetime_ms: i64,
+    backdate_ms: i64,
+) -> Result<(), Error> {
     let at = |time_ms: i64| {
         // The last second that X.509 times can express is that of the year 9999.
         const TIME_MS_MAX: i64 = 253_402_300_799_000;

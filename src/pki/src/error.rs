@@ -22,7 +22,9 @@ pub enum Error {
         what: &'static str,
     },
     /// The key of a certificate is another one.
-    #[error("the key in {path} does not belong to the certificate beside it: restore both from one backup, or enrol again")]
+    #[error(
+        "the key in {path} does not belong to the certificate beside it: restore both from one backup, or enrol again"
+    )]
     KeyMismatch {
         /// Which key.
         path: String,
@@ -34,13 +36,17 @@ pub enum Error {
         reason: String,
     },
     /// A certificate without an identity of ours.
-    #[error("the certificate names no identity of a cell ({found}): use one issued by the cell's certificate authority")]
+    #[error(
+        "the certificate names no identity of a cell ({found}): use one issued by the cell's certificate authority"
+    )]
     NoIdentity {
         /// What it names instead.
         found: String,
     },
     /// A certificate of another cell.
-    #[error("the certificate belongs to cell {found:?}, not to {expected:?}: enrol with an invite of this cell")]
+    #[error(
+        "the certificate belongs to cell {found:?}, not to {expected:?}: enrol with an invite of this cell"
+    )]
     ForeignCell {
         /// The certificate's trust domain.
         found: String,
@@ -87,7 +93,9 @@ pub enum Error {
         time_ms: i64,
     },
     /// The server did not show the CA that the invite names.
-    #[error("the server does not belong to the cell that made the invite: check the member addresses, or ask for a new invite")]
+    #[error(
+        "the server does not belong to the cell that made the invite: check the member addresses, or ask for a new invite"
+    )]
     PinMismatch,
     /// The cryptographic library refused.
     #[error("cryptography: {reason}")]

@@ -39,7 +39,10 @@ impl Validity {
     pub fn of_certificate(der: &[u8]) -> Result<Self, Error> {
         let certificate = parse(der)?;
         let validity = certificate.validity();
-        Ok(Self { not_before_s: validity.not_before.timestamp(), not_after_s: validity.not_after.timestamp() })
+        Ok(Self {
+            not_before_s: validity.not_before.timestamp(),
+            not_after_s: validity.not_after.timestamp(),
+        })
     }
 
     /// When to ask for the next certificate: half-way. Milliseconds since 1970.
@@ -102,7 +105,8 @@ pub(crate) fn check_label(what: &'static str, name: &str) -> Result<(), Error> {
     if valid {
         Ok(())
     } else {
-        let reason = "use 1 to 63 lower-case letters, digits and '-', starting and ending with a letter or digit";
+        let reason =
+            "use 1 to 63 lower-case letters, digits and '-', starting and ending with a letter or digit";
         Err(Error::BadName { what, name: name.to_owned(), reason })
     }
 }

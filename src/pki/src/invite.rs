@@ -63,7 +63,11 @@ impl Invite {
             return Err(Error::BadName { what, name, reason: "an invite lists at most 16" });
         }
         if let Some(bad) = member_addresses.iter().find(|address| !is_address(address)) {
-            return Err(Error::BadName { what, name: bad.clone(), reason: "use host:port, at most 255 characters" });
+            return Err(Error::BadName {
+                what,
+                name: bad.clone(),
+                reason: "use host:port, at most 255 characters",
+            });
         }
         Ok(Self { cluster: cluster.to_owned(), authority_fingerprint, member_addresses, secret })
     }
@@ -111,7 +115,8 @@ impl Invite {
                 "it does not start with \"argosy1.\""
             })
         })?;
-        let payload = URL_SAFE_NO_PAD.decode(encoded).map_err(|_| bad("it is cut off or has stray characters"))?;
+        let payload =
+            URL_SAFE_NO_PAD.decode(encoded).map_err(|_| bad("it is cut off or has stray characters"))?;
         let split = payload.len().checked_sub(CHECKSUM_BYTES).ok_or_else(|| bad("it is cut off"))?;
         let (payload, checksum) = payload.split_at(split);
         if Sha256::digest(payload)[..CHECKSUM_BYTES] != *checksum {
@@ -128,7 +133,8 @@ impl Invite {
 }
 
 fn is_address(address: &str) -> bool {
-    let has_port = address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
+    let has_port =
+        address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
     has_port && address.len() <= 255 && address.bytes().all(|byte| byte.is_ascii_graphic())
 }
 

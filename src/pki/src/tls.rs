@@ -66,7 +66,8 @@ pub fn server_config(
         ClientRole::Agents => (Role::Agent, true, Duration::ZERO),
         ClientRole::AgentsEnrolling { renewal_grace } => (Role::Agent, false, renewal_grace),
     };
-    let verifier = RoleClient { inner, trust_domain: trust_domain.to_owned(), role, mandatory, renewal_grace };
+    let verifier =
+        RoleClient { inner, trust_domain: trust_domain.to_owned(), role, mandatory, renewal_grace };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -111,7 +112,8 @@ pub fn client_config(
 /// The cryptographic library refused.
 pub fn pinned_client_config(authority_fingerprint: [u8; 32]) -> Result<ClientConfig, Error> {
     let provider = provider();
-    let verifier = PinnedServer { authority_fingerprint, algorithms: provider.signature_verification_algorithms };
+    let verifier =
+        PinnedServer { authority_fingerprint, algorithms: provider.signature_verification_algorithms };
     let mut config = ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
@@ -148,7 +150,10 @@ pub fn api_client_config(roots: &[CertificateDer<'static>]) -> Result<ClientConf
 
 /// What a failed handshake means, for logs: one line for each cause, with what to do.
 #[must_use]
-#[expect(clippy::wildcard_enum_match_arm, reason = "the library's errors, of which a few have a meaning here")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the library's errors, of which a few have a meaning here"
+)]
 pub fn explain(error: &rustls::Error) -> String {
     match error {
         rustls::Error::NoCertificatesPresented => {

@@ -6,7 +6,9 @@ use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme,
+};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
@@ -104,7 +106,8 @@ impl ServerCertVerifier for PinnedServer {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let pinned = intermediates.iter().find(|certificate| fingerprint(certificate) == self.authority_fingerprint);
+        let pinned =
+            intermediates.iter().find(|certificate| fingerprint(certificate) == self.authority_fingerprint);
         let pinned = pinned.ok_or_else(|| refuse(Error::PinMismatch))?;
         check_identity(end_entity, None, Role::Member).map_err(refuse)?;
         let mut roots = RootCertStore::empty();

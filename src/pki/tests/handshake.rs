@@ -1,8 +1,9 @@
 //! Who may talk to whom: real handshakes over memory, one for each row of the matrix.
 
 use argosy_pki::{
-    AgentIdentity, AgentKey, Authority, ClientRole, Credentials, Error, Identity, Lifetimes, api_client_config,
-    api_server_config, client_config, explain, pinned_client_config, server_config, server_name,
+    AgentIdentity, AgentKey, Authority, ClientRole, Credentials, Error, Identity, Lifetimes,
+    api_client_config, api_server_config, client_config, explain, pinned_client_config, server_config,
+    server_name,
 };
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use std::path::Path;
@@ -111,14 +112,21 @@ fn each_wrong_client_is_refused_with_its_own_reason() {
         (ClientRole::Agents, client(&agent(&impostor), &cell), "another certificate authority"),
         (ClientRole::Agents, client(&expired, &cell), "has expired"),
         (ClientRole::Agents, client(&early, &cell), "not valid yet"),
-        (ClientRole::Agents, client(&member(&cell, 2), &cell), "member 2 may not connect here: a cluster's agent"),
+        (
+            ClientRole::Agents,
+            client(&member(&cell, 2), &cell),
+            "member 2 may not connect here: a cluster's agent",
+        ),
         (ClientRole::Members, client(&agent(&cell), &cell), "cluster eu-1 may not connect here: a member"),
         (ClientRole::Members, without_certificate(&cell), "showed no certificate"),
     ];
     let mut reasons = Vec::new();
     for (role, client, expected) in rows {
         let reason = shake(server(&cell, role), client).unwrap_err();
-        assert!(reason.starts_with("server: ") && reason.contains(expected), "{reason:?} should say {expected:?}");
+        assert!(
+            reason.starts_with("server: ") && reason.contains(expected),
+            "{reason:?} should say {expected:?}"
+        );
         reasons.push(reason);
     }
     reasons.sort();
@@ -208,7 +216,10 @@ fn what_a_request_asks_for_is_not_granted() {
     let request = params.serialize_request(&key).unwrap();
     match cell.sign_agent(request.der(), "eu-1", now_ms(), HOUR_MS) {
         Ok(signed) => {
-            assert_eq!(Identity::from_certificate(&signed.chain[0]).unwrap(), Identity::Cluster("eu-1".to_owned()));
+            assert_eq!(
+                Identity::from_certificate(&signed.chain[0]).unwrap(),
+                Identity::Cluster("eu-1".to_owned())
+            );
             assert!(!signed.chain[0].windows(12).any(|window| window == b"evil.example"));
         }
         Err(error) => assert!(matches!(error, Error::BadRequest { .. }), "{error}"),
@@ -236,8 +247,10 @@ fn files_keep_the_identity_and_the_key_is_the_owners() {
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
 
     let authority_directory = directory.path().join("ca");
-    let first = Authority::load_or_create(&authority_directory, "cell-a", now_ms(), Lifetimes::default()).unwrap();
-    let again = Authority::load_or_create(&authority_directory, "cell-a", now_ms(), Lifetimes::default()).unwrap();
+    let first =
+        Authority::load_or_create(&authority_directory, "cell-a", now_ms(), Lifetimes::default()).unwrap();
+    let again =
+        Authority::load_or_create(&authority_directory, "cell-a", now_ms(), Lifetimes::default()).unwrap();
     assert_eq!(first.fingerprint(), again.fingerprint());
     assert_eq!(mode(&authority_directory.join("ca.key")), 0o600);
     let foreign = Authority::load_or_create(&authority_directory, "cell-b", now_ms(), Lifetimes::default());
@@ -263,5 +276,8 @@ fn files_keep_the_identity_and_the_key_is_the_owners() {
     std::fs::write(agent_directory.join("cert.pem"), "torn").unwrap();
     assert!(matches!(AgentIdentity::load(&agent_directory), Err(Error::BadFile { .. })));
     std::fs::remove_file(authority_directory.join("ca.key")).unwrap();
-    assert!(matches!(Authority::load(&authority_directory, Lifetimes::default()), Err(Error::BadFile { .. })));
+    assert!(matches!(
+        Authority::load(&authority_directory, Lifetimes::default()),
+        Err(Error::BadFile { .. })
+    ));
 }

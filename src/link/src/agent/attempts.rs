@@ -62,8 +62,11 @@ impl Attempts {
             return Admission::Full;
         }
         // Held from now on, whatever comes before its first record does.
-        let report =
-            AttemptReport { fence: Some(fence), phase: AttemptPhase::Received.into(), ..AttemptReport::default() };
+        let report = AttemptReport {
+            fence: Some(fence),
+            phase: AttemptPhase::Received.into(),
+            ..AttemptReport::default()
+        };
         self.held.insert(fence, Attempt { report, acknowledged: None, discarded: false });
         Admission::New
     }
@@ -124,8 +127,15 @@ impl Attempts {
             .map(|attempt| {
                 let AttemptReport { fence, revision, permitted, started_at_ms, .. } = attempt.report;
                 let phase = match attempt.report.phase() {
-                    AttemptPhase::Succeeded | AttemptPhase::Failed | AttemptPhase::Error | AttemptPhase::Stopped => {
-                        if permitted { AttemptPhase::Running } else { AttemptPhase::Pending }
+                    AttemptPhase::Succeeded
+                    | AttemptPhase::Failed
+                    | AttemptPhase::Error
+                    | AttemptPhase::Stopped => {
+                        if permitted {
+                            AttemptPhase::Running
+                        } else {
+                            AttemptPhase::Pending
+                        }
                     }
                     held @ (AttemptPhase::Unspecified
                     | AttemptPhase::Received

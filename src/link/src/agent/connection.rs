@@ -114,8 +114,10 @@ impl Session {
                 }
             }
             Link::Up(up, _) => {
-                let (renew, list) =
-                    (now >= up.renew_at, !up.synced && now.saturating_sub(up.listed_at) >= times.agent_resend_ms);
+                let (renew, list) = (
+                    now >= up.renew_at,
+                    !up.synced && now.saturating_sub(up.listed_at) >= times.agent_resend_ms,
+                );
                 if renew {
                     self.renew(now);
                 }

@@ -269,6 +269,10 @@ impl Session {
     }
 
     fn send(&mut self, session_epoch: u64, body: Up) {
-        self.outputs.push(Output::Send(agent::AgentFrame { version: FRAME_VERSION, session_epoch, body: Some(body) }));
+        self.outputs.push(Output::Send(agent::AgentFrame {
+            version: FRAME_VERSION,
+            session_epoch,
+            body: Some(body),
+        }));
     }
 }

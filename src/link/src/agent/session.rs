@@ -4,8 +4,8 @@ use super::attempts::Admission;
 use super::connection::{Link, Standing};
 use super::{Output, Session, Up};
 use crate::{FRAME_VERSION, Millis, code, is_terminal};
-use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::agent;
+use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::common::{Fence, Verdict};
 use std::collections::{BTreeSet, VecDeque};
 

@@ -24,7 +24,13 @@ impl Sessions {
         self.dispatch(now, &name);
     }
 
-    pub(super) fn on_desired_changed(&mut self, now: Millis, name: String, fence: Fence, desired: Option<Desired>) {
+    pub(super) fn on_desired_changed(
+        &mut self,
+        now: Millis,
+        name: String,
+        fence: Fence,
+        desired: Option<Desired>,
+    ) {
         want(self.clusters.entry(name.clone()).or_default(), fence, desired);
         self.dispatch(now, &name);
     }

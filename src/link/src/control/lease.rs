@@ -27,6 +27,8 @@ pub(super) struct TakeOvers {
     held_since: Option<Millis>,
     /// The present storm was waited out, or resumed by an operator.
     released: bool,
+    /// What the owner was told last.
+    announced: bool,
 }
 
 impl TakeOvers {
@@ -43,7 +45,9 @@ impl Sessions {
     pub(super) fn on_renew(&mut self, now: Millis, name: &str, renew: agent::RenewLease) {
         self.counters.renewals_received += 1;
         let needs_round = self.rounds.last + 1;
-        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else { return };
+        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else {
+            return;
+        };
         // The one in the present round stays, or slow rounds would never acknowledge any.
         session.renewals.retain(|waiting| waiting.needs_round != needs_round);
         session.renewals.push(Renewal { sequence: renew.sequence, received_at: now, needs_round });
@@ -177,7 +181,14 @@ impl Sessions {
         self.decide(name, Kind::TakeOver { epoch, level }, command::command::Body::TakeOver(body));
     }
 
-    pub(super) fn on_taken_over(&mut self, now: Millis, name: &str, epoch: u64, level: TakenOver, answer: &Answer) {
+    pub(super) fn on_taken_over(
+        &mut self,
+        now: Millis,
+        name: &str,
+        epoch: u64,
+        level: TakenOver,
+        answer: &Answer,
+    ) {
         self.takeovers.in_flight = self.takeovers.in_flight.saturating_sub(1);
         let retry_at = now.saturating_add(self.times.decision_retry_ms);
         let Some(cluster) = self.clusters.get_mut(name) else { return };
@@ -203,7 +214,6 @@ impl Sessions {
             fleet += 1;
             silent += usize::from(now.saturating_sub(heard) >= self.times.lease_ms);
         }
-        let was_held = self.takeovers.is_held();
         let storm = silent >= STORM_CLUSTERS_MIN && silent * 2 > fleet;
         let storms = &mut self.takeovers;
         if storm {
@@ -217,8 +227,9 @@ impl Sessions {
             storms.held_since = None;
             storms.released = false;
         }
-        if was_held != self.takeovers.is_held() {
-            self.outputs.push(Output::Storm { held: !was_held });
+        let held = self.takeovers.is_held();
+        if std::mem::replace(&mut self.takeovers.announced, held) != held {
+            self.outputs.push(Output::Storm { held });
         }
     }
 }

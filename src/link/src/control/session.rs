@@ -3,11 +3,11 @@
 use super::cluster::{Greeting, Kind, Listing, ReportSlot, Session};
 use super::{Answer, ConnectionRef, DecisionId, Output, Sessions, TakenOver};
 use crate::{Error, FRAME_VERSION, Millis, is_terminal};
+use argosy_proto::agent;
 use argosy_proto::agent::agent_frame::Body;
 use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::command::{self, command::Body as Ask, reply::Body as Reply};
 use argosy_proto::common::{self, AttemptReport, Fence};
-use argosy_proto::agent;
 
 /// Reports refused in a row before the agent is asked to greet again.
 const REFUSED_IN_A_ROW_MAX: u32 = 3;
@@ -26,11 +26,15 @@ impl Sessions {
         }
         let epoch = frame.session_epoch;
         match frame.body {
-            Some(Body::Hello(hello)) => self.on_hello(Greeting { connection, hello, received_at: now }, cluster),
+            Some(Body::Hello(hello)) => {
+                self.on_hello(Greeting { connection, hello, received_at: now }, cluster)
+            }
             Some(Body::RenewLease(renew)) if self.is_current(&cluster, connection, epoch) => {
                 self.on_renew(now, &cluster, renew);
             }
-            Some(Body::Resync(page)) if self.is_current(&cluster, connection, epoch) => self.on_page(&cluster, page),
+            Some(Body::Resync(page)) if self.is_current(&cluster, connection, epoch) => {
+                self.on_page(&cluster, page)
+            }
             Some(Body::Report(report)) if self.is_current(&cluster, connection, epoch) => {
                 self.on_report(now, &cluster, report);
             }
@@ -159,7 +163,14 @@ impl Sessions {
         }
     }
 
-    fn welcome(&mut self, name: &str, connection: ConnectionRef, received_at: Millis, credit: u32, epoch: u64) {
+    fn welcome(
+        &mut self,
+        name: &str,
+        connection: ConnectionRef,
+        received_at: Millis,
+        credit: u32,
+        epoch: u64,
+    ) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         cluster.epoch = cluster.epoch.max(epoch);
         // The commit is a quorum round that began after the greeting.
@@ -186,7 +197,9 @@ impl Sessions {
 
     fn on_page(&mut self, name: &str, page: agent::Resync) {
         let held_max = self.limits.held_max;
-        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else { return };
+        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else {
+            return;
+        };
         if session.reported || page.round <= session.listed_round {
             self.counters.frames_unexpected += 1;
             return;
@@ -226,9 +239,8 @@ impl Sessions {
             Answer::Reply(command::Reply { body: Some(Reply::AttemptsResynced(resynced)) }) => {
                 session.live = true;
                 session.held = resynced.keep.iter().copied().collect();
-                let judged = |keep: bool| {
-                    move |fence: Fence| agent::AttemptVerdict { fence: Some(fence), keep }
-                };
+                let judged =
+                    |keep: bool| move |fence: Fence| agent::AttemptVerdict { fence: Some(fence), keep };
                 let verdicts: Vec<_> = resynced
                     .keep
                     .into_iter()
@@ -246,7 +258,11 @@ impl Sessions {
                 self.dispatch(now, name);
             }
             Answer::Refused(_) => {
-                self.refuse(connection, epoch, &Error::StaleSession { cluster: name.to_owned(), given: epoch });
+                self.refuse(
+                    connection,
+                    epoch,
+                    &Error::StaleSession { cluster: name.to_owned(), given: epoch },
+                );
             }
             // The agent lists again.
             Answer::Reply(_) | Answer::Lost => {}
@@ -260,7 +276,9 @@ impl Sessions {
 
     fn on_report(&mut self, now: Millis, name: &str, report: agent::Report) {
         self.counters.reports_received += 1;
-        let Some((report, fence)) = report.attempt.and_then(|report| report.fence.map(|fence| (report, fence))) else {
+        let Some((report, fence)) =
+            report.attempt.and_then(|report| report.fence.map(|fence| (report, fence)))
+        else {
             self.counters.frames_unexpected += 1;
             return;
         };
@@ -298,10 +316,13 @@ impl Sessions {
     }
 
     fn ask_report(&mut self, name: &str, fence: Fence, report: AttemptReport) {
-        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else { return };
+        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else {
+            return;
+        };
         let epoch = session.epoch;
         session.reports.insert(fence, ReportSlot { revision: report.revision, next: None });
-        let ask = command::ReportAttempt { cluster: name.to_owned(), session_epoch: epoch, report: Some(report) };
+        let ask =
+            command::ReportAttempt { cluster: name.to_owned(), session_epoch: epoch, report: Some(report) };
         self.decide(name, Kind::Report { epoch, fence }, Ask::ReportAttempt(ask));
     }
 
@@ -331,7 +352,11 @@ impl Sessions {
                 let greet_again = session.refused_in_a_row == REFUSED_IN_A_ROW_MAX;
                 self.counters.reports_refused += 1;
                 if greet_again {
-                    self.refuse(connection, epoch, &Error::StaleSession { cluster: name.to_owned(), given: epoch });
+                    self.refuse(
+                        connection,
+                        epoch,
+                        &Error::StaleSession { cluster: name.to_owned(), given: epoch },
+                    );
                 }
             }
             // The agent reports again.
@@ -345,7 +370,9 @@ impl Sessions {
 
     fn on_credit(&mut self, now: Millis, name: &str, more: u32) {
         let credit_max = self.limits.credit_max;
-        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else { return };
+        let Some(session) = self.clusters.get_mut(name).and_then(|cluster| cluster.session.as_mut()) else {
+            return;
+        };
         session.credit = session.credit.saturating_add(more).min(credit_max);
         self.dispatch(now, name);
     }

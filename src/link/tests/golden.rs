@@ -1,0 +1,67 @@
+//! The bytes of frames: agents and control planes of different builds talk to each other.
+
+use argosy_link::control::assign_frame;
+use argosy_proto::agent::{self, AgentFrame, ControlFrame, agent_frame, control_frame};
+use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Verdict};
+use prost::Message;
+
+const FENCE: Fence = Fence { incarnation: 1, index: 300, ordinal: 2 };
+const FENCE_BYTES: [u8; 7] = [0x08, 1, 0x10, 0xac, 0x02, 0x18, 2];
+
+fn framed(start: &[u8], tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = start.to_vec();
+    bytes.push(tag);
+    bytes.push(u8::try_from(body.len()).unwrap());
+    bytes.extend_from_slice(body);
+    bytes
+}
+
+#[test]
+fn frames_of_the_agent_keep_their_bytes() {
+    let up = |body| AgentFrame { version: 1, session_epoch: 7, body: Some(body) };
+    let renew = agent::RenewLease { sequence: 5, runtime_healthy: true, ..agent::RenewLease::default() };
+    let start = [0x08, 1, 0x10, 7];
+    assert_eq!(
+        up(agent_frame::Body::RenewLease(renew)).encode_to_vec(),
+        framed(&start, 0x5a, &[0x08, 5, 0x20, 1])
+    );
+
+    let page = agent::Resync { held: Vec::new(), last: true, round: 3, page: 4 };
+    let expected = framed(&start, 0x62, &[0x10, 1, 0x18, 3, 0x20, 4]);
+    assert_eq!(up(agent_frame::Body::Resync(page)).encode_to_vec(), expected);
+
+    let attempt = AttemptReport {
+        fence: Some(FENCE),
+        revision: 9,
+        phase: AttemptPhase::Running.into(),
+        permitted: true,
+        ..AttemptReport::default()
+    };
+    let report = agent::Report { attempt: Some(attempt) };
+    let mut record = framed(&[], 0x0a, &FENCE_BYTES);
+    record.extend([0x10, 9, 0x18, 3, 0x20, 1]);
+    let expected = framed(&start, 0x6a, &framed(&[], 0x0a, &record));
+    assert_eq!(up(agent_frame::Body::Report(report)).encode_to_vec(), expected);
+}
+
+#[test]
+fn frames_of_the_control_plane_keep_their_bytes() {
+    let down = |body| ControlFrame { version: 1, session_epoch: 7, body: Some(body) };
+    let start = [0x08, 1, 0x10, 7];
+    let renewed = control_frame::Body::LeaseRenewed(agent::LeaseRenewed { sequence: 5 });
+    assert_eq!(down(renewed).encode_to_vec(), framed(&start, 0x5a, &[0x08, 5]));
+
+    let fence = framed(&[], 0x0a, &FENCE_BYTES);
+    let assignment = Assignment { fence: Some(FENCE), ..Assignment::default() };
+    let expected = framed(&start, 0x6a, &framed(&[], 0x0a, &fence));
+    assert_eq!(assign_frame(7, assignment).encode_to_vec(), expected);
+
+    let verdict =
+        agent::ReportVerdict { fence: Some(FENCE), revision: 9, verdict: Verdict::Superseded.into() };
+    let mut body = fence;
+    body.extend([0x10, 9, 0x18, 2]);
+    assert_eq!(
+        down(control_frame::Body::ReportVerdict(verdict)).encode_to_vec(),
+        framed(&start, 0x7a, &body)
+    );
+}
