@@ -25,6 +25,9 @@ const HAND_OVER: Duration = Duration::from_secs(3);
 /// Ends that wait to be told.
 const ENDED_WAITING_MAX: usize = 4_096;
 
+/// Releases between two looks at how many are kept.
+const TRIM_EVERY: u64 = 64;
+
 /// A process ended; the status is known of own children only.
 type Ended = (Fence, Option<ExitStatus>);
 
@@ -38,6 +41,7 @@ pub struct Keeper {
     /// The state of what runs.
     processes: BTreeMap<Fence, State>,
     host: String,
+    released: u64,
     tasks: tokio::task::JoinSet<()>,
 }
 
@@ -60,6 +64,7 @@ impl Keeper {
             running,
             processes: BTreeMap::new(),
             host,
+            released: 0,
             tasks: tokio::task::JoinSet::new(),
         }
     }
@@ -242,7 +247,10 @@ impl Keeper {
             state.signal(Signal::SIGKILL);
         }
         AttemptDirectory::new(&self.attempts_directory, fence).release();
-        self.trim_released();
+        self.released += 1;
+        if self.released.is_multiple_of(TRIM_EVERY) {
+            self.trim_released();
+        }
     }
 
     fn trim_released(&self) {

@@ -87,7 +87,8 @@ fn seek_to_last_lines(file: &mut File, lines: u64) -> std::io::Result<()> {
         file.seek(SeekFrom::Start(at))?;
         let part = &mut buffer[..usize::try_from(length).unwrap_or(PIECE_BYTES_MAX)];
         file.read_exact(part)?;
-        for (offset, byte) in (at..).zip(part.iter()).rev() {
+        for (place, byte) in part.iter().enumerate().rev() {
+            let offset = at + place as u64;
             // The newline that ends the last line does not begin another.
             if *byte == b'\n' && offset + 1 < end {
                 newlines += 1;

@@ -1,0 +1,201 @@
+//! The process runtime with real processes. It is tested here since cargo tells a binary's place to its own package only.
+
+mod support;
+
+use argosy_agent_runtime::server::Executors;
+use argosy_agent_runtime::{ExecutorAnswer, LogOptions, Runtime, RuntimeAction, RuntimeEvent};
+use argosy_process::{Options, ProcessRuntime};
+use argosy_proto::common::{Assignment, AttemptPhase, Fence};
+use futures::StreamExt;
+use std::path::Path;
+use support::{EXECUTOR, Events, fence, record, server};
+use tokio::sync::mpsc;
+
+fn runtime(
+    directory: &Path,
+    executors: &Executors,
+    events: &mpsc::Sender<RuntimeEvent>,
+    isolate: bool,
+) -> ProcessRuntime {
+    let options = Options { isolate, ..Options::new(directory, EXECUTOR) };
+    ProcessRuntime::start(options, executors.clone(), events.clone()).unwrap()
+}
+
+fn ensure(index: u64, line: &str) -> RuntimeAction {
+    let script = serde_json_escape(line);
+    let template_json =
+        format!(r#"{{"container":{{"image":"any","command":["sh","-c"],"args":["{script}"]}}}}"#);
+    RuntimeAction::Ensure(Assignment { fence: Some(fence(index)), template_json, ..Assignment::default() })
+}
+
+fn serde_json_escape(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"")
+}
+
+async fn permit(runtime: &ProcessRuntime, events: &mut Events, of: Fence) -> String {
+    let holder = events.permit_asked(of).await;
+    runtime.act(RuntimeAction::GrantPermit { fence: of, holder: holder.clone() });
+    holder
+}
+
+async fn log(runtime: &ProcessRuntime, of: Fence, follow: bool, tail_lines: i64) -> String {
+    let options = LogOptions { follow, tail_lines, ..LogOptions::default() };
+    let mut stream = runtime.logs(of, options).await.unwrap();
+    let mut text = String::new();
+    while let Some(piece) = stream.next().await {
+        text.push_str(&String::from_utf8_lossy(&piece.unwrap()));
+    }
+    text
+}
+
+async fn listed(events: &mut Events) -> Vec<argosy_agent_runtime::AttemptObservation> {
+    events
+        .find(|event| match event {
+            RuntimeEvent::Listed(listed) => Some(listed),
+            _ => None,
+        })
+        .await
+}
+
+#[tokio::test]
+async fn a_step_runs_isolated_and_its_log_can_be_followed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, executors, sender, mut events) = server(directory.path()).await;
+    let runtime = runtime(directory.path(), &executors, &sender, true);
+    assert!(listed(&mut events).await.is_empty());
+    runtime.act(ensure(1, "echo one; echo two >&2; cut -d' ' -f1 < /proc/self/stat | tee /tmp/argosy-own; exit 3"));
+    runtime.act(ensure(1, "echo twice"));
+    permit(&runtime, &mut events, fence(1)).await;
+    let followed = log(&runtime, fence(1), true, 0);
+    let (text, outcome) = tokio::join!(followed, record(&executors, &mut events, fence(1)));
+    assert_eq!(outcome.exit_code, 3);
+    assert!(text.contains("one\n") && text.contains("two\n"), "{text}");
+    if runtime.is_isolating() {
+        assert!(!Path::new("/tmp/argosy-own").exists(), "its /tmp is its own");
+        let own: u32 = text.lines().find_map(|line| line.parse().ok()).expect("a process id was printed");
+        assert!(own < 20, "its process ids are its own: {own}");
+    } else {
+        println!("skipped: namespaces are not permitted here");
+    }
+    assert_eq!(log(&runtime, fence(1), false, 1).await.lines().count(), 1);
+    runtime.act(RuntimeAction::Release(fence(1)));
+    runtime.act(RuntimeAction::Stop { fence: fence(1), grace_ms: 0 });
+    events.find(|event| (event == RuntimeEvent::Gone(fence(1))).then_some(())).await;
+    assert!(log(&runtime, fence(1), false, 0).await.contains("one\n"), "the log stays for a while");
+    assert!(runtime.logs(fence(9), LogOptions::default()).await.is_err());
+}
+
+#[tokio::test]
+async fn without_namespaces_it_is_a_process_group_that_is_stopped_whole() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, executors, sender, mut events) = server(directory.path()).await;
+    let runtime = runtime(directory.path(), &executors, &sender, false);
+    assert!(!runtime.is_isolating());
+    let child_file = directory.path().join("child");
+    runtime.act(ensure(
+        1,
+        &format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", child_file.display()),
+    ));
+    permit(&runtime, &mut events, fence(1)).await;
+    while !child_file.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    runtime.act(RuntimeAction::Stop { fence: fence(1), grace_ms: 10_000 });
+    let outcome = record(&executors, &mut events, fence(1)).await;
+    assert_eq!(outcome.exit_code, 143);
+    let child = std::fs::read_to_string(child_file).unwrap();
+    let stat = format!("/proc/{}/stat", child.trim());
+    assert!(
+        std::fs::read_to_string(stat).is_ok_and(|stat| stat.contains(") Z"))
+            || !Path::new(&format!("/proc/{}", child.trim())).exists()
+    );
+}
+
+#[tokio::test]
+async fn a_stubborn_step_is_killed_at_the_end_of_its_grace() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, executors, sender, mut events) = server(directory.path()).await;
+    let runtime = runtime(directory.path(), &executors, &sender, true);
+    runtime.act(ensure(1, "trap '' TERM; echo up; while true; do sleep 600; done"));
+    permit(&runtime, &mut events, fence(1)).await;
+    while !log(&runtime, fence(1), false, 0).await.contains("up") {
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    runtime.act(RuntimeAction::Stop { fence: fence(1), grace_ms: 0 });
+    let seen = events
+        .find(|event| match event {
+            RuntimeEvent::Observed(seen) if seen.exit_code.is_some() => Some(seen),
+            _ => None,
+        })
+        .await;
+    assert_eq!((seen.phase, seen.message.as_str()), (AttemptPhase::Failed, "main: Error (exit code 137)"));
+}
+
+#[tokio::test]
+async fn a_new_runtime_adopts_what_runs_and_reads_what_ended() {
+    let directory = tempfile::tempdir().unwrap();
+    let (first_server, executors, sender, mut events) = server(directory.path()).await;
+    let first = runtime(directory.path(), &executors, &sender, true);
+    let go = directory.path().join("go");
+    runtime_line(&first, &go);
+    first.act(ensure(2, "echo short"));
+    first.act(ensure(3, "echo never"));
+    let holder = permit(&first, &mut events, fence(1)).await;
+    permit(&first, &mut events, fence(2)).await;
+    let waiting = events.permit_asked(fence(3)).await;
+    drop(first);
+    first_server.abort();
+    assert!(first_server.await.unwrap_err().is_cancelled());
+    // The first agent is gone; the second step ends meanwhile and leaves its outcome.
+    let ended = directory.path().join("attempts/1.2.0/outcome.json");
+    while !ended.exists() {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let (sender, receiver) = mpsc::channel(256);
+    let mut events = Events(receiver);
+    let options = argosy_agent_runtime::server::Options::new(executors.address(), directory.path());
+    let server = argosy_agent_runtime::server::ExecutorServer::start(options, sender.clone()).await.unwrap();
+    let executors = server.executors();
+    let _server = tokio::spawn(server.run());
+    let second = runtime(directory.path(), &executors, &sender, true);
+    let fences: Vec<_> = listed(&mut events).await.into_iter().map(|seen| seen.fence).collect();
+    assert_eq!(fences, [fence(1), fence(2), fence(3)]);
+    let (_, outcome) = events.outcome(fence(2)).await;
+    assert_eq!(outcome.result.as_deref(), Some("short"));
+    assert_eq!(events.permit_asked(fence(3)).await, waiting, "the executor found its agent again");
+    executors.answer(&ExecutorAnswer::Refused {
+        fence: fence(3),
+        holder: waiting,
+        reason: "over".to_owned(),
+    });
+    std::fs::write(&go, "").unwrap();
+    let (same, outcome) = events.outcome(fence(1)).await;
+    assert_eq!((same, outcome.result.as_deref()), (holder, Some("long")));
+    executors.answer(&ExecutorAnswer::OutcomeRecorded { fence: fence(1), holder: outcome.message });
+    [1, 2, 3].into_iter().for_each(|index| second.act(RuntimeAction::Release(fence(index))));
+}
+
+fn runtime_line(runtime: &ProcessRuntime, go: &Path) {
+    runtime.act(ensure(1, &format!("until [ -e {} ]; do sleep 0.05; done; echo long", go.display())));
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_is_an_error_with_its_reason() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, executors, sender, mut events) = server(directory.path()).await;
+    let runtime = runtime(directory.path(), &executors, &sender, false);
+    let template_json = r#"{"container":{"image":"any"}}"#.to_owned();
+    runtime.act(RuntimeAction::Ensure(Assignment {
+        fence: Some(fence(1)),
+        template_json,
+        ..Assignment::default()
+    }));
+    let seen = events
+        .find(|event| match event {
+            RuntimeEvent::Observed(seen) => Some(seen),
+            _ => None,
+        })
+        .await;
+    assert_eq!(seen.phase, AttemptPhase::Error);
+    assert!(seen.message.contains("command must be set"), "{}", seen.message);
+}

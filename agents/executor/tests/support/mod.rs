@@ -1,0 +1,71 @@
+//! A stand-in for the reconciler: notes events, grants permits and records outcomes unless told otherwise.
+
+use argosy_agent_runtime::server::{ExecutorServer, Executors, Options};
+use argosy_agent_runtime::{ExecutorAnswer, RuntimeEvent};
+use argosy_proto::common::Fence;
+use std::path::Path;
+use std::time::Duration;
+use tokio::sync::mpsc;
+
+pub const EXECUTOR: &str = env!("CARGO_BIN_EXE_argosy-executor");
+const WAIT: Duration = Duration::from_secs(15);
+
+pub fn fence(index: u64) -> Fence {
+    Fence { incarnation: 1, index, ordinal: 0 }
+}
+
+/// The events' receiving end.
+pub struct Events(pub mpsc::Receiver<RuntimeEvent>);
+
+impl Events {
+    /// The next event that this function makes something of; others are passed over.
+    pub async fn find<T>(&mut self, mut wanted: impl FnMut(RuntimeEvent) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                let event = self.0.recv().await.expect("the sender is kept");
+                if let Some(found) = wanted(event) {
+                    return found;
+                }
+            }
+        };
+        tokio::time::timeout(WAIT, search).await.expect("the event comes within the time")
+    }
+
+    pub async fn permit_asked(&mut self, of: Fence) -> String {
+        self.find(|event| match event {
+            RuntimeEvent::PermitAsked { fence, holder } if fence == of => Some(holder),
+            _ => None,
+        })
+        .await
+    }
+
+    pub async fn outcome(&mut self, of: Fence) -> (String, argosy_executor::protocol::TaskOutcome) {
+        self.find(|event| match event {
+            RuntimeEvent::Outcome { fence, holder, outcome } if fence == of => Some((holder, outcome)),
+            _ => None,
+        })
+        .await
+    }
+}
+
+/// A server in a directory, its handle and its events.
+pub async fn server(
+    directory: &Path,
+) -> (tokio::task::JoinHandle<()>, Executors, mpsc::Sender<RuntimeEvent>, Events) {
+    let (sender, receiver) = mpsc::channel(256);
+    let options = Options { answer_wait_ms: 500, ..Options::new("127.0.0.1:0".parse().unwrap(), directory) };
+    let server = ExecutorServer::start(options, sender.clone()).await.unwrap();
+    let executors = server.executors();
+    (tokio::spawn(server.run()), executors, sender, Events(receiver))
+}
+
+/// Takes the outcome of an attempt and has its executor end.
+pub async fn record(
+    executors: &Executors,
+    events: &mut Events,
+    of: Fence,
+) -> argosy_executor::protocol::TaskOutcome {
+    let (holder, outcome) = events.outcome(of).await;
+    executors.answer(&ExecutorAnswer::OutcomeRecorded { fence: of, holder });
+    outcome
+}
