@@ -130,7 +130,7 @@ impl Stage {
     }
 
     async fn play(&mut self, cell: &mut DevCell) -> anyhow::Result<()> {
-        let manifest = argosy_cli::parse_workflow("fan-out.yaml", WORKFLOW).map_err(anyhow::Error::msg)?;
+        let manifest: Value = serde_yaml::from_str(WORKFLOW)?;
         let submitted = cell.client.post("/api/v1/workflows/default", &json!({"workflow": manifest})).await?;
         let name = submitted["metadata"]["name"].as_str().context("a submitted workflow has a name")?.to_owned();
         self.began = Instant::now();
@@ -227,7 +227,7 @@ impl Stage {
         if !self.terminal {
             return;
         }
-        let tree = argosy_cli::describe(workflow).unwrap_or_default();
+        let tree = argosy_cli::workflow_text(workflow).unwrap_or_default();
         let news: Vec<&str> = self.told.iter().rev().take(10).rev().map(String::as_str).collect();
         let text = format!("{}\n\n{tree}", news.join("\n"));
         let mut out = std::io::stdout().lock();
@@ -242,7 +242,7 @@ impl Stage {
     /// What was promised: everything of the lost cluster moved, and each step has one result.
     fn verdict(&mut self, workflow: &Value, lost: &str) -> anyhow::Result<()> {
         if !self.terminal {
-            print!("{}", argosy_cli::describe(workflow).unwrap_or_default());
+            print!("{}", argosy_cli::workflow_text(workflow).unwrap_or_default());
         }
         let phase = workflow["status"]["phase"].as_str().unwrap_or_default();
         ensure!(phase == "Succeeded", "the workflow ended {phase}: {}", workflow["status"]["message"]);

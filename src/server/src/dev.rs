@@ -5,7 +5,7 @@ use crate::core::clock;
 use crate::local::LocalClient;
 use crate::processes::Process;
 use anyhow::{Context, ensure};
-use argosy_cli::Context as CliContext;
+use argosy_cli::context::Context as CliContext;
 use argosy_pki::{Authority, Lifetimes};
 use clap::Args;
 use std::collections::BTreeMap;
@@ -276,13 +276,13 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
         certificate_authority: roots.display().to_string(),
         ..CliContext::default()
     };
-    context.save(&CliContext::path().context("neither ARGOSY_HOME nor HOME is set")?)?;
+    context.save()?;
     Ok((LocalClient::new(servers.clone(), token, &authority.roots())?, servers))
 }
 
 /// Where the command line keeps its context.
 fn home() -> anyhow::Result<PathBuf> {
-    let context = CliContext::path().context("neither ARGOSY_HOME nor HOME is set")?;
+    let context = CliContext::path()?;
     Ok(context.parent().unwrap_or(Path::new(".")).to_owned())
 }
 

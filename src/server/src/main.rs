@@ -91,6 +91,9 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
             argosy_pki::Authority::load_or_create(&dir, &cell, now_ms, argosy_pki::Lifetimes::default())?;
             println!("the authority of cell {cell} is in {}: keep ca.key secret", dir.display());
         }
+        Command::Client(argosy_cli::Command::Completion(shell)) => {
+            argosy_cli::completion(&shell, &mut <Arguments as clap::CommandFactory>::command());
+        }
         Command::Client(command) => {
             return Ok(argosy_cli::run(Cli { global: arguments.global, command }).await);
         }
