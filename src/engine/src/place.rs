@@ -18,15 +18,9 @@ use crate::state::State;
 /// Bytes of the digest that names a shape.
 const SHAPE_LENGTH: usize = 16;
 
-/// Problems of the manifest in Argo's words; the first one, as Argo's API answers.
+/// What validation has against the manifest: the first problem, as Argo's API answers.
 pub(crate) fn validate(manifest: &Manifest) -> Result<(), String> {
-    if manifest.spec.entrypoint.is_empty() {
-        return Err("entrypoint is required".to_owned());
-    }
-    if manifest.template(&manifest.spec.entrypoint).is_none() {
-        return Err(format!("template name '{}' undefined", manifest.spec.entrypoint));
-    }
-    Ok(())
+    argosy_spec::validate(manifest).first().map_or(Ok(()), |problem| Err(problem.line()))
 }
 
 /// The fields of the spec that shape Pods, as a WorkflowSpec object; selectors of clusters are left out.

@@ -230,7 +230,9 @@ impl<'a> Scope<'a> {
             .filter(|node| phase_of(node) == NodePhase::Succeeded)
             .filter_map(|node| node.outputs.as_ref());
         let list: Vec<Value> = if field == "outputs.result" {
-            succeeded.filter_map(|outputs| outputs.result.as_ref()).map(|text| embedded(text, true)).collect()
+            // Results stand as they are, in their own order of keys.
+            let results: Vec<Value> = succeeded.filter_map(|outputs| outputs.result.as_ref()).map(|text| embedded(text, true)).collect();
+            return Some(Value::Array(results).to_string());
         } else if field == "outputs.parameters" {
             succeeded
                 .map(|outputs| {
@@ -241,14 +243,15 @@ impl<'a> Scope<'a> {
                 })
                 .collect()
         } else if let Some(name) = field.strip_prefix("outputs.parameters.") {
-            succeeded
-                .filter_map(|outputs| outputs.parameters.iter().find(|output| output.name == name)?.value.as_ref())
-                .map(|text| embedded(text, false))
-                .collect()
+            let texts: Vec<&String> =
+                succeeded.filter_map(|outputs| outputs.parameters.iter().find(|output| output.name == name)?.value.as_ref()).collect();
+            let values: Vec<Value> = texts.iter().map(|text| embedded(text, false)).collect();
+            let structured = values.iter().all(|value| !value.is_string());
+            if structured { values } else { texts.into_iter().map(|text| Value::String(text.clone())).collect() }
         } else {
             return None;
         };
-        Some(Value::Array(list).to_string())
+        Some(sorted_json(&Value::Array(list)))
     }
 }
 
@@ -259,6 +262,22 @@ enum Sibling {
 
 fn is_absent(node: &row::Node) -> bool {
     matches!(phase_of(node), NodePhase::Skipped | NodePhase::Omitted)
+}
+
+/// Compact JSON with the keys of objects in order, as Go writes maps.
+pub(crate) fn sorted_json(value: &Value) -> String {
+    sorted(value).to_string()
+}
+
+fn sorted(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let fields: BTreeMap<&String, Value> = fields.iter().map(|(key, value)| (key, sorted(value))).collect();
+            Value::Object(fields.into_iter().map(|(key, value)| (key.clone(), value)).collect())
+        }
+        Value::Array(items) => items.iter().map(sorted).collect(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => value.clone(),
+    }
 }
 
 /// A value inside an aggregate: objects and lists as themselves (and any JSON for results), other text as a string.

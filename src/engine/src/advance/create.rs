@@ -8,6 +8,10 @@ use argosy_spec::{Arguments, Step, Template, TemplateKind};
 
 use crate::advance::{Turn, leaf};
 
+/// Argo's message at the depth limit.
+const TOO_DEEP: &str =
+    "Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth";
+
 /// Where a node goes and what it is to be.
 #[derive(Clone, Debug)]
 pub(crate) struct Place {
@@ -32,7 +36,7 @@ pub(crate) fn call(turn: &mut Turn<'_>, place: Place, template: &str, arguments:
     let parsed = turn.parsed.clone();
     let template = parsed.template(template).ok_or_else(|| format!("template {template} not found"))?;
     if place.depth >= turn.leader.limits.template_depth_max {
-        return Err("Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth".to_owned());
+        return ended(turn, &place, &template.name, NodePhase::Error, TOO_DEEP, NodePhase::Error);
     }
     let inputs = inputs(turn, template, arguments)?;
     let retried = template.retry_strategy.is_some() || parsed.manifest.spec.retry_strategy.is_some();
@@ -145,7 +149,7 @@ fn inputs(turn: &Turn<'_>, template: &Template, arguments: &Arguments) -> Result
     for declared in &template.inputs.parameters {
         let given = arguments.parameter(&declared.name).and_then(|argument| argument.value.clone());
         let value = match given.or_else(|| declared.value.clone()).or_else(|| declared.default.clone()) {
-            Some(text) if text.contains("{{") => Some(globals_in(turn, &text)?),
+            Some(text) if text.contains("{{") => Some(known_in(turn, &text, &inputs)?),
             other => other,
         };
         let value = value.ok_or_else(|| format!("inputs.parameters.{} was not supplied", declared.name))?;
@@ -157,8 +161,12 @@ fn inputs(turn: &Turn<'_>, template: &Template, arguments: &Arguments) -> Result
     Ok(inputs)
 }
 
-fn globals_in(turn: &Turn<'_>, text: &str) -> Result<String, String> {
+/// A declared value or default may name globals and the inputs before it.
+fn known_in(turn: &Turn<'_>, text: &str, inputs: &[row::Parameter]) -> Result<String, String> {
     let quoted = serde_json::Value::String(text.to_owned()).to_string();
-    let resolved = substitute(&quoted, &turn.scope(0), &Rules::LENIENT).map_err(|error| error.to_string())?;
+    let mut scope = turn.scope(0);
+    let pairs = inputs.iter().filter_map(|input| Some((format!("inputs.parameters.{}", input.name), input.value.clone()?)));
+    scope.locals = pairs.collect();
+    let resolved = substitute(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
     serde_json::from_str(&resolved).map_err(|error| error.to_string())
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::advance::Turn;
-use crate::scope::Scope;
+use crate::scope::{Scope, sorted_json};
 use crate::state::ROW_VERSION;
 
 /// A step ready to be acted on.
@@ -185,7 +185,7 @@ fn sequence_of(sequence: &Sequence, expansion: &mut row::Expansion) -> Result<()
         None => Ok(None),
         Some(value) => value.as_i64().map(Some).ok_or_else(|| match value {
             IntOrString::Int(number) => number.to_string(),
-            IntOrString::String(text) => format!("strconv.ParseInt: parsing {text:?}: invalid syntax"),
+            IntOrString::String(text) => format!("strconv.Atoi: parsing {text:?}: invalid syntax"),
         }),
     };
     let start = number(&sequence.start)?.unwrap_or(0);
@@ -284,7 +284,7 @@ fn describe(item: &Value) -> String {
         }
         Value::Object(fields) => {
             let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
-            let pairs: Vec<String> = sorted.into_iter().map(|(key, value)| format!("{key}:{}", go_text(value))).collect();
+            let pairs: Vec<String> = sorted.into_iter().map(|(key, value)| format!("{key}:{}", item_text(value))).collect();
             pairs.join(",")
         }
         Value::Null => "[]".to_owned(),
@@ -326,7 +326,8 @@ fn item_text(item: &Value) -> String {
     match item {
         Value::String(text) => text.clone(),
         Value::Number(_) => number_text(item),
-        Value::Null | Value::Bool(_) | Value::Array(_) | Value::Object(_) => item.to_string(),
+        Value::Null | Value::Bool(_) => item.to_string(),
+        Value::Array(_) | Value::Object(_) => sorted_json(item),
     }
 }
 
@@ -348,7 +349,8 @@ pub(crate) fn iteration(turn: &mut Turn<'_>, boundary: u32, expansion: &row::Exp
             return Ok(Resolved::Skip(format!("when '{condition}' evaluated false")));
         }
     }
-    let text = substitute(&expansion.step_json, &scope, &Rules::STRICT_NODES).map_err(|error| message_of(&error))?;
+    let rules = Rules { strict_prefixes: &["steps.", "tasks.", "item.", "item["], ..Rules::STRICT_NODES };
+    let text = substitute(&expansion.step_json, &scope, &rules).map_err(|error| message_of(&error))?;
     let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     Step::from_value(value).map(|step| Resolved::Run(Box::new(step))).map_err(|error| error.to_string())
 }

@@ -162,7 +162,8 @@ pub(crate) fn expand(turn: &mut Turn<'_>, (workflow, node, slot): (u64, u32, u32
 
 /// Argo's words around an error in a step's references; errors of loops come as they are.
 fn unresolved(message: String) -> String {
-    if message.starts_with("withParam value") || message.starts_with("strconv.") { message } else { format!("failed to resolve references: {message}") }
+    let of_loop = ["withParam value", "strconv.", "failed to resolve {{item"].iter().any(|start| message.starts_with(start));
+    if of_loop { message } else { format!("failed to resolve references: {message}") }
 }
 
 /// Ends a StepGroup whose children are all over.

@@ -161,9 +161,7 @@ impl<'a> Tree<'a> {
         if !node.template.is_empty() {
             put("templateName", node.template.clone().into());
         }
-        if !matches!(kind, NodeType::Skipped | NodeType::TaskGroup) {
-            put("templateScope", format!("local/{}", self.row.name).into());
-        }
+        put("templateScope", format!("local/{}", self.row.name).into());
         put("phase", phase_of(node).as_str().into());
         if node.boundary != 0 {
             put("boundaryID", self.id(node.boundary).into());
@@ -249,8 +247,13 @@ impl<'a> Tree<'a> {
             fields.insert("name".to_owned(), input.name.clone().into());
             if let Some(declared) = self.declared(node, "inputs", &input.name) {
                 for key in ["default", "enum", "description"] {
-                    if let Some(value) = declared.get(key) {
-                        fields.insert(key.to_owned(), value.clone());
+                    match (declared.get(key), &input.value) {
+                        // Argo shows a default with its tags resolved, which is what the input came to.
+                        (Some(Value::String(text)), Some(value)) if key == "default" && text.contains("{{") => {
+                            fields.insert(key.to_owned(), value.clone().into());
+                        }
+                        (Some(declared), _) => drop(fields.insert(key.to_owned(), declared.clone())),
+                        (None, _) => {}
                     }
                 }
             }
