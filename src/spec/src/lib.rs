@@ -12,6 +12,7 @@
 //!
 //! Failure model: nothing here panics on outside bytes. Whatever is wrong comes back as diagnostics.
 
+mod codes;
 mod colocation;
 mod decode;
 mod diagnostic;
@@ -24,6 +25,7 @@ mod suggest;
 mod validate;
 mod yaml;
 
+pub use codes::CODES;
 pub use colocation::ColocationGroup;
 pub use diagnostic::{Diagnostic, Place};
 pub use manifest::{
@@ -32,7 +34,7 @@ pub use manifest::{
     WorkflowSpec,
 };
 pub use parse::{Document, Limits, Options, parse_json, parse_value, parse_yaml};
-pub use schema::{FieldLine, Status, field_table};
+pub use schema::{FieldLine, Status, field_page, field_table};
 pub use validate::{lint, validate};
 
 /// A value that doesn't fit.

@@ -255,6 +255,19 @@ fn the_table_of_fields_names_each_field_once() {
     assert!(table.len() > 200);
 }
 
+#[test]
+fn the_documentation_has_every_field_and_code() {
+    assert_eq!(
+        include_str!("../../../docs/manifest-fields.md"),
+        argosy_spec::field_page(),
+        "run: cargo run -p argosy-spec --example fields > docs/manifest-fields.md"
+    );
+    let errors = include_str!("../../../docs/errors.md");
+    for (code, meaning) in argosy_spec::CODES {
+        assert!(errors.contains(&format!("| {code} | {meaning} |")), "docs/errors.md lacks {code}");
+    }
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig { cases: 400, failure_persistence: None, ..Default::default() })]
 

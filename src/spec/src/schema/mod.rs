@@ -129,3 +129,22 @@ pub fn field_table() -> Vec<FieldLine> {
         })
         .collect()
 }
+
+/// The table of fields as a page of documentation: `docs/manifest-fields.md`.
+pub fn field_page() -> String {
+    let mut page = String::from(
+        "# Fields of a manifest\n\n\
+         Made by `cargo run -p argosy-spec --example fields`. *Honoured*: Argosy acts on it. *Passed*: handed to Kubernetes as \
+         it is. *Dropped*: read and left out, it means nothing in a submission. *Refused*: known to Argo and not supported \
+         yet; a manifest that uses it is refused by name. A field that is not listed is unknown and refused.\n",
+    );
+    let mut owner = "";
+    for line in field_table() {
+        if line.owner != owner {
+            owner = line.owner;
+            page.push_str(&format!("\n## {owner}\n\n| field | shape | status |\n|---|---|---|\n"));
+        }
+        page.push_str(&format!("| {} | {} | {:?} |\n", line.field, line.shape, line.status));
+    }
+    page
+}

@@ -212,6 +212,9 @@ impl Walk<'_> {
     }
 
     fn unknown(&mut self, entry: &Entry, owner: &Type) {
+        if self.problems.len() >= self.rules.limits.problems_max {
+            return;
+        }
         let names = owner.fields.iter().map(|field| field.name);
         let suggestion = match suggest::nearest(&entry.key, names) {
             Some(name) => format!("did you mean `{name}`?"),

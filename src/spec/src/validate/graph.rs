@@ -19,6 +19,28 @@ struct Links<'a> {
     mentions: BTreeMap<&'a str, Vec<depends::Mention<'a>>>,
     /// The tasks that are loops.
     loops: BTreeSet<&'a str>,
+    /// Where each task is in the list; the first of a name counts.
+    positions: BTreeMap<&'a str, usize>,
+    /// Of each task, by position: those that wait for it directly.
+    waiters: Vec<Vec<usize>>,
+    /// Of a task that was asked about, by position: which tasks come after it.
+    after: BTreeMap<usize, Vec<bool>>,
+}
+
+impl<'a> Links<'a> {
+    fn new(dag: &'a Dag) -> Self {
+        let mut positions = BTreeMap::new();
+        for (index, task) in dag.tasks.iter().enumerate() {
+            positions.entry(task.name.as_str()).or_insert(index);
+        }
+        Self {
+            mentions: dag.tasks.iter().map(|task| (task.name.as_str(), mentions(task))).collect(),
+            loops: dag.tasks.iter().filter(|task| task.is_loop()).map(|task| task.name.as_str()).collect(),
+            positions,
+            waiters: vec![Vec::new(); dag.tasks.len()],
+            after: BTreeMap::new(),
+        }
+    }
 }
 
 impl Validator<'_> {
@@ -40,11 +62,8 @@ impl Validator<'_> {
         let names = dag.tasks.iter().map(|task| task.name.as_str());
         self.field_names(names, Kind::Field, &format!("templates.{name}.tasks"), &tasks_path);
         self.mixtures(template, dag, &tasks_path);
-        let links = Links {
-            mentions: dag.tasks.iter().map(|task| (task.name.as_str(), mentions(task))).collect(),
-            loops: dag.tasks.iter().filter(|task| task.is_loop()).map(|task| task.name.as_str()).collect(),
-        };
-        let Some(order) = self.sorted(template, dag, &links, &tasks_path) else { return };
+        let mut links = Links::new(dag);
+        let Some(order) = self.sorted(template, dag, &mut links, &tasks_path) else { return };
 
         let known = known_inputs(template, arguments);
         for index in &order {
@@ -72,7 +91,7 @@ impl Validator<'_> {
                 &format!("{at}.arguments"),
                 false,
             );
-            self.ancestry(task, &links, &words, &at);
+            self.ancestry(task, &mut links, &words, &at);
             self.trail.push(words);
             self.call(&task.template, Some(&task.arguments), &known, &template_path(task, &at));
             self.trail.pop();
@@ -111,22 +130,17 @@ impl Validator<'_> {
         &mut self,
         template: &Template,
         dag: &Dag,
-        links: &Links<'_>,
+        links: &mut Links<'_>,
         path: &str,
     ) -> Option<Vec<usize>> {
-        let mut positions = BTreeMap::new();
-        for (index, task) in dag.tasks.iter().enumerate() {
-            positions.entry(task.name.as_str()).or_insert(index);
-        }
         let mut waiting_for = vec![0_usize; dag.tasks.len()];
-        let mut waiters: Vec<Vec<usize>> = vec![Vec::new(); dag.tasks.len()];
         let mut complete = true;
         for (index, task) in dag.tasks.iter().enumerate() {
             let mut seen = BTreeSet::new();
             for mention in &links.mentions[task.name.as_str()] {
-                let Some(position) = positions.get(mention.task).copied() else {
+                let Some(position) = links.positions.get(mention.task).copied() else {
                     complete = false;
-                    let near = suggest::nearest(mention.task, positions.keys().copied());
+                    let near = suggest::nearest(mention.task, links.positions.keys().copied());
                     let field = if task.depends.is_empty() { "dependencies" } else { "depends" };
                     self.tell_with(
                         "ARG0015",
@@ -141,7 +155,7 @@ impl Validator<'_> {
                 };
                 if seen.insert(position) {
                     waiting_for[index] += 1;
-                    waiters[position].push(index);
+                    links.waiters[position].push(index);
                 }
             }
         }
@@ -153,7 +167,7 @@ impl Validator<'_> {
         let mut order = Vec::with_capacity(dag.tasks.len());
         while let Some(index) = ready.pop_front() {
             order.push(index);
-            for waiter in &waiters[index] {
+            for waiter in &links.waiters[index] {
                 waiting_for[*waiter] -= 1;
                 if waiting_for[*waiter] == 0 {
                     ready.push_back(*waiter);
@@ -212,7 +226,7 @@ impl Validator<'_> {
     }
 
     /// An argument that is another task's output needs that task among those waited for.
-    fn ancestry(&mut self, task: &Task, links: &Links<'_>, words: &str, at: &str) {
+    fn ancestry(&mut self, task: &Task, links: &mut Links<'_>, words: &str, at: &str) {
         for (index, parameter) in task.arguments.parameters.iter().enumerate() {
             let Some(value) = parameter.value.as_ref().filter(|value| value.starts_with("{{")) else {
                 continue;
@@ -231,21 +245,34 @@ impl Validator<'_> {
         }
     }
 
-    fn waits_for(&mut self, task: &Task, other: &str, links: &Links<'_>) -> bool {
-        let mut seen = BTreeSet::new();
-        let mut open = vec![task.name.as_str()];
-        while let Some(name) = open.pop() {
-            for mention in links.mentions.get(name).into_iter().flatten() {
-                if mention.task == other || self.search_left == 0 {
-                    return true;
-                }
-                self.search_left -= 1;
-                if seen.insert(mention.task) {
-                    open.push(mention.task);
+    /// Whether a task waits for another, directly or not. True when there is no work left to find out.
+    fn waits_for(&mut self, task: &Task, other: &str, links: &mut Links<'_>) -> bool {
+        if links.mentions[task.name.as_str()].iter().any(|mention| mention.task == other) {
+            return true;
+        }
+        let Some(from) = links.positions.get(other).copied() else { return false };
+        let position = links.positions[task.name.as_str()];
+        if let Some(after) = links.after.get(&from) {
+            return after[position];
+        }
+        if self.search_left == 0 {
+            return true;
+        }
+        let mut after = vec![false; links.waiters.len()];
+        let mut open = vec![from];
+        let mut work = after.len();
+        while let Some(index) = open.pop() {
+            work += links.waiters[index].len();
+            for waiter in &links.waiters[index] {
+                if !std::mem::replace(&mut after[*waiter], true) {
+                    open.push(*waiter);
                 }
             }
         }
-        false
+        self.search_left = self.search_left.saturating_sub(work);
+        let waits = after[position];
+        links.after.insert(from, after);
+        waits
     }
 }
 
