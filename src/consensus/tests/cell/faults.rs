@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
+use argosy_consensus::{Output, Role};
 use argosy_store::Fault;
 
-use crate::world::{World, seeds};
+use crate::world::{Member, World, seeds};
 
 const TICKS: u64 = 300;
 
@@ -135,4 +136,70 @@ fn a_follower_reads_after_what_was_committed_before() {
     assert!(
         world.reads.iter().any(|(id, context, index)| (*id, *context) == (follower, 42) && *index >= floor)
     );
+}
+
+/// Outputs of a member until its failing disk stops it.
+fn outputs_until_failure(world: &mut World, id: u64, input: impl Fn(&mut Member)) -> Vec<Output> {
+    let member = world.members.get_mut(&id).unwrap();
+    for _ in 0..100 {
+        input(member);
+        let mut outputs = Vec::new();
+        let sink = &mut |output| outputs.push(output);
+        if member.consensus.process_into(&mut member.machine, sink).is_err() {
+            return outputs;
+        }
+    }
+    panic!("the disk should have failed");
+}
+
+fn sends(outputs: &[Output]) -> usize {
+    outputs.iter().filter(|output| matches!(output, Output::Send { .. })).count()
+}
+
+#[test]
+fn an_acknowledgement_leaves_after_the_entry_is_on_the_disk() {
+    let mut world = World::new(21, 3);
+    let leader = world.elect();
+    world.steps(5);
+    let follower = 1 + leader % 3;
+    world.propose(leader, b"entry".to_vec());
+    world.process(leader);
+    let under_way = world.under_way();
+    let append = under_way.iter().find(|(_, to, _)| *to == follower).unwrap().2.clone();
+    world.fail_disk(follower, 0, Fault::DiskFull);
+    let outputs = outputs_until_failure(&mut world, follower, |member| {
+        member.consensus.receive(leader, &append).unwrap();
+    });
+    assert_eq!(sends(&outputs), 0);
+    let stopped = &mut world.members.get_mut(&follower).unwrap().consensus;
+    assert!(stopped.status().stopped && stopped.receive(leader, &append).is_err());
+}
+
+#[test]
+fn a_vote_leaves_after_it_is_on_the_disk() {
+    let mut world = World::new(22, 3);
+    let leader = world.elect();
+    world.steps(5);
+    world.crash(leader);
+    // Until one of the two asks for votes of the next term.
+    let asks = |world: &World| {
+        let candidate = |id: &u64| world.members[id].consensus.status().role == Role::Candidate;
+        world.members.keys().copied().find(candidate)
+    };
+    let candidate = loop {
+        if let Some(candidate) = asks(&world) {
+            break candidate;
+        }
+        if !world.deliver_one() {
+            world.tick_all();
+        }
+    };
+    let wanted = |(from, to, _): &(u64, u64, Vec<u8>)| *from == candidate && *to != leader;
+    let request = world.under_way().into_iter().rfind(wanted).unwrap().2;
+    let voter = world.members.keys().copied().find(|id| *id != candidate).unwrap();
+    world.fail_disk(voter, 0, Fault::DiskFull);
+    let outputs = outputs_until_failure(&mut world, voter, |member| {
+        let _ = member.consensus.receive(candidate, &request);
+    });
+    assert_eq!(sends(&outputs), 0);
 }

@@ -195,6 +195,11 @@ impl World {
 
     /// One tick of everybody, and the messages that are due.
     pub fn step(&mut self) {
+        self.tick_all();
+        self.deliver_due();
+    }
+
+    pub fn tick_all(&mut self) {
         self.tick += 1;
         let ids: Vec<MemberId> = self.members.keys().copied().collect();
         for id in ids {
@@ -203,12 +208,18 @@ impl World {
             }
             self.process(id);
         }
-        while let Some(entry) = self.queue.first_entry()
-            && entry.key().0 <= self.tick
-        {
-            let (from, to, bytes) = entry.remove();
-            self.deliver(from, to, &bytes);
-        }
+    }
+
+    pub fn deliver_due(&mut self) {
+        while self.deliver_one() {}
+    }
+
+    /// Delivers the next message that is due, if there is one.
+    pub fn deliver_one(&mut self) -> bool {
+        let due = self.queue.first_entry().filter(|entry| entry.key().0 <= self.tick);
+        let Some((from, to, bytes)) = due.map(|entry| entry.remove()) else { return false };
+        self.deliver(from, to, &bytes);
+        true
     }
 
     pub fn steps(&mut self, ticks: u64) {
