@@ -74,6 +74,9 @@ impl Sessions {
             return self.refuse_connection(connection, &error);
         }
         let connections_max = self.limits.connections_max;
+        if self.connections.len() >= connections_max {
+            self.forget_connections();
+        }
         if !self.connections.contains_key(&connection) && self.connections.len() >= connections_max {
             return self.refuse_connection(connection, &Error::TooManyConnections { connections_max });
         }
@@ -84,6 +87,20 @@ impl Sessions {
             Some(_) => known.next_greeting = Some(greeting),
             None => self.open(&cluster, greeting),
         }
+    }
+
+    /// Connections of members that died are never closed: those without a session or greeting are forgotten.
+    fn forget_connections(&mut self) {
+        let clusters = &self.clusters;
+        self.connections.retain(|connection, name| {
+            clusters.get(name).is_some_and(|cluster| {
+                let in_session =
+                    cluster.session.as_ref().is_some_and(|session| session.connection == *connection);
+                let waits =
+                    cluster.next_greeting.as_ref().is_some_and(|greeting| greeting.connection == *connection);
+                in_session || waits || cluster.opening == Some(*connection)
+            })
+        });
     }
 
     fn open(&mut self, name: &str, greeting: Greeting) {
@@ -191,6 +208,7 @@ impl Sessions {
             self.send(connection, epoch, Down::Welcome(welcome));
         }
         if let Some(old) = old.filter(|old| old.connection != connection) {
+            self.connections.remove(&old.connection);
             self.outputs.push(Output::Close { connection: old.connection });
         }
     }

@@ -567,3 +567,17 @@ fn connections_have_a_limit() {
     rig.step(Input::ConnectionClosed { connection: A });
     assert_eq!(decisions(&rig.hello("b", B, 1)).len(), 1);
 }
+
+#[test]
+fn connections_of_dead_members_do_not_count_for_ever() {
+    let mut rig = Rig::new(Times::default(), Limits { connections_max: 2, ..Limits::default() });
+    for connection in 1..10 {
+        let connection = ConnectionRef { member: connection, connection: 1 };
+        rig.open("a", connection, 1, connection.member);
+    }
+    assert_eq!(rig.sessions.connections.len(), 1);
+    // Taken over without a word of its connection's end.
+    rig.wait(20_000);
+    rig.open("b", A, 1, 1);
+    assert_eq!(decisions(&rig.hello("c", B, 1)).len(), 1);
+}
