@@ -19,7 +19,9 @@ pub fn allocatable(hosts: &[Node]) -> Resources {
                 "memory" => add(&mut sum.memory_bytes, amount(false)),
                 "ephemeral-storage" => add(&mut sum.ephemeral_storage_bytes, amount(false)),
                 "pods" => add(&mut sum.pods, amount(false)),
-                name if name.contains('/') => add(sum.extended.entry(name.to_owned()).or_default(), amount(false)),
+                name if name.contains('/') => {
+                    add(sum.extended.entry(name.to_owned()).or_default(), amount(false))
+                }
                 // Huge pages and the like, which placement does not count.
                 _ => {}
             }
@@ -38,7 +40,9 @@ fn usable(host: &Node) -> bool {
 /// A Kubernetes quantity in whole units, or in thousandths. Fractions are rounded down.
 #[must_use]
 pub fn units(quantity: &str, milli: bool) -> Option<i64> {
-    let end = quantity.find(|character: char| !matches!(character, '0'..='9' | '.' | '+' | '-')).unwrap_or(quantity.len());
+    let end = quantity
+        .find(|character: char| !matches!(character, '0'..='9' | '.' | '+' | '-'))
+        .unwrap_or(quantity.len());
     let (number, suffix) = quantity.split_at(end);
     let (multiplier, divisor): (i128, i128) = match suffix {
         "" => (1, 1),
@@ -67,7 +71,8 @@ pub fn units(quantity: &str, milli: bool) -> Option<i64> {
     let fraction = &fraction[..fraction.len().min(DECIMALS_MAX)];
     let digits: i128 = format!("{whole}{fraction}").parse().ok()?;
     let scale = 10_i128.pow(u32::try_from(fraction.len()).ok()?);
-    let value = digits.checked_mul(multiplier)?.checked_mul(if milli { 1_000 } else { 1 })? / (divisor * scale);
+    let value =
+        digits.checked_mul(multiplier)?.checked_mul(if milli { 1_000 } else { 1 })? / (divisor * scale);
     i64::try_from(value).ok()
 }
 
@@ -104,7 +109,12 @@ mod tests {
                 "conditions": [{"type": "Ready", "status": ready}]}}))
             .unwrap()
         };
-        let sum = allocatable(&[host("True", false), host("True", false), host("False", false), host("True", true)]);
+        let sum = allocatable(&[
+            host("True", false),
+            host("True", false),
+            host("False", false),
+            host("True", true),
+        ]);
         assert_eq!((sum.cpu_milli, sum.memory_bytes, sum.pods), (4_000, 2 << 30, 20));
         assert_eq!(sum.extended["example.org/gpu"], 2);
     }

@@ -19,6 +19,8 @@
 //! Released Pods that have ended stay for their logs: at most [`Config::released_pods_max`], at most
 //! [`Config::released_pod_keep_ms`].
 //!
+//! A shell calls [`connect`], [`cluster_uid`] and [`KubernetesRuntime::start`]; events come through its channel.
+//!
 //! Failure model: the API server may be away or slow (`Capacity` says so), watches may break and lose history (listed
 //! again), the agent may die at any instant (everything is found again by label).
 
@@ -28,6 +30,9 @@ pub mod names;
 pub mod observe;
 pub mod pod;
 mod runtime;
+mod setup;
 mod watch;
 
+pub use kube::Client;
 pub use runtime::{Config, KubernetesRuntime};
+pub use setup::{cluster_uid, connect};

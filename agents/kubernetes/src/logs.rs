@@ -15,9 +15,18 @@ const START_POLL: Duration = Duration::from_millis(500);
 const BAD_REQUEST: u16 = 400;
 
 /// Opens the log. A container that has not started has an empty one; with `follow` it is waited for.
-pub async fn open(pods: Api<Pod>, name: String, fence: String, options: LogOptions) -> Result<LogStream, Error> {
+pub async fn open(
+    pods: Api<Pod>,
+    name: String,
+    fence: String,
+    options: LogOptions,
+) -> Result<LogStream, Error> {
     let parameters = LogParams {
-        container: Some(if options.container.is_empty() { names::MAIN.to_owned() } else { options.container }),
+        container: Some(if options.container.is_empty() {
+            names::MAIN.to_owned()
+        } else {
+            options.container
+        }),
         follow: options.follow,
         tail_lines: (options.tail_lines > 0).then_some(options.tail_lines),
         ..LogParams::default()
@@ -27,7 +36,8 @@ pub async fn open(pods: Api<Pod>, name: String, fence: String, options: LogOptio
             Ok(reader) => return Ok(chunks(Box::pin(reader), fence)),
             Err(failure) => failure,
         };
-        let not_started = matches!(&failure, kube::Error::Api(status) if status.code == BAD_REQUEST) && may_start(&pods, &name).await;
+        let not_started = matches!(&failure, kube::Error::Api(status) if status.code == BAD_REQUEST)
+            && may_start(&pods, &name).await;
         if !not_started {
             return Err(Error::Logs { fence, reason: failure.to_string() });
         }

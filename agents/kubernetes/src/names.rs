@@ -55,7 +55,11 @@ fn short(text: &str) -> u32 {
 #[must_use]
 pub fn label_value(text: &str) -> String {
     let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.');
-    let value: String = text.chars().map(|character| if allowed(character) { character } else { '_' }).take(LABEL_LENGTH_MAX).collect();
+    let value: String = text
+        .chars()
+        .map(|character| if allowed(character) { character } else { '_' })
+        .take(LABEL_LENGTH_MAX)
+        .collect();
     value.trim_matches(|character: char| !character.is_ascii_alphanumeric()).to_owned()
 }
 

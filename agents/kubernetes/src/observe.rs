@@ -12,7 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// Argo's message for a Pod that somebody removed.
 pub const POD_DELETED: &str = "pod deleted";
 /// A Pod whose executor ended well, without its outcome having reached the agent.
-const OUTCOME_LOST: &str = "the step ended, but its outcome was lost: neither the agent nor the termination message has it";
+const OUTCOME_LOST: &str =
+    "the step ended, but its outcome was lost: neither the agent nor the termination message has it";
 
 /// One Pod of ours, read.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,11 +74,15 @@ fn observe(
     ended: Option<&ContainerStateTerminated>,
     outcome: Option<&TaskOutcome>,
 ) -> AttemptObservation {
-    let holder = pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::PERMIT)).cloned();
+    let holder =
+        pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::PERMIT)).cloned();
     let host = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
     let (phase, message) = phase(pod, status, ended, outcome, holder.is_some());
-    let running = container(status.container_statuses.as_ref(), names::MAIN).and_then(|main| main.state.as_ref()?.running.as_ref());
-    let started = running.and_then(|running| running.started_at.as_ref()).or(ended.and_then(|ended| ended.started_at.as_ref()));
+    let running = container(status.container_statuses.as_ref(), names::MAIN)
+        .and_then(|main| main.state.as_ref()?.running.as_ref());
+    let started = running
+        .and_then(|running| running.started_at.as_ref())
+        .or(ended.and_then(|ended| ended.started_at.as_ref()));
     let finished = ended.and_then(|ended| ended.finished_at.as_ref());
     AttemptObservation {
         fence,
@@ -107,7 +112,9 @@ fn phase(
     let unscheduled = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
     match status.phase.as_deref() {
         // No kubelet will ever end it.
-        _ if pod.metadata.deletion_timestamp.is_some() && unscheduled => (AttemptPhase::Error, POD_DELETED.to_owned()),
+        _ if pod.metadata.deletion_timestamp.is_some() && unscheduled => {
+            (AttemptPhase::Error, POD_DELETED.to_owned())
+        }
         Some("Running") if bound => (AttemptPhase::Running, String::new()),
         Some("Succeeded") => succeeded(outcome, bound),
         Some("Failed") => failed(status, ended, outcome),
@@ -122,7 +129,9 @@ fn succeeded(outcome: Option<&TaskOutcome>, bound: bool) -> (AttemptPhase, Strin
         Some(outcome) if outcome.output_error.is_empty() => (AttemptPhase::Succeeded, String::new()),
         Some(outcome) => (AttemptPhase::Error, outcome.output_error.clone()),
         None if bound => (AttemptPhase::Error, OUTCOME_LOST.to_owned()),
-        None => (AttemptPhase::Error, "the step ended without a start permit; its command did not run".to_owned()),
+        None => {
+            (AttemptPhase::Error, "the step ended without a start permit; its command did not run".to_owned())
+        }
     }
 }
 
@@ -130,7 +139,9 @@ fn succeeded(outcome: Option<&TaskOutcome>, bound: bool) -> (AttemptPhase, Strin
 fn pending_message(status: &PodStatus) -> String {
     let containers = status.init_container_statuses.iter().chain(status.container_statuses.iter()).flatten();
     for container in containers {
-        let Some(waiting) = container.state.as_ref().and_then(|state| state.waiting.as_ref()) else { continue };
+        let Some(waiting) = container.state.as_ref().and_then(|state| state.waiting.as_ref()) else {
+            continue;
+        };
         let reason = waiting.reason.as_deref().unwrap_or_default();
         match &waiting.message {
             Some(message) => return format!("{reason}: {message}"),
@@ -164,22 +175,35 @@ fn failed(
     if let Some(message) = status.message.as_ref().filter(|message| !message.is_empty()) {
         return (AttemptPhase::Failed, message.clone());
     }
-    if let Some(init) = container(status.init_container_statuses.as_ref(), names::INIT).and_then(|init| init.state.as_ref()?.terminated.as_ref())
+    if let Some(init) = container(status.init_container_statuses.as_ref(), names::INIT)
+        .and_then(|init| init.state.as_ref()?.terminated.as_ref())
         && init.exit_code != 0
     {
-        return (AttemptPhase::Error, describe(names::INIT, init, init.message.as_deref().unwrap_or_default()));
+        return (
+            AttemptPhase::Error,
+            describe(names::INIT, init, init.message.as_deref().unwrap_or_default()),
+        );
     }
-    if let Some(waiting) = container(status.container_statuses.as_ref(), names::MAIN).and_then(|main| main.state.as_ref()?.waiting.as_ref()) {
+    if let Some(waiting) = container(status.container_statuses.as_ref(), names::MAIN)
+        .and_then(|main| main.state.as_ref()?.waiting.as_ref())
+    {
         let reason = waiting.reason.as_deref().unwrap_or_default();
         let message = waiting.message.as_deref().unwrap_or_default();
-        return (AttemptPhase::Error, format!("Pod failed before main container starts due to {reason}: {message}"));
+        return (
+            AttemptPhase::Error,
+            format!("Pod failed before main container starts due to {reason}: {message}"),
+        );
     }
     match ended {
         Some(ended) => {
-            let text = outcome.map_or(ended.message.as_deref().unwrap_or_default(), |outcome| &outcome.message);
+            let text =
+                outcome.map_or(ended.message.as_deref().unwrap_or_default(), |outcome| &outcome.message);
             (AttemptPhase::Failed, describe(names::MAIN, ended, text))
         }
-        None => (AttemptPhase::Error, format!("pod failed: {}", status.reason.as_deref().unwrap_or("no container has a state"))),
+        None => (
+            AttemptPhase::Error,
+            format!("pod failed: {}", status.reason.as_deref().unwrap_or("no container has a state")),
+        ),
     }
 }
 
@@ -233,11 +257,19 @@ mod tests {
 
     #[test]
     fn failures_speak_as_argo_does() {
-        let failed = |code, reason: &str, text: &str| state(json!({"phase": "Failed", "containerStatuses": ended(code, reason, text)}));
+        let failed = |code, reason: &str, text: &str| {
+            state(json!({"phase": "Failed", "containerStatuses": ended(code, reason, text)}))
+        };
         assert_eq!(failed(3, "Error", ""), (AttemptPhase::Failed, "main: Error (exit code 3)".into()));
-        assert_eq!(failed(137, "OOMKilled", ""), (AttemptPhase::Failed, "main: OOMKilled (exit code 137)".into()));
+        assert_eq!(
+            failed(137, "OOMKilled", ""),
+            (AttemptPhase::Failed, "main: OOMKilled (exit code 137)".into())
+        );
         let outcome = r#"{"exit_code":64,"message":"failed to find name in PATH","started_at_ms":1,"finished_at_ms":2}"#;
-        assert_eq!(failed(64, "Error", outcome), (AttemptPhase::Failed, "main: Error (exit code 64): failed to find name in PATH".into()));
+        assert_eq!(
+            failed(64, "Error", outcome),
+            (AttemptPhase::Failed, "main: Error (exit code 64): failed to find name in PATH".into())
+        );
         let evicted = json!({"phase": "Failed", "reason": "Evicted", "message": "The node was low on resource: memory."});
         assert_eq!(state(evicted), (AttemptPhase::Failed, "The node was low on resource: memory.".into()));
         let init = json!({"phase": "Failed", "initContainerStatuses": [{"name": "init", "ready": false, "restartCount": 0, "image": "",
@@ -252,14 +284,16 @@ mod tests {
         let found = seen(json!({(names::PERMIT): "u"}), status);
         assert_eq!(found.observation.phase, AttemptPhase::Succeeded);
         assert_eq!(found.outcome.and_then(|outcome| outcome.result).as_deref(), Some("hi"));
-        let (phase, message) = state(json!({"phase": "Succeeded", "containerStatuses": ended(0, "Completed", "")}));
+        let (phase, message) =
+            state(json!({"phase": "Succeeded", "containerStatuses": ended(0, "Completed", "")}));
         assert_eq!((phase, message.as_str()), (AttemptPhase::Error, OUTCOME_LOST));
     }
 
     #[test]
     fn foreign_and_released_pods_are_told_apart() {
         assert_eq!(Seen::new(&Pod::default()), None);
-        let mut pod: Pod = serde_json::from_value(json!({"metadata": {"labels": {(names::FENCE): "1.2.3"}}})).unwrap();
+        let mut pod: Pod =
+            serde_json::from_value(json!({"metadata": {"labels": {(names::FENCE): "1.2.3"}}})).unwrap();
         assert!(Seen::new(&pod).unwrap().released);
         pod.metadata.labels.get_or_insert_default().insert(names::FENCE.into(), "nonsense".into());
         assert_eq!(Seen::new(&pod), None);
@@ -270,6 +304,9 @@ mod tests {
         let pod = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {(names::FENCE): "1.2.3"}},
             "spec": {"containers": []}, "status": {"phase": "Pending"}});
         let seen = Seen::new(&serde_json::from_value(pod).unwrap()).unwrap();
-        assert_eq!((seen.observation.phase, seen.observation.message.as_str()), (AttemptPhase::Error, POD_DELETED));
+        assert_eq!(
+            (seen.observation.phase, seen.observation.message.as_str()),
+            (AttemptPhase::Error, POD_DELETED)
+        );
     }
 }

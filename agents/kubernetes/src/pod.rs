@@ -4,11 +4,11 @@ use crate::names;
 use argosy_executor::protocol::{ENV_HOLDER, Task};
 use argosy_model::display_fence;
 use argosy_proto::common::Assignment;
-use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod, PodSecurityContext, PodSpec,
-    Probe, ResourceRequirements, SecurityContext, Volume, VolumeMount,
-};
 use k8s_openapi::api::core::v1::{Affinity, HostAlias, LocalObjectReference, PodDNSConfig, Toleration};
+use k8s_openapi::api::core::v1::{
+    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod,
+    PodSecurityContext, PodSpec, Probe, ResourceRequirements, SecurityContext, Volume, VolumeMount,
+};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
@@ -90,7 +90,9 @@ impl Part<'_> {
     fn get<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<Option<T>, Error> {
         let Some(value) = self.value.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
         let parsed = T::deserialize(value);
-        parsed.map(Some).map_err(|error| Error::Malformed { what: self.what, reason: format!("{field}: {error}") })
+        parsed
+            .map(Some)
+            .map_err(|error| Error::Malformed { what: self.what, reason: format!("{field}: {error}") })
     }
 
     fn list<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<Vec<T>, Error> {
@@ -146,7 +148,12 @@ pub fn task(assignment: &Assignment) -> Result<Task, Error> {
 ///
 /// # Errors
 /// Why there can be none, in words for the node's message.
-pub fn build(assignment: &Assignment, settings: &Settings, environment: &[(String, String)], now_ms: i64) -> Result<Pod, Error> {
+pub fn build(
+    assignment: &Assignment,
+    settings: &Settings,
+    environment: &[(String, String)],
+    now_ms: i64,
+) -> Result<Pod, Error> {
     let template = parse("template", &assignment.template_json)?;
     let workflow = parse("workflow's Pod specification", &assignment.workflow_pod_json)?;
     for (field, reason) in UNSUPPORTED {
@@ -197,7 +204,8 @@ fn main_container(template: &Value, mut variables: Vec<EnvVar>) -> Result<Contai
         fields.insert("name".into(), names::MAIN.into());
     }
     let parsed: Result<Container, _> = serde_json::from_value(fields);
-    let mut main = parsed.map_err(|error| Error::Malformed { what: "container", reason: error.to_string() })?;
+    let mut main =
+        parsed.map_err(|error| Error::Malformed { what: "container", reason: error.to_string() })?;
     refuse_commands_outside_the_executor(&main)?;
     let user_command = main.command.take().filter(|command| !command.is_empty());
     let Some(user_command) = user_command else {
@@ -224,9 +232,11 @@ fn refuse_commands_outside_the_executor(main: &Container) -> Result<(), Error> {
     if main.lifecycle.is_some() {
         return Err(Error::Unsupported { field: "lifecycle", reason });
     }
-    for (field, probe) in
-        [("livenessProbe", &main.liveness_probe), ("readinessProbe", &main.readiness_probe), ("startupProbe", &main.startup_probe)]
-    {
+    for (field, probe) in [
+        ("livenessProbe", &main.liveness_probe),
+        ("readinessProbe", &main.readiness_probe),
+        ("startupProbe", &main.startup_probe),
+    ] {
         if runs(probe) {
             return Err(Error::Unsupported { field, reason });
         }
@@ -247,20 +257,33 @@ fn variables(environment: &[(String, String)]) -> Vec<EnvVar> {
             ..EnvVarSource::default()
         }),
     };
-    let plain = environment.iter().map(|(name, value)| EnvVar { name: name.clone(), value: Some(value.clone()), value_from: None });
+    let plain = environment.iter().map(|(name, value)| EnvVar {
+        name: name.clone(),
+        value: Some(value.clone()),
+        value_from: None,
+    });
     plain.chain([field(ENV_HOLDER, "metadata.uid"), field("ARGOSY_POD_NAME", "metadata.name")]).collect()
 }
 
 fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount { name: volume.to_owned(), mount_path: path.to_owned(), read_only: read_only.then_some(true), ..VolumeMount::default() }
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..VolumeMount::default()
+    }
 }
 
 fn init_container(settings: &Settings, security: Option<&PodSecurityContext>) -> Container {
     // The image names no user: without a number, a Pod that must not run as root would be refused.
-    let unnamed = security.is_some_and(|security| security.run_as_non_root == Some(true) && security.run_as_user.is_none());
+    let unnamed = security
+        .is_some_and(|security| security.run_as_non_root == Some(true) && security.run_as_user.is_none());
     let amounts = |cpu: Option<&str>, memory: &str| {
         let named = [("cpu", cpu), ("memory", Some(memory))];
-        named.into_iter().filter_map(|(name, amount)| Some((name.to_owned(), Quantity(amount?.to_owned())))).collect()
+        named
+            .into_iter()
+            .filter_map(|(name, amount)| Some((name.to_owned(), Quantity(amount?.to_owned()))))
+            .collect()
     };
     Container {
         name: names::INIT.to_owned(),
@@ -287,7 +310,11 @@ fn init_container(settings: &Settings, security: Option<&PodSecurityContext>) ->
 /// The volumes that the container mounts, and ours. Argo, too, leaves out what nobody mounts.
 fn volumes(chosen: &Chosen<'_>, main: &Container) -> Result<Vec<Volume>, Error> {
     let known: Vec<Volume> = chosen.both("volumes")?;
-    let empty = |name: &str| Volume { name: name.to_owned(), empty_dir: Some(EmptyDirVolumeSource::default()), ..Volume::default() };
+    let empty = |name: &str| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
     let mut wanted: Vec<Volume> = Vec::new();
     let mounted = main.volume_mounts.iter().flatten().map(|mount| &mount.name);
     for name in mounted.chain(main.volume_devices.iter().flatten().map(|device| &device.name)) {
@@ -295,7 +322,11 @@ fn volumes(chosen: &Chosen<'_>, main: &Container) -> Result<Vec<Volume>, Error> 
             continue;
         }
         let is_ours = [EXECUTOR_VOLUME, STAGING_VOLUME].contains(&name.as_str());
-        let volume = if is_ours { Some(empty(name)) } else { known.iter().find(|volume| volume.name == *name).cloned() };
+        let volume = if is_ours {
+            Some(empty(name))
+        } else {
+            known.iter().find(|volume| volume.name == *name).cloned()
+        };
         wanted.push(volume.ok_or_else(|| Error::UnknownVolume(name.clone()))?);
     }
     Ok(wanted)
@@ -313,7 +344,10 @@ fn active_deadline(template: &Value, deadline_ms: i64, now_ms: i64) -> Result<Op
 }
 
 fn bad_deadline(value: &str) -> Error {
-    Error::Malformed { what: "template", reason: format!("activeDeadlineSeconds: {value:?} is not a whole number of seconds") }
+    Error::Malformed {
+        what: "template",
+        reason: format!("activeDeadlineSeconds: {value:?} is not a whole number of seconds"),
+    }
 }
 
 fn scheduling(chosen: &Chosen<'_>) -> Result<PodSpec, Error> {

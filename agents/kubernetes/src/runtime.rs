@@ -4,7 +4,9 @@ use crate::observe::Seen;
 use crate::watch::{self, Held, Table};
 use crate::{logs, names, pod};
 use argosy_agent_runtime::server::Executors;
-use argosy_agent_runtime::{AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent};
+use argosy_agent_runtime::{
+    AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
+};
 use argosy_model::{Fence, display_fence};
 use argosy_proto::common::{Assignment, AttemptPhase};
 use async_trait::async_trait;
@@ -14,6 +16,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -22,6 +25,8 @@ const CONFLICT: u16 = 409;
 const TOO_MANY_REQUESTS: u16 = 429;
 /// Writes of one object under a resource version that are tried before the action is left to its repetition.
 const CONFLICTS_MAX: u32 = 5;
+/// How long one action may hold up its lane.
+const ACTION_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How the runtime works.
 #[derive(Clone, Debug)]
@@ -92,7 +97,12 @@ impl KubernetesRuntime {
     ///
     /// # Errors
     /// [`Error::Setup`] for a configuration that can't work.
-    pub fn start(config: Config, client: Client, executors: Executors, events: mpsc::Sender<RuntimeEvent>) -> Result<Self, Error> {
+    pub fn start(
+        config: Config,
+        client: Client,
+        executors: Executors,
+        events: mpsc::Sender<RuntimeEvent>,
+    ) -> Result<Self, Error> {
         if config.lanes == 0 || config.actions_max == 0 {
             return Err(Error::Setup("lanes and actions_max must be at least 1".to_owned()));
         }
@@ -133,7 +143,9 @@ impl Runtime for KubernetesRuntime {
 fn fence_of(action: &RuntimeAction) -> Fence {
     match action {
         RuntimeAction::Ensure(assignment) => assignment.fence.unwrap_or_default(),
-        RuntimeAction::GrantPermit { fence, holder: _ } | RuntimeAction::Stop { fence, grace_ms: _ } => *fence,
+        RuntimeAction::GrantPermit { fence, holder: _ } | RuntimeAction::Stop { fence, grace_ms: _ } => {
+            *fence
+        }
         RuntimeAction::Release(fence) => *fence,
     }
 }
@@ -142,15 +154,25 @@ async fn work(shared: Arc<Shared>, mut actions: mpsc::Receiver<RuntimeAction>) {
     shared.table.listed().await;
     while let Some(action) = actions.recv().await {
         let fence = fence_of(&action);
-        let done = match action {
-            RuntimeAction::Ensure(assignment) => ensure(&shared, &assignment).await,
-            RuntimeAction::GrantPermit { fence, holder } => grant(&shared, fence, holder).await,
-            RuntimeAction::Stop { fence, grace_ms } => stop(&shared, fence, grace_ms).await,
-            RuntimeAction::Release(fence) => release(&shared, fence).await,
+        let failure = match tokio::time::timeout(ACTION_TIMEOUT, act(&shared, action)).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => format!("no answer within {ACTION_TIMEOUT:?}"),
         };
-        if let Err(error) = done {
-            tracing::warn!(fence = display_fence(&fence), %error, "an action failed; it is repeated if it is still wanted");
-        }
+        tracing::warn!(
+            fence = display_fence(&fence),
+            failure,
+            "an action failed; it is repeated if it is still wanted"
+        );
+    }
+}
+
+async fn act(shared: &Shared, action: RuntimeAction) -> Result<(), kube::Error> {
+    match action {
+        RuntimeAction::Ensure(assignment) => ensure(shared, &assignment).await,
+        RuntimeAction::GrantPermit { fence, holder } => grant(shared, fence, holder).await,
+        RuntimeAction::Stop { fence, grace_ms } => stop(shared, fence, grace_ms).await,
+        RuntimeAction::Release(fence) => release(shared, fence).await,
     }
 }
 
@@ -161,7 +183,9 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
         shared.send(RuntimeEvent::Observed(held.observation)).await;
         return Ok(());
     }
-    let failure = |message: String| RuntimeEvent::Observed(AttemptObservation::new(fence, AttemptPhase::Error, message));
+    let failure = |message: String| {
+        RuntimeEvent::Observed(AttemptObservation::new(fence, AttemptPhase::Error, message))
+    };
     let built = pod::task(assignment).and_then(|task| {
         let environment = shared.executors.environment(&fence, &task);
         pod::build(assignment, &shared.config.settings, &environment, Timestamp::now().as_millisecond())
@@ -180,7 +204,9 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let Some(there) = pods.get_opt(name).await? else { return Ok(()) };
             // The name holds cell and fence, so this is an earlier try whose answer was lost; or it is nobody's.
-            if there.metadata.labels.as_ref().and_then(|labels| labels.get(names::FENCE)) != Some(&display_fence(&fence)) {
+            if there.metadata.labels.as_ref().and_then(|labels| labels.get(names::FENCE))
+                != Some(&display_fence(&fence))
+            {
                 shared.send(failure(format!("pod {name} exists and is not this attempt's; delete it"))).await;
                 return Ok(());
             }
@@ -203,12 +229,17 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
 
 /// Refusals that another try may not meet: overload, the server's own errors, used-up quotas, an account just being made.
 fn may_pass(code: u16, message: &str) -> bool {
-    code >= 500 || code == TOO_MANY_REQUESTS || message.contains("exceeded quota") || message.contains("try again later")
+    code >= 500
+        || code == TOO_MANY_REQUESTS
+        || message.contains("exceeded quota")
+        || message.contains("try again later")
 }
 
 fn prerequisite(message: &str, namespace: &str, code: u16) -> String {
     if code == NOT_FOUND && message.contains("namespaces") {
-        format!("{message}; create namespace {namespace} on this cluster, or run the workflow in one that exists")
+        format!(
+            "{message}; create namespace {namespace} on this cluster, or run the workflow in one that exists"
+        )
     } else {
         message.to_owned()
     }
@@ -221,7 +252,11 @@ async fn grant(shared: &Shared, fence: Fence, holder: String) -> Result<(), kube
         return Ok(());
     };
     let refuse = |reason: &str| {
-        shared.executors.answer(&ExecutorAnswer::Refused { fence, holder: holder.clone(), reason: reason.to_owned() });
+        shared.executors.answer(&ExecutorAnswer::Refused {
+            fence,
+            holder: holder.clone(),
+            reason: reason.to_owned(),
+        });
     };
     let pods = shared.pods(&held.namespace);
     for _ in 0..CONFLICTS_MAX {
@@ -263,7 +298,10 @@ async fn grant(shared: &Shared, fence: Fence, holder: String) -> Result<(), kube
             Err(error) => return Err(error),
         }
     }
-    tracing::warn!(fence = display_fence(&fence), "the Pod changed each time its permit was to be written; the executor asks again");
+    tracing::warn!(
+        fence = display_fence(&fence),
+        "the Pod changed each time its permit was to be written; the executor asks again"
+    );
     Ok(())
 }
 
@@ -312,7 +350,8 @@ async fn release(shared: &Shared, fence: Fence) -> Result<(), kube::Error> {
             delete(shared, &held, pod::grace_seconds(0)).await?;
             continue;
         }
-        let rest: Vec<_> = pod.metadata.finalizers.iter().flatten().filter(|name| *name != names::FINALIZER).collect();
+        let rest: Vec<_> =
+            pod.metadata.finalizers.iter().flatten().filter(|name| *name != names::FINALIZER).collect();
         let patch = json!({"metadata": {
             "uid": held.uid, "resourceVersion": pod.metadata.resource_version, "finalizers": rest, "labels": {(names::COMPLETED): "true"},
         }});

@@ -14,8 +14,8 @@ use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch as latch;
 
@@ -41,7 +41,11 @@ pub struct Table {
 
 impl Default for Table {
     fn default() -> Self {
-        Self { held: Mutex::default(), listed: latch::Sender::new(false), watch_healthy: AtomicBool::new(false) }
+        Self {
+            held: Mutex::default(),
+            listed: latch::Sender::new(false),
+            watch_healthy: AtomicBool::new(false),
+        }
     }
 }
 
@@ -78,8 +82,10 @@ impl Table {
         let fence = seen.observation.fence;
         let before = table.get(&fence);
         // An answer to a write and the watch race; a Pod never comes back from its release.
-        let released = seen.released || before.is_some_and(|before| before.released && before.uid == seen.uid);
-        let is_stale = before.is_some_and(|before| before.uid == seen.uid && is_terminal(before.observation.phase));
+        let released =
+            seen.released || before.is_some_and(|before| before.released && before.uid == seen.uid);
+        let is_stale =
+            before.is_some_and(|before| before.uid == seen.uid && is_terminal(before.observation.phase));
         if is_stale && !is_terminal(seen.observation.phase) {
             return false;
         }
@@ -157,7 +163,8 @@ pub async fn watch(shared: Arc<Shared>) {
 async fn take_list(shared: &Shared, listing: Vec<Seen>) {
     let present: BTreeSet<Fence> = listing.iter().map(|seen| seen.observation.fence).collect();
     if *shared.table.listed.borrow() {
-        let missing: Vec<Fence> = shared.table.lock().keys().filter(|fence| !present.contains(fence)).copied().collect();
+        let missing: Vec<Fence> =
+            shared.table.lock().keys().filter(|fence| !present.contains(fence)).copied().collect();
         for seen in listing {
             if shared.table.put(&seen) {
                 tell(shared, seen).await;
@@ -167,9 +174,13 @@ async fn take_list(shared: &Shared, listing: Vec<Seen>) {
             // Made after the list was taken, perhaps: only the API knows.
             let Some(held) = shared.table.get(&fence) else { continue };
             match shared.pods(&held.namespace).get_opt(&held.name).await {
-                Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(held.uid.as_str()) => take(shared, &pod).await,
+                Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(held.uid.as_str()) => {
+                    take(shared, &pod).await
+                }
                 Ok(_) => gone(shared, fence).await,
-                Err(error) => tracing::warn!(fence = display_fence(&fence), %error, "a missing Pod could not be asked for"),
+                Err(error) => {
+                    tracing::warn!(fence = display_fence(&fence), %error, "a missing Pod could not be asked for")
+                }
             }
         }
         return;
@@ -237,7 +248,12 @@ pub async fn sweep_released(shared: Arc<Shared>) {
     loop {
         rounds.tick().await;
         let now_ms = Timestamp::now().as_millisecond();
-        let unwanted = too_many(&shared.table.lock(), now_ms, shared.config.released_pod_keep_ms, shared.config.released_pods_max);
+        let unwanted = too_many(
+            &shared.table.lock(),
+            now_ms,
+            shared.config.released_pod_keep_ms,
+            shared.config.released_pods_max,
+        );
         for held in unwanted {
             delete_released(&shared, &held).await;
         }
@@ -248,7 +264,8 @@ fn too_many(held: &BTreeMap<Fence, Held>, now_ms: i64, keep_ms: i64, keep_max: u
     let mut released: Vec<&Held> = held.values().filter(|held| held.released).collect();
     released.sort_by_key(|held| std::cmp::Reverse(held.observation.finished_at_ms));
     let is_old = |held: &Held| now_ms.saturating_sub(held.observation.finished_at_ms) > keep_ms;
-    let unwanted = released.into_iter().enumerate().filter(|(place, held)| *place >= keep_max || is_old(held));
+    let unwanted =
+        released.into_iter().enumerate().filter(|(place, held)| *place >= keep_max || is_old(held));
     unwanted.map(|(_, held)| held.clone()).collect()
 }
 
@@ -272,9 +289,14 @@ mod tests {
 
     #[test]
     fn released_pods_go_by_age_and_number_and_held_ones_stay() {
-        let table: BTreeMap<_, _> =
-            [held(0, false), held(100, true), held(900, true), held(950, true)].into_iter().zip(1..).map(|(held, index)| (fence(index), held)).collect();
-        let names = |keep_ms, keep_max| too_many(&table, 1_000, keep_ms, keep_max).into_iter().map(|held| held.name).collect::<Vec<_>>();
+        let table: BTreeMap<_, _> = [held(0, false), held(100, true), held(900, true), held(950, true)]
+            .into_iter()
+            .zip(1..)
+            .map(|(held, index)| (fence(index), held))
+            .collect();
+        let names = |keep_ms, keep_max| {
+            too_many(&table, 1_000, keep_ms, keep_max).into_iter().map(|held| held.name).collect::<Vec<_>>()
+        };
         assert_eq!(names(500, 9), ["p100"]);
         assert_eq!(names(5_000, 1), ["p900", "p100"]);
         assert!(names(5_000, 9).is_empty());

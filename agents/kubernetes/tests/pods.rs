@@ -26,7 +26,8 @@ fn settings() -> Settings {
 
 fn build(assignment: &Assignment) -> Result<Value, Error> {
     pod::task(assignment)?;
-    let environment = [("ARGOSY_AGENT", "10.0.0.1:2749"), ("ARGOSY_TEMPLATE", "{}")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let environment = [("ARGOSY_AGENT", "10.0.0.1:2749"), ("ARGOSY_TEMPLATE", "{}")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
     let pod = pod::build(assignment, &settings(), &environment, 1_000_000)?;
     Ok(serde_json::to_value(pod).unwrap())
 }
@@ -63,12 +64,16 @@ fn a_plain_container_gets_no_credentials() {
     assert_eq!(built.pointer("/spec/automountServiceAccountToken"), Some(&json!(false)));
     assert_eq!(built.pointer("/spec/restartPolicy"), Some(&json!("Never")));
     assert_eq!(built.pointer("/spec/terminationGracePeriodSeconds"), Some(&json!(35)));
-    assert_eq!(built.pointer("/spec/containers/0/command"), Some(&json!(["/argosy/bin/argosy-executor", "--", "true"])));
+    assert_eq!(
+        built.pointer("/spec/containers/0/command"),
+        Some(&json!(["/argosy/bin/argosy-executor", "--", "true"]))
+    );
 }
 
 #[test]
 fn what_cannot_be_run_is_refused_with_its_reason() {
-    let refused = |template: Value, workflow: Value| build(&assignment(&template, &workflow)).unwrap_err().to_string();
+    let refused =
+        |template: Value, workflow: Value| build(&assignment(&template, &workflow)).unwrap_err().to_string();
     let container = |extra: Value| {
         let mut container = json!({"image": "i", "command": ["true"]});
         container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
@@ -90,8 +95,13 @@ fn what_cannot_be_run_is_refused_with_its_reason() {
     let mut with_sidecar = container(none());
     with_sidecar["sidecars"] = json!([{"name": "s", "image": "i"}]);
     assert!(refused(with_sidecar, none()).contains("sidecars is not supported"));
-    assert!(refused(container(none()), json!({"podSpecPatch": "{}"})).contains("podSpecPatch is not supported"));
-    assert!(refused(container(none()), json!({"tolerations": 3})).starts_with("the workflow's Pod specification is not valid: tolerations"));
+    assert!(
+        refused(container(none()), json!({"podSpecPatch": "{}"})).contains("podSpecPatch is not supported")
+    );
+    assert!(
+        refused(container(none()), json!({"tolerations": 3}))
+            .starts_with("the workflow's Pod specification is not valid: tolerations")
+    );
     let mut deadline = container(none());
     deadline["activeDeadlineSeconds"] = json!("soon");
     assert!(refused(deadline, none()).contains("activeDeadlineSeconds"));

@@ -4,6 +4,8 @@
 //! One cluster serves all cases, since it takes longer to start than any of them to run. The agent's end (executor
 //! server, runtime) runs inside the cluster's network, as an agent does.
 
+#![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
+
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options};
 use argosy_agent_runtime::{
     AttemptObservation, ExecutorAnswer, LogOptions, Runtime, RuntimeAction, RuntimeEvent, is_terminal,
@@ -391,7 +393,8 @@ async fn a_stop_ends_the_step(agent: &Agent, cluster: &Cluster) {
         }
     };
     let (log, ()) = tokio::join!(agent.log(step, following), stop_when_ready);
-    assert_eq!(log, "ready\nstopping\n");
+    // The shell may say between the two that its own child was signalled as well.
+    assert!(log.starts_with("ready\n") && log.ends_with("stopping\n"), "{log}");
     assert_eq!(agent.outcome(step).await.exit_code, 7);
     agent.end(step).await;
     assert!(pod_exists(cluster, &handle), "the finalizer keeps a stopped Pod until its release");
@@ -447,7 +450,7 @@ async fn history_that_the_server_forgot_is_listed_again(agent: &Agent, cluster: 
     };
     tokio::time::timeout(WAIT, ended).await.expect("the watch goes on");
     assert_eq!(agent.outcome(step).await.result.as_deref(), Some("after"));
-    let lost = agent.events.lock().unwrap().iter().any(|event| *event == RuntimeEvent::Gone(waiting));
+    let lost = agent.events.lock().unwrap().contains(&RuntimeEvent::Gone(waiting));
     assert!(!lost, "a Pod that is there was thought gone");
     agent.runtime.act(RuntimeAction::Stop { fence: waiting, grace_ms: 0 });
     agent.end(waiting).await;

@@ -1,0 +1,54 @@
+//! Access to a cluster, and its identity.
+
+use argosy_agent_runtime::Error;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use std::path::Path;
+use std::time::Duration;
+
+/// How long an API server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The namespace whose uid stands for its cluster: every cluster has it, and it is never made anew.
+const IDENTITY_NAMESPACE: &str = "kube-system";
+
+/// A client by kubeconfig file; without one by the Pod's service account, or the user's own kubeconfig.
+///
+/// # Errors
+/// [`Error::Setup`] when there is no usable access.
+pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
+    let mut config = match kubeconfig {
+        Some(file) => {
+            let read =
+                Kubeconfig::read_from(file).map_err(|error| setup(&file.display().to_string(), &error))?;
+            let options = KubeConfigOptions::default();
+            let config = Config::from_custom_kubeconfig(read, &options).await;
+            config.map_err(|error| setup(&file.display().to_string(), &error))?
+        }
+        None => Config::infer().await.map_err(|error| setup("the cluster's access", &error))?,
+    };
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    Client::try_from(config).map_err(|error| setup("the cluster's access", &error))
+}
+
+/// The uid that tells this cluster from every other.
+///
+/// # Errors
+/// [`Error::Setup`] when the API server does not give it.
+pub async fn cluster_uid(client: &Client) -> Result<String, Error> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let found = namespaces.get(IDENTITY_NAMESPACE).await;
+    let found =
+        found.map_err(|error| setup("the cluster's identity (uid of namespace kube-system)", &error))?;
+    found.metadata.uid.ok_or_else(|| Error::Setup(format!("namespace {IDENTITY_NAMESPACE} has no uid")))
+}
+
+fn setup(what: &str, error: &dyn std::error::Error) -> Error {
+    let mut text = format!("{what} cannot be used: {error}");
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    Error::Setup(text)
+}
