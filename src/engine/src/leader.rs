@@ -48,7 +48,7 @@ pub(crate) struct Plan {
 }
 
 /// Parsed manifests kept; more are parsed again when needed.
-const PARSED_MAX: usize = 2_000;
+const PARSED_MAX: usize = 12_000;
 /// Fan-outs whose items are kept parsed.
 const EXPANSIONS_MAX: usize = 200;
 

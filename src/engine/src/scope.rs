@@ -32,7 +32,11 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
     for parameter in &manifest.spec.arguments.parameters {
         if let Some(value) = &parameter.value {
             put(&format!("workflow.parameters.{}", parameter.name), value.clone());
-            list.push(serde_json::json!({"name": parameter.name, "value": value}));
+            let mut shown = serde_json::json!({"name": parameter.name, "value": value});
+            if let (Some(fields), Some(description)) = (shown.as_object_mut(), &parameter.description) {
+                fields.insert("description".to_owned(), description.clone().into());
+            }
+            list.push(shown);
         }
     }
     put("workflow.parameters", Value::Array(list.clone()).to_string());

@@ -85,9 +85,10 @@ fn head(row: &row::Workflow, manifest: &Value) -> Value {
     }
     if let Some(phase) = WorkflowPhase::from_number(row.phase) {
         labels.insert("workflows.argoproj.io/phase".to_owned(), phase.as_str().into());
-        if phase.is_completed() {
-            labels.insert("workflows.argoproj.io/completed".to_owned(), "true".into());
-        }
+        labels.insert("workflows.argoproj.io/completed".to_owned(), phase.is_completed().to_string().into());
+    }
+    if let Some(strategy) = shutdown(row) {
+        labels.insert("workflows.argoproj.io/action".to_owned(), strategy.into());
     }
     if !labels.is_empty() {
         metadata.insert("labels".to_owned(), Value::Object(labels));
@@ -109,13 +110,19 @@ fn spec(row: &row::Workflow, manifest: &Value) -> Value {
     for template in spec.get_mut("templates").and_then(Value::as_array_mut).into_iter().flatten() {
         default_template(template);
     }
-    let shutdown = match row.shutdown {
-        crate::advance::workflow::STOP => "Stop",
-        crate::advance::workflow::TERMINATE => "Terminate",
-        _ => return Value::Object(spec),
-    };
-    spec.insert("shutdown".to_owned(), shutdown.into());
+    if let Some(strategy) = shutdown(row) {
+        spec.insert("shutdown".to_owned(), strategy.into());
+    }
     Value::Object(spec)
+}
+
+/// The strategy that a user asked for.
+fn shutdown(row: &row::Workflow) -> Option<&'static str> {
+    match row.shutdown {
+        crate::advance::workflow::STOP => Some("Stop"),
+        crate::advance::workflow::TERMINATE => Some("Terminate"),
+        _ => None,
+    }
 }
 
 fn default_template(template: &mut Value) {

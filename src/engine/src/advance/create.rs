@@ -35,7 +35,7 @@ pub(crate) fn step(turn: &mut Turn<'_>, place: Place, step: &Step) -> Result<u32
 pub(crate) fn call(turn: &mut Turn<'_>, place: Place, template: &str, arguments: &Arguments) -> Result<u32, String> {
     let parsed = turn.parsed.clone();
     let template = parsed.template(template).ok_or_else(|| format!("template {template} not found"))?;
-    if place.depth >= turn.leader.limits.template_depth_max {
+    if place.depth + 1 >= turn.leader.limits.template_depth_max {
         return ended(turn, &place, &template.name, NodePhase::Error, TOO_DEEP, NodePhase::Error);
     }
     let inputs = inputs(turn, template, arguments)?;

@@ -121,7 +121,8 @@ fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
     if root_phase.is_failed_or_error()
         && let Some(stopped) = stopped_message(row.shutdown)
     {
-        message = if row.shutdown_message.is_empty() { stopped } else { row.shutdown_message.clone() };
+        // The user's own message is kept in state and not shown here: as in Argo.
+        message = stopped;
     }
     if let Some(error) = exit_error {
         outcome = WorkflowPhase::Error;

@@ -31,7 +31,11 @@ pub(crate) fn judge(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence
         }
         return Verdict::Superseded;
     }
-    if attempt.closed || report.revision <= attempt.revision && attempt.revision != 0 {
+    if attempt.closed {
+        return if attempt.phase == report.phase { Verdict::Accepted } else { Verdict::Superseded };
+    }
+    // The end counts whatever its number: it can come only once.
+    if !over && report.revision <= attempt.revision && attempt.revision != 0 {
         return Verdict::Accepted;
     }
     if over {

@@ -30,7 +30,7 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ResyncAtt
         let Some(fence) = report.fence else { continue };
         held.insert(fence);
         report_attempt::judge(draft, leader, name, fence, report);
-        if is_wanted(draft, name, fence) { resynced.keep.push(fence) } else { resynced.stop.push(fence) }
+        if is_wanted(draft, name, fence, report) { resynced.keep.push(fence) } else { resynced.stop.push(fence) }
     }
     let missing: Vec<_> = draft
         .state
@@ -51,9 +51,12 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ResyncAtt
     Ok(Reply { body: Some(reply::Body::AttemptsResynced(resynced)) })
 }
 
-/// True for an attempt that may go on, or whose result was taken and that the agent releases by itself.
-fn is_wanted(draft: &Draft, cluster: &str, fence: Fence) -> bool {
-    draft.state.attempt(&fence).is_some_and(|attempt| !attempt.fenced && !attempt.stopping && attempt.cluster == cluster)
+/// True for an attempt that may go on, or whose result was taken: its report will be answered, and that releases it.
+fn is_wanted(draft: &Draft, cluster: &str, fence: Fence, report: &AttemptReport) -> bool {
+    let over = report_attempt::is_terminal(report.phase());
+    draft.state.attempt(&fence).is_some_and(|attempt| {
+        attempt.cluster == cluster && !attempt.fenced && if attempt.closed { over } else { over || !attempt.stopping }
+    })
 }
 
 /// What Argo says of a Pod that is gone.

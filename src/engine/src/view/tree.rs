@@ -18,6 +18,8 @@ pub(super) struct Tree<'a> {
     row: &'a row::Workflow,
     nodes: BTreeMap<u32, &'a Arc<row::Node>>,
     templates: BTreeMap<&'a str, &'a Value>,
+    /// (template, task) to the task's number.
+    numbers: BTreeMap<(&'a str, &'a str), u64>,
     /// Edges as Argo shows them.
     edges: BTreeMap<u32, Vec<u32>>,
     /// Where what follows a node is hung.
@@ -28,8 +30,14 @@ impl<'a> Tree<'a> {
     pub(super) fn new(state: &'a State, workflow: u64, row: &'a row::Workflow, manifest: &'a Value) -> Self {
         let nodes = state.nodes.range((workflow, 0)..=(workflow, u32::MAX)).map(|((_, index), node)| (*index, node)).collect();
         let templates = manifest.pointer("/spec/templates").and_then(Value::as_array).into_iter().flatten();
-        let templates = templates.filter_map(|template| Some((template.get("name")?.as_str()?, template))).collect();
-        let mut tree = Self { state, workflow, row, nodes, templates, edges: BTreeMap::new(), outbound: BTreeMap::new() };
+        let templates: BTreeMap<&str, &Value> = templates.filter_map(|template| Some((template.get("name")?.as_str()?, template))).collect();
+        let mut numbers = BTreeMap::new();
+        for (name, template) in &templates {
+            let tasks = template.pointer("/dag/tasks").and_then(Value::as_array).into_iter().flatten();
+            let named = (0_u64..).zip(tasks).filter_map(|(number, task)| Some(((*name, task.get("name")?.as_str()?), number)));
+            numbers.extend(named);
+        }
+        let mut tree = Self { state, workflow, row, nodes, templates, numbers, edges: BTreeMap::new(), outbound: BTreeMap::new() };
         tree.connect();
         tree
     }
@@ -118,8 +126,8 @@ impl<'a> Tree<'a> {
                 if waits.is_empty() {
                     return vec![node.parent];
                 }
-                let numbers = waits.iter().filter_map(|name| tasks.iter().position(|task| task.get("name").and_then(Value::as_str) == Some(name)));
-                let made = numbers.filter_map(|number| self.child(node.parent, (number as u64) << 32));
+                let numbers = waits.iter().filter_map(|name| self.numbers.get(&(parent.template.as_str(), name.as_str())));
+                let made = numbers.filter_map(|number| self.child(node.parent, number << 32));
                 let mut from: Vec<u32> = made.flat_map(|task| self.outbound[&task].as_ref().clone()).collect();
                 from.sort_unstable();
                 from.dedup();
