@@ -94,23 +94,30 @@ fn install(directory: &Path) -> i32 {
 
 /// Starts this program again as the first process of new namespaces, and ends as it ends.
 fn isolated(directory: &Path, inner: &[OsString]) -> i32 {
-    if let Err(error) = isolation::enter() {
-        return fail(&format!("cannot make private namespaces for {}: {error}", directory.display()));
+    let refused =
+        |error| fail(&format!("cannot make private namespaces for {}: {error}", directory.display()));
+    if let Err(error) = isolation::leave_mounts() {
+        return refused(error);
+    }
+    let signals = Signals::block();
+    let (sender, started) = mpsc::sync_channel::<Pid>(1);
+    // The first process of the namespaces is told, and keeps the grace.
+    thread::spawn(move || {
+        let Ok(inner) = started.recv() else { return };
+        for signal in &signals.0 {
+            // It may have ended just now.
+            let _ = kill(inner, signal);
+        }
+    });
+    if let Err(error) = isolation::leave_processes() {
+        return refused(error);
     }
     let Ok(executor) = env::current_exe() else { return fail("cannot find the executor itself") };
     let mut command = Command::new(executor);
     command.args(inner);
-    let signals = Signals::block();
     match Child::start(command, false) {
         Ok(child) => {
-            let inner = child.pid;
-            // The first process of the namespaces is told, and keeps the grace.
-            thread::spawn(move || {
-                for signal in &signals.0 {
-                    // It may have ended just now.
-                    let _ = kill(inner, signal);
-                }
-            });
+            let _ = sender.send(child.pid);
             match child.wait() {
                 Ended::Code(code) => code,
                 Ended::Signal(signal) => 128 + signal,

@@ -8,7 +8,7 @@ use argosy_process::{Options, ProcessRuntime};
 use argosy_proto::common::{Assignment, AttemptPhase, Fence};
 use futures::StreamExt;
 use std::path::Path;
-use support::{EXECUTOR, Events, fence, record, server};
+use support::{Cleanup, EXECUTOR, Events, fence, record, server, until};
 use tokio::sync::mpsc;
 
 fn runtime(
@@ -32,6 +32,7 @@ fn serde_json_escape(text: &str) -> String {
     text.replace('\\', "\\\\").replace('"', "\\\"")
 }
 
+/// Grants the one attempt that a test has.
 async fn permit(runtime: &ProcessRuntime, events: &mut Events, of: Fence) -> String {
     let holder = events.permit_asked(of).await;
     runtime.act(RuntimeAction::GrantPermit { fence: of, holder: holder.clone() });
@@ -60,10 +61,14 @@ async fn listed(events: &mut Events) -> Vec<argosy_agent_runtime::AttemptObserva
 #[tokio::test]
 async fn a_step_runs_isolated_and_its_log_can_be_followed() {
     let directory = tempfile::tempdir().unwrap();
+    let _cleanup = Cleanup(directory.path());
     let (_server, executors, sender, mut events) = server(directory.path()).await;
     let runtime = runtime(directory.path(), &executors, &sender, true);
     assert!(listed(&mut events).await.is_empty());
-    runtime.act(ensure(1, "echo one; echo two >&2; cut -d' ' -f1 < /proc/self/stat | tee /tmp/argosy-own; exit 3"));
+    runtime.act(ensure(
+        1,
+        "echo one; echo two >&2; cut -d' ' -f1 < /proc/self/stat | tee /tmp/argosy-own-$PPID; exit 3",
+    ));
     runtime.act(ensure(1, "echo twice"));
     permit(&runtime, &mut events, fence(1)).await;
     let followed = log(&runtime, fence(1), true, 0);
@@ -71,7 +76,9 @@ async fn a_step_runs_isolated_and_its_log_can_be_followed() {
     assert_eq!(outcome.exit_code, 3);
     assert!(text.contains("one\n") && text.contains("two\n"), "{text}");
     if runtime.is_isolating() {
-        assert!(!Path::new("/tmp/argosy-own").exists(), "its /tmp is its own");
+        let place = directory.path().join("attempts/1.1.0/tmp");
+        let own = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with("argosy-own-");
+        assert!(std::fs::read_dir(place).unwrap().flatten().any(own), "its /tmp is its own");
         let own: u32 = text.lines().find_map(|line| line.parse().ok()).expect("a process id was printed");
         assert!(own < 20, "its process ids are its own: {own}");
     } else {
@@ -88,6 +95,7 @@ async fn a_step_runs_isolated_and_its_log_can_be_followed() {
 #[tokio::test]
 async fn without_namespaces_it_is_a_process_group_that_is_stopped_whole() {
     let directory = tempfile::tempdir().unwrap();
+    let _cleanup = Cleanup(directory.path());
     let (_server, executors, sender, mut events) = server(directory.path()).await;
     let runtime = runtime(directory.path(), &executors, &sender, false);
     assert!(!runtime.is_isolating());
@@ -97,9 +105,7 @@ async fn without_namespaces_it_is_a_process_group_that_is_stopped_whole() {
         &format!("sleep 600 & echo $! > {0}.new; mv {0}.new {0}; wait", child_file.display()),
     ));
     permit(&runtime, &mut events, fence(1)).await;
-    while !child_file.exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until("the child is up", async || child_file.exists()).await;
     runtime.act(RuntimeAction::Stop { fence: fence(1), grace_ms: 10_000 });
     let outcome = record(&executors, &mut events, fence(1)).await;
     assert_eq!(outcome.exit_code, 143);
@@ -114,13 +120,12 @@ async fn without_namespaces_it_is_a_process_group_that_is_stopped_whole() {
 #[tokio::test]
 async fn a_stubborn_step_is_killed_at_the_end_of_its_grace() {
     let directory = tempfile::tempdir().unwrap();
+    let _cleanup = Cleanup(directory.path());
     let (_server, executors, sender, mut events) = server(directory.path()).await;
     let runtime = runtime(directory.path(), &executors, &sender, true);
     runtime.act(ensure(1, "trap '' TERM; echo up; while true; do sleep 600; done"));
     permit(&runtime, &mut events, fence(1)).await;
-    while !log(&runtime, fence(1), false, 0).await.contains("up") {
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    until("the step is up", async || log(&runtime, fence(1), false, 0).await.contains("up")).await;
     runtime.act(RuntimeAction::Stop { fence: fence(1), grace_ms: 0 });
     let seen = events
         .find(|event| match event {
@@ -133,24 +138,42 @@ async fn a_stubborn_step_is_killed_at_the_end_of_its_grace() {
 
 #[tokio::test]
 async fn a_new_runtime_adopts_what_runs_and_reads_what_ended() {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let _cleanup = Cleanup(directory.path());
     let (first_server, executors, sender, mut events) = server(directory.path()).await;
     let first = runtime(directory.path(), &executors, &sender, true);
-    let go = directory.path().join("go");
-    runtime_line(&first, &go);
-    first.act(ensure(2, "echo short"));
+    let place = |name: &str| directory.path().join(name);
+    let wait_for = |name: &str| {
+        format!(
+            "touch {0}/up-{name}; until [ -e {0}/go-{name} ]; do sleep 0.02; done; echo {name}",
+            directory.path().display()
+        )
+    };
+    first.act(ensure(1, &wait_for("long")));
+    first.act(ensure(2, &wait_for("short")));
     first.act(ensure(3, "echo never"));
-    let holder = permit(&first, &mut events, fence(1)).await;
-    permit(&first, &mut events, fence(2)).await;
-    let waiting = events.permit_asked(fence(3)).await;
+    // In the order of asking, which is any.
+    let mut asked = std::collections::BTreeMap::new();
+    while asked.len() < 3 {
+        let (fence, holder) = events
+            .find(|event| match event {
+                RuntimeEvent::PermitAsked { fence, holder } => Some((fence, holder)),
+                _ => None,
+            })
+            .await;
+        if fence.index < 3 {
+            first.act(RuntimeAction::GrantPermit { fence, holder: holder.clone() });
+        }
+        asked.insert(fence.index, holder);
+    }
+    let (holder, waiting) = (asked[&1].clone(), asked[&3].clone());
+    until("both are up", async || place("up-long").exists() && place("up-short").exists()).await;
     drop(first);
     first_server.abort();
     assert!(first_server.await.unwrap_err().is_cancelled());
     // The first agent is gone; the second step ends meanwhile and leaves its outcome.
-    let ended = directory.path().join("attempts/1.2.0/outcome.json");
-    while !ended.exists() {
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    std::fs::write(place("go-short"), "").unwrap();
+    until("the outcome is left", async || place("attempts/1.2.0/outcome.json").exists()).await;
     let (sender, receiver) = mpsc::channel(256);
     let mut events = Events(receiver);
     let options = argosy_agent_runtime::server::Options::new(executors.address(), directory.path());
@@ -168,20 +191,17 @@ async fn a_new_runtime_adopts_what_runs_and_reads_what_ended() {
         holder: waiting,
         reason: "over".to_owned(),
     });
-    std::fs::write(&go, "").unwrap();
+    std::fs::write(place("go-long"), "").unwrap();
     let (same, outcome) = events.outcome(fence(1)).await;
     assert_eq!((same, outcome.result.as_deref()), (holder, Some("long")));
     executors.answer(&ExecutorAnswer::OutcomeRecorded { fence: fence(1), holder: outcome.message });
     [1, 2, 3].into_iter().for_each(|index| second.act(RuntimeAction::Release(fence(index))));
 }
 
-fn runtime_line(runtime: &ProcessRuntime, go: &Path) {
-    runtime.act(ensure(1, &format!("until [ -e {} ]; do sleep 0.05; done; echo long", go.display())));
-}
-
 #[tokio::test]
 async fn what_cannot_be_run_is_an_error_with_its_reason() {
     let directory = tempfile::tempdir().unwrap();
+    let _cleanup = Cleanup(directory.path());
     let (_server, executors, sender, mut events) = server(directory.path()).await;
     let runtime = runtime(directory.path(), &executors, &sender, false);
     let template_json = r#"{"container":{"image":"any"}}"#.to_owned();

@@ -148,8 +148,12 @@ impl Drop for ProcessRuntime {
 }
 
 fn can_isolate(options: &Options) -> bool {
+    let temporary = options.data_directory.join("isolation-probe").join("tmp");
+    if std::fs::create_dir_all(&temporary).is_err() {
+        return false;
+    }
     let mut probe = Command::new(&options.executor);
-    probe.arg("can-isolate").arg(&options.data_directory).stdout(Stdio::null()).stderr(Stdio::null());
+    probe.arg("can-isolate").arg(temporary).stdout(Stdio::null()).stderr(Stdio::null());
     probe.status().is_ok_and(|status| status.success())
 }
 

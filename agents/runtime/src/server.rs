@@ -36,7 +36,8 @@ const WAITING_SWEEP_MIN: usize = 2_048;
 /// Where and how to serve.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Address to listen on; port 0 takes any.
+    /// Address to listen on; port 0 takes the one of the last time if it is free, else any: steps that outlive their
+    /// agent look for it where it was.
     pub listen: SocketAddr,
     /// Address that executors connect to, where it differs (a Service's cluster address).
     pub address: Option<SocketAddr>,
@@ -190,6 +191,24 @@ impl ExecutorServer {
             }
         }
     }
+}
+
+async fn listen(options: &Options) -> std::io::Result<(TcpListener, SocketAddr)> {
+    let path = options.data_directory.join(PORT_FILE);
+    let last = std::fs::read_to_string(&path).ok().and_then(|port| port.trim().parse::<u16>().ok());
+    let mut listener = None;
+    if options.listen.port() == 0
+        && let Some(port) = last
+    {
+        listener = TcpListener::bind(SocketAddr::new(options.listen.ip(), port)).await.ok();
+    }
+    let listener = match listener {
+        Some(listener) => listener,
+        None => TcpListener::bind(options.listen).await?,
+    };
+    let local = listener.local_addr()?;
+    std::fs::write(&path, local.port().to_string())?;
+    Ok((listener, local))
 }
 
 async fn serve(
@@ -367,6 +386,7 @@ impl Executors {
 
 const CERTIFICATE_FILE: &str = "executor-certificate.der";
 const KEY_FILE: &str = "executor-key.der";
+const PORT_FILE: &str = "executor-port";
 const TOKEN_KEY_FILE: &str = "executor-token.key";
 const TOKEN_KEY_BYTES: usize = 32;
 

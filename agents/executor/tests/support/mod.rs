@@ -4,6 +4,7 @@ use argosy_agent_runtime::server::{ExecutorServer, Executors, Options};
 use argosy_agent_runtime::{ExecutorAnswer, RuntimeEvent};
 use argosy_proto::common::Fence;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
@@ -68,4 +69,32 @@ pub async fn record(
     let (holder, outcome) = events.outcome(of).await;
     executors.answer(&ExecutorAnswer::OutcomeRecorded { fence: of, holder });
     outcome
+}
+
+/// Ends the steps that a test leaves behind when it fails.
+pub struct Cleanup<'a>(pub &'a Path);
+
+impl Drop for Cleanup<'_> {
+    fn drop(&mut self) {
+        for entry in std::fs::read_dir(self.0.join("attempts")).into_iter().flatten().flatten() {
+            let state = std::fs::read_to_string(entry.path().join("state.json")).unwrap_or_default();
+            let process = state.split("\"process\":").nth(1).and_then(|rest| rest.split(',').next());
+            if let Some(process) = process.filter(|process| *process != "0") {
+                let _ = std::process::Command::new("kill")
+                    .args(["-KILL", process])
+                    .stderr(Stdio::null())
+                    .status();
+            }
+        }
+    }
+}
+
+/// Waits for something outside of the program.
+pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !condition().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(WAIT, wait).await.is_ok(), "{what} within the time");
 }
