@@ -26,6 +26,8 @@ mod log;
 mod selector;
 mod stream;
 mod submission;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod view;
 mod watch;
 mod workflow;

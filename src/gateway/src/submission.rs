@@ -154,12 +154,16 @@ impl Submission {
 
 /// All problems in one message; one that Argo has too keeps Argo's words when it is alone.
 fn refusal(problems: &[argosy_spec::Diagnostic], code: Code) -> ApiError {
-    let message = problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("\n");
     let stable = problems.first().map_or("", |problem| problem.code);
-    let error = if message.starts_with("json: cannot unmarshal") {
-        ApiError::undecodable(message)
-    } else {
-        ApiError::new(code, message)
+    // Argo's decoder stops at the first wrong type, and its clients know the message as it is.
+    let error = match problems.first() {
+        Some(problem) if problem.message.starts_with("json: cannot unmarshal") => {
+            ApiError::undecodable(&problem.message)
+        }
+        Some(_) | None => {
+            let lines: Vec<String> = problems.iter().map(argosy_spec::Diagnostic::line).collect();
+            ApiError::new(code, lines.join("\n"))
+        }
     };
     error.stable(stable)
 }
