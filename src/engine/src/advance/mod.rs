@@ -23,12 +23,17 @@ use crate::place;
 use crate::scope::Scope;
 use crate::state::{phase_of, type_of};
 
+/// A turn takes at most this part of a batch's work, so that a huge fan-out doesn't keep other workflows waiting.
+const TURN_SHARE: u32 = 8;
+
 /// One workflow's turn: the draft, and the workflow's manifest at hand.
 pub(crate) struct Turn<'a> {
     pub draft: &'a mut Draft,
     pub leader: &'a mut Leader,
     pub parsed: Arc<Parsed>,
     pub workflow: u64,
+    /// Work of the draft at which the turn ends.
+    work_end: u32,
 }
 
 /// What became of an item of the agenda.
@@ -102,7 +107,8 @@ pub(crate) fn finish_node(
 impl<'a> Turn<'a> {
     pub(crate) fn new(draft: &'a mut Draft, leader: &'a mut Leader, workflow: u64) -> Option<Self> {
         let parsed = leader.parsed(&draft.state, workflow)?;
-        Some(Self { draft, leader, parsed, workflow })
+        let work_end = draft.work().saturating_add((leader.limits.decide_work_max / TURN_SHARE).max(1));
+        Some(Self { draft, leader, parsed, workflow, work_end })
     }
 
     fn item(&mut self, item: row::AgendaItem) -> Progress {
@@ -166,7 +172,7 @@ impl<'a> Turn<'a> {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.draft.is_full(&self.leader.limits)
+        self.draft.work() >= self.work_end || self.draft.is_full(&self.leader.limits)
     }
 
     /// The scope of the children of `boundary`.
