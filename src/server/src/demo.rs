@@ -1,6 +1,6 @@
 //! `argosy demo`: a cell, a workflow over three clusters, the loss of one of them, and how its steps move.
 
-use crate::dev::{DevArguments, DevCell};
+use crate::dev::{DevArguments, DevCell, interrupted};
 use anyhow::{Context, ensure};
 use clap::Args;
 use serde_json::{Value, json};
@@ -51,16 +51,18 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         reset: true,
     };
     println!("This demonstration uses a lease of {} s, so that a lost cluster is found out sooner than by the default of 15 s.", LEASE_MS / 1_000);
-    let mut cell = DevCell::start(&options, &|text| println!("  {text}")).await?;
-    let interrupted = tokio::signal::ctrl_c();
-    tokio::pin!(interrupted);
+    let mut cell = tokio::select! {
+        started = DevCell::start(&options, &|text| println!("  {text}")) => started?,
+        // What was started ends with the future that holds it.
+        () = interrupted() => return Ok(ExitCode::FAILURE),
+    };
     let mut stage = Stage::new(arguments.ci);
     let outcome = tokio::select! {
         outcome = stage.play(&mut cell) => outcome,
-        _ = &mut interrupted => {
+        () = interrupted() => {
             cell.stop();
             println!("\nstopped");
-            return Ok(ExitCode::SUCCESS);
+            return Ok(if arguments.ci { ExitCode::FAILURE } else { ExitCode::SUCCESS });
         }
     };
     let failed = outcome.is_err();

@@ -177,11 +177,11 @@ impl DevCell {
     /// # Errors
     /// Signals can't be waited for.
     pub async fn run_until_interrupted(mut self) -> anyhow::Result<()> {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let end = interrupted();
+        tokio::pin!(end);
         loop {
             tokio::select! {
-                interrupted = tokio::signal::ctrl_c() => { interrupted?; break }
-                _ = terminate.recv() => break,
+                () = &mut end => break,
                 () = tokio::time::sleep(Duration::from_secs(1)) => self.revive().await,
             }
         }
@@ -224,6 +224,20 @@ impl DevCell {
     #[must_use]
     pub fn arguments(&self) -> &DevArguments {
         &self.arguments
+    }
+}
+
+/// Waits for Ctrl-C or a request to terminate.
+pub async fn interrupted() {
+    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
+    match terminate {
+        Ok(mut terminate) => {
+            tokio::select! {
+                _ = tokio::signal::ctrl_c() => {}
+                _ = terminate.recv() => {}
+            }
+        }
+        Err(_) => drop(tokio::signal::ctrl_c().await),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use argosy_cli::Cli;
 use argosy_server::config::ServerConfig;
-use argosy_server::dev::{DevArguments, DevCell};
+use argosy_server::dev::{DevArguments, DevCell, interrupted};
 use argosy_server::{core, demo, run};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
@@ -77,11 +77,18 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Server { config } => {
             argosy_telemetry::init(&argosy_telemetry::Options::from_environment())?;
             let stop = CancellationToken::new();
-            tokio::spawn(cancel_on_signal(stop.clone()));
+            let on_signal = stop.clone();
+            tokio::spawn(async move {
+                interrupted().await;
+                on_signal.cancel();
+            });
             run::run(ServerConfig::read(&config)?, stop).await?;
         }
         Command::Dev(options) => {
-            let cell = DevCell::start(&options, &|text| eprintln!("{text}")).await?;
+            let cell = tokio::select! {
+                started = DevCell::start(&options, &|text| eprintln!("{text}")) => started?,
+                () = interrupted() => return Ok(ExitCode::FAILURE),
+            };
             println!("{}", demo::how_to_go_on(&cell));
             cell.run_until_interrupted().await?;
         }
@@ -99,18 +106,4 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn cancel_on_signal(stop: CancellationToken) {
-    let terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate());
-    match terminate {
-        Ok(mut terminate) => {
-            tokio::select! {
-                _ = tokio::signal::ctrl_c() => {}
-                _ = terminate.recv() => {}
-            }
-        }
-        Err(_) => drop(tokio::signal::ctrl_c().await),
-    }
-    stop.cancel();
 }

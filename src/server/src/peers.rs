@@ -10,6 +10,8 @@ use argosy_proto::peer::{ExchangeClosed, LogsRequest, PeerFrame};
 use argosy_telemetry::Metrics;
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -29,10 +31,14 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// Longest frame that is accepted: a full batch, or a snapshot chunk, with room to spare.
 pub(crate) const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Whether the stream to each peer stands.
+pub type Connected = Arc<BTreeMap<MemberId, AtomicBool>>;
+
 /// The outgoing side: frames for each peer.
 #[derive(Clone)]
 pub struct PeerLinks {
     senders: BTreeMap<MemberId, mpsc::Sender<PeerFrame>>,
+    connected: Connected,
     metrics: Metrics,
 }
 
@@ -47,7 +53,9 @@ impl PeerLinks {
         stop: &CancellationToken,
     ) -> Self {
         let mut senders = BTreeMap::new();
-        for (member, address) in peers.iter().filter(|(member, _)| **member != own) {
+        let others = || peers.iter().filter(|(member, _)| **member != own);
+        let connected: Connected = Arc::new(others().map(|(member, _)| (*member, AtomicBool::new(false))).collect());
+        for (member, address) in others() {
             let (sender, receiver) = mpsc::channel(PEER_QUEUE_MAX);
             senders.insert(*member, sender);
             let link = PeerLink {
@@ -56,10 +64,17 @@ impl PeerLinks {
                 dialer: dialer.clone(),
                 mailbox: mailbox.clone(),
                 metrics: metrics.clone(),
+                connected: Arc::clone(&connected),
             };
             tokio::spawn(link.run(receiver, stop.clone()));
         }
-        Self { senders, metrics: metrics.clone() }
+        Self { senders, connected, metrics: metrics.clone() }
+    }
+
+    /// Whether the stream to each peer stands.
+    #[must_use]
+    pub fn connected(&self) -> Connected {
+        Arc::clone(&self.connected)
     }
 
     /// Queues a frame, or drops it when the peer's queue is full.
@@ -77,19 +92,28 @@ struct PeerLink {
     dialer: Dialer,
     mailbox: Mailbox,
     metrics: Metrics,
+    connected: Connected,
 }
 
 impl PeerLink {
+    fn note(&self, connected: bool) {
+        if let Some(flag) = self.connected.get(&self.member) {
+            flag.store(connected, Ordering::Relaxed);
+        }
+    }
+
     async fn run(self, mut queue: mpsc::Receiver<PeerFrame>, stop: CancellationToken) {
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 ended = self.exchange(&mut queue) => {
                     if let Err(error) = ended {
-                        tracing::debug!(peer = self.member, %error, "the stream to a peer ended");
+                        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+                        tracing::debug!(peer = self.member, %error, source, "the stream to a peer ended");
                     }
                 }
             }
+            self.note(false);
             self.mailbox.send(Mail::PeerUnreachable(self.member)).await;
             // What waits is old news by the time the peer is back.
             while queue.try_recv().is_ok() {
@@ -104,7 +128,8 @@ impl PeerLink {
 
     /// One connection's life: forwards the queue until either side ends.
     async fn exchange(&self, queue: &mut mpsc::Receiver<PeerFrame>) -> Result<(), Status> {
-        let channel = self.dialer.peer(self.member, &self.address).await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = self.dialer.peer(self.member, &self.address).await.map_err(|error| Status::from_error(error.into()))?;
+        self.note(true);
         let mut client = PeerClient::new(channel).max_decoding_message_size(PEER_FRAME_BYTES_MAX);
         let (sender, receiver) = mpsc::channel::<PeerFrame>(256);
         let call = client.exchange(ReceiverStream::new(receiver));

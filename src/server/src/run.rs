@@ -60,6 +60,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     let dialer = Dialer::new(Arc::clone(&tls.client));
     let peers: BTreeMap<_, _> = config.members.iter().map(|(id, member)| (*id, member.peer.clone())).collect();
     let links = PeerLinks::start(&peers, config.member, &dialer, &mailbox, &metrics, &stop);
+    let connected = links.connected();
     let logs = LogRegistry::default();
     let (published, published_receiver) = watch::channel(Published { state: State::new() });
     let (changes, _) = broadcast::channel(CHANGES_QUEUE_MAX);
@@ -85,6 +86,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
         parts.config.clone(),
         parts.metrics.clone(),
         parts.cell.published.clone(),
+        connected,
         status_sender,
         parts.stop.clone(),
     ));

@@ -3,11 +3,13 @@
 use crate::config::ServerConfig;
 use crate::core::Published;
 use crate::mailbox::Mailbox;
-use argosy_consensus::{PeerState, Role};
+use crate::peers::Connected;
+use argosy_consensus::Role;
 use argosy_gateway::{CellStatus, MemberStatus, SessionStatus};
 use argosy_telemetry::Metrics;
 use argosy_telemetry::prometheus::IntCounter;
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ pub async fn keep(
     config: ServerConfig,
     metrics: Metrics,
     published: watch::Receiver<Published>,
+    connected: Connected,
     sender: watch::Sender<CellStatus>,
     stop: CancellationToken,
 ) {
@@ -35,7 +38,7 @@ pub async fn keep(
         totals.record(&metrics, &status);
         metrics.queue_depth.with_label_values(&["mailbox"]).set(as_gauge(mailbox.depth() as u64));
         record_state(&metrics, &published);
-        sender.send_replace(cell_status(&config, &status));
+        sender.send_replace(cell_status(&config, &status, &connected));
     }
 }
 
@@ -43,7 +46,7 @@ fn as_gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn cell_status(config: &ServerConfig, status: &argosy_member::MemberStatus) -> CellStatus {
+fn cell_status(config: &ServerConfig, status: &argosy_member::MemberStatus, connected: &Connected) -> CellStatus {
     let consensus = &status.consensus;
     let members = config.members.iter().map(|(id, addresses)| {
         let own = *id == config.member;
@@ -64,7 +67,7 @@ fn cell_status(config: &ServerConfig, status: &argosy_member::MemberStatus) -> C
             role: role.to_owned(),
             matched_index: if own { consensus.last_index } else { peer.map_or(0, |peer| peer.matched) },
             applied_index: if own { status.applied_index } else { 0 },
-            reachable: own || peer.is_some_and(|peer| peer.active && peer.state != PeerState::Snapshot),
+            reachable: own || connected.get(id).is_some_and(|connected| connected.load(Ordering::Relaxed)),
         }
     });
     let sessions = status.sessions.iter().map(|session| SessionStatus {
