@@ -53,22 +53,45 @@ impl Diagnostic {
     }
 }
 
+/// Control characters of a manifest must not reach a terminal.
+fn shown(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
+}
+
 impl fmt::Display for Diagnostic {
     /// `file:line:column: error[ARG0012]: message`, then the line with a caret, then the suggestion.
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(place) = &self.place {
             write!(formatter, "{}:{}:{}: ", place.source, place.line, place.column)?;
         }
-        write!(formatter, "error[{}]: {}", self.code, self.message)?;
+        write!(formatter, "error[{}]: {}", self.code, shown(&self.message))?;
         if let Some(place) = self.place.as_ref().filter(|place| !place.text.is_empty()) {
             let number = place.line.to_string();
             let gutter = " ".repeat(number.len());
             let indent = " ".repeat(place.column.saturating_sub(1));
-            write!(formatter, "\n {gutter} |\n {number} | {}\n {gutter} | {indent}^", place.text)?;
+            // A tab is one column of the text, so it is shown as one.
+            let text = shown(&place.text.replace('\t', " "));
+            write!(formatter, "\n {gutter} |\n {number} | {text}\n {gutter} | {indent}^")?;
         }
         if !self.suggestion.is_empty() {
-            write!(formatter, "\n  = {}", self.suggestion)?;
+            write!(formatter, "\n  = {}", shown(&self.suggestion))?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_are_not_shown() {
+        let place = Place { source: "f".to_owned(), line: 1, column: 2, text: "\ta\u{1b}[2J".to_owned() };
+        let problem =
+            Diagnostic { place: Some(place), ..Diagnostic::plain("ARG0004", "x", "unknown \"\u{1b}\n\"") };
+        assert_eq!(
+            problem.to_string(),
+            "f:1:2: error[ARG0004]: unknown \"\u{fffd}\u{fffd}\"\n   |\n 1 |  a\u{fffd}[2J\n   |  ^"
+        );
     }
 }

@@ -85,7 +85,8 @@ fn is_float(text: &str) -> bool {
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
 fn float(value: f64) -> Option<Number> {
-    if value.fract() == 0.0 && value.abs() <= WHOLE_MAX {
+    let is_negative_zero = value == 0.0 && value.is_sign_negative();
+    if value.fract() == 0.0 && value.abs() <= WHOLE_MAX && !is_negative_zero {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "the value is whole and within the exact range of doubles"
@@ -93,6 +94,15 @@ fn float(value: f64) -> Option<Number> {
         return Some((value as i64).into());
     }
     Number::from_f64(value)
+}
+
+/// A scalar as a key: `y` and `n` are the booleans that YAML 1.1 says, as Go writes them.
+pub(crate) fn key_of(data: &Data) -> Option<String> {
+    match data {
+        Data::Null => Some("null".to_owned()),
+        Data::Letter(letter) => Some(crate::node::is_yes(*letter).to_string()),
+        Data::Bool(_) | Data::Number(_) | Data::String(_) | Data::List(_) | Data::Map(_) => text_of(data),
+    }
 }
 
 /// A scalar as text, for a field that wants a string.
@@ -125,6 +135,7 @@ mod tests {
             ("1.50", "1.5"),
             ("1.0", "1"),
             ("1e3", "1000"),
+            ("-0.0", "-0.0"),
             (".5", "0.5"),
             ("18446744073709551615", "18446744073709551615"),
             ("yes", "true"),

@@ -170,10 +170,9 @@ impl Loader<'_> {
                 (None, None)
             }
             Some(Open::Map { entries, seen, key, .. }) => match key.take() {
-                None => match scalar::text_of(&node.data) {
+                None => match scalar::key_of(&node.data) {
                     Some(text) => {
-                        *key =
-                            Some((if node.data == Data::Null { "null".to_owned() } else { text }, node.at));
+                        *key = Some((text, node.at));
                         (None, None)
                     }
                     None => (None, Some(node.at)),
