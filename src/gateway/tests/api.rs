@@ -1,0 +1,288 @@
+//! The API's own rules: tokens, sizes, idempotency, paging, streams, clusters, and what happens without a leader.
+
+use argosy_gateway::testing::EngineCell;
+use argosy_gateway::{Identity, Limits, Options, Role, Tokens, metrics_router, router};
+use argosy_telemetry::Metrics;
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::http::Request;
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+const BODY_MAX: usize = 8 << 20;
+
+struct Api {
+    cell: EngineCell,
+    metrics: Metrics,
+    service: Router,
+}
+
+impl Api {
+    fn new() -> Self {
+        Self::with(Limits::default())
+    }
+
+    fn with(limits: Limits) -> Self {
+        let cell = EngineCell::default();
+        cell.connect("eu");
+        let metrics = Metrics::new();
+        let identity = |name: &str, role| Identity { name: name.to_owned(), role };
+        let tokens = Tokens::default()
+            .with("admin", identity("admin", Role::Admin))
+            .with("writer", identity("writer", Role::Writer))
+            .with("reader", identity("reader", Role::Reader));
+        let service = router(cell.clone(), metrics.clone(), Options { tokens, limits, ..Options::default() });
+        Self { cell, metrics, service }
+    }
+
+    async fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Body>,
+    ) -> axum::response::Response {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        self.service.clone().oneshot(request.body(body.into()).unwrap()).await.unwrap()
+    }
+
+    async fn call(&self, method: &str, path: &str, body: Value) -> (u16, Value) {
+        self.call_with(method, path, &[("authorization", "Bearer admin")], body).await
+    }
+
+    async fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Value,
+    ) -> (u16, Value) {
+        let body = if body.is_null() { Body::empty() } else { Body::from(body.to_string()) };
+        let response = self.raw(method, path, headers, body).await;
+        let status = response.status().as_u16();
+        let bytes = to_bytes(response.into_body(), BODY_MAX).await.unwrap();
+        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| json!(String::from_utf8_lossy(&bytes))))
+    }
+
+    async fn submit(&self, name: &str) {
+        let (status, answer) =
+            self.call("POST", "/api/v1/workflows/ns", workflow(json!({"name": name}))).await;
+        assert_eq!(status, 200, "{answer}");
+    }
+}
+
+fn workflow(metadata: Value) -> Value {
+    let template = json!({"name": "main", "container": {"image": "busybox", "command": ["true"]}});
+    json!({"workflow": {"metadata": metadata, "spec": {"entrypoint": "main", "templates": [template]}}})
+}
+
+#[tokio::test]
+async fn nothing_without_a_token_and_nothing_beyond_it() {
+    let api = Api::new();
+    let none = api.call_with("GET", "/api/v1/workflows/ns", &[], Value::Null).await;
+    assert_eq!((none.0, &none.1["code"]), (401, &json!(16)));
+    let wrong =
+        api.call_with("GET", "/api/v1/nonsense", &[("authorization", "Bearer guess")], Value::Null).await;
+    assert_eq!(wrong.0, 401);
+    let reader = [("authorization", "bearer reader")];
+    assert_eq!(api.call_with("GET", "/api/v1/workflows/ns", &reader, Value::Null).await.0, 200);
+    let refused =
+        api.call_with("POST", "/api/v1/workflows/ns", &reader, workflow(json!({"name": "a"}))).await;
+    assert_eq!((refused.0, &refused.1["code"]), (403, &json!(7)));
+    let writer = [("authorization", "Bearer writer")];
+    assert_eq!(api.call_with("POST", "/api/v1/clusters/x/invite", &writer, json!({})).await.0, 403);
+    let page = api.metrics.render();
+    assert!(page.contains("argosy_http_refused_total{reason=\"no_token\"} 1"), "{page}");
+    assert!(page.contains("argosy_http_refused_total{reason=\"forbidden\"} 2"));
+}
+
+#[tokio::test]
+async fn health_and_metrics_need_no_token_on_their_listener() {
+    let api = Api::new();
+    let open = metrics_router(api.cell.clone(), api.metrics.clone());
+    for (path, status) in
+        [("/healthz", 200), ("/readyz", 200), ("/metrics", 200), ("/api/v1/workflows/ns", 404)]
+    {
+        let response =
+            open.clone().oneshot(Request::builder().uri(path).body(Body::empty()).unwrap()).await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "{path}");
+    }
+    api.cell.set_leader(false);
+    assert_eq!(api.raw("GET", "/readyz", &[], "").await.status(), 503);
+    assert_eq!(api.raw("GET", "/healthz", &[], "").await.status(), 200);
+    assert_eq!(api.raw("GET", "/metrics", &[], "").await.status(), 401);
+}
+
+#[tokio::test]
+async fn a_manifest_of_ten_megabytes_gets_a_clear_refusal() {
+    let api = Api::new();
+    let large =
+        json!({"workflow": {"metadata": {"name": "a", "annotations": {"x": "y".repeat(10_000_000)}}}});
+    let (status, answer) = api.call("POST", "/api/v1/workflows/ns", large).await;
+    assert_eq!(status, 413);
+    assert!(answer["message"].as_str().unwrap().contains("larger than 2097152 bytes"), "{answer}");
+    assert!(api.metrics.render().contains("argosy_http_refused_total{reason=\"too_large\"} 1"));
+    assert_eq!(api.call("GET", "/api/v1/workflows/ns", Value::Null).await.1["items"], Value::Null);
+}
+
+#[tokio::test]
+async fn bad_manifests_are_refused_with_our_code_in_a_header() {
+    let api = Api::new();
+    let mut bad = workflow(json!({"name": "a"}));
+    bad["workflow"]["spec"]["synchronization"] = json!({"mutexes": [{"name": "m"}]});
+    let response =
+        api.raw("POST", "/api/v1/workflows/ns", &[("authorization", "Bearer admin")], bad.to_string()).await;
+    assert_eq!(response.status(), 400);
+    assert!(response.headers()["argosy-error"].to_str().unwrap().starts_with("ARG"));
+    let bytes = to_bytes(response.into_body(), BODY_MAX).await.unwrap();
+    assert!(String::from_utf8_lossy(&bytes).contains("synchronization"));
+}
+
+#[tokio::test]
+async fn a_repeat_with_the_same_key_happens_once() {
+    let api = Api::new();
+    let headers = [("authorization", "Bearer admin"), ("idempotency-key", "k1")];
+    let body = workflow(json!({"generateName": "g-"}));
+    api.cell.lose_next_reply();
+    let unknown = api.call_with("POST", "/api/v1/workflows/ns", &headers, body.clone()).await;
+    assert_eq!((unknown.0, &unknown.1["code"]), (504, &json!(4)));
+    let first = api.call_with("POST", "/api/v1/workflows/ns", &headers, body.clone()).await;
+    let second = api.call_with("POST", "/api/v1/workflows/ns", &headers, body).await;
+    assert_eq!(first.0, 200, "{}", first.1);
+    assert_eq!(first.1["metadata"]["name"], second.1["metadata"]["name"]);
+    assert_eq!(first.1["metadata"]["uid"], second.1["metadata"]["uid"]);
+    let listed = api.call("GET", "/api/v1/workflows/ns", Value::Null).await;
+    assert_eq!(listed.1["items"].as_array().map(Vec::len), Some(1));
+    let other = api.call_with("POST", "/api/v1/workflows/ns", &headers, workflow(json!({"name": "z"}))).await;
+    assert_eq!(other.0, 409, "{}", other.1);
+}
+
+#[tokio::test]
+async fn without_a_leader_only_stale_reads_go_on() {
+    let api = Api::new();
+    api.submit("a").await;
+    api.cell.set_leader(false);
+    assert_eq!(api.call("GET", "/api/v1/workflows/ns/a", Value::Null).await.0, 503);
+    assert_eq!(api.call("POST", "/api/v1/workflows/ns", workflow(json!({"name": "b"}))).await.0, 503);
+    let stale = api.call("GET", "/api/v1/workflows/ns/a?consistency=stale", Value::Null).await;
+    assert_eq!((stale.0, &stale.1["metadata"]["name"]), (200, &json!("a")));
+    assert_eq!(api.call("GET", "/api/v1/workflows/ns/a?consistency=maybe", Value::Null).await.0, 400);
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_and_no_larger_than_the_limit() {
+    let api = Api::with(Limits { list_items_max: 2, ..Limits::default() });
+    for name in ["a", "b", "c", "d", "e"] {
+        api.submit(name).await;
+    }
+    let mut names = Vec::new();
+    let mut next = String::new();
+    loop {
+        let path =
+            format!("/api/v1/workflows/ns?listOptions.continue={next}&fields=metadata,items.metadata.name");
+        let (_, page) = api.call("GET", &path, Value::Null).await;
+        let items = page["items"].as_array().unwrap();
+        assert!(items.len() <= 2);
+        names.extend(items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()));
+        next = page["metadata"]["continue"].as_str().unwrap_or_default().to_owned();
+        if next.is_empty() {
+            break;
+        }
+    }
+    names.sort();
+    assert_eq!(names, ["a", "b", "c", "d", "e"]);
+    let prefix = "/api/v1/workflows/ns?nameFilter=Prefix&listOptions.fieldSelector=metadata.name%3Db";
+    assert_eq!(api.call("GET", prefix, Value::Null).await.1["items"].as_array().map(Vec::len), Some(1));
+}
+
+#[tokio::test]
+async fn watches_speak_in_events_to_those_who_ask_and_are_bounded() {
+    let api = Api::with(Limits { streams_max: 1, ..Limits::default() });
+    api.submit("a").await;
+    let headers = [("authorization", "Bearer admin"), ("accept", "text/event-stream")];
+    let response =
+        api.raw("GET", "/api/v1/workflow-events/ns?fields=result.object.metadata.name", &headers, "").await;
+    assert_eq!(response.headers()["content-type"], "text/event-stream");
+    let mut chunks = response.into_body().into_data_stream();
+    let first = chunks.next().await.unwrap().unwrap();
+    let event: Value = serde_json::from_slice(first.strip_prefix(b"data: ").unwrap()).unwrap();
+    assert_eq!(event["result"]["type"], "ADDED");
+    assert_eq!(event["result"]["object"]["metadata"], json!({"name": "a"}));
+
+    let full = api.raw("GET", "/api/v1/workflow-events/ns", &headers[..1], "").await;
+    assert_eq!(full.status(), 429);
+    drop(chunks);
+    assert_eq!(api.raw("GET", "/api/v1/workflow-events/ns", &headers[..1], "").await.status(), 200);
+    let old =
+        api.raw("GET", "/api/v1/workflow-events/ns?listOptions.resourceVersion=1", &headers[..1], "").await;
+    assert_eq!(old.status(), 410);
+}
+
+#[tokio::test]
+async fn logs_of_all_steps_or_of_one() {
+    let api = Api::new();
+    let steps = json!([[{"name": "a", "template": "say"}, {"name": "b", "template": "say"}]]);
+    let templates = json!([{"name": "main", "steps": steps}, {"name": "say", "container": {"image": "i", "command": ["x"]}}]);
+    let body = json!({"workflow": {"metadata": {"name": "w"}, "spec": {"entrypoint": "main", "templates": templates}}});
+    assert_eq!(api.call("POST", "/api/v1/workflows/ns", body).await.0, 200);
+    let assignments = api.cell.assignments();
+    assert_eq!(assignments.len(), 2);
+    for (_, assignment) in &assignments {
+        let text = format!("from {}\nlast", assignment.node_name);
+        api.cell.set_output(assignment.fence.unwrap(), &text);
+    }
+    api.cell.finish_all();
+    let lines = |text: Value| -> Vec<Value> {
+        text.as_str()
+            .unwrap_or_default()
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap()["result"].take())
+            .collect()
+    };
+    let (status, all) = api.call("GET", "/api/v1/workflows/ns/w/log", Value::Null).await;
+    assert_eq!((status, lines(all).len()), (200, 4));
+    let pod = &assignments[1].1.pod_name;
+    let path = format!("/api/v1/workflows/ns/w/{pod}/log?logOptions.follow=true&grep=from");
+    let response = api.raw("GET", &path, &[("authorization", "Bearer admin")], "").await;
+    let bytes = to_bytes(response.into_body(), BODY_MAX).await.unwrap();
+    let line: Value = serde_json::from_slice(&bytes).unwrap();
+    assert_eq!(
+        line["result"],
+        json!({"content": format!("from {}", assignments[1].1.node_name), "podName": pod})
+    );
+    let refused = api.call("GET", "/api/v1/workflows/ns/w/log?logOptions.timestamps=true", Value::Null).await;
+    assert_eq!(refused.0, 501);
+}
+
+#[tokio::test]
+async fn clusters_are_invited_listed_and_shown() {
+    let api = Api::new();
+    let (status, invite) = api.call("POST", "/api/v1/clusters/us/invite", json!({"ttlSeconds": 60})).await;
+    assert_eq!((status, &invite["token"]), (200, &json!("invite-us")), "{invite}");
+    assert_eq!(api.call("POST", "/api/v1/clusters/US/invite", Value::Null).await.0, 400);
+    assert_eq!(api.call("POST", "/api/v1/clusters/us/invite", json!({"ttlSeconds": 0})).await.0, 400);
+    let (_, list) = api.call("GET", "/api/v1/clusters", Value::Null).await;
+    let eu = list["items"].as_array().unwrap().iter().find(|item| item["name"] == "eu").unwrap();
+    assert_eq!(eu["runtime"], "simulated");
+    assert_eq!(api.call("GET", "/api/v1/clusters/eu", Value::Null).await.1["name"], "eu");
+    assert_eq!(api.call("GET", "/api/v1/clusters/nowhere", Value::Null).await.0, 404);
+    let (_, members) = api.call("GET", "/api/v1/members", Value::Null).await;
+    assert_eq!((&members["leader"], &members["items"][0]["role"]), (&json!(1), &json!("leader")));
+}
+
+#[tokio::test]
+async fn requests_are_named_and_counted_by_route() {
+    let api = Api::new();
+    let headers = [("authorization", "Bearer admin"), ("x-request-id", "mine")];
+    let response = api.raw("GET", "/api/v1/workflows/ns/missing", &headers, "").await;
+    assert_eq!(response.headers()["x-request-id"], "mine");
+    let drawn = api.raw("GET", "/api/v1/version", &headers[..1], "").await;
+    assert_eq!(drawn.headers()["x-request-id"].len(), 36);
+    let page = api.metrics.render();
+    let counted = "argosy_http_requests_total{code=\"404\",method=\"GET\",route=\"/api/v1/workflows/{namespace}/{name}\"} 1";
+    assert!(page.contains(counted), "{page}");
+}
