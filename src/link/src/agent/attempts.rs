@@ -1,6 +1,6 @@
 //! The newest report of every attempt that the agent holds, and what of it is acknowledged.
 
-use crate::{Limits, Millis};
+use crate::{Limits, Millis, is_terminal};
 use argosy_proto::common::{AttemptPhase, AttemptReport, Fence};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -120,12 +120,13 @@ impl Attempts {
         self.in_flight.remove(fence);
     }
 
-    /// Every attempt without what is long or final: the result follows as a report of its own.
+    /// Every attempt, without what is long or final and at the revision that has its verdict: what is new follows as a
+    /// report of its own, which an equal revision in the list would make old news.
     pub fn listing(&self) -> Vec<AttemptReport> {
         self.held
             .values()
             .map(|attempt| {
-                let AttemptReport { fence, revision, permitted, started_at_ms, .. } = attempt.report;
+                let AttemptReport { fence, permitted, started_at_ms, .. } = attempt.report;
                 let phase = match attempt.report.phase() {
                     AttemptPhase::Succeeded
                     | AttemptPhase::Failed
@@ -144,7 +145,7 @@ impl Attempts {
                 };
                 AttemptReport {
                     fence,
-                    revision,
+                    revision: attempt.acknowledged.unwrap_or(0),
                     permitted,
                     started_at_ms,
                     phase: phase.into(),
@@ -152,6 +153,13 @@ impl Attempts {
                 }
             })
             .collect()
+    }
+
+    /// Whether the attempt's end has no verdict yet: it is reported whatever a list says of the attempt.
+    pub fn has_news_of_its_end(&self, fence: &Fence) -> bool {
+        self.held.get(fence).is_some_and(|attempt| {
+            is_terminal(attempt.report.phase()) && attempt.acknowledged < Some(attempt.report.revision)
+        })
     }
 
     pub fn fences(&self) -> BTreeSet<Fence> {

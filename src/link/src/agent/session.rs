@@ -149,7 +149,9 @@ impl Session {
         for agent::AttemptVerdict { fence, keep } in page.verdicts {
             let Some(fence) = fence else { continue };
             let listed = up.awaiting.remove(&fence);
-            if listed && !keep && self.attempts.discard(&fence) {
+            // A result that came meanwhile is judged as a report: it may be the one that counts.
+            let unwanted = listed && !keep && !self.attempts.has_news_of_its_end(&fence);
+            if unwanted && self.attempts.discard(&fence) {
                 self.outputs.push(Output::Discard { fence });
             }
         }

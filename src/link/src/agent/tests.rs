@@ -319,7 +319,7 @@ fn the_list_holds_no_results() {
     rig.connect();
     let listed = pages(&rig.welcome(1, 1));
     let held = &listed[0].held[0];
-    assert_eq!((held.phase(), held.permitted, held.revision), (AttemptPhase::Running, true, 4));
+    assert_eq!((held.phase(), held.permitted, held.revision), (AttemptPhase::Running, true, 0));
     assert_eq!((held.result.as_deref(), held.message.as_str()), (None, ""));
 }
 
@@ -412,4 +412,23 @@ fn logs_need_no_session() {
     assert_eq!(rig.frame(0, Down::LogRequest(request.clone())), [Output::Log(request)]);
     let chunk = agent::LogChunk { request: 4, end: true, ..agent::LogChunk::default() };
     assert!(matches!(sent(&rig.step(Input::LogChunk(chunk))).as_slice(), [Up::LogChunk(_)]));
+}
+
+#[test]
+fn a_result_is_judged_as_a_report_whatever_the_list_says() {
+    let mut rig = Rig::synced();
+    rig.step(record(1, 1, AttemptPhase::Running));
+    rig.judge(1, 1, 1, Verdict::Accepted);
+    rig.step(Input::Disconnected);
+    rig.step(record(1, 2, AttemptPhase::Succeeded));
+    rig.connect();
+    assert_eq!(pages(&rig.welcome(1, 2))[0].held[0].revision, 1);
+    let outputs = rig.verdicts(2, &[(1, false)], true);
+    assert!(!outputs.contains(&Output::Discard { fence: fence(1) }));
+    assert_eq!(reports(&outputs), [(1, 2)]);
+    let (revision, verdict) = (2, Verdict::Superseded);
+    assert_eq!(
+        rig.judge(2, 1, 2, verdict),
+        [Output::Verdict { fence: fence(1), revision, verdict, terminal: true }]
+    );
 }
