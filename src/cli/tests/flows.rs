@@ -1,0 +1,200 @@
+//! A user's commands against the gateway with the real engine behind it.
+
+use argosy_cli::context::Context;
+use argosy_cli::{Cli, Console, run_with};
+use argosy_gateway::testing::EngineCell;
+use argosy_gateway::{Identity, Options, Role, Tokens, router};
+use argosy_telemetry::Metrics;
+use clap::Parser;
+use std::path::PathBuf;
+
+const TOKEN: &str = "secret";
+
+struct World {
+    cell: EngineCell,
+    context: Context,
+    files: tempfile::TempDir,
+}
+
+struct Outcome {
+    code: u8,
+    out: String,
+    err: String,
+}
+
+impl World {
+    async fn new() -> Self {
+        let cell = EngineCell::default();
+        cell.connect("eu");
+        let identity = Identity { name: "admin".to_owned(), role: Role::Admin };
+        let options = Options { tokens: Tokens::default().with(TOKEN, identity), ..Options::default() };
+        let service = router(cell.clone(), Metrics::new(), options);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // A first address where nobody listens: every command has to pass it over.
+        let server = format!("http://127.0.0.1:1,http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move { axum::serve(listener, service).await });
+        let context = Context { server, token: TOKEN.to_owned(), ..Context::default() };
+        Self { cell, context, files: tempfile::tempdir().unwrap() }
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.files.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Outcome {
+        self.run_with_input(arguments, "").await
+    }
+
+    async fn run_with_input(&self, arguments: &[&str], input: &str) -> Outcome {
+        let cli = Cli::try_parse_from(std::iter::once("argosy").chain(arguments.iter().copied()));
+        let cli = cli.unwrap_or_else(|error| panic!("{error}"));
+        let (mut console, written) = Console::in_memory(input);
+        let code = run_with(cli, &self.context, &mut console).await;
+        drop(console);
+        Outcome { code, out: written.out(), err: written.err() }
+    }
+}
+
+const HELLO: &str = "\
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata:
+  name: hello
+spec:
+  entrypoint: main
+  arguments:
+    parameters:
+      - name: message
+        value: hi
+  templates:
+    - name: main
+      container:
+        image: busybox
+        command: [echo]
+        args: ['{{workflow.parameters.message}}']
+";
+
+#[tokio::test]
+async fn a_workflow_from_file_to_deletion() {
+    let world = World::new().await;
+    let file = world.file("hello.yaml", HELLO);
+    let submitted = world.run(&["submit", file.to_str().unwrap(), "-p", "message=other", "-o", "name"]).await;
+    assert_eq!((submitted.code, submitted.out.as_str()), (0, "hello\n"), "{}", submitted.err);
+
+    let (_, assignment) = world.cell.assignments().remove(0);
+    assert!(assignment.template_json.contains("other"), "{}", assignment.template_json);
+    world.cell.set_output(assignment.fence.unwrap(), "one\ntwo\n");
+
+    let got = world.run(&["get", "@latest"]).await;
+    assert!(got.out.contains("Status:              "), "{}", got.out);
+    assert!(got.out.contains("STEP") && got.out.contains("hello  ") && got.out.contains("eu"), "{}", got.out);
+
+    world.cell.finish_all();
+    let waited = world.run(&["wait", "hello"]).await;
+    assert_eq!(waited.code, 0);
+    assert!(waited.out.starts_with("hello Succeeded at "), "{}", waited.out);
+
+    let logs = world.run(&["logs", "hello"]).await;
+    assert_eq!(logs.out, "hello: one\nhello: two\n", "{}", logs.err);
+
+    let listed = world.run(&["list"]).await;
+    assert!(listed.out.starts_with("NAME    STATUS      AGE"), "{}", listed.out);
+    assert!(listed.out.contains("hello   Succeeded"));
+    assert_eq!(world.run(&["list", "--running"]).await.out, "No workflows found\n");
+    assert_eq!(world.run(&["list", "--completed", "-o", "name"]).await.out, "hello\n");
+
+    let yaml = world.run(&["get", "hello", "-o", "yaml"]).await;
+    assert!(yaml.out.contains("phase: Succeeded"), "{}", yaml.out);
+
+    assert_eq!(world.run(&["delete", "hello"]).await.out, "Workflow 'hello' deleted\n");
+    let gone = world.run(&["get", "hello"]).await;
+    assert_eq!((gone.code, gone.err.as_str()), (1, "error: workflows.argoproj.io \"hello\" not found\n"));
+    assert_eq!(world.run(&["delete", "--all"]).await.out, "No resources found\n");
+}
+
+#[tokio::test]
+async fn watching_tells_what_changes_and_ends_with_the_workflows_fate() {
+    let world = World::new().await;
+    let cell = world.cell.clone();
+    let runs = tokio::spawn(async move {
+        while cell.assignments().is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let (cluster, assignment) = cell.assignments().remove(0);
+        cell.start(&cluster, assignment.fence.unwrap());
+        cell.end(&cluster, assignment.fence.unwrap(), 3, "Error (exit code 3)");
+    });
+    let watched = world.run_with_input(&["submit", "--watch", "-"], HELLO).await;
+    runs.await.unwrap();
+    assert_eq!(watched.code, 1, "{}", watched.err);
+    assert!(watched.out.contains("hello: Failed"), "{}", watched.out);
+    assert!(watched.out.contains(" ✖ hello  main"), "{}", watched.out);
+}
+
+#[tokio::test]
+async fn problems_are_told_all_at_once_with_their_places_and_nothing_is_submitted() {
+    let world = World::new().await;
+    let good = world.file("good.yaml", HELLO);
+    let bad = world.file("bad.yaml", "metadata:\n  name: x\nspec:\n  entrypoint: main\n  entrypont: main\n  templates:\n    - name: main\n      contaner: {}\n");
+    let outcome = world.run(&["submit", good.to_str().unwrap(), bad.to_str().unwrap()]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("bad.yaml:5:3: error[ARG"), "{}", outcome.err);
+    assert!(outcome.err.contains("bad.yaml:8:7: error[ARG"), "{}", outcome.err);
+    assert!(outcome.err.contains("2 problems in the manifests: nothing was submitted"), "{}", outcome.err);
+    assert_eq!(world.run(&["list"]).await.out, "No workflows found\n");
+    let missing = world.run(&["submit", "/nowhere.yaml"]).await;
+    assert_eq!(missing.code, 1);
+    assert!(missing.err.starts_with("error: /nowhere.yaml: "), "{}", missing.err);
+    assert_eq!(world.run(&["lint", good.to_str().unwrap()]).await.code, 0);
+}
+
+#[tokio::test]
+async fn a_submission_whose_answer_is_lost_happens_once() {
+    let world = World::new().await;
+    world.cell.lose_next_reply();
+    let text = HELLO.replace("name: hello", "generateName: hello-");
+    let outcome = world.run_with_input(&["submit", "-", "-o", "name"], &text).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    let listed = world.run(&["list", "-o", "name"]).await;
+    assert_eq!(listed.out, outcome.out);
+}
+
+#[tokio::test]
+async fn stopping_and_terminating() {
+    let world = World::new().await;
+    world.run_with_input(&["submit", "-"], HELLO).await;
+    assert_eq!(world.run(&["stop", "hello", "--dry-run"]).await.out, "workflow hello stopped (dry-run)\n");
+    assert_eq!(world.run(&["stop", "hello", "--message", "enough"]).await.out, "workflow hello stopped\n");
+    assert_eq!(world.run(&["terminate", "@latest"]).await.out, "workflow hello terminated\n");
+    assert_eq!(world.run(&["stop"]).await.code, 1);
+    assert_eq!(world.run(&["stop", "missing"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn clusters_and_members() {
+    let world = World::new().await;
+    assert_eq!(world.run(&["cluster", "invite", "us", "--ttl", "5m"]).await.out, "invite-us\n");
+    let list = world.run(&["cluster", "list"]).await.out;
+    assert!(
+        list.lines().any(|line| line.starts_with("eu     connected") || line.starts_with("eu   connected")),
+        "{list}"
+    );
+    assert!(world.run(&["cluster", "get", "eu"]).await.out.contains("runtime: simulated"));
+    assert_eq!(world.run(&["cluster", "get", "nowhere"]).await.code, 1);
+    assert!(world.run(&["member", "list"]).await.out.contains("1    leader"));
+    assert!(world.run(&["version"]).await.out.contains("Platform: linux/"));
+    assert_eq!(world.run(&["version", "--short"]).await.out, concat!(env!("CARGO_PKG_VERSION"), "\n"));
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_the_connection_is_told() {
+    let mut world = World::new().await;
+    world.context.token = "wrong".to_owned();
+    let outcome = world.run(&["list"]).await;
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("token not valid for this server"), "{}", outcome.err);
+    world.context.certificate_authority = "/nowhere.pem".to_owned();
+    assert!(world.run(&["list"]).await.err.contains("/nowhere.pem"), "an authority that is not there");
+}
