@@ -46,7 +46,7 @@ fn skip_reason() -> Option<String> {
 struct Agent {
     runtime: Arc<KubernetesRuntime>,
     events: Arc<Mutex<Vec<RuntimeEvent>>>,
-    _tasks: JoinSet<()>,
+    tasks: JoinSet<()>,
 }
 
 impl Agent {
@@ -54,7 +54,8 @@ impl Agent {
         let (sender, receiver) = mpsc::channel(EVENTS_MAX);
         // The same in every life of the agent, as a Service's address is.
         let listen = SocketAddr::new(cluster.address().into(), EXECUTOR_PORT);
-        let server = ExecutorServer::start(Options::new(listen, data), sender.clone()).await.unwrap();
+        let options = Options { answer_wait_ms: 200, ..Options::new(listen, data) };
+        let server = ExecutorServer::start(options, sender.clone()).await.unwrap();
         let executors = server.executors();
         let client = connect(Some(&cluster.kubeconfig())).await.unwrap();
         let settings = Settings {
@@ -69,7 +70,11 @@ impl Agent {
         let mut tasks = JoinSet::new();
         tasks.spawn(server.run());
         tasks.spawn(answer(Arc::downgrade(&runtime), executors, receiver, Arc::clone(&events)));
-        Self { runtime, events, _tasks: tasks }
+        Self { runtime, events, tasks }
+    }
+
+    async fn stop(mut self) {
+        self.tasks.shutdown().await;
     }
 
     async fn wait_for<T>(&self, what: &str, pick: impl Fn(&RuntimeEvent) -> Option<T>) -> T {
@@ -411,7 +416,7 @@ async fn a_running_step_survives_its_agent(agent: Agent, cluster: &Cluster, data
     let step =
         agent.run(fence(50), &shell("echo begun; while [ ! -e /tmp/end ]; do sleep 0.1; done; echo done"));
     let before = agent.running(step).await;
-    drop(agent);
+    agent.stop().await;
 
     let agent = Agent::start(cluster, data).await;
     let listed = |event: &RuntimeEvent| match event {
