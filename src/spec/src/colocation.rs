@@ -87,24 +87,37 @@ fn used_claims(template: &Template, own: &BTreeSet<&str>, shared: &BTreeMap<&str
 
 #[cfg(test)]
 mod tests {
-    use crate::{Options, parse_yaml};
+    use serde_json::{Value, json};
+
+    use crate::Manifest;
+
+    fn template(name: &str, volumes: &[&str], more: &Value) -> Value {
+        let mounts: Vec<Value> =
+            volumes.iter().map(|volume| json!({"name": volume, "mountPath": "/v"})).collect();
+        let mut template = json!({"name": name, "container": {"image": "x", "volumeMounts": mounts}});
+        let fields = template.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        template
+    }
 
     #[test]
     fn templates_that_share_a_claim_are_one_group() {
-        let text = "
-spec:
-  entrypoint: a
-  volumeClaimTemplates: [{metadata: {name: work}}]
-  volumes: [{name: data, persistentVolumeClaim: {claimName: big}}, {name: tmp, emptyDir: {}}]
-  templates:
-  - {name: a, container: {image: x, volumeMounts: [{name: work, mountPath: /w}]}}
-  - {name: b, container: {image: x, volumeMounts: [{name: tmp, mountPath: /t}]}}
-  - {name: c, script: {image: x, source: s, volumeMounts: [{name: data, mountPath: /d}]}}
-  - {name: d, container: {image: x}, sidecars: [{name: s, image: x, volumeMounts: [{name: work, mountPath: /w}, {name: data, mountPath: /d}]}]}
-  - {name: e, volumes: [{name: work, persistentVolumeClaim: {claimName: other}}], container: {image: x, volumeMounts: [{name: work, mountPath: /w}]}}
-";
-        let documents = parse_yaml("w.yaml", text, &Options::default()).unwrap();
-        let groups = documents[0].manifest.colocation();
+        let sidecar =
+            json!({"sidecars": [{"name": "s", "volumeMounts": [{"name": "work", "mountPath": "/w"}]}]});
+        let own = json!({"volumes": [{"name": "work", "persistentVolumeClaim": {"claimName": "other"}}]});
+        let spec = json!({
+            "volumeClaimTemplates": [{"metadata": {"name": "work"}}],
+            "volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "big"}}, {"name": "tmp", "emptyDir": {}}],
+            "templates": [
+                template("a", &["work"], &json!({})),
+                template("b", &["tmp"], &json!({})),
+                template("c", &["data"], &json!({})),
+                template("d", &["data"], &sidecar),
+                template("e", &["work"], &own),
+            ],
+        });
+        let manifest: Manifest = serde_json::from_value(json!({"spec": spec})).unwrap();
+        let groups = manifest.colocation();
         let names: Vec<Vec<&str>> =
             groups.iter().map(|group| group.templates.iter().map(String::as_str).collect()).collect();
         assert_eq!(names, [vec!["a", "c", "d"], vec!["e"]]);
