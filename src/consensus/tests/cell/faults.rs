@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use argosy_consensus::{Output, Role};
+use argosy_consensus::{Output, ProposeError, Role};
 use argosy_store::Fault;
 
 use crate::world::{Member, World, seeds};
@@ -77,6 +77,18 @@ fn a_seed_replays() {
         assert_eq!(first, faulty(seed).trace.finalize(), "seed {seed}");
         assert_ne!(first, faulty(seed + 1).trace.finalize());
     }
+}
+
+#[test]
+fn a_fresh_leader_does_not_propose_yet() {
+    let mut world = World::new(1, 1);
+    let member = &mut world.members.get_mut(&1).unwrap().consensus;
+    while member.status().role != Role::Leader {
+        member.tick();
+    }
+    assert_eq!(member.propose(b"early".to_vec()), Err(ProposeError::NotReady));
+    world.process(1);
+    assert!(world.propose(1, b"now".to_vec()));
 }
 
 #[test]

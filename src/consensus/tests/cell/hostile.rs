@@ -122,8 +122,9 @@ fn talk(seed: u64, recorded: &[(u64, u64, Vec<u8>)]) -> u64 {
 #[test]
 fn changed_messages_never_panic() {
     let recorded = real_messages(2);
-    let applied: u64 = (0..seeds()).map(|seed| talk(seed, &recorded)).sum();
-    assert!(applied > 100 * seeds(), "{applied}: most of the talk must be of a working cell");
+    let seeds = seeds();
+    let applied: u64 = (0..seeds / 4).map(|seed| talk(seed, &recorded)).sum();
+    assert!(applied > 25 * seeds, "{applied}: most of the talk must be of a working cell");
 }
 
 #[test]

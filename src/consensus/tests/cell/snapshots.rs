@@ -1,5 +1,7 @@
 use argosy_consensus::MemberId;
-use argosy_store::{Batch, Family, Fault, Kv, Sync};
+use argosy_store::{Batch, Family, Fault, Kv, MemoryKv, Sync};
+use prost_for_raft::Message;
+use raft::eraftpb::HardState;
 
 use crate::world::World;
 
@@ -64,15 +66,24 @@ fn proposals_go_on_while_a_snapshot_is_sent() {
     world.converge();
 }
 
+/// Term and vote on the disk.
+fn vote(kv: &MemoryKv) -> (u64, u64) {
+    let bytes = kv.get(Family::RaftMeta, b"hard").unwrap().unwrap();
+    let hard = HardState::decode(bytes.as_slice()).unwrap();
+    (hard.term, hard.vote)
+}
+
 #[test]
 fn the_receiver_may_crash_at_every_write() {
     for fault in [Fault::DiskFull, Fault::WrittenThenFailed] {
         let mut failed = 0;
         let mut half_installed = 0;
+        let mut voted = 0;
         for after in 0..120 {
             let (mut world, behind) = with_a_member_behind(after % 7);
             world.start(behind);
-            let vote = world.members[&behind].consensus.status().term;
+            let before = vote(world.members[&behind].consensus.kv());
+            voted += u64::from(before.1 != 0);
             world.fail_disk(behind, after, fault);
             let crashes = world.crashes;
             for _ in 0..60 {
@@ -86,13 +97,15 @@ fn the_receiver_may_crash_at_every_write() {
                 break;
             }
             failed += 1;
+            let after = vote(&world.down[&behind]);
+            assert!(after.0 > before.0 || after == before, "the vote is kept: {before:?}, {after:?}");
             world.start(behind);
             let status = world.members[&behind].consensus.status();
             assert!(!status.installing, "what was received is whole: it is installed to the end");
-            assert!(status.term >= vote, "the vote is kept");
             catch_up(&mut world, behind);
             world.converge();
         }
+        assert!(voted > 3, "{voted} had voted");
         assert!(failed > 10, "{failed} writes failed");
         assert!(half_installed > 3, "{half_installed} crashes came while installing");
     }
@@ -112,39 +125,76 @@ fn the_sender_may_be_lost() {
     }
 }
 
-#[test]
-fn damaged_chunks_are_asked_for_again_and_nothing_is_served_until_then() {
-    let (mut world, behind) = with_a_member_behind(2);
-    world.start(behind);
-    // The write that follows the mark fails: found by trying.
-    let mut after = 0;
-    let mut kv = loop {
-        let (mut trial, behind) = with_a_member_behind(2);
-        trial.start(behind);
-        trial.fail_disk(behind, after, Fault::DiskFull);
-        trial.steps(60);
-        let kv = trial.down.remove(&behind).expect("a write fails");
-        if kv.get(Family::RaftMeta, b"installing").unwrap().is_some() {
-            world = trial;
-            break kv;
+/// A member whose half-installed snapshot is damaged.
+fn with_half_a_snapshot() -> (World, MemberId) {
+    for after in 0..100 {
+        let (mut world, behind) = with_a_member_behind(2);
+        world.start(behind);
+        world.fail_disk(behind, after, Fault::DiskFull);
+        world.steps(60);
+        let mut kv = world.down.remove(&behind).expect("a write fails");
+        if kv.get(Family::RaftMeta, b"installing").unwrap().is_none() {
+            continue;
         }
-        after += 1;
-    };
-    let staged = kv.scan(Family::RaftMeta, b"staged/", Some(b"staged0"), usize::MAX).unwrap();
-    assert!(staged.len() > 3);
-    let mut batch = Batch::new();
-    batch.put(Family::RaftMeta, staged[2].0.clone(), b"rubbish".to_vec());
-    kv.write(batch, Sync::Yes).unwrap();
-    world.down.insert(behind, kv);
-    world.start(behind);
-    let status = world.members[&behind].consensus.status();
-    assert!(status.installing);
-    assert!(status.term >= 2, "term and vote are kept");
+        let staged = kv.scan(Family::RaftMeta, b"staged/", Some(b"staged0"), usize::MAX).unwrap();
+        assert!(staged.len() > 3);
+        let mut batch = Batch::new();
+        batch.put(Family::RaftMeta, staged[2].0.clone(), b"rubbish".to_vec());
+        kv.write(batch, Sync::Yes).unwrap();
+        world.down.insert(behind, kv);
+        world.start(behind);
+        let status = world.members[&behind].consensus.status();
+        assert!(status.installing);
+        assert!(status.term >= 2, "the term is kept");
+        return (world, behind);
+    }
+    panic!("no write fails while installing");
+}
+
+#[test]
+fn damaged_chunks_are_asked_for_again() {
+    let (mut world, behind) = with_half_a_snapshot();
     let leader = world.elect();
     assert_ne!(leader, behind, "it does not lead");
     world.propose(leader, b"meanwhile".to_vec());
     catch_up(&mut world, behind);
     assert!(!world.members[&behind].consensus.status().installing);
+    assert_eq!(installed(&world, behind), 1);
+    world.converge();
+}
+
+#[test]
+fn half_a_snapshot_is_not_served_and_does_not_campaign() {
+    let (mut world, behind) = with_half_a_snapshot();
+    world.network.sides.insert(behind, 1);
+    let term = world.members[&behind].consensus.status().term;
+    world.read(behind, 1);
+    world.steps(100);
+    let status = world.members[&behind].consensus.status();
+    assert_eq!((status.term, status.installing), (term, true));
+    assert!(world.reads.is_empty());
+    world.converge();
+}
+
+#[test]
+fn entries_are_not_applied_to_half_a_snapshot() {
+    let (mut world, behind) = with_half_a_snapshot();
+    // As if its log went on where it stopped: entries that the others sent before they compacted theirs.
+    let last = world.members[&behind].consensus.status().last_index;
+    world.crash(behind);
+    let mut kv = world.down.remove(&behind).unwrap();
+    let mut batch = Batch::new();
+    for index in last + 1..last + 10 {
+        let (term, data) = world.committed.get(&index).cloned().unwrap_or((2, Vec::new()));
+        let entry = raft::eraftpb::Entry { index, term, data, ..Default::default() };
+        batch.put(Family::RaftLog, index.to_be_bytes(), entry.encode_to_vec());
+    }
+    let (term, vote) = vote(&kv);
+    batch.put(Family::RaftMeta, b"hard", HardState { term, vote, commit: last + 5 }.encode_to_vec());
+    kv.write(batch, Sync::Yes).unwrap();
+    world.down.insert(behind, kv);
+    world.start(behind);
+    catch_up(&mut world, behind);
     assert_eq!(installed(&world, behind), 1);
     world.converge();
 }

@@ -61,6 +61,9 @@ impl StateMachine for Machine {
         self.applied_now.push((entry.index, entry.term, entry.data.to_vec()));
         let value = [&entry.term.to_be_bytes(), entry.data].concat();
         batch.put(Family::State, entry.index.to_be_bytes(), value);
+        // One row for the newest entry only: a snapshot must take rows away as well.
+        batch.delete(Family::Blobs, last.to_be_bytes());
+        batch.put(Family::Blobs, entry.index.to_be_bytes(), b"newest".to_vec());
     }
 
     fn reload(&mut self, kv: &dyn Kv) -> Result<(), Error> {
@@ -246,8 +249,12 @@ impl World {
     pub fn process(&mut self, id: MemberId) {
         let Some(member) = self.members.get_mut(&id) else { return };
         let mut outputs = Vec::new();
+        let half = member.consensus.status();
+        assert!(!half.installing || half.role == Role::Follower, "elected with half a snapshot");
         let done = member.consensus.process_into(&mut member.machine, &mut |output| outputs.push(output));
         let applied = std::mem::take(&mut member.machine.applied_now);
+        let still_half = half.installing && member.consensus.status().installing;
+        assert!(!still_half || applied.is_empty(), "applied to half a snapshot");
         for (index, term, data) in applied {
             self.check_applied(id, index, term, data, done.is_ok());
         }
