@@ -9,13 +9,14 @@
 mod world;
 
 use argosy_model::{Limits, node_id};
+use argosy_proto::command::{ShutdownStrategy, ShutdownWorkflow, command::Body};
 use argosy_proto::common::{AttemptPhase, AttemptReport, OutputParameter};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use world::World;
 
-const AREAS: &str = "steps,dag,params,exit,retry,loops,when,suspend,tags,recursion,globals";
+const AREAS: &str = "steps,dag,params,exit,retry,loops,when,suspend,tags,recursion,globals,shutdown,deadline,limits,failure";
 
 enum Outcome {
     Same,
@@ -23,7 +24,43 @@ enum Outcome {
     Different(Vec<String>),
 }
 
-fn run(yaml: &str, recording: &Value) -> Outcome {
+/// An operator's stop or terminate, and the node that must run before it.
+struct Action {
+    node: String,
+    strategy: ShutdownStrategy,
+}
+
+/// The scripts that can be played here: one stop or terminate when a node runs.
+fn action(path: &Path) -> Result<Option<Action>, String> {
+    let Ok(text) = std::fs::read_to_string(path.with_extension("actions.json")) else { return Ok(None) };
+    let actions: Value = serde_json::from_str(&text).unwrap();
+    let [only] = actions.as_array().unwrap().as_slice() else { return Err("several actions".into()) };
+    let strategy = match only["do"].as_str() {
+        Some("stop") => ShutdownStrategy::Stop,
+        Some("terminate") => ShutdownStrategy::Terminate,
+        _ => return Err("an action other than stop".into()),
+    };
+    match (only["after"]["node"].as_str(), only["after"]["phase"].as_str()) {
+        (Some(node), Some("Running")) => Ok(Some(Action { node: node.into(), strategy })),
+        _ => Err("a condition other than a running node".into()),
+    }
+}
+
+/// Plays the action once its node runs.
+fn act(world: &mut World, name: &str, action: &mut Option<Action>) -> bool {
+    let shown = world.json(name);
+    let runs = |wanted: &Action| {
+        shown["status"]["nodes"].as_object().into_iter().flatten().any(|(_, node)| {
+            (node["name"] == wanted.node || node["displayName"] == wanted.node) && node["phase"] == "Running"
+        })
+    };
+    let Some(action) = action.take_if(|action| runs(action)) else { return false };
+    let shutdown = ShutdownWorkflow { namespace: "argo".into(), name: name.into(), strategy: action.strategy.into(), message: String::new() };
+    world.command(Body::ShutdownWorkflow(shutdown)).unwrap();
+    true
+}
+
+fn run(yaml: &str, recording: &Value, mut action: Option<Action>) -> Outcome {
     let documents = match argosy_spec::parse_yaml("case", yaml, &argosy_spec::Options::default()) {
         Ok(documents) => documents,
         Err(problems) => return Outcome::Unsupported(problems.first().map(argosy_spec::Diagnostic::line).unwrap_or_default()),
@@ -48,11 +85,20 @@ fn run(yaml: &str, recording: &Value) -> Outcome {
         .collect();
     for _ in 0..2_000 {
         world.settle();
-        let ready = world.to_run();
-        if let Some((cluster, fence, node)) = ready.first() {
-            let report = scripted(recorded.get(node).copied(), *fence);
+        if act(&mut world, &name, &mut action) {
+            continue;
+        }
+        let running = |fence: &argosy_model::Fence| world.state.attempt(fence).is_some_and(|attempt| attempt.revision > 0);
+        let open: Vec<_> = world.state.attempts_on("one").map(|(fence, _)| fence).collect();
+        let idle = open.iter().copied().find(|fence| action.is_some() && !running(fence));
+        if let Some(fence) = idle {
+            world.running("one", fence);
+        } else if let Some(fence) = open.first().copied() {
+            let node = node_of(&world, &name, fence);
+            let mut report = scripted(recorded.get(&node).copied(), fence);
+            report.revision = 9;
             world.now += 1000;
-            world.report(cluster, report);
+            world.report("one", report);
         } else if let Some(due) = world.state.next_timer() {
             world.now = world.now.max(due.0);
         } else {
@@ -60,6 +106,13 @@ fn run(yaml: &str, recording: &Value) -> Outcome {
         }
     }
     compare(&name, &world.json(&name), recording)
+}
+
+fn node_of(world: &World, name: &str, fence: argosy_model::Fence) -> String {
+    let shown = world.json(name);
+    let fence = argosy_model::display_fence(&fence);
+    let holds = |node: &Value| node["attempts"].as_array().into_iter().flatten().any(|attempt| attempt["fence"] == fence);
+    shown["status"]["nodes"].as_object().into_iter().flatten().find(|(_, node)| holds(node)).unwrap().1["name"].as_str().unwrap().to_owned()
 }
 
 fn scripted(node: Option<&Value>, fence: argosy_model::Fence) -> AttemptReport {
@@ -174,7 +227,7 @@ fn fill(value: &Value, workflow: &str) -> Value {
         }
         Value::Array(items) => items.iter().map(|item| fill(item, workflow)).collect(),
         Value::Object(fields) => Value::Object(fields.iter().map(|(key, value)| (key.clone(), fill(value, workflow))).collect()),
-        other => other.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
 
@@ -184,7 +237,7 @@ fn cases(root: &Path, areas: &str) -> Vec<(String, PathBuf)> {
         let Ok(entries) = std::fs::read_dir(root.join("cases").join(area)) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()) {
             let plain = path.extension().is_some_and(|extension| extension == "yaml") && !path.to_string_lossy().contains(".setup.");
-            if plain && !path.with_extension("actions.json").exists() && path.with_extension("json").exists() {
+            if plain && path.with_extension("json").exists() {
                 found.push((format!("{area}/{}", path.file_stem().unwrap().to_string_lossy()), path));
             }
         }
@@ -210,7 +263,11 @@ fn recordings_of_argo_come_out_the_same() {
         if recording.get("createError").is_some() || recording.get("incomplete").is_some() {
             continue;
         }
-        match run(&std::fs::read_to_string(&path).unwrap(), &recording) {
+        let outcome = match action(&path) {
+            Ok(action) => run(&std::fs::read_to_string(&path).unwrap(), &recording, action),
+            Err(reason) => Outcome::Unsupported(reason),
+        };
+        match outcome {
             Outcome::Same => same += 1,
             Outcome::Unsupported(reason) => {
                 unsupported += 1;

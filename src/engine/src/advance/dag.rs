@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::advance::create::{self, Place};
 use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
-use crate::advance::{Progress, Turn, continues_on, leaf, steps};
+use crate::advance::{Progress, Turn, continues_on, leaf, steps, workflow};
 use crate::leader::{Parsed, Plan};
 use crate::state::{phase_of, type_of};
 
@@ -28,7 +28,7 @@ pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
         turn.finish(index, NodePhase::Error, "the template is not in the manifest".to_owned(), None);
         return Progress::Done;
     };
-    let first = usize::try_from(cursor).unwrap_or(usize::MAX);
+    let first = if stopping(turn, &node) { dag.tasks.len() } else { usize::try_from(cursor).unwrap_or(usize::MAX) };
     for task in first..dag.tasks.len() {
         if turn.is_full() {
             return Progress::At(task as u64);
@@ -48,7 +48,7 @@ pub(crate) fn task_done(turn: &mut Turn<'_>, index: u32, child: &row::Node, curs
     let parsed = turn.parsed.clone();
     let Some((dag, plan)) = dag_of(&parsed, &node.template) else { return Progress::Done };
     let task = usize::try_from(child.ordinal >> 32).unwrap_or(usize::MAX);
-    let dependents = plan.dependents.get(task).map(Vec::as_slice).unwrap_or_default();
+    let dependents = plan.dependents.get(task).filter(|_| !stopping(turn, &node)).map(Vec::as_slice).unwrap_or_default();
     for (at, dependent) in dependents.iter().enumerate().skip(usize::try_from(cursor).unwrap_or(usize::MAX)) {
         if turn.is_full() {
             return Progress::At(at as u64);
@@ -68,10 +68,21 @@ pub(crate) fn task_done(turn: &mut Turn<'_>, index: u32, child: &row::Node, curs
     Progress::Done
 }
 
+/// A shutdown goes on: no further task is made, and the DAG fails when those that exist are over.
+fn stopping(turn: &Turn<'_>, node: &row::Node) -> bool {
+    workflow::stops(turn.row().shutdown, node.on_exit)
+}
+
 /// Ends a DAG all of whose wanted tasks are over.
 fn check(turn: &mut Turn<'_>, index: u32, plan: &Plan, dag: &Dag) {
     let node = turn.node(index);
-    if node.children_done < plan.wanted_total || phase_of(&node).is_fulfilled() {
+    if phase_of(&node).is_fulfilled() {
+        return;
+    }
+    if node.children_done < plan.wanted_total {
+        if stopping(turn, &node) && node.children_done == node.children_total {
+            turn.finish(index, NodePhase::Failed, String::new(), None);
+        }
         return;
     }
     let fail_fast = dag.fail_fast.unwrap_or(true);

@@ -120,9 +120,9 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
 /// Ends a new leaf of a workflow that is being shut down.
 fn stopped(turn: &mut Turn<'_>, index: u32, node: &row::Node) -> bool {
     let shutdown = turn.row().shutdown;
-    let stops = shutdown != 0 && (!node.on_exit || shutdown == workflow::TERMINATE);
+    let stops = workflow::stops(shutdown, node.on_exit);
     if stops {
-        turn.finish(index, NodePhase::Failed, workflow::leaf_message(shutdown), None);
+        turn.finish(index, NodePhase::Failed, workflow::refused_message(shutdown), None);
     }
     stops
 }
@@ -292,7 +292,10 @@ fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter
     }
 }
 
-/// True for nodes whose type says that they are Argo's Steps or DAG.
-pub(crate) fn is_composed(node: &row::Node) -> bool {
-    matches!(type_of(node), NodeType::Steps | NodeType::Dag)
+/// The node is in error because the engine could not carry its template out, which Argo tells the nodes around it in
+/// other words than a step's own error.
+pub(crate) fn is_execution_error(node: &row::Node) -> bool {
+    let composed = matches!(type_of(node), NodeType::Steps | NodeType::Dag) && !node.message.is_empty();
+    let unreadable = type_of(node) == NodeType::Suspend && node.message.starts_with(retry::UNREADABLE_DURATION);
+    phase_of(node) == NodePhase::Error && (composed || unreadable)
 }

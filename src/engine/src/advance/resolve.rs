@@ -118,12 +118,10 @@ fn drop_absent(step: &mut Value, scope: &Scope<'_>) {
 }
 
 fn message_of(error: &argosy_expr::Error) -> String {
-    match error {
-        argosy_expr::Error::Absent(name) => {
-            format!("unable to substitute {{{{{name}}}}}: output is an absent optional (skipped/omitted node with no default)")
-        }
-        other => other.to_string(),
+    if let argosy_expr::Error::Absent(name) = error {
+        return format!("unable to substitute {{{{{name}}}}}: output is an absent optional (skipped/omitted node with no default)");
     }
+    error.to_string()
 }
 
 /// The items of a loop, written down so that children can be made one by one.
@@ -288,7 +286,7 @@ fn describe(item: &Value) -> String {
             pairs.join(",")
         }
         Value::Null => "[]".to_owned(),
-        other => go_text(other),
+        Value::Bool(_) | Value::Number(_) | Value::Array(_) => go_text(item),
     };
     let mut text = text.replace(['(', ')'], "");
     let mut end = text.len().min(DESCRIPTION_LENGTH_MAX);

@@ -43,6 +43,15 @@ pub(crate) fn try_done(turn: &mut Turn<'_>, index: u32, child: &row::Node) {
         turn.finish(index, phase, String::new(), child.outputs.clone());
         return;
     }
+    let node = turn.node(index);
+    let shutdown = turn.row().shutdown;
+    if workflow::stops(shutdown, node.on_exit) {
+        match workflow::stopped_message(shutdown) {
+            Some(message) => turn.finish(index, phase, message, None),
+            None => turn.finish(index, phase, child.message.clone(), child.outputs.clone()),
+        }
+        return;
+    }
     match verdict(turn, index, child) {
         Verdict::Again => next_try(turn, index),
         Verdict::After { wait_ms } => wait(turn, index, wait_ms),
@@ -58,10 +67,6 @@ enum Verdict {
 
 fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
     let node = turn.node(index);
-    let shutdown = turn.row().shutdown;
-    if shutdown != 0 && !(node.on_exit && shutdown != workflow::TERMINATE) {
-        return Verdict::Over(workflow::stopped_message(shutdown).unwrap_or_else(|| child.message.clone()));
-    }
     let strategy = match strategy(turn, &node) {
         Ok(strategy) => strategy,
         Err(message) => return Verdict::Over(message),
@@ -136,9 +141,12 @@ fn wait(turn: &mut Turn<'_>, index: u32, wait_ms: i64) {
     turn.change(index, |node| node.message = message);
 }
 
+/// How the message about a span that can't be read begins.
+pub(crate) const UNREADABLE_DURATION: &str = "unable to parse ";
+
 /// A span as Argo writes it: seconds, or a Go duration such as `1h30m`.
 pub(crate) fn duration_ms(text: &str) -> Result<i64, String> {
-    let invalid = || format!("unable to parse {text} as a duration: time: invalid duration {text:?}");
+    let invalid = || format!("{UNREADABLE_DURATION}{text} as a duration: time: invalid duration {text:?}");
     if let Ok(seconds) = text.trim().parse::<i64>() {
         return Ok(seconds.saturating_mul(1000));
     }

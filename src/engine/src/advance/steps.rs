@@ -92,7 +92,8 @@ fn make_children(turn: &mut Turn<'_>, index: u32, group: &row::Node, members: &[
     let first = usize::try_from(cursor >> 32).unwrap_or(usize::MAX);
     let mut item = cursor & u64::from(u32::MAX);
     for (slot, member) in members.iter().enumerate().skip(first) {
-        if turn.is_full() {
+        // The first one is made whatever the check above has cost, else the check would begin again and again.
+        if turn.is_full() && (slot, item) != (0, 0) {
             return Ok(Some((slot as u64) << 32 | item));
         }
         if let Some(item) = make_member(turn, index, group, slot as u64, member, item)? {
@@ -176,6 +177,11 @@ pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
         None => turn.finish(index, NodePhase::Succeeded, String::new(), None),
         Some(failed) => {
             let child = turn.node(failed.node);
+            if leaf::is_execution_error(&child) {
+                let message = format!("step group deemed errored due to child {} error: {}", child.name, child.message);
+                turn.finish(index, NodePhase::Error, message, None);
+                return;
+            }
             let id = node_id(&turn.row().name, &child.name);
             turn.finish(index, NodePhase::Failed, format!("child '{id}' failed"), None);
         }

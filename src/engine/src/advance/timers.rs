@@ -42,7 +42,7 @@ fn with(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, act: i
 fn again(turn: &mut Turn<'_>, index: u32) {
     let node = turn.node(index);
     let shutdown = turn.row().shutdown;
-    if shutdown != 0 && (!node.on_exit || shutdown == workflow::TERMINATE) {
+    if workflow::stops(shutdown, node.on_exit) {
         let last = u64::from(node.children_total).checked_sub(1);
         let child = last.and_then(|last| turn.draft.state.index.children.get(&(turn.workflow, index, last)).copied());
         if let Some(child) = child {

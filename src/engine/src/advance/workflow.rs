@@ -1,6 +1,6 @@
 //! Beginning and end of a workflow.
 
-use argosy_model::{NodePhase, WorkflowPhase};
+use argosy_model::{NodePhase, NodeType, WorkflowPhase};
 use argosy_proto::command::ShutdownStrategy;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
@@ -10,7 +10,7 @@ use crate::advance::create::{self, Place};
 use crate::advance::{Progress, Turn, leaf, workflow_phase_of};
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
-use crate::state::{ROW_VERSION, phase_of};
+use crate::state::{ROW_VERSION, phase_of, type_of};
 
 /// The strategy numbers of a workflow's row.
 pub(crate) const STOP: i32 = ShutdownStrategy::Stop as i32;
@@ -28,7 +28,17 @@ pub(crate) fn leaf_message(shutdown: i32) -> String {
     }
 }
 
-/// The message of a Retry node or workflow that a shutdown ended.
+/// The message of a Pod node made while a shutdown goes on.
+pub(crate) fn refused_message(shutdown: i32) -> String {
+    leaf_message(shutdown).replace(":  ", ": ")
+}
+
+/// A shutdown under which a node must not go on: any for ordinary nodes, Terminate for those of the exit handler.
+pub(crate) fn stops(shutdown: i32, on_exit: bool) -> bool {
+    shutdown != 0 && (!on_exit || shutdown == TERMINATE)
+}
+
+/// The message of a Retry or Suspend node or workflow that a shutdown ended.
 pub(crate) fn stopped_message(shutdown: i32) -> Option<String> {
     match shutdown {
         STOP => Some("Stopped with strategy 'Stop'".to_owned()),
@@ -115,7 +125,7 @@ fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
     let root_phase = phase_of(&root);
     let mut outcome = workflow_phase_of(root_phase);
     let mut message = root.message.clone();
-    if root_phase == NodePhase::Error && leaf::is_composed(&root) && !message.is_empty() {
+    if leaf::is_execution_error(&root) {
         message = format!("error in entry template execution: {message}");
     }
     if root_phase.is_failed_or_error()
@@ -158,7 +168,7 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
         turn.draft.spend(1);
         next = index.saturating_add(1);
         let node = turn.node(index);
-        if node.on_exit && (row.shutdown == STOP || row.shutdown == DEADLINE) {
+        if row.shutdown != 0 && !stops(row.shutdown, node.on_exit) {
             continue;
         }
         match turn.draft.state.works.get(&(workflow, index)).and_then(|work| work.fence) {
@@ -166,7 +176,11 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
                 let reason = leaf_message(row.shutdown);
                 turn.draft.emit(Body::AttemptStopped(fact::AttemptStopped { fence: Some(fence), reason }));
             }
-            None => turn.finish(index, NodePhase::Failed, leaf_message(row.shutdown), None),
+            None => {
+                let waits = type_of(&node) == NodeType::Suspend;
+                let message = stopped_message(row.shutdown).filter(|_| waits).unwrap_or_else(|| leaf_message(row.shutdown));
+                turn.finish(index, NodePhase::Failed, message, None);
+            }
         }
     }
 }
