@@ -1,5 +1,7 @@
 //! A user's commands against the gateway with the real engine behind it.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use argosy_cli::context::Context;
 use argosy_cli::{Cli, Console, run_with};
 use argosy_gateway::testing::EngineCell;

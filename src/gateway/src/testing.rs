@@ -79,7 +79,7 @@ impl EngineCell {
                     name: row.name.clone(),
                 })
             };
-            let workflows = changes.workflows().into_iter().filter_map(key).collect();
+            let workflows = changes.workflows().filter_map(key).collect();
             // Nobody may be listening.
             let _ = self.changes.send(Arc::new(Change { workflows, before, after }));
         }

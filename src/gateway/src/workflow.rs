@@ -259,7 +259,6 @@ async fn shutdown<C: Cell>(
             name: name.clone(),
             strategy: strategy.into(),
             message: text("message"),
-            ..ShutdownWorkflow::default()
         })),
     };
     app.cell.command(command).await?;

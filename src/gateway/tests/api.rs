@@ -1,5 +1,7 @@
 //! The API's own rules: tokens, sizes, idempotency, paging, streams, clusters, and what happens without a leader.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use argosy_gateway::testing::EngineCell;
 use argosy_gateway::{Identity, Limits, Options, Role, Tokens, metrics_router, router};
 use argosy_telemetry::Metrics;

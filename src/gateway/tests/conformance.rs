@@ -3,6 +3,8 @@
 //! `ARGOSY_CONFORMANCE_DIR` names another directory of recordings (its `api` folder is read); without it the committed
 //! copy of the recordings of these routes is used.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use argosy_gateway::testing::EngineCell;
 use argosy_gateway::{Identity, Options, Role, Tokens, router};
 use argosy_telemetry::Metrics;

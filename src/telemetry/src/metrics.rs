@@ -189,7 +189,9 @@ mod tests {
     #[test]
     fn clones_count_into_one_place_and_two_sets_do_not() {
         let (first, second) = (Metrics::new(), Metrics::new());
-        first.clone().takeovers.with_label_values(&["eu", "safe"]).inc();
+        let part = first.clone();
+        part.takeovers.with_label_values(&["eu", "safe"]).inc();
+        drop(part);
         assert!(first.render().contains("argosy_takeovers_total{cluster=\"eu\",scope=\"safe\"} 1"));
         assert!(!second.render().contains("cluster=\"eu\""));
     }
