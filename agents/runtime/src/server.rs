@@ -134,11 +134,9 @@ impl ExecutorServer {
         let directory = &options.data_directory;
         let (certificate, key) = certificate_files(directory)?;
         let token_key = hmac::Key::new(hmac::HMAC_SHA256, &token_key_file(directory)?);
-        let listener = TcpListener::bind(options.listen)
-            .await
-            .map_err(|source| Error::Listen { address: options.listen, source })?;
-        let local =
-            listener.local_addr().map_err(|source| Error::Listen { address: options.listen, source })?;
+        let listening = listen(&options).await;
+        let (listener, local) =
+            listening.map_err(|source| Error::Listen { address: options.listen, source })?;
         let certificate_sha256 = hex(digest::digest(&digest::SHA256, &certificate).as_ref());
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ServerConfig::builder_with_provider(provider)

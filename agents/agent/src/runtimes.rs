@@ -1,0 +1,153 @@
+//! Sets up the chosen runtime.
+
+use crate::Config;
+use crate::config::RuntimeKind;
+use crate::simulated::SimulatedRuntime;
+use anyhow::Context;
+use argosy_agent_runtime::server::{ExecutorServer, Executors, Options as ServerOptions};
+use argosy_agent_runtime::{ExecutorAnswer, Runtime, RuntimeEvent};
+use argosy_kubernetes::KubernetesRuntime;
+use argosy_process::{ProcessRuntime, host_resources};
+use argosy_proto::common;
+use k8s_openapi::api::core::v1::Namespace;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Who answers executors.
+enum Answers {
+    Server(Executors),
+    Simulated(Arc<SimulatedRuntime>),
+}
+
+/// A runtime and the way back to its executors.
+pub struct Running {
+    pub runtime: Arc<dyn Runtime>,
+    answers: Answers,
+}
+
+impl Running {
+    pub fn answer(&self, answer: ExecutorAnswer) {
+        match &self.answers {
+            Answers::Server(executors) => executors.answer(&answer),
+            Answers::Simulated(runtime) => runtime.answer(answer),
+        }
+    }
+}
+
+/// The runtime's kind, as the link names it.
+pub fn kind(config: &Config) -> common::Runtime {
+    match config.runtime {
+        RuntimeKind::Kubernetes => common::Runtime::Kubernetes,
+        RuntimeKind::Process => common::Runtime::Process,
+        RuntimeKind::Simulated => common::Runtime::Simulated,
+    }
+}
+
+/// What is needed before the agent knows who it is.
+pub struct Prepared {
+    kubernetes: Option<kube::Client>,
+    pub cluster_uid: String,
+}
+
+impl Prepared {
+    pub async fn new(config: &Config) -> anyhow::Result<Self> {
+        match config.runtime {
+            RuntimeKind::Kubernetes => {
+                let client = kubernetes_client(config).await?;
+                let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
+                let system = namespaces.get("kube-system").await.context(
+                    "cannot read namespace kube-system, whose uid names the cluster; does the API server answer, may the agent get it?",
+                )?;
+                let cluster_uid = system.metadata.uid.context("namespace kube-system has no uid")?;
+                Ok(Self { kubernetes: Some(client), cluster_uid })
+            }
+            RuntimeKind::Process | RuntimeKind::Simulated => {
+                Ok(Self { kubernetes: None, cluster_uid: own_uid(config)? })
+            }
+        }
+    }
+
+    /// Starts the server for executors and the runtime; tasks run in `tasks`.
+    pub async fn start(
+        self,
+        config: &Config,
+        (cell, cluster): (&str, &str),
+        events: mpsc::Sender<RuntimeEvent>,
+        tasks: &mut tokio::task::JoinSet<()>,
+    ) -> anyhow::Result<Running> {
+        if config.runtime == RuntimeKind::Simulated {
+            let allocatable = config.capacity(argosy_simulated::Options::default().allocatable);
+            let seed =
+                std::hash::BuildHasher::hash_one(&std::collections::hash_map::RandomState::new(), cluster);
+            let runtime = Arc::new(SimulatedRuntime::start(seed, allocatable, events));
+            return Ok(Running {
+                runtime: Arc::clone(&runtime) as Arc<dyn Runtime>,
+                answers: Answers::Simulated(runtime),
+            });
+        }
+        let options = ServerOptions {
+            address: config.executor_address,
+            ..ServerOptions::new(config.executor_listen, &config.data_dir)
+        };
+        let server = ExecutorServer::start(options, events.clone()).await?;
+        let executors = server.executors();
+        tracing::info!(address = %executors.address(), "serving executors");
+        tasks.spawn(server.run());
+        let runtime: Arc<dyn Runtime> = match self.kubernetes {
+            Some(client) => {
+                let settings = argosy_kubernetes::pod::Settings {
+                    cell: cell.to_owned(),
+                    cluster: cluster.to_owned(),
+                    executor_image: config.executor_image.clone(),
+                };
+                let options = argosy_kubernetes::Config::new(settings);
+                Arc::new(KubernetesRuntime::start(options, client, executors.clone(), events)?)
+            }
+            None => Arc::new(process(config, &executors, events)?),
+        };
+        Ok(Running { runtime, answers: Answers::Server(executors) })
+    }
+}
+
+fn process(
+    config: &Config,
+    executors: &Executors,
+    events: mpsc::Sender<RuntimeEvent>,
+) -> anyhow::Result<ProcessRuntime> {
+    let executor = match &config.executor {
+        Some(executor) => executor.clone(),
+        None => std::env::current_exe()?.with_file_name("argosy-executor"),
+    };
+    let mut options =
+        argosy_process::Options::new(std::path::absolute(&config.data_dir)?, std::path::absolute(executor)?);
+    options.allocatable = config.capacity(host_resources());
+    options.isolate = !config.no_isolation;
+    Ok(ProcessRuntime::start(options, executors.clone(), events)?)
+}
+
+async fn kubernetes_client(config: &Config) -> anyhow::Result<kube::Client> {
+    let options = match &config.kubeconfig {
+        Some(path) => {
+            let kubeconfig = kube::config::Kubeconfig::read_from(path)
+                .with_context(|| format!("cannot read {}", path.display()))?;
+            kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?
+        }
+        None => kube::Config::infer().await.context(
+            "no Kubernetes configuration: give --kubeconfig, or run the agent in a Pod with a service account",
+        )?,
+    };
+    kube::Client::try_from(options).context("cannot set up the Kubernetes client")
+}
+
+/// Made once, kept in the data directory.
+fn own_uid(config: &Config) -> anyhow::Result<String> {
+    let path = config.data_dir.join("cluster-uid");
+    match std::fs::read_to_string(&path) {
+        Ok(uid) if !uid.trim().is_empty() => Ok(uid.trim().to_owned()),
+        Ok(_) | Err(_) => {
+            let uid = uuid::Uuid::new_v4().to_string();
+            std::fs::write(&path, &uid).with_context(|| format!("cannot write {}", path.display()))?;
+            Ok(uid)
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! The agent's one task around the reconciler.
+
+use crate::Config;
+use crate::connection::{Connector, Event, FRAMES_OUT_MAX};
+use crate::identity::{self, wall_clock_ms};
+use crate::logs::LogReaders;
+use crate::page::{self, SharedFigures};
+use crate::runtimes::{self, Prepared, Running};
+use anyhow::Context;
+use argosy_agent_runtime::ledger::FileLedger;
+use argosy_agent_runtime::{Input, Limits, Output, Reconciler, RuntimeEvent};
+use argosy_link::{Millis, agent as session};
+use argosy_proto::agent::{AgentFrame, LogChunk};
+use argosy_proto::common::AttemptPhase;
+use nix::time::{ClockId, clock_gettime};
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+/// Events of the runtime and of executors that wait; beyond, those who send wait.
+const EVENTS_WAITING_MAX: usize = 4_096;
+/// Inputs taken before the ledger is synced for all of them.
+const BATCH_MAX: usize = 512;
+const TICK: Duration = Duration::from_millis(100);
+/// Room that logs leave in the connection's queue for everything else.
+const FRAMES_OUT_RESERVED: usize = FRAMES_OUT_MAX / 2;
+const FIGURES_EVERY_TICKS: u32 = 10;
+
+/// Runs the agent until SIGTERM or SIGINT. Steps go on after it.
+///
+/// # Errors
+/// When it cannot be set up: configuration, data directory, invite, addresses.
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let agent = async {
+        let mut agent = Agent::start(config).await?;
+        agent.run().await
+    };
+    tokio::select! {
+        result = agent => result,
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+    }
+}
+
+struct Agent {
+    reconciler: Reconciler<FileLedger>,
+    running: Running,
+    events: mpsc::Receiver<RuntimeEvent>,
+    connector: Connector,
+    connection_events: mpsc::Receiver<(u64, Event)>,
+    outbound: Option<mpsc::Sender<AgentFrame>>,
+    members: Vec<String>,
+    next_member: usize,
+    readers: LogReaders,
+    log_pieces: mpsc::Receiver<LogChunk>,
+    figures: SharedFigures,
+    ticks: u32,
+    last_problem: String,
+    ledger_problem: bool,
+    _tasks: JoinSet<()>,
+}
+
+/// A clock that never goes back and goes on during suspension.
+fn now() -> Millis {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every supported kernel has this clock");
+    let (seconds, nanoseconds) = (time.tv_sec(), time.tv_nsec());
+    u64::try_from(seconds).unwrap_or(0) * 1000 + u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000
+}
+
+impl Agent {
+    async fn start(config: Config) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(&config.data_dir)
+            .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
+        // Locks the directory before anything else in it is touched.
+        let ledger = FileLedger::open(config.data_dir.join("ledger"))?;
+        let prepared = Prepared::new(&config).await?;
+        let mut tasks = JoinSet::new();
+        let figures = SharedFigures::default();
+        page::serve(config.metrics_listen, Arc::clone(&figures), &mut tasks).await?;
+        let cluster_uid = prepared.cluster_uid.clone();
+        let enrolled = identity::establish(&config, &cluster_uid).await?;
+        figures.lock().unwrap_or_else(PoisonError::into_inner).cluster.clone_from(&enrolled.cluster);
+        let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
+        let names = (enrolled.cell.as_str(), enrolled.cluster.as_str());
+        let running = prepared.start(&config, names, sender, &mut tasks).await?;
+        let instance = uuid::Uuid::new_v4().as_u64_pair();
+        let options = session::Options {
+            cluster: enrolled.cluster.clone(),
+            cluster_uid,
+            agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+            agent_instance: instance.0,
+            runtime: runtimes::kind(&config),
+            labels: config.labels.iter().cloned().collect(),
+            enforces_exclusive: running.runtime.enforces_exclusive(),
+            credit: config.credit,
+            times: argosy_link::Times::default(),
+            limits: argosy_link::Limits::default(),
+            seed: instance.1,
+        };
+        let reconciler = Reconciler::new(options, Limits::default(), ledger)?;
+        let (connector, connection_events) = Connector::new(Arc::clone(&enrolled.tls));
+        let (readers, log_pieces) = LogReaders::new(Arc::clone(&running.runtime));
+        let members = enrolled.members.clone();
+        tracing::info!(cluster = enrolled.cluster, cell = enrolled.cell, ?members, "the agent is up");
+        tasks.spawn(enrolled.keep_renewed());
+        Ok(Self {
+            reconciler,
+            running,
+            events,
+            connector,
+            connection_events,
+            outbound: None,
+            // Agents of many clusters spread over the members.
+            next_member: usize::try_from(instance.0 % members.len() as u64).unwrap_or(0),
+            members,
+            readers,
+            log_pieces,
+            figures,
+            ticks: 0,
+            last_problem: String::new(),
+            ledger_problem: false,
+            _tasks: tasks,
+        })
+    }
+
+    async fn run(&mut self) -> anyhow::Result<()> {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let has_room =
+                self.outbound.as_ref().is_none_or(|outbound| outbound.capacity() > FRAMES_OUT_RESERVED);
+            tokio::select! {
+                _ = tick.tick() => self.tick(),
+                event = self.events.recv() => {
+                    let event = event.context("the runtime ended")?;
+                    self.reconciler.feed(now(), Input::Runtime(event));
+                }
+                Some((generation, event)) = self.connection_events.recv() => self.connection(generation, event),
+                Some(piece) = self.log_pieces.recv(), if has_room => {
+                    self.reconciler.feed(now(), Input::LogChunk(piece));
+                }
+            }
+            self.take_what_waits();
+            self.act();
+        }
+    }
+
+    /// More inputs under the same sync of the ledger.
+    fn take_what_waits(&mut self) {
+        for _ in 0..BATCH_MAX {
+            let mut found = false;
+            if let Ok(event) = self.events.try_recv() {
+                self.reconciler.feed(now(), Input::Runtime(event));
+                found = true;
+            }
+            if let Ok((generation, event)) = self.connection_events.try_recv() {
+                self.connection(generation, event);
+                found = true;
+            }
+            if !found {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        self.reconciler.feed(now(), Input::Tick { wall_clock_ms: wall_clock_ms() });
+        self.ticks += 1;
+        if self.ticks.is_multiple_of(FIGURES_EVERY_TICKS) {
+            self.show_figures();
+        }
+    }
+
+    fn connection(&mut self, generation: u64, event: Event) {
+        if !self.connector.is_present(generation) {
+            return;
+        }
+        match event {
+            Event::Opened(sender) => {
+                self.outbound = Some(sender);
+                self.last_problem.clear();
+                self.reconciler.feed(now(), Input::Connected { wall_clock_ms: wall_clock_ms() });
+            }
+            Event::Frame(frame) => self.reconciler.feed(now(), Input::Frame(frame)),
+            Event::Closed(why) => {
+                if why != self.last_problem {
+                    tracing::warn!(why, "not connected");
+                    self.last_problem = why;
+                }
+                self.disconnected();
+            }
+        }
+    }
+
+    fn disconnected(&mut self) {
+        self.connector.close();
+        self.outbound = None;
+        self.readers.clear();
+        self.reconciler.feed(now(), Input::Disconnected);
+    }
+
+    fn act(&mut self) {
+        let outputs = match self.reconciler.outputs() {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                if !std::mem::replace(&mut self.ledger_problem, true) {
+                    tracing::error!(%error, "nothing is granted or reported meanwhile");
+                }
+                return;
+            }
+        };
+        self.ledger_problem = false;
+        for output in outputs {
+            match output {
+                Output::Send(frame) => self.send(frame),
+                Output::Runtime(action) => self.running.runtime.act(action),
+                Output::Executor(answer) => self.running.answer(answer),
+                Output::Connect { after_ms } => self.connect(after_ms),
+                Output::Log(request) => self.readers.request(request),
+                Output::Synced { session_epoch, incarnation } => {
+                    tracing::info!(session_epoch, incarnation, "in step with the control plane");
+                }
+                Output::Refused { code, message, permanent } => {
+                    tracing::error!(code, message, permanent, "the control plane refused the session");
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, frame: AgentFrame) {
+        let Some(outbound) = &self.outbound else { return };
+        if outbound.try_send(frame).is_err() {
+            tracing::warn!("the connection takes no more frames; opening another");
+            self.disconnected();
+        }
+    }
+
+    fn connect(&mut self, after_ms: Millis) {
+        self.outbound = None;
+        self.readers.clear();
+        let address = self.members[self.next_member % self.members.len()].clone();
+        self.next_member = (self.next_member + 1) % self.members.len();
+        self.connector.open(Duration::from_millis(after_ms), address);
+    }
+
+    fn show_figures(&self) {
+        let mut attempts: BTreeMap<&'static str, u64> = BTreeMap::new();
+        for phase in [AttemptPhase::Received, AttemptPhase::Pending, AttemptPhase::Running] {
+            attempts.insert(phase_name(phase), 0);
+        }
+        for report in self.reconciler.reports() {
+            *attempts.entry(phase_name(report.phase())).or_default() += 1;
+        }
+        let (own, link) = (self.reconciler.counters(), self.reconciler.session().counters());
+        let counters = vec![
+            ("permits_granted_total", "Start permits given, repeats included.", own.permits_granted),
+            ("permits_refused_total", "Start permits refused for good.", own.permits_refused),
+            ("permits_put_off_total", "Questions for a permit without a live lease.", own.permits_put_off),
+            (
+                "foreign_holder_events_total",
+                "Events of processes that do not hold the permit.",
+                own.foreign_holder_events,
+            ),
+            ("actions_repeated_total", "Actions repeated for want of an effect.", own.actions_repeated),
+            (
+                "attempts_discarded_total",
+                "Attempts ended because the control plane gave them up.",
+                own.attempts_discarded,
+            ),
+            ("sessions_total", "Sessions begun.", link.sessions),
+            ("reconnects_total", "Connections asked for after the first.", link.reconnects),
+            ("renewals_sent_total", "Lease renewals sent.", link.renewals_sent),
+            ("renewals_acknowledged_total", "Lease renewals acknowledged.", link.renewals_acknowledged),
+            ("reports_sent_total", "Reports sent, repeats included.", link.reports_sent),
+            ("reports_resent_total", "Reports sent again.", link.reports_resent),
+            ("frames_stale_total", "Frames of another session, dropped.", link.frames_stale),
+        ];
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.is_synced = self.reconciler.session().is_synced();
+        figures.lease_remaining_ms = self.reconciler.session().lease_until().saturating_sub(now());
+        figures.attempts = attempts;
+        figures.counters = counters;
+    }
+}
+
+fn phase_name(phase: AttemptPhase) -> &'static str {
+    match phase {
+        AttemptPhase::Unspecified => "Unspecified",
+        AttemptPhase::Received => "Received",
+        AttemptPhase::Pending => "Pending",
+        AttemptPhase::Running => "Running",
+        AttemptPhase::Succeeded => "Succeeded",
+        AttemptPhase::Failed => "Failed",
+        AttemptPhase::Error => "Error",
+        AttemptPhase::Stopped => "Stopped",
+    }
+}
