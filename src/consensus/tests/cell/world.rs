@@ -388,6 +388,9 @@ impl World {
         let applied: BTreeSet<u64> =
             self.members.values().map(|member| member.consensus.status().applied).collect();
         let rows = |member: &Member| Machine::load(member.consensus.kv()).entries;
+        for member in self.members.values().filter(|_| applied.len() == 1) {
+            assert_eq!(member.consensus.kv().rows(Family::Blobs).len(), 1, "rows of before are left");
+        }
         applied.len() == 1
             && self
                 .members
