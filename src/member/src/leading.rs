@@ -157,7 +157,10 @@ impl Leading {
             decided.refusals += u64::from(answer.is_err());
             answers.push((waiter, answer));
         }
-        while !full(&draft) && draft.advance(&mut self.engine) {}
+        // Once: what it leaves waits for the next batch. It may leave work although the batch is not full.
+        if !full(&draft) {
+            draft.advance(&mut self.engine);
+        }
         if draft.is_empty() {
             decided.unbacked.append(&mut answers);
             return false;
