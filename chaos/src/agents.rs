@@ -412,7 +412,8 @@ impl World {
             let fence = verdict.fence.unwrap_or_default();
             let (acknowledged, final_report) = self.recorded(index, &fence, verdict.revision);
             if final_report {
-                let check = self.checkers.durability.result_acknowledged(&display_fence(&fence), acknowledged);
+                let text = format!("{} ({:?})", display_fence(&fence), self.latest.attempt(&fence));
+                let check = self.checkers.durability.result_acknowledged(&text, acknowledged);
                 self.judge(Invariant::Durable, check);
             }
         }
