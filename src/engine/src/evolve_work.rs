@@ -25,6 +25,7 @@ impl Step<'_> {
             node_next: 1,
             agenda_next: 1,
             pod_json: fact.pod_json.clone(),
+            summary_json: fact.summary_json.clone(),
             ..row::Workflow::default()
         };
         let names = (Arc::from(fact.namespace.as_str()), Arc::from(fact.name.as_str()));

@@ -52,7 +52,7 @@ pub fn workflow_json(state: &State, id: WorkflowId) -> Option<Value> {
 #[must_use]
 pub fn summary(state: &State, id: WorkflowId) -> Option<Value> {
     let row = state.workflow(id)?;
-    let manifest = stored(state, id)?;
+    let manifest: Value = serde_json::from_str(&row.summary_json).ok()?;
     let mut shown = head(row, &manifest);
     let fields = shown.as_object_mut()?;
     let arguments = manifest.pointer("/spec/arguments").cloned().unwrap_or_else(|| json!({}));
@@ -70,7 +70,7 @@ fn stored(state: &State, id: WorkflowId) -> Option<Value> {
 fn head(row: &row::Workflow, manifest: &Value) -> Value {
     let mut metadata = Map::new();
     metadata.insert("name".to_owned(), row.name.clone().into());
-    if let Some(prefix) = manifest.pointer("/metadata/generateName") {
+    if let Some(prefix) = manifest.pointer("/metadata/generateName").filter(|prefix| prefix.as_str() != Some("")) {
         metadata.insert("generateName".to_owned(), prefix.clone());
     }
     metadata.insert("namespace".to_owned(), row.namespace.clone().into());

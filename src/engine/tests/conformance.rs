@@ -3,7 +3,7 @@
 //!
 //! Set ARGOSY_CONFORMANCE_DIR to the directory of recordings (`cases/AREA/NAME.{yaml,json}`), ARGOSY_CONFORMANCE_AREAS
 //! to choose areas (comma-separated) and ARGOSY_CONFORMANCE_SHOW to a case's name to see all its differences. Without a
-//! directory the cases beside this file run.
+//! directory the cases beside this file run; ARGOSY_CONFORMANCE_PRINT prints what ours come to in a recording's shape.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types, reason = "a test that reads files")]
 
 mod world;
@@ -40,6 +40,9 @@ fn action(path: &Path) -> Result<Option<Action>, String> {
         Some("terminate") => ShutdownStrategy::Terminate,
         _ => return Err("an action other than stop".into()),
     };
+    if only["args"].is_array() {
+        return Err("an action with arguments".into());
+    }
     match (only["after"]["node"].as_str(), only["after"]["phase"].as_str()) {
         (Some(node), Some("Running")) => Ok(Some(Action { node: node.into(), strategy })),
         _ => Err("a condition other than a running node".into()),
@@ -105,7 +108,42 @@ fn run(yaml: &str, recording: &Value, mut action: Option<Action>) -> Outcome {
             break;
         }
     }
-    compare(&name, &world.json(&name), recording)
+    let ours = world.json(&name);
+    if std::env::var("ARGOSY_CONFORMANCE_PRINT").is_ok() {
+        println!("RECORD {name} {}", shape(&name, &ours));
+    }
+    compare(&name, &ours, recording)
+}
+
+/// Ours in the shape of a recording.
+fn shape(name: &str, ours: &Value) -> Value {
+    let status = &ours["status"];
+    let mut nodes: Vec<Value> = Vec::new();
+    for (_, node) in status["nodes"].as_object().into_iter().flatten() {
+        let mut fields = Map::new();
+        for field in ["name", "displayName", "type", "phase", "message", "templateName", "templateScope", "progress", "nodeFlag"] {
+            fields.insert(field.into(), node[field].clone());
+        }
+        fields.insert("children".into(), names(status, &node["children"], name));
+        let outbound = names(status, &node["outboundNodes"], name);
+        fields.insert("outboundNodes".into(), if outbound == serde_json::json!([]) { Value::Null } else { outbound });
+        fields.insert("inputs".into(), io(&node["inputs"]));
+        fields.insert("outputs".into(), io(&node["outputs"]));
+        fields.retain(|_, value| !value.is_null());
+        nodes.push(Value::Object(fields));
+    }
+    nodes.sort_by_key(|node| node["name"].to_string());
+    let workflow = serde_json::json!({"phase": status["phase"], "message": status["message"], "progress": status["progress"]});
+    let text = serde_json::json!({"workflow": workflow, "nodes": nodes}).to_string().replace(name, "$WF");
+    serde_json::from_str(&text).unwrap()
+}
+
+fn names(status: &Value, ids: &Value, workflow: &str) -> Value {
+    let ids = ids.as_array().into_iter().flatten();
+    let mut names: Vec<String> =
+        ids.map(|id| status["nodes"][id.as_str().unwrap()]["name"].as_str().unwrap_or("?").replace(workflow, "$WF")).collect();
+    names.sort();
+    names.into()
 }
 
 fn node_of(world: &World, name: &str, fence: argosy_model::Fence) -> String {
@@ -164,18 +202,8 @@ fn compare_node(workflow: &str, node: &str, expected: &Value, found: &Value, sta
     for field in ["displayName", "type", "phase", "message", "templateName", "templateScope", "progress", "nodeFlag"] {
         same(&format!("{node} {field}"), &expected[field], &found[field], workflow, differences);
     }
-    let names = |ids: &Value| -> Value {
-        let mut names: Vec<String> = ids
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(|id| status["nodes"][id.as_str().unwrap()]["name"].as_str().unwrap_or("?").replace(workflow, "$WF"))
-            .collect();
-        names.sort();
-        names.into()
-    };
-    same(&format!("{node} children"), &expected["children"], &names(&found["children"]), workflow, differences);
-    let outbound = names(&found["outboundNodes"]);
+    same(&format!("{node} children"), &expected["children"], &names(status, &found["children"], workflow), workflow, differences);
+    let outbound = names(status, &found["outboundNodes"], workflow);
     let outbound = if outbound.as_array().is_some_and(Vec::is_empty) { Value::Null } else { outbound };
     same(&format!("{node} outboundNodes"), &expected["outboundNodes"], &outbound, workflow, differences);
     for side in ["inputs", "outputs"] {

@@ -139,6 +139,20 @@ fn without_a_start_permit_or_with_the_users_word_a_step_moves_at_once() {
 }
 
 #[test]
+fn the_users_word_on_failover_is_kept() {
+    for (word, phase, moved) in [("wait", "Running", false), ("fail", "Error", false), ("reschedule", "Running", true)] {
+        let mut world = two_clusters();
+        let annotation = json!({"metadata": {"annotations": {"argosy.dev/failover": word}}});
+        let (cluster, fence) = running_pod(&mut world, "w", &annotation);
+        world.running(&cluster, fence);
+        world.take_over(&cluster, word != "reschedule");
+        world.settle();
+        assert_eq!((word, world.phase("w").as_str()), (word, phase));
+        assert_eq!(world.to_run().first().is_some_and(|(elsewhere, ..)| *elsewhere != cluster), moved, "{word}");
+    }
+}
+
+#[test]
 fn a_take_over_of_an_older_session_is_void() {
     let mut world = two_clusters();
     let (cluster, fence) = running_pod(&mut world, "w", &json!({}));

@@ -110,11 +110,21 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         group: turn.parsed.groups.get(&node.template).copied().unwrap_or(0),
         idempotent: retried || template.idempotent() || turn.parsed.manifest.idempotent(),
         deadline_ms,
+        failover: failover(template.failover().or_else(|| turn.parsed.manifest.failover())).into(),
         stop_grace_ms: grace.map_or(STOP_GRACE_MS, |seconds| seconds.saturating_mul(1000)),
         ..row::Work::default()
     };
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
     turn.draft.emit(Body::NodeQueued(fact::NodeQueued { workflow: turn.workflow, node: index, work: Some(work) }));
+}
+
+fn failover(word: Option<argosy_spec::Failover>) -> row::Failover {
+    match word {
+        None => row::Failover::Unspecified,
+        Some(argosy_spec::Failover::Reschedule) => row::Failover::Reschedule,
+        Some(argosy_spec::Failover::Fail) => row::Failover::Fail,
+        Some(argosy_spec::Failover::Wait) => row::Failover::Wait,
+    }
 }
 
 /// Ends a new leaf of a workflow that is being shut down.

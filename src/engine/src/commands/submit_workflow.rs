@@ -33,7 +33,7 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &SubmitWor
         )));
     }
     let manifest = read(&command.manifest_json)?;
-    let pod_json = place::pod_json(&manifest);
+    let (pod_json, summary_json) = (place::pod_json(&manifest), summary_json(&manifest));
     let preview = Workflow { namespace: command.namespace.clone(), name: command.name.clone(), ..Workflow::default() };
     let parsed = Parsed::new(manifest, &preview);
     place::check(&parsed).map_err(|reason| Code::Unplaceable.refuse(reason))?;
@@ -46,6 +46,7 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &SubmitWor
         creator: command.creator.clone(),
         manifest_json: command.manifest_json.clone(),
         pod_json,
+        summary_json,
     }));
     advance::workflow::accepted(draft, workflow, &parsed.manifest);
     let item: AgendaItem = agenda_item(AgendaKind::Start, 0);
@@ -69,6 +70,19 @@ fn check_names(command: &SubmitWorkflow) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+/// Metadata and arguments: all that lists show of a manifest.
+fn summary_json(manifest: &Manifest) -> String {
+    serde_json::json!({
+        "metadata": {
+            "generateName": manifest.metadata.generate_name,
+            "labels": manifest.metadata.labels,
+            "annotations": manifest.metadata.annotations,
+        },
+        "spec": {"arguments": manifest.spec.arguments},
+    })
+    .to_string()
 }
 
 fn read(json: &str) -> Result<Manifest, Refusal> {

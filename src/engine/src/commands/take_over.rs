@@ -1,6 +1,7 @@
 use argosy_model::{Fence, NodePhase};
 use argosy_proto::command::{Refusal, Reply, TakeOver, TakeOverScope};
 use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state::Failover;
 
 use crate::commands::done;
 use crate::draft::Draft;
@@ -8,8 +9,9 @@ use crate::{Code, Leader, advance, place};
 
 /// A cluster has been silent: attempts that may run elsewhere are fenced and wait for placement again.
 ///
-/// SAFE takes those without a start permit, with a retryStrategy, or marked idempotent; ALL takes every one. Void when
-/// the cluster has opened a newer session.
+/// SAFE takes those without a start permit, with a retryStrategy, or marked idempotent; ALL takes every one. The user's
+/// `argosy.dev/failover` wins for those with a permit: `reschedule` moves at SAFE, `wait` never, `fail` ends the step.
+/// Void when the cluster has opened a newer session.
 pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver) -> Result<Reply, Refusal> {
     let name = &command.cluster;
     let cluster = draft
@@ -35,16 +37,18 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver)
         .collect();
     for (fence, workflow, node, permitted, stopping) in held {
         draft.spend(1);
-        let safe = draft.state.works.get(&(workflow, node)).is_some_and(|work| work.idempotent);
-        if !all && permitted && !safe {
+        let Some(work) = draft.state.works.get(&(workflow, node)) else { continue };
+        let (safe, word) = (work.idempotent, work.failover());
+        // Before the start permit nothing has run: no rule and no word of the user stands against moving it.
+        if permitted && (!all && !safe && word != Failover::Reschedule || word == Failover::Wait) {
             continue;
         }
-        take(draft, leader, name, fence, (workflow, node), stopping);
+        take(draft, leader, name, fence, (workflow, node), stopping, permitted && word == Failover::Fail);
     }
     Ok(done())
 }
 
-fn take(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, (workflow, node): (u64, u32), stopping: bool) {
+fn take(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, (workflow, node): (u64, u32), stopping: bool, fails: bool) {
     let Some(work) = draft.state.works.get(&(workflow, node)).cloned() else { return };
     let mut moved = work.as_ref().clone();
     if !moved.excluded.iter().any(|excluded| excluded == cluster) {
@@ -57,6 +61,8 @@ fn take(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, (wo
     draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));
     let message = if stopping {
         Some(format!("stopped while cluster {cluster} was lost"))
+    } else if fails {
+        Some(format!("cluster {cluster} was lost while the step ran, and its failover is `fail`"))
     } else if pinned {
         Some(format!("cluster {cluster} was lost with the volumes of this step's colocation group: submit the workflow again"))
     } else if work.takeovers >= leader.limits.takeover_limit {

@@ -307,10 +307,7 @@ impl<'a> Tree<'a> {
         let ended = phase_of(node).is_fulfilled() && !self.outbound[&index].is_empty();
         match kind {
             NodeType::Dag => ended && node.message.is_empty(),
-            NodeType::Steps => {
-                let last = self.children(index).pop().and_then(|group| self.nodes.get(&group).copied());
-                ended && phase_of(node) != NodePhase::Error && last.is_some_and(|group| phase_of(group) != NodePhase::Error)
-            }
+            NodeType::Steps => ended && phase_of(node) != NodePhase::Error,
             NodeType::Pod
             | NodeType::Container
             | NodeType::StepGroup
