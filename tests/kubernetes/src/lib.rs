@@ -209,13 +209,13 @@ impl Federation {
         })
     }
 
-    /// Runs a future on a runtime all of whose threads are in the hub's network, and so reach every cluster that is
+    /// Makes and runs a future on a runtime all of whose threads are in the hub's network, and so reach every cluster that is
     /// not cut off.
     ///
     /// # Errors
     /// When the network can't be entered.
-    pub fn block_on<T: Send>(&self, future: impl Future<Output = T> + Send) -> Result<T> {
-        network::block_on(&self.hub(), future)
+    pub fn block_on<T: Send, F: Future<Output = T>>(&self, make: impl FnOnce() -> F + Send) -> Result<T> {
+        network::block_on(&self.hub(), make)
     }
 
     /// Ends every process of the run and removes what it made.
@@ -302,12 +302,12 @@ impl Cluster {
         )
     }
 
-    /// Runs a future inside the cluster's network, as an agent is run.
+    /// Makes and runs a future inside the cluster's network, as an agent is run.
     ///
     /// # Errors
     /// When the network can't be entered.
-    pub fn block_on<T: Send>(&self, future: impl Future<Output = T> + Send) -> Result<T> {
-        network::block_on(&self.namespace, future)
+    pub fn block_on<T: Send, F: Future<Output = T>>(&self, make: impl FnOnce() -> F + Send) -> Result<T> {
+        network::block_on(&self.namespace, make)
     }
 
     /// Takes the link between the cluster and everything outside it down. Pods, hosts and the API server go on.

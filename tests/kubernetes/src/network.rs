@@ -104,8 +104,8 @@ pub fn enter(namespace: &str) -> Result<()> {
     setns(handle, CloneFlags::CLONE_NEWNET).with_context(|| format!("enter {}", namespace.display()))
 }
 
-/// Runs a future on a runtime all of whose threads are in a network namespace. The calling thread stays where it is.
-pub fn block_on<T: Send>(namespace: &str, future: impl Future<Output = T> + Send) -> Result<T> {
+/// Makes and runs a future on a runtime all of whose threads are in a network namespace. The calling thread stays where it is.
+pub fn block_on<T: Send, F: Future<Output = T>>(namespace: &str, make: impl FnOnce() -> F + Send) -> Result<T> {
     std::thread::scope(|scope| {
         let inside = scope.spawn(move || -> Result<T> {
             enter(namespace)?;
@@ -115,7 +115,7 @@ pub fn block_on<T: Send>(namespace: &str, future: impl Future<Output = T> + Send
                 .enable_all()
                 .on_thread_start(move || enter(&place).expect("a namespace stays while its run lives"))
                 .build()?;
-            Ok(runtime.block_on(future))
+            Ok(runtime.block_on(make()))
         });
         match inside.join() {
             Ok(result) => result,

@@ -193,7 +193,7 @@ fn the_kubernetes_runtime_on_a_real_cluster() {
     say("cluster");
     let data = federation.folder().join("agent");
     std::fs::create_dir_all(&data).unwrap();
-    cluster.block_on(all_cases(&cluster, &data)).unwrap();
+    cluster.block_on(|| all_cases(&cluster, &data)).unwrap();
 }
 
 async fn all_cases(cluster: &Cluster, data: &Path) {

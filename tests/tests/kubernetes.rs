@@ -1,0 +1,313 @@
+//! Workflows over two real Kubernetes clusters, one of which is cut off in the middle of its steps. Runs where
+//! ARGOSY_REAL_KUBERNETES=1 is set and clusters can be started; otherwise says why not.
+//!
+//! Members run in the hub's network, each agent inside its cluster's. Steps wait for a file in their Pod, so the test and
+//! not the clock says which attempt ends when.
+
+#![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
+
+use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
+use argosy_tests::cell::{Cell, Options, TOKEN, binary};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+const WAIT: Duration = Duration::from_secs(120);
+const EXECUTOR_PORT: u16 = 2749;
+
+fn say(case: &str) {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    println!("{:>6.1} s  ok: {case}", START.get_or_init(Instant::now).elapsed().as_secs_f64());
+}
+
+#[test]
+fn workflows_over_two_real_clusters_with_a_failover() {
+    if std::env::var("ARGOSY_REAL_KUBERNETES").as_deref() != Ok("1") {
+        return println!("SKIPPED: ARGOSY_REAL_KUBERNETES=1 is not set");
+    }
+    if let Some(reason) = unavailable() {
+        return println!("SKIPPED: {reason}");
+    }
+    let federation = Federation::start().unwrap();
+    say("network");
+    let clusters = federation.start_clusters(&["east", "west"]).unwrap();
+    say("two clusters");
+    let done = federation.block_on(|| all_cases(&federation, &clusters)).unwrap();
+    done.unwrap();
+}
+
+async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Result<()> {
+    let options =
+        Options { address: federation.hub_address(), takeover_after_unsafe_ms: 4_000, ..Options::default() };
+    let cell = Cell::start(&options).await?;
+    let mut agents = BTreeMap::new();
+    for cluster in clusters {
+        agents.insert(cluster.name.clone(), start_agent(&cell, cluster).await?);
+    }
+    cell.wait_for_clusters(2).await?;
+    say("two agents enrolled");
+    results_come_back(&cell, federation).await?;
+    an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
+    a_cluster_is_cut_off(&cell, clusters).await
+}
+
+/// Starts an agent inside its cluster's network, again after it was killed.
+async fn start_agent(cell: &Cell, cluster: &Cluster) -> anyhow::Result<Child> {
+    let data = cluster.folder().join("agent");
+    let invite = data.join("invite");
+    if !invite.exists() {
+        std::fs::create_dir_all(&data)?;
+        let path = format!("/api/v1/clusters/{}/invite", cluster.name);
+        let answer = cell.post(&path, &json!({"ttlSeconds": 600})).await?;
+        std::fs::write(&invite, answer["token"].as_str().unwrap())?;
+    }
+    let mut command = cluster.command(binary("argosy-agent")?);
+    command
+        .args(["--runtime", "kubernetes", "--cluster", &cluster.name, "--executor-image", EXECUTOR_IMAGE])
+        .arg("--kubeconfig")
+        .arg(cluster.kubeconfig())
+        .arg("--data-dir")
+        .arg(&data)
+        .arg("--invite-file")
+        .arg(&invite)
+        .arg(format!("--executor-listen={}:{EXECUTOR_PORT}", cluster.address()))
+        .arg(format!("--metrics-listen={}:9091", cluster.address()));
+    let logs = std::env::var_os("ARGOSY_TEST_LOGS").map_or_else(|| cluster.folder().to_owned(), Into::into);
+    std::fs::create_dir_all(&logs)?;
+    cluster.spawn(&mut command, &logs.join(format!("agent-{}.log", cluster.name)))
+}
+
+fn workflow(name: &str, templates: &Value) -> Value {
+    json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"entrypoint": "main", "templates": templates}})
+}
+
+/// Steps that wait for their file and then print the host they ran on.
+fn waiting(name: &str, items: &[u32], retry: bool) -> Value {
+    let host = json!({"name": "HOST", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}});
+    let mut wait = json!({"name": "wait", "inputs": {"parameters": [{"name": "item"}]},
+        "container": {"image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c"], "env": [host],
+            "args": ["echo waiting {{inputs.parameters.item}}; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo $HOST"]}});
+    if retry {
+        wait["retryStrategy"] = json!({"limit": 2});
+    }
+    let step = json!({"name": "w", "template": "wait", "withItems": items,
+        "arguments": {"parameters": [{"name": "item", "value": "{{item}}"}]}});
+    workflow(name, &json!([{"name": "main", "steps": [[step]]}, wait]))
+}
+
+fn phase(workflow: &Value) -> &str {
+    workflow["status"]["phase"].as_str().unwrap_or_default()
+}
+
+fn nodes(workflow: &Value) -> impl Iterator<Item = &Value> {
+    workflow["status"]["nodes"].as_object().into_iter().flat_map(|nodes| nodes.values())
+}
+
+/// One of our Pods in one cluster.
+#[derive(Clone, Debug)]
+struct FoundPod {
+    name: String,
+    workflow: String,
+    phase: String,
+    deleting: bool,
+    held: bool,
+}
+
+impl FoundPod {
+    fn runs(&self) -> bool {
+        self.phase == "Running" && !self.deleting
+    }
+}
+
+fn pods(cluster: &Cluster) -> Vec<FoundPod> {
+    let listed =
+        cluster.kubectl(&["-n", "default", "get", "pods", "-l", "argosy.dev/cell", "-o", "json"]).unwrap();
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let read = |pod: &Value| FoundPod {
+        name: text(&pod["metadata"]["name"]),
+        workflow: text(&pod["metadata"]["labels"]["workflows.argoproj.io/workflow"]),
+        phase: text(&pod["status"]["phase"]),
+        deleting: pod["metadata"]["deletionTimestamp"].is_string(),
+        held: pod["metadata"]["finalizers"].as_array().is_some_and(|finalizers| !finalizers.is_empty()),
+    };
+    listed["items"].as_array().unwrap().iter().map(read).collect()
+}
+
+fn running(cluster: &Cluster, workflow: &str) -> Vec<FoundPod> {
+    pods(cluster).into_iter().filter(|pod| pod.workflow == workflow && pod.runs()).collect()
+}
+
+/// Lets a waiting step end.
+fn let_go(cluster: &Cluster, pod: &FoundPod) -> bool {
+    cluster.kubectl(&["-n", "default", "exec", &pod.name, "-c", "main", "--", "touch", "/tmp/go"]).is_ok()
+}
+
+async fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < WAIT, "waited {WAIT:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The sum of a metric over all members.
+async fn metric(cell: &Cell, start: &str) -> anyhow::Result<f64> {
+    let mut sum = 0.0;
+    for member in cell.members.keys() {
+        let page = cell.metrics(*member).await?;
+        let lines = page.lines().filter(|line| line.starts_with(start));
+        sum += lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>();
+    }
+    Ok(sum)
+}
+
+async fn results_come_back(cell: &Cell, federation: &Federation) -> anyhow::Result<()> {
+    let image = |mut fields: Value| {
+        fields["image"] = json!("busybox");
+        fields["imagePullPolicy"] = json!("IfNotPresent");
+        fields
+    };
+    let templates = json!([
+        {"name": "main", "steps": [
+            [{"name": "write", "template": "write"}],
+            [{"name": "read", "template": "read", "arguments": {"parameters": [
+                {"name": "word", "value": "{{steps.write.outputs.parameters.word}}"},
+                {"name": "result", "value": "{{steps.write.outputs.result}}"}]}}],
+            [{"name": "bad", "template": "bad", "continueOn": {"failed": true}}]]},
+        {"name": "write", "script": image(json!({"command": ["sh"], "source": "printf fifty > /tmp/word; echo a result"})),
+            "outputs": {"parameters": [{"name": "word", "valueFrom": {"path": "/tmp/word"}}]}},
+        {"name": "read", "inputs": {"parameters": [{"name": "word"}, {"name": "result"}]},
+            "container": image(json!({"command": ["echo"], "args": ["{{inputs.parameters.word}} and {{inputs.parameters.result}}"]}))},
+        {"name": "bad", "container": image(json!({"command": ["sh", "-c"], "args": ["echo oh; exit 3"]}))},
+    ]);
+    let name = cell.submit(&workflow("results", &templates)).await?;
+    let ended = cell.finished(&name, WAIT).await?;
+    assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+    let node = |name: &str| nodes(&ended).find(|node| node["displayName"] == name).cloned().unwrap();
+    assert_eq!(node("write")["outputs"]["result"], "a result");
+    assert_eq!(node("write")["outputs"]["parameters"][0]["value"], "fifty");
+    assert_eq!(node("bad")["outputs"]["exitCode"], "3");
+    assert_eq!(node("bad")["message"], "main: Error (exit code 3)");
+    say("result, output parameter, exit code");
+    let server = cell.configs[&1].listen.api.to_string();
+    let log = federation
+        .command(binary("argosy")?)
+        .args([
+            "logs",
+            &name,
+            "-n",
+            "default",
+            "--argo-server",
+            &server,
+            "--insecure-skip-verify",
+            "--token",
+            TOKEN,
+        ])
+        .output()?;
+    let text = String::from_utf8_lossy(&log.stdout);
+    assert!(
+        text.contains("fifty and a result") && text.contains("oh"),
+        "{text}{}",
+        String::from_utf8_lossy(&log.stderr)
+    );
+    say("logs by the command line");
+    Ok(())
+}
+
+async fn an_agent_is_killed_and_adopts_its_steps(
+    cell: &Cell,
+    clusters: &[Cluster],
+    agents: &mut BTreeMap<String, Child>,
+) -> anyhow::Result<()> {
+    cell.submit(&waiting("adopted", &[1], false)).await?;
+    until("the step to run", || clusters.iter().any(|cluster| !running(cluster, "adopted").is_empty())).await;
+    let home = clusters.iter().find(|cluster| !running(cluster, "adopted").is_empty()).unwrap();
+    let agent = agents.get_mut(&home.name).unwrap();
+    agent.kill()?;
+    agent.wait()?;
+    let pod = running(home, "adopted").remove(0);
+    assert!(let_go(home, &pod));
+    agents.insert(home.name.clone(), start_agent(cell, home).await?);
+    let ended = cell.finished("adopted", WAIT).await?;
+    assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+    let made: usize = clusters
+        .iter()
+        .map(|cluster| pods(cluster).iter().filter(|pod| pod.workflow == "adopted").count())
+        .sum();
+    assert_eq!(made, 1, "a step that was permitted is not made again");
+    say("an agent's kill -9 and adoption");
+    Ok(())
+}
+
+async fn a_cluster_is_cut_off(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
+    // Safe to repeat, and not said to be.
+    let sizes = [("safe", 4), ("unsafe", 2)];
+    cell.submit(&waiting("safe", &[1, 2, 3, 4], true)).await?;
+    cell.submit(&waiting("unsafe", &[1, 2], false)).await?;
+    let count =
+        |workflow: &str| clusters.iter().map(|cluster| running(cluster, workflow).len()).sum::<usize>();
+    until("six steps to run", || sizes.iter().all(|(workflow, size)| count(workflow) == *size)).await;
+    let has_both =
+        |cluster: &&Cluster| running(cluster, "safe").len() >= 2 && !running(cluster, "unsafe").is_empty();
+    let lost = clusters.iter().find(has_both).expect("placement spreads six steps over two clusters");
+    let other = clusters.iter().find(|cluster| cluster.name != lost.name).unwrap();
+    let before: BTreeMap<_, _> =
+        sizes.iter().map(|(workflow, _)| (*workflow, running(lost, workflow))).collect();
+    let started = Instant::now();
+    lost.cut()?;
+    // One of the cut-off steps ends now, with a result that will come too late; the others go on.
+    let late = &before["safe"][0];
+    assert!(let_go(lost, late));
+    until("all steps to run in the other cluster", || {
+        sizes.iter().all(|(workflow, size)| running(other, workflow).len() == *size)
+    })
+    .await;
+    println!("          taken over {:.1} s after the cut", started.elapsed().as_secs_f64());
+    for (workflow, _) in sizes {
+        for pod in running(other, workflow) {
+            assert!(let_go(other, &pod));
+        }
+    }
+    for (workflow, size) in sizes {
+        let ended = cell.finished(workflow, WAIT).await?;
+        assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+        let results: Vec<_> = nodes(&ended)
+            .filter(|node| node["type"] == "Pod")
+            .map(|node| node["outputs"]["result"].to_string())
+            .collect();
+        assert_eq!(results.len(), size, "a take-over is no new node: {}", ended["status"]["nodes"]);
+        assert!(results.iter().all(|result| result.contains(&other.name)), "{results:?}");
+    }
+    assert!(metric(cell, "argosy_takeovers_total").await? >= 3.0);
+    say("fenced, and finished in the other cluster");
+    let refused = metric(cell, "argosy_reports_refused_total").await?;
+    assert!(
+        pods(lost).iter().any(|pod| pod.name == late.name && pod.phase == "Succeeded" && pod.held),
+        "{:?}",
+        pods(lost)
+    );
+    lost.restore()?;
+    until("the old Pods to be stopped and let go", || pods(lost).iter().all(|pod| !pod.runs() && !pod.held))
+        .await;
+    let left = pods(lost);
+    for old in before.values().flatten().filter(|old| old.name != late.name) {
+        assert!(
+            left.iter().all(|pod| pod.name != old.name || pod.phase != "Running"),
+            "{old:?} was stopped: {left:?}"
+        );
+    }
+    assert!(
+        metric(cell, "argosy_reports_refused_total").await? > refused,
+        "the late result was refused and counted"
+    );
+    for (workflow, _) in sizes {
+        let after = cell.get(&format!("/api/v1/workflows/default/{workflow}")).await?;
+        assert!(!after.to_string().contains(&format!("\"{}\"", late.name)) && phase(&after) == "Succeeded");
+    }
+    cell.wait_for_clusters(2).await?;
+    say("after its return: old Pods stopped, the late result refused");
+    Ok(())
+}
