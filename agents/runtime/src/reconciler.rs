@@ -494,8 +494,11 @@ impl<L: Ledger> Reconciler<L> {
         if !attempt.is_over() || attempt.report.revision == 0 {
             attempt.report.revision = (attempt.report.revision + 1).max(revision + 1);
         }
-        let report = attempt.report.clone();
-        self.session_input(now, session::Input::Attempt(report));
+        // The session has let go of what is unwanted.
+        if !attempt.unwanted {
+            let report = attempt.report.clone();
+            self.session_input(now, session::Input::Attempt(report));
+        }
     }
 
     /// Repeats what showed no effect: a runtime may drop actions.

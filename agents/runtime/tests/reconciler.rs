@@ -1,0 +1,436 @@
+//! Each rule of the reconciler, against frames of a control plane that the test plays.
+
+use argosy_agent_runtime::ledger::MemoryLedger;
+use argosy_agent_runtime::{
+    AttemptObservation, ExecutorAnswer, Input, Limits, Output, Reconciler, RuntimeAction, RuntimeEvent,
+};
+use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
+use argosy_link::agent::Options;
+use argosy_proto::agent::agent_frame::Body as Up;
+use argosy_proto::agent::control_frame::Body as Down;
+use argosy_proto::agent::{
+    Assign, AttemptVerdict, ControlFrame, LeaseRenewed, ReportVerdict, ResyncVerdicts, Stop, Welcome,
+};
+use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Runtime, Verdict};
+use std::collections::BTreeMap;
+
+fn fence(index: u64) -> Fence {
+    Fence { incarnation: 1, index, ordinal: 0 }
+}
+
+/// A reconciler, and a control plane that keeps everything and renews at once while it is `in_touch`.
+struct Rig {
+    reconciler: Reconciler<MemoryLedger>,
+    now: u64,
+    epoch: u64,
+    in_touch: bool,
+    /// Fences that the control plane tells the agent to give up at resync.
+    unwanted: Vec<Fence>,
+    /// Everything for runtime and executors since the last look.
+    done: Vec<Output>,
+    /// The newest report of each attempt that reached the control plane.
+    reports: BTreeMap<Fence, AttemptReport>,
+}
+
+impl Rig {
+    fn start(ledger: MemoryLedger, now: u64, listed: Vec<AttemptObservation>) -> Self {
+        let mut rig = Self {
+            reconciler: Reconciler::new(options(), Limits::default(), ledger).unwrap(),
+            now,
+            epoch: now,
+            in_touch: true,
+            unwanted: Vec::new(),
+            done: Vec::new(),
+            reports: BTreeMap::new(),
+        };
+        rig.runtime(RuntimeEvent::Listed(listed));
+        rig
+    }
+
+    fn new() -> Self {
+        let mut rig = Self::start(MemoryLedger::new(), 1_000_000, Vec::new());
+        rig.connect();
+        rig
+    }
+
+    fn connect(&mut self) {
+        self.epoch += 1;
+        self.in_touch = true;
+        self.step(Input::Connected { wall_clock_ms: 77 });
+        let welcome = Welcome { cell: "c".into(), incarnation: 1, lease_ms: 15_000, renew_every_ms: 5_000 };
+        self.down(Down::Welcome(welcome));
+        self.pass(10);
+    }
+
+    /// Ends this life of the agent; what was not synced is lost.
+    fn restart(self, listed: Vec<AttemptObservation>) -> Self {
+        let mut ledger = self.reconciler.into_ledger();
+        ledger.crash();
+        let mut rig = Self::start(ledger, self.now + 1_000, listed);
+        rig.reports = self.reports;
+        rig
+    }
+
+    fn step(&mut self, input: Input) {
+        for output in self.reconciler.step(self.now, input).unwrap() {
+            match output {
+                Output::Send(frame) if self.in_touch => self.up(frame.body),
+                Output::Runtime(_) | Output::Executor(_) => self.done.push(output),
+                Output::Send(_)
+                | Output::Connect { .. }
+                | Output::Log(_)
+                | Output::Synced { .. }
+                | Output::Refused { .. } => {}
+            }
+        }
+    }
+
+    fn up(&mut self, body: Option<Up>) {
+        match body {
+            Some(Up::RenewLease(renewal)) => {
+                self.down(Down::LeaseRenewed(LeaseRenewed { sequence: renewal.sequence }))
+            }
+            Some(Up::Resync(page)) => {
+                let verdict = |report: &AttemptReport| AttemptVerdict {
+                    fence: report.fence,
+                    keep: !self.unwanted.contains(&report.fence.unwrap()),
+                };
+                let verdicts = page.held.iter().map(verdict).collect();
+                self.down(Down::ResyncVerdicts(ResyncVerdicts { verdicts, last: page.last }));
+            }
+            Some(Up::Report(report)) => self.reported(report.attempt.unwrap()),
+            Some(Up::Hello(_) | Up::Credit(_) | Up::LogChunk(_)) | None => {}
+        }
+    }
+
+    fn reported(&mut self, report: AttemptReport) {
+        let fence = report.fence.unwrap();
+        let old = self.reports.get(&fence).map_or(0, |old| old.revision);
+        assert!(report.revision >= old, "revisions never go back: {old} {report:?}");
+        self.reports.insert(fence, report);
+    }
+
+    fn down(&mut self, body: Down) {
+        let frame = ControlFrame { version: 1, session_epoch: self.epoch, body: Some(body) };
+        self.step(Input::Frame(frame));
+    }
+
+    fn pass(&mut self, span_ms: u64) {
+        let end = self.now + span_ms;
+        while self.now < end {
+            self.now = (self.now + 100).min(end);
+            self.step(Input::Tick { wall_clock_ms: 77 });
+        }
+    }
+
+    fn runtime(&mut self, event: RuntimeEvent) {
+        self.step(Input::Runtime(event));
+    }
+
+    fn assign(&mut self, index: u64) {
+        let assignment = Assignment { fence: Some(fence(index)), ..Assignment::default() };
+        self.down(Down::Assign(Assign { assignment: Some(assignment) }));
+    }
+
+    fn ask(&mut self, index: u64, holder: &str) -> Vec<Output> {
+        self.done.clear();
+        self.runtime(RuntimeEvent::PermitAsked { fence: fence(index), holder: holder.to_owned() });
+        std::mem::take(&mut self.done)
+    }
+
+    fn outcome(&mut self, index: u64, holder: &str, exit_code: i32) -> Vec<Output> {
+        self.done.clear();
+        let outcome = TaskOutcome { exit_code, result: Some("r".to_owned()), ..TaskOutcome::default() };
+        self.runtime(RuntimeEvent::Outcome { fence: fence(index), holder: holder.to_owned(), outcome });
+        std::mem::take(&mut self.done)
+    }
+
+    /// The verdict on the newest report that arrived.
+    fn judge(&mut self, index: u64, verdict: Verdict) -> Vec<Output> {
+        self.done.clear();
+        let revision = self.reports[&fence(index)].revision;
+        self.down(Down::ReportVerdict(ReportVerdict {
+            fence: Some(fence(index)),
+            revision,
+            verdict: verdict.into(),
+        }));
+        std::mem::take(&mut self.done)
+    }
+
+    fn phase(&self, index: u64) -> AttemptPhase {
+        self.reports[&fence(index)].phase()
+    }
+
+    fn stop(&mut self, index: u64, grace_ms: i64) -> Vec<Output> {
+        self.done.clear();
+        self.down(Down::Stop(Stop { fence: Some(fence(index)), reason: "over".into(), grace_ms }));
+        std::mem::take(&mut self.done)
+    }
+}
+
+fn options() -> Options {
+    Options {
+        cluster: "a".into(),
+        cluster_uid: "uid".into(),
+        agent_version: "1".into(),
+        agent_instance: 1,
+        runtime: Runtime::Simulated,
+        labels: BTreeMap::new(),
+        enforces_exclusive: false,
+        credit: 10,
+        times: argosy_link::Times::default(),
+        limits: argosy_link::Limits::default(),
+        seed: 1,
+    }
+}
+
+fn granted(index: u64, holder: &str) -> Output {
+    Output::Runtime(RuntimeAction::GrantPermit { fence: fence(index), holder: holder.to_owned() })
+}
+
+fn recorded(index: u64, holder: &str) -> Output {
+    Output::Executor(ExecutorAnswer::OutcomeRecorded { fence: fence(index), holder: holder.to_owned() })
+}
+
+fn is_refusal(outputs: &[Output]) -> bool {
+    matches!(outputs, [Output::Executor(ExecutorAnswer::Refused { .. })])
+}
+
+fn pending(index: u64) -> AttemptObservation {
+    AttemptObservation::new(fence(index), AttemptPhase::Pending, "")
+}
+
+fn release(index: u64) -> Output {
+    Output::Runtime(RuntimeAction::Release(fence(index)))
+}
+
+fn stopping(index: u64, grace_ms: i64) -> Output {
+    Output::Runtime(RuntimeAction::Stop { fence: fence(index), grace_ms })
+}
+
+#[test]
+fn a_step_goes_its_way_to_the_verdict() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    assert_eq!(rig.phase(1), AttemptPhase::Received);
+    rig.runtime(RuntimeEvent::Observed(pending(1)));
+    assert_eq!(rig.phase(1), AttemptPhase::Pending);
+    assert_eq!(rig.ask(1, "pod"), [granted(1, "pod")]);
+    let report = &rig.reports[&fence(1)];
+    assert_eq!((report.phase(), report.permitted, report.started_at_ms), (AttemptPhase::Running, true, 77));
+    assert_eq!(rig.outcome(1, "pod", 0), [recorded(1, "pod")]);
+    let report = &rig.reports[&fence(1)];
+    assert_eq!((report.phase(), report.result.as_deref()), (AttemptPhase::Succeeded, Some("r")));
+    assert_eq!(rig.judge(1, Verdict::Accepted), [release(1)]);
+    assert_eq!(rig.reconciler.reports().count(), 0);
+    assert_eq!(rig.outcome(1, "pod", 0), [recorded(1, "pod")], "a late copy lets the executor end");
+}
+
+#[test]
+fn a_permit_needs_a_live_lease() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.in_touch = false;
+    rig.pass(15_000);
+    assert!(matches!(rig.ask(1, "pod").as_slice(), [Output::Executor(ExecutorAnswer::AskAgain { .. })]));
+    assert!(!rig.reconciler.reports().next().unwrap().permitted);
+    rig.connect();
+    assert_eq!(rig.ask(1, "pod"), [granted(1, "pod")]);
+    rig.in_touch = false;
+    rig.pass(15_000);
+    assert!(matches!(rig.ask(1, "pod").as_slice(), [Output::Executor(ExecutorAnswer::AskAgain { .. })]));
+}
+
+#[test]
+fn a_permit_has_one_holder_for_ever() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    assert_eq!(rig.ask(1, "first"), [granted(1, "first")]);
+    assert_eq!(rig.ask(1, "first"), [granted(1, "first")], "again to the same");
+    assert!(is_refusal(&rig.ask(1, "second")));
+    assert!(is_refusal(&rig.outcome(1, "second", 0)), "nor may it tell an outcome");
+    let foreign = AttemptObservation {
+        holder: Some("second".into()),
+        ..AttemptObservation::new(fence(1), AttemptPhase::Failed, "x")
+    };
+    rig.runtime(RuntimeEvent::Observed(foreign));
+    assert_eq!(rig.phase(1), AttemptPhase::Running);
+    assert_eq!(rig.reconciler.counters().foreign_holder_events, 2);
+    let mut rig = rig.restart(vec![pending(1)]);
+    rig.connect();
+    assert!(is_refusal(&rig.ask(1, "second")), "over restarts too");
+    assert_eq!(rig.ask(1, "first"), [granted(1, "first")]);
+    assert_eq!(rig.phase(1), AttemptPhase::Running);
+}
+
+#[test]
+fn no_permit_for_what_is_not_held_or_over_or_being_stopped() {
+    let mut rig = Rig::new();
+    assert!(is_refusal(&rig.ask(9, "pod")));
+    rig.assign(1);
+    rig.ask(1, "pod");
+    assert_eq!(rig.stop(1, 500), [stopping(1, 500)]);
+    assert!(is_refusal(&rig.ask(1, "pod")), "being stopped");
+    rig.outcome(1, "pod", 143);
+    assert!(is_refusal(&rig.ask(1, "pod")), "over");
+}
+
+#[test]
+fn a_second_assignment_of_a_fence_changes_nothing() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "pod");
+    rig.assign(1);
+    assert!(!rig.done.iter().any(|output| matches!(output, Output::Runtime(RuntimeAction::Ensure(_)))));
+    assert_eq!(rig.phase(1), AttemptPhase::Running);
+}
+
+#[test]
+fn an_end_that_was_asked_for_is_stopped_and_keeps_its_code() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "pod");
+    rig.stop(1, 500);
+    rig.outcome(1, "pod", 143);
+    let report = &rig.reports[&fence(1)];
+    assert_eq!((report.phase(), report.exit_code), (AttemptPhase::Stopped, Some(143)));
+    assert_eq!(report.message, "main: Error (exit code 143)");
+    // Without a permit it is over at once; unknown, too.
+    rig.assign(2);
+    assert_eq!(rig.stop(2, 500), [stopping(2, 500)]);
+    assert_eq!(rig.phase(2), AttemptPhase::Stopped);
+    rig.stop(3, 500);
+    assert_eq!(rig.phase(3), AttemptPhase::Stopped);
+    assert_eq!(rig.judge(3, Verdict::Unknown), [release(3)]);
+}
+
+#[test]
+fn the_first_end_counts() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "pod");
+    rig.outcome(1, "pod", 3);
+    let first = rig.reports[&fence(1)].clone();
+    assert_eq!(rig.outcome(1, "pod", 0), [recorded(1, "pod")]);
+    rig.runtime(RuntimeEvent::Observed(AttemptObservation::new(fence(1), AttemptPhase::Succeeded, "")));
+    rig.runtime(RuntimeEvent::Gone(fence(1)));
+    rig.stop(1, 0);
+    assert_eq!(rig.reports[&fence(1)], first);
+}
+
+#[test]
+fn a_result_survives_the_agent_until_its_verdict() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "pod");
+    rig.in_touch = false;
+    rig.outcome(1, "pod", 0);
+    // Its Pod is gone with the restart: the ledger has the result.
+    let mut rig = rig.restart(Vec::new());
+    rig.connect();
+    let report = &rig.reports[&fence(1)];
+    assert_eq!((report.phase(), report.result.as_deref()), (AttemptPhase::Succeeded, Some("r")));
+    assert_eq!(rig.judge(1, Verdict::Accepted), [release(1)]);
+    let rig = rig.restart(Vec::new());
+    assert_eq!(rig.reconciler.reports().count(), 0);
+}
+
+#[test]
+fn what_was_permitted_and_is_gone_is_lost_and_never_made_again() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "pod");
+    let mut rig = rig.restart(Vec::new());
+    rig.connect();
+    assert!(!rig.done.iter().any(|output| matches!(output, Output::Runtime(RuntimeAction::Ensure(_)))));
+    assert_eq!((rig.phase(1), rig.reports[&fence(1)].message.as_str()), (AttemptPhase::Error, "pod deleted"));
+}
+
+#[test]
+fn what_was_not_permitted_is_made_again_a_few_times() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    for _ in 1..Limits::default().ensure_max {
+        rig.done.clear();
+        rig.runtime(RuntimeEvent::Gone(fence(1)));
+        assert!(matches!(rig.done.as_slice(), [Output::Runtime(RuntimeAction::Ensure(_))]));
+    }
+    rig.runtime(RuntimeEvent::Gone(fence(1)));
+    assert_eq!(rig.phase(1), AttemptPhase::Error);
+}
+
+#[test]
+fn what_is_adopted_is_reported_and_given_up_when_unwanted() {
+    let mut rig = Rig::start(MemoryLedger::new(), 5_000, vec![pending(1), pending(2)]);
+    rig.unwanted = vec![fence(2)];
+    rig.connect();
+    assert_eq!(rig.phase(1), AttemptPhase::Pending);
+    assert!(rig.done.contains(&stopping(2, Limits::default().unwanted_grace_ms)));
+    assert!(rig.done.contains(&release(2)));
+    // A permitted one ends before it is released, and tells nobody.
+    rig.ask(1, "pod");
+    assert_eq!(rig.judge(1, Verdict::Superseded), [stopping(1, Limits::default().unwanted_grace_ms)]);
+    let before = rig.reports[&fence(1)].clone();
+    assert_eq!(rig.outcome(1, "pod", 0), [release(1), recorded(1, "pod")]);
+    assert_eq!(rig.reports[&fence(1)], before);
+    assert_eq!(rig.reconciler.counters().attempts_discarded, 2);
+}
+
+#[test]
+fn actions_without_an_effect_are_repeated() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.assign(2);
+    rig.ask(2, "pod");
+    rig.stop(2, 1_000);
+    rig.done.clear();
+    rig.pass(30_000);
+    let count = |wanted: &dyn Fn(&RuntimeAction) -> bool| {
+        rig.done.iter().filter(|output| matches!(output, Output::Runtime(action) if wanted(action))).count()
+    };
+    assert!(count(&|action| matches!(action, RuntimeAction::Ensure(_))) >= 2);
+    assert!(count(&|action| *action == RuntimeAction::Stop { fence: fence(2), grace_ms: 0 }) >= 1);
+}
+
+#[test]
+fn an_executor_that_was_refused_is_no_failure_of_the_users() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    let seen = AttemptObservation {
+        exit_code: Some(EXIT_REFUSED),
+        ..AttemptObservation::new(fence(1), AttemptPhase::Failed, "x")
+    };
+    rig.runtime(RuntimeEvent::Observed(seen));
+    assert_eq!(rig.phase(1), AttemptPhase::Error);
+    assert!(rig.reports[&fence(1)].message.contains("refused"));
+}
+
+#[test]
+fn revisions_rise_over_restarts_and_the_ledger_is_compacted() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "pod");
+    (0..50).for_each(|_| rig.runtime(RuntimeEvent::Observed(pending(1))));
+    let before = rig.reports[&fence(1)].revision;
+    let mut rig = rig.restart(vec![pending(1)]);
+    rig.connect();
+    assert!(rig.reports[&fence(1)].revision > before);
+    // One attempt after the other: the ledger does not grow without end.
+    for index in 2..5_000 {
+        rig.assign(index);
+        rig.ask(index, "pod");
+        rig.outcome(index, "pod", 0);
+        assert_eq!(rig.judge(index, Verdict::Accepted), [release(index)]);
+    }
+    use argosy_agent_runtime::ledger::Ledger;
+    assert!(rig.reconciler.into_ledger().length() <= 4_200);
+}
+
+#[test]
+fn nothing_is_asked_of_the_control_plane_before_the_runtime_has_listed() {
+    let mut reconciler = Reconciler::new(options(), Limits::default(), MemoryLedger::new()).unwrap();
+    let outputs = reconciler.step(1, Input::Tick { wall_clock_ms: 1 }).unwrap();
+    assert_eq!(outputs, []);
+    let outputs = reconciler.step(2, Input::Runtime(RuntimeEvent::Listed(Vec::new()))).unwrap();
+    assert_eq!(outputs, [Output::Connect { after_ms: 0 }]);
+}
