@@ -155,7 +155,7 @@ impl Cell {
         self.until(Duration::from_secs(60), "the clusters to connect", async || {
             let clusters = self.get("/api/v1/clusters").await.ok()?;
             let items = clusters["items"].as_array()?;
-            (items.iter().filter(|cluster| cluster["state"] == "Ready").count() >= count).then_some(())
+            (items.iter().filter(|cluster| cluster["state"] == "connected").count() >= count).then_some(())
         })
         .await
     }

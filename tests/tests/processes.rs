@@ -196,7 +196,7 @@ async fn steps_of_a_lost_cluster_move_and_its_late_result_is_refused() -> anyhow
     cell.until(Duration::from_secs(30), "the late result to be refused and the cluster to be back", async || {
         let metrics = cell.metrics(leader).await.ok()?;
         let clusters = cell.get("/api/v1/clusters").await.ok()?;
-        let back = clusters["items"].as_array()?.iter().all(|cluster| cluster["state"] == "Ready" && cluster["attempts"] == 0);
+        let back = clusters["items"].as_array()?.iter().all(|cluster| cluster["state"] == "connected" && cluster["attempts"] == 0);
         let refused = metrics.lines().any(|line| line.starts_with("argosy_reports_total{verdict=\"superseded\"}"));
         (back && refused).then_some(())
     })

@@ -244,7 +244,7 @@ impl Stage {
     /// What was promised: everything of the lost cluster moved, and each step has one result.
     fn verdict(&mut self, workflow: &Value, lost: &str) -> anyhow::Result<()> {
         if !self.terminal {
-            print!("{}", argosy_cli::workflow_text(workflow).unwrap_or_default());
+            anstream::print!("{}", argosy_cli::workflow_text(workflow).unwrap_or_default());
         }
         let phase = workflow["status"]["phase"].as_str().unwrap_or_default();
         ensure!(phase == "Succeeded", "the workflow ended {phase}: {}", workflow["status"]["message"]);

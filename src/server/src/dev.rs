@@ -158,7 +158,7 @@ impl DevCell {
             }
             let clusters = self.client.get("/api/v1/clusters").await.unwrap_or_default();
             let items = clusters["items"].as_array().map_or(&[][..], Vec::as_slice);
-            let ready = items.iter().filter(|cluster| cluster["state"] == "Ready").count();
+            let ready = items.iter().filter(|cluster| cluster["state"] == "connected").count();
             if ready >= self.agents.len() {
                 return Ok(());
             }
