@@ -7,6 +7,9 @@ use crate::evolve::{self, BATCH_VERSION, Changes, Position};
 use crate::state::State;
 use crate::{Code, Leader, advance, commands};
 
+/// Bytes of an idempotency key, of its tenant, and of its digest.
+const KEY_BYTES_MAX: usize = 512;
+
 /// A batch in the making: facts so far, and the state they lead to.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -59,6 +62,9 @@ impl Draft {
             Code::UnknownCommand.refuse("the command is unknown to this version: upgrade the control plane")
         })?;
         let Some(key) = &command.idempotency_key else { return self.dispatch(body, leader) };
+        if key.tenant.len() > KEY_BYTES_MAX || key.key.len() > KEY_BYTES_MAX || key.digest.len() > KEY_BYTES_MAX {
+            return Err(Code::InvalidArgument.refuse(format!("an idempotency key, its tenant and its digest have at most {KEY_BYTES_MAX} bytes each")));
+        }
         let recorded = self.state.idempotency.get(&(key.tenant.clone(), key.key.clone()));
         if let Some(recorded) = recorded.filter(|row| self.now.0 - row.recorded_at_ms < leader.limits.idempotency_ttl_ms) {
             if recorded.digest != key.digest {

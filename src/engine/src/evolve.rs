@@ -7,7 +7,6 @@ use argosy_model::{Fence, LogTime, WorkflowId};
 use argosy_proto::fact::{self, Batch, fact::Body};
 use argosy_proto::state as row;
 use imbl::OrdSet;
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::Error;
@@ -155,6 +154,8 @@ pub(crate) fn apply(state: &mut State, changes: &mut Changes, fence: Fence, time
         Body::IdempotencyRecorded(fact) => step.idempotency_recorded(fact),
         Body::IdempotencyForgotten(fact) => step.idempotency_forgotten(fact),
         Body::WorkflowPinned(fact) => step.workflow_pinned(fact)?,
+        Body::NodesPurged(fact) => step.nodes_purged(fact)?,
+        Body::WorkflowPurged(fact) => step.workflow_purged(fact),
     }
     Ok(())
 }
@@ -382,17 +383,5 @@ impl Step<'_> {
             self.state.blocked.remove(shape);
             self.touch(Key::Blocked(shape.to_vec()));
         }
-    }
-
-    /// Keys of all rows of a workflow that its nodes own.
-    pub(crate) fn owned_rows(&self, id: u64) -> BTreeSet<Key> {
-        let state = &*self.state;
-        let mut keys = BTreeSet::new();
-        keys.extend(state.nodes.range((id, 0)..=(id, u32::MAX)).map(|((id, node), _)| Key::Node(*id, *node)));
-        keys.extend(state.works.range((id, 0)..=(id, u32::MAX)).map(|((id, node), _)| Key::Work(*id, *node)));
-        keys.extend(state.expansions.range((id, 0, 0)..=(id, u32::MAX, u32::MAX)).map(|((a, b, c), _)| Key::Expansion(*a, *b, *c)));
-        keys.extend(state.waits.range((id, 0, 0)..=(id, u32::MAX, u32::MAX)).map(|((a, b, c), _)| Key::Wait(*a, *b, *c)));
-        keys.extend(state.agenda.range((id, 0)..=(id, u64::MAX)).map(|((id, sequence), _)| Key::Agenda(*id, *sequence)));
-        keys
     }
 }

@@ -56,31 +56,64 @@ impl Step<'_> {
 
     pub(crate) fn workflow_deleted(&mut self, fact: &fact::WorkflowDeleted) -> Result<(), Error> {
         let id = fact.workflow;
-        let workflow = self.state.workflows.get(&id).cloned().ok_or(Error::Misfit { what: "workflow", id })?;
-        self.orphan_attempts(id)?;
-        for key in self.owned_rows(id) {
-            self.drop_owned(&key);
-            self.touch(key);
+        let workflow = self.workflow(id)?;
+        if workflow.deleted {
+            return Err(Error::Misfit { what: "workflow that is not deleted", id });
         }
+        workflow.deleted = true;
+        let finished_at_ms = workflow.finished_at_ms;
         let names = (Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str()));
         self.state.index.names.remove(&names);
-        if workflow.finished_at_ms == 0 {
+        if finished_at_ms == 0 {
             self.state.index.active_workflows -= 1;
         } else {
-            self.state.index.finished.remove(&(workflow.finished_at_ms, id));
+            self.state.index.finished.remove(&(finished_at_ms, id));
         }
-        self.state.workflows.remove(&id);
         self.state.manifests.remove(&id);
-        self.touch(Key::Workflow(id));
         self.touch(Key::Manifest(id));
-        self.touch_workflow(id);
+        let waiting: Vec<u64> = self.state.agenda.range((id, 0)..=(id, u64::MAX)).map(|((_, sequence), _)| *sequence).collect();
+        for sequence in waiting {
+            self.state.agenda.remove(&(id, sequence));
+            self.touch(Key::Agenda(id, sequence));
+        }
+        self.push_agenda(id, agenda_item(row::AgendaKind::Purge, 0))
+    }
+
+    pub(crate) fn nodes_purged(&mut self, fact: &fact::NodesPurged) -> Result<(), Error> {
+        let id = fact.workflow;
+        let range = (id, fact.first)..=(id, fact.last);
+        let nodes: Vec<u32> = self.state.nodes.range(range).map(|((_, node), _)| *node).collect();
+        for node in nodes {
+            self.orphan_attempts(id, node)?;
+            self.drop_work(id, node);
+            if let Some(row) = self.state.nodes.remove(&(id, node)) {
+                self.state.index.children.remove(&(id, row.parent, row.ordinal));
+                self.state.index.active_leaves.remove(&(id, node));
+                self.touch(Key::Node(id, node));
+            }
+        }
+        let expansions = self.state.expansions.range((id, fact.first, 0)..=(id, fact.last, u32::MAX));
+        for key in expansions.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.state.expansions.remove(&key);
+            self.touch(Key::Expansion(key.0, key.1, key.2));
+        }
+        let waits = self.state.waits.range((id, fact.first, 0)..=(id, fact.last, u32::MAX));
+        for key in waits.map(|(key, _)| *key).collect::<Vec<_>>() {
+            self.state.waits.remove(&key);
+            self.touch(Key::Wait(key.0, key.1, key.2));
+        }
         Ok(())
     }
 
-    /// Open attempts of a workflow that goes away stay as orders to stop; closed ones go with it.
-    fn orphan_attempts(&mut self, id: u64) -> Result<(), Error> {
-        let from = (id, 0, Fence::default());
-        let mine: Vec<_> = self.state.index.of_node.range(from..).take_while(|entry| entry.0 == id).copied().collect();
+    pub(crate) fn workflow_purged(&mut self, fact: &fact::WorkflowPurged) {
+        self.state.workflows.remove(&fact.workflow);
+        self.touch(Key::Workflow(fact.workflow));
+    }
+
+    /// Open attempts of a node that goes away stay as orders to stop; closed ones go with it.
+    fn orphan_attempts(&mut self, id: u64, node: u32) -> Result<(), Error> {
+        let from = (id, node, Fence::default());
+        let mine: Vec<_> = self.state.index.of_node.range(from..).take_while(|entry| entry.0 == id && entry.1 == node).copied().collect();
         for (workflow, node, fence) in mine {
             self.state.index.of_node.remove(&(workflow, node, fence));
             let attempt = self.attempt(fence)?;
@@ -100,30 +133,6 @@ impl Step<'_> {
             }
         }
         Ok(())
-    }
-
-    fn drop_owned(&mut self, key: &Key) {
-        match key {
-            Key::Node(id, node) => {
-                if let Some(row) = self.state.nodes.remove(&(*id, *node)) {
-                    self.state.index.children.remove(&(*id, row.parent, row.ordinal));
-                    self.state.index.active_leaves.remove(&(*id, *node));
-                }
-            }
-            Key::Work(id, node) => self.drop_work(*id, *node),
-            Key::Expansion(id, node, slot) => drop(self.state.expansions.remove(&(*id, *node, *slot))),
-            Key::Wait(id, node, task) => drop(self.state.waits.remove(&(*id, *node, *task))),
-            Key::Agenda(id, sequence) => drop(self.state.agenda.remove(&(*id, *sequence))),
-            Key::Meta
-            | Key::Workflow(_)
-            | Key::Manifest(_)
-            | Key::Attempt(_)
-            | Key::Timer(..)
-            | Key::Cluster(_)
-            | Key::Invite(_)
-            | Key::Idempotency(..)
-            | Key::Blocked(_) => {}
-        }
     }
 
     fn drop_work(&mut self, id: u64, node: u32) {

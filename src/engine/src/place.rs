@@ -198,6 +198,10 @@ pub(crate) fn run(draft: &mut Draft, leader: &Leader) {
         let Some((_, first, shape)) = draft.state.next_shape().cloned() else { return };
         let Some((workflow, node)) = draft.state.index.queue.get(&(shape.clone(), first)).copied() else { return };
         draft.spend(1);
+        if draft.state.workflows.get(&workflow).is_none_or(|row| row.deleted) {
+            draft.emit(Body::NodesPurged(fact::NodesPurged { workflow, first: node, last: node }));
+            continue;
+        }
         let work = draft.state.works[&(workflow, node)].clone();
         let request = request(&draft.state, workflow, &work);
         let views = clusters.get_or_insert_with(|| views(&draft.state, leader));

@@ -136,7 +136,7 @@ impl State {
 
     fn reindex(&mut self) {
         self.index = Index::default();
-        for (id, workflow) in &self.workflows {
+        for (id, workflow) in self.workflows.iter().filter(|(_, workflow)| !workflow.deleted) {
             self.index.names.insert((Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str())), *id);
             if workflow.finished_at_ms == 0 {
                 self.index.active_workflows += 1;
@@ -348,7 +348,7 @@ impl State {
     /// A workflow's row.
     #[must_use]
     pub fn workflow(&self, id: WorkflowId) -> Option<&row::Workflow> {
-        self.workflows.get(&id.0).map(AsRef::as_ref)
+        self.workflows.get(&id.0).map(AsRef::as_ref).filter(|row| !row.deleted)
     }
 
     /// The workflows of a namespace by name; an empty namespace means all.

@@ -326,6 +326,9 @@ fn an_idempotency_key_gives_the_same_answer_once() {
     let first = world.batch(|draft, leader| draft.command(&submit("w", 1), leader)).unwrap();
     assert_eq!(world.batch(|draft, leader| draft.command(&submit("w", 1), leader)).unwrap(), first);
     assert_eq!(world.batch(|draft, leader| draft.command(&submit("x", 2), leader)).unwrap_err().code, "ARG1008");
+    let mut long = submit("x", 2);
+    long.idempotency_key.as_mut().unwrap().key = "k".repeat(10_000);
+    assert_eq!(world.batch(|draft, leader| draft.command(&long, leader)).unwrap_err().code, "ARG1019");
     world.now += Limits::default().idempotency_ttl_ms;
     world.batch(|draft, leader| draft.command(&submit("x", 2), leader)).unwrap();
 }

@@ -119,3 +119,35 @@ fn a_workflow_does_not_keep_others_waiting() {
     assert!(row("small").node_next > 4, "the small one's leaves are made");
     assert!(row("big").node_next < 1_000, "the big one is still growing");
 }
+
+#[test]
+fn a_deleted_workflow_leaves_bit_by_bit_and_completely() {
+    let mut world = World::new(Limits { decide_work_max: 500, ..limits() });
+    world.join("east", 10);
+    let before = world.state.rows().len();
+    world.submit("w", &fan_out(5_000)).unwrap();
+    world.settle();
+    let batch = world.index;
+    let delete = argosy_proto::command::DeleteWorkflow { namespace: "argo".into(), name: "w".into() };
+    world.command(argosy_proto::command::command::Body::DeleteWorkflow(delete)).unwrap();
+    assert!(world.id("w").is_none());
+    world.submit("w", &fan_out(1)).unwrap();
+    world.settle();
+    assert!(world.index > batch + 5, "it takes several batches");
+    let fences: Vec<_> = world.wanted("east").into_iter().map(|(fence, _)| fence).collect();
+    for fence in fences {
+        world.end("east", fence, AttemptPhase::Stopped);
+    }
+    let delete = argosy_proto::command::DeleteWorkflow { namespace: "argo".into(), name: "w".into() };
+    world.command(argosy_proto::command::command::Body::DeleteWorkflow(delete)).unwrap();
+    world.settle();
+    for (cluster, fence, _) in world.to_run() {
+        world.end(&cluster, fence, AttemptPhase::Stopped);
+    }
+    let fences: Vec<_> = world.wanted("east").into_iter().map(|(fence, _)| fence).collect();
+    for fence in fences {
+        world.end("east", fence, AttemptPhase::Stopped);
+    }
+    world.settle();
+    assert_eq!(world.state.rows().len(), before);
+}

@@ -63,7 +63,9 @@ pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
 
 fn take(draft: &mut Draft, leader: &mut Leader, workflow: u64, sequence: u64, item: row::AgendaItem) {
     draft.spend(1);
+    let deleted = draft.state.workflows.get(&workflow).is_some_and(|row| row.deleted);
     let progress = match Turn::new(draft, leader, workflow) {
+        _ if deleted => workflow::purge(draft, leader, workflow, item.cursor),
         Some(mut turn) => turn.item(item),
         None => {
             workflow::unreadable(draft, workflow);
@@ -120,7 +122,7 @@ impl<'a> Turn<'a> {
             row::AgendaKind::Start => self.start(item.node, item.cursor),
             row::AgendaKind::Done => self.done(item.node, item.cursor),
             row::AgendaKind::Shutdown => workflow::shut_down(self, item.cursor),
-            row::AgendaKind::Unspecified => Progress::Done,
+            row::AgendaKind::Purge | row::AgendaKind::Unspecified => Progress::Done,
         }
     }
 

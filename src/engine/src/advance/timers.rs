@@ -21,7 +21,7 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
         draft.spend(1);
         let timer = row::Timer { version: ROW_VERSION, due_ms, workflow, node, kind };
         draft.emit(Body::TimerCleared(fact::TimerCleared { timer: Some(timer) }));
-        let over = draft.state.workflows.get(&workflow).is_none_or(|row| row.finished_at_ms != 0);
+        let over = draft.state.workflows.get(&workflow).is_none_or(|row| row.finished_at_ms != 0 || row.deleted);
         match row::TimerKind::try_from(kind).unwrap_or_default() {
             row::TimerKind::Deadline if !over => deadline(draft, workflow),
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),

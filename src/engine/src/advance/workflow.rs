@@ -6,6 +6,7 @@ use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::Manifest;
 
+use crate::Leader;
 use crate::advance::create::{self, Place};
 use crate::advance::{Progress, Turn, leaf, workflow_phase_of};
 use crate::draft::Draft;
@@ -81,7 +82,7 @@ fn phase(turn: &mut Turn<'_>, phase: WorkflowPhase, message: String) {
 
 /// A workflow whose stored manifest can't be read ends: nothing of it could ever run.
 pub(crate) fn unreadable(draft: &mut Draft, workflow: u64) {
-    if draft.state.workflows.get(&workflow).is_some_and(|row| row.finished_at_ms == 0) {
+    if draft.state.workflows.get(&workflow).is_some_and(|row| row.finished_at_ms == 0 && !row.deleted) {
         let message = "the stored manifest cannot be read: submit the workflow again".to_owned();
         let phase = WorkflowPhase::Error.number();
         draft.emit(Body::WorkflowPhaseChanged(fact::WorkflowPhaseChanged { workflow, phase, message }));
@@ -152,6 +153,28 @@ fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
         turn.draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
     }
 }
+
+/// Takes nodes of a deleted workflow out of state, from the cursor (a node) on.
+pub(crate) fn purge(draft: &mut Draft, leader: &mut Leader, workflow: u64, cursor: u64) -> Progress {
+    /// Nodes per fact, so that no member is held up by one.
+    const NODES_MAX: usize = 64;
+    leader.forget(workflow);
+    let mut first = u32::try_from(cursor).unwrap_or(u32::MAX);
+    for _ in 0..PURGES_PER_TURN_MAX {
+        let rest = draft.state.nodes.range((workflow, first)..=(workflow, u32::MAX));
+        let Some(last) = rest.take(NODES_MAX).last().map(|((_, node), _)| *node) else {
+            draft.emit(Body::WorkflowPurged(fact::WorkflowPurged { workflow }));
+            return Progress::Done;
+        };
+        draft.spend(u32::try_from(NODES_MAX).unwrap_or(u32::MAX));
+        draft.emit(Body::NodesPurged(fact::NodesPurged { workflow, first, last }));
+        first = last.saturating_add(1);
+    }
+    Progress::At(u64::from(first))
+}
+
+/// Facts of a purge in one turn.
+const PURGES_PER_TURN_MAX: usize = 4;
 
 /// Stops what runs, from the cursor (a node) on.
 pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
