@@ -14,6 +14,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests that nobody could answer are repeated.
 const RETRY_SPAN: Duration = Duration::from_secs(20);
+/// As long as that when nobody was even reached: most likely nothing runs there.
+const UNHEARD_SPAN: Duration = Duration::from_secs(2);
 const RETRY_PAUSE: Duration = Duration::from_millis(300);
 /// Longest line of a stream: one workflow with all its nodes.
 const LINE_BYTES_MAX: usize = 256 * 1024 * 1024;
@@ -253,7 +255,7 @@ impl Client {
                 }
             }
             // With nobody listening anywhere there is most likely no control plane: don't keep the user waiting.
-            let waits = if matches!(last, Error::Unreachable { .. }) { RETRY_SPAN / 4 } else { RETRY_SPAN };
+            let waits = if matches!(last, Error::Unreachable { .. }) { UNHEARD_SPAN } else { RETRY_SPAN };
             if began.elapsed() >= waits {
                 return Err(last);
             }

@@ -87,7 +87,7 @@ fn arrange(workflow: &Workflow) -> (BTreeMap<&str, Vec<&Node>>, Vec<&Node>) {
 }
 
 /// By start, then the number of the loop's item or the group, then the name.
-fn order(node: &Node) -> (jiff::Timestamp, u64, &str) {
+pub(crate) fn order(node: &Node) -> (jiff::Timestamp, u64, &str) {
     let number = node.display_name.rsplit(['(', '[']).next().unwrap_or_default();
     let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
     (node.started_at.unwrap_or(jiff::Timestamp::MAX), digits.parse().unwrap_or(0), &node.name)

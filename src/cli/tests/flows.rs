@@ -164,6 +164,34 @@ async fn a_submission_whose_answer_is_lost_happens_once() {
 }
 
 #[tokio::test]
+async fn output_is_followed_from_the_first_step_to_the_last() {
+    let world = World::new().await;
+    let cell = world.cell.clone();
+    let runs = tokio::spawn(async move {
+        for place in 0..2 {
+            while cell.assignments().is_empty() {
+                tokio::task::yield_now().await;
+            }
+            let (cluster, assignment) = cell.assignments().remove(0);
+            let fence = assignment.fence.unwrap();
+            cell.set_output(fence, &format!("line {place}\n"));
+            cell.start(&cluster, fence);
+            cell.end(&cluster, fence, 0, "");
+        }
+    });
+    let steps = "    - name: main\n      steps:\n        - [{name: a, template: say}]\n        - [{name: b, template: say}]\n    - name: say\n";
+    let followed = world
+        .run_with_input(&["submit", "--log", "-o", "name", "-"], &HELLO.replace("    - name: main\n", steps))
+        .await;
+    runs.await.unwrap();
+    assert_eq!(followed.code, 0, "{}", followed.err);
+    let lines: Vec<&str> =
+        followed.out.lines().filter_map(|line| line.split_once(": ")).map(|(_, text)| text).collect();
+    assert_eq!(lines, ["line 0", "line 1"], "{}", followed.out);
+    assert!(followed.out.contains("hello Succeeded at "), "{}", followed.out);
+}
+
+#[tokio::test]
 async fn stopping_and_terminating() {
     let world = World::new().await;
     world.run_with_input(&["submit", "-"], HELLO).await;
@@ -186,7 +214,7 @@ async fn clusters_and_members() {
     assert!(world.run(&["cluster", "get", "eu"]).await.out.contains("runtime: simulated"));
     assert_eq!(world.run(&["cluster", "get", "nowhere"]).await.code, 1);
     assert!(world.run(&["member", "list"]).await.out.contains("1    leader"));
-    assert!(world.run(&["version"]).await.out.contains("Platform: linux/"));
+    assert!(world.run(&["version"]).await.out.contains("server: v0."));
     assert_eq!(world.run(&["version", "--short"]).await.out, concat!(env!("CARGO_PKG_VERSION"), "\n"));
 }
 

@@ -11,7 +11,7 @@ use crate::envelope::{Answer, ApiError};
 use crate::{App, Cell};
 
 /// What `/api/v1/version` tells.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Version {
     /// As in `v0.1.0`.
     pub version: String,
@@ -21,6 +21,18 @@ pub struct Version {
     pub git_commit: String,
     /// `clean`, `dirty` or empty.
     pub git_tree_state: String,
+}
+
+impl Default for Version {
+    /// This build's, as far as it knows itself.
+    fn default() -> Self {
+        Self {
+            version: concat!("v", env!("CARGO_PKG_VERSION")).to_owned(),
+            build_date: String::new(),
+            git_commit: String::new(),
+            git_tree_state: String::new(),
+        }
+    }
 }
 
 pub(crate) async fn info<C: Cell>(State(app): State<App<C>>) -> Answer {

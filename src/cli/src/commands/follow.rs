@@ -150,12 +150,11 @@ struct Told {
 impl Told {
     fn news(&mut self, workflow: &Workflow) -> String {
         let mut news = String::new();
-        for node in workflow
-            .status
-            .nodes
-            .values()
-            .filter(|node| matches!(node.r#type.as_str(), "Pod" | "Suspend" | "Skipped"))
-        {
+        let steps = workflow.status.nodes.values();
+        let mut steps: Vec<_> =
+            steps.filter(|node| matches!(node.r#type.as_str(), "Pod" | "Suspend" | "Skipped")).collect();
+        steps.sort_by_key(|node| crate::tree::order(node));
+        for node in steps {
             let state = (node.phase.clone(), node.cluster.clone());
             if self.steps.get(&node.id) == Some(&state) {
                 continue;
