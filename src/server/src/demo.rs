@@ -19,6 +19,15 @@ const TIME_LIMIT: Duration = Duration::from_secs(120);
 /// Between two looks at the workflow.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
+/// News above the tree.
+const NEWS_SHOWN: usize = 10;
+/// Terminal codes: home, and no wrapping of long lines, which would shift what is drawn below them.
+const DRAW_FROM_THE_TOP: &str = "\x1b[H\x1b[?7l";
+/// Clears what an earlier, longer line left.
+const NEXT_LINE: &str = "\x1b[K\r\n";
+/// Clears below, wraps again.
+const DRAWN: &str = "\x1b[J\x1b[?7h";
+
 /// Options of `argosy demo`.
 #[derive(Args, Clone, Debug)]
 pub struct DemoArguments {
@@ -114,8 +123,6 @@ struct Seen {
 struct Stage {
     terminal: bool,
     told: Vec<String>,
-    /// Lines drawn last, to be drawn over.
-    drawn: usize,
     attempts: BTreeMap<(String, String), Seen>,
     began: Instant,
 }
@@ -125,7 +132,6 @@ impl Stage {
         Self {
             terminal: !ci && std::io::stdout().is_terminal(),
             told: Vec::new(),
-            drawn: 0,
             attempts: BTreeMap::new(),
             began: Instant::now(),
         }
@@ -136,6 +142,9 @@ impl Stage {
         let submitted = cell.client.post("/api/v1/workflows/default", &json!({"workflow": manifest})).await?;
         let name = submitted["metadata"]["name"].as_str().context("a submitted workflow has a name")?.to_owned();
         self.began = Instant::now();
+        if self.terminal {
+            print!("\x1b[2J");
+        }
         self.tell(&format!("submitted workflow {name}"));
         let path = format!("/api/v1/workflows/default/{name}");
         let lost = self.until_spread(cell, &path).await?;
@@ -205,7 +214,9 @@ impl Stage {
         }
         let again = self.attempts.keys().any(|(other, other_fence)| other == node && *other_fence != fence);
         let news = match (seen.phase.as_str(), self.attempts.contains_key(&key)) {
-            ("Fenced", _) => Some(format!("{node}: its attempt on {} is fenced: whatever it reports is refused", seen.cluster)),
+            ("Fenced", _) => {
+                Some(format!("{node}: its attempt on {} is fenced: whatever it reports is refused", seen.cluster))
+            }
             (_, false) if again => Some(format!("{node}: starts again on {}", seen.cluster)),
             (_, false) => Some(format!("{node}: goes to {}", seen.cluster)),
             (_, true) => None,
@@ -218,6 +229,8 @@ impl Stage {
 
     fn tell(&mut self, text: &str) {
         let line = format!("{:5.1} s  {text}", self.began.elapsed().as_secs_f64());
+        let loss = text.contains("fenced") || text.contains("killed");
+        let line = if self.terminal && loss { format!("\x1b[35m{line}\x1b[0m") } else { line };
         if !self.terminal {
             println!("  {line}");
         }
@@ -230,15 +243,16 @@ impl Stage {
             return;
         }
         let tree = argosy_cli::workflow_text(workflow).unwrap_or_default();
-        let news: Vec<&str> = self.told.iter().rev().take(10).rev().map(String::as_str).collect();
-        let text = format!("{}\n\n{tree}", news.join("\n"));
-        let mut out = std::io::stdout().lock();
-        if self.drawn > 0 {
-            let _ = write!(out, "\x1b[{}A\x1b[J", self.drawn);
+        let news = self.told.iter().rev().take(NEWS_SHOWN).rev().map(String::as_str);
+        let mut screen = String::from(DRAW_FROM_THE_TOP);
+        for line in news.chain([""]).chain(tree.trim_end().lines()) {
+            screen.push_str(line);
+            screen.push_str(NEXT_LINE);
         }
-        let _ = writeln!(out, "{text}");
+        screen.push_str(DRAWN);
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(screen.as_bytes());
         let _ = out.flush();
-        self.drawn = text.lines().count();
     }
 
     /// What was promised: everything of the lost cluster moved, and each step has one result.
