@@ -76,6 +76,15 @@ pub fn explain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What a member answered, in one line.
+pub fn explain_status(status: &tonic::Status) -> String {
+    let code = status.code();
+    match std::error::Error::source(status) {
+        Some(source) => format!("{code:?}: {}", explain(source)),
+        None => format!("{code:?}: {}", status.message()),
+    }
+}
+
 /// The one connection; a new one ends the old.
 pub struct Connector {
     tls: SharedClientTls,
@@ -141,12 +150,12 @@ async fn session(
     let response = tokio::time::timeout(CONNECT_TIMEOUT, opened).await;
     let mut frames = response
         .map_err(|_| "no session in time".to_owned())?
-        .map_err(|status| explain(&status))?
+        .map_err(|status| explain_status(&status))?
         .into_inner();
     let gone = |_| "the agent is ending".to_owned();
     events.send((generation, Event::Opened(sender))).await.map_err(gone)?;
     while let Some(frame) = frames.next().await {
-        let frame = frame.map_err(|status| explain(&status))?;
+        let frame = frame.map_err(|status| explain_status(&status))?;
         events.send((generation, Event::Frame(frame))).await.map_err(gone)?;
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! Who this agent is: enrolment at the first start, renewal at half-life.
 
 use crate::Config;
-use crate::connection::{client, dial, explain};
+use crate::connection::{client, dial, explain, explain_status};
 use anyhow::{Context, bail, ensure};
 use arc_swap::ArcSwap;
 use argosy_pki::{AgentIdentity, AgentKey, Invite, SharedClientTls, client_config, pinned_client_config};
@@ -107,7 +107,7 @@ async fn enrol(
                 Err(error) => explain(&error),
                 Ok(channel) => match client(channel).enrol(request.clone()).await {
                     Ok(answer) => return Ok(answer.into_inner()),
-                    Err(status) if is_passing(status.code()) => explain(&status),
+                    Err(status) if is_passing(status.code()) => explain_status(&status),
                     Err(status) => {
                         bail!("the control plane refused to enrol this agent: {}", status.message())
                     }
@@ -187,7 +187,7 @@ impl Enrolled {
         for address in &self.members {
             let asked = async {
                 let channel = dial(self.tls.load_full(), address).await.map_err(|error| explain(&error))?;
-                client(channel).renew_certificate(request.clone()).await.map_err(|status| explain(&status))
+                client(channel).renew_certificate(request.clone()).await.map_err(|status| explain_status(&status))
             };
             let answer = match tokio::time::timeout(RENEWAL_TIMEOUT, asked).await {
                 Ok(Ok(answer)) => answer.into_inner(),
