@@ -1,6 +1,5 @@
 //! The shell around the cluster's API: actions in, events out.
 
-use crate::observe::Seen;
 use crate::watch::{self, Held, Table};
 use crate::{logs, names, pod};
 use argosy_agent_runtime::server::Executors;
@@ -125,6 +124,10 @@ impl KubernetesRuntime {
 impl Runtime for KubernetesRuntime {
     fn act(&self, action: RuntimeAction) {
         let fence = fence_of(&action);
+        if let RuntimeAction::Release(fence) = &action {
+            // At once and for good: nothing of it is reported any more, and the sweep finishes what the lane may drop.
+            self.shared.table.mark_released(fence);
+        }
         // Any spread will do, if it is always the same for one attempt.
         let spread = fence.index.wrapping_mul(31).wrapping_add(u64::from(fence.ordinal));
         let lane = usize::try_from(spread % self.lanes.len() as u64).unwrap_or(0);
@@ -333,7 +336,9 @@ async fn delete(shared: &Shared, held: &Held, grace_seconds: i64) -> Result<(), 
     }
 }
 
-/// Drops the finalizer. A Pod that has ended stays for its log (see [`Config::released_pods_max`]), another is deleted.
+/// Drops the finalizer. A Pod that is being deleted goes with that; another stays for its log (see
+/// [`Config::released_pods_max`]). It may still be about to end: its executor has handed the outcome over, and what the
+/// reconciler does not want was stopped before. The sweep repeats what fails here, and deletes what does not end.
 async fn release(shared: &Shared, fence: Fence) -> Result<(), kube::Error> {
     let Some(held) = shared.table.get(&fence) else { return Ok(()) };
     let pods = shared.pods(&held.namespace);
@@ -346,19 +351,16 @@ async fn release(shared: &Shared, fence: Fence) -> Result<(), kube::Error> {
             shared.table.remove(&fence);
             return Ok(());
         }
-        if !Seen::new(&pod).is_some_and(|seen| seen.is_over()) && pod.metadata.deletion_timestamp.is_none() {
-            delete(shared, &held, pod::grace_seconds(0)).await?;
-            continue;
-        }
         let rest: Vec<_> =
             pod.metadata.finalizers.iter().flatten().filter(|name| *name != names::FINALIZER).collect();
         let patch = json!({"metadata": {
             "uid": held.uid, "resourceVersion": pod.metadata.resource_version, "finalizers": rest, "labels": {(names::COMPLETED): "true"},
         }});
-        // From here on the watch must not report it, whichever answer comes first.
-        shared.table.mark_released(&fence);
         match pods.patch(&held.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-            Ok(_) => return Ok(()),
+            Ok(released) => {
+                watch::take(shared, &released).await;
+                return Ok(());
+            }
             Err(kube::Error::Api(status)) if status.code == NOT_FOUND => {
                 shared.table.remove(&fence);
                 return Ok(());
@@ -368,6 +370,13 @@ async fn release(shared: &Shared, fence: Fence) -> Result<(), kube::Error> {
         }
     }
     Ok(())
+}
+
+/// Repeats a release that failed.
+pub(crate) async fn finish_release(shared: &Shared, fence: Fence) {
+    if let Err(error) = release(shared, fence).await {
+        tracing::warn!(fence = display_fence(&fence), %error, "a Pod was not released; it is tried again");
+    }
 }
 
 /// Deletes a released Pod whose log is kept no longer.

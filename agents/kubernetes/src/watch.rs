@@ -1,7 +1,7 @@
 //! What the runtime knows of its Pods, kept by a watch; capacity; the sweep of released Pods.
 
 use crate::observe::Seen;
-use crate::runtime::{Shared, delete_released};
+use crate::runtime::{Shared, delete_released, finish_release};
 use crate::{capacity, names};
 use argosy_agent_runtime::{AttemptObservation, RuntimeEvent, is_terminal};
 use argosy_model::{Fence, display_fence};
@@ -19,7 +19,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch as latch;
 
-const SWEEP_EVERY: Duration = Duration::from_secs(60);
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long a released Pod may take to end by itself: its executor has handed the outcome over.
+const END_GRACE_MS: i64 = 60_000;
 
 /// What is remembered of one Pod.
 #[derive(Clone, Debug)]
@@ -27,7 +29,10 @@ pub struct Held {
     pub namespace: String,
     pub name: String,
     pub uid: String,
-    pub released: bool,
+    /// Since when it is released, milliseconds since 1970.
+    pub released_at_ms: Option<i64>,
+    /// It still carries our finalizer.
+    pub has_finalizer: bool,
     /// The newest one told.
     pub observation: AttemptObservation,
 }
@@ -72,8 +77,14 @@ impl Table {
 
     pub fn mark_released(&self, fence: &Fence) {
         if let Some(held) = self.lock().get_mut(fence) {
-            held.released = true;
+            held.released_at_ms.get_or_insert_with(|| Timestamp::now().as_millisecond());
         }
+    }
+
+    /// Released here, but the cluster does not know yet: a write failed.
+    fn half_released(&self) -> Vec<Fence> {
+        let is_half = |held: &Held| held.released_at_ms.is_some() && held.has_finalizer;
+        self.lock().iter().filter(|(_, held)| is_half(held)).map(|(fence, _)| *fence).collect()
     }
 
     /// Remembers a Pod; says whether there is something new to tell.
@@ -82,8 +93,8 @@ impl Table {
         let fence = seen.observation.fence;
         let before = table.get(&fence);
         // An answer to a write and the watch race; a Pod never comes back from its release.
-        let released =
-            seen.released || before.is_some_and(|before| before.released && before.uid == seen.uid);
+        let known = before.filter(|before| before.uid == seen.uid).and_then(|before| before.released_at_ms);
+        let released_at_ms = known.or_else(|| seen.released.then(|| Timestamp::now().as_millisecond()));
         let is_stale =
             before.is_some_and(|before| before.uid == seen.uid && is_terminal(before.observation.phase));
         if is_stale && !is_terminal(seen.observation.phase) {
@@ -94,11 +105,12 @@ impl Table {
             namespace: seen.namespace.clone(),
             name: seen.name.clone(),
             uid: seen.uid.clone(),
-            released,
+            released_at_ms,
+            has_finalizer: !seen.released,
             observation: seen.observation.clone(),
         };
         table.insert(fence, held);
-        is_new && !released
+        is_new && released_at_ms.is_none()
     }
 }
 
@@ -123,7 +135,7 @@ async fn tell(shared: &Shared, seen: Seen) {
 pub async fn gone(shared: &Shared, fence: Fence) {
     let held = shared.table.get(&fence);
     shared.table.remove(&fence);
-    if held.is_some_and(|held| !held.released) {
+    if held.is_some_and(|held| held.released_at_ms.is_none()) {
         shared.send(RuntimeEvent::Gone(fence)).await;
     }
 }
@@ -241,19 +253,18 @@ async fn list_hosts(shared: &Shared) -> Result<Vec<Node>, kube::Error> {
     }
 }
 
-/// Deletes released Pods that are too old or too many.
+/// Finishes releases that failed; deletes released Pods that are too old or too many, or that do not end.
 pub async fn sweep_released(shared: Arc<Shared>) {
     shared.table.listed().await;
     let mut rounds = tokio::time::interval(SWEEP_EVERY);
     loop {
         rounds.tick().await;
         let now_ms = Timestamp::now().as_millisecond();
-        let unwanted = too_many(
-            &shared.table.lock(),
-            now_ms,
-            shared.config.released_pod_keep_ms,
-            shared.config.released_pods_max,
-        );
+        let (keep_ms, keep_max) = (shared.config.released_pod_keep_ms, shared.config.released_pods_max);
+        for fence in shared.table.half_released() {
+            finish_release(&shared, fence).await;
+        }
+        let unwanted = too_many(&shared.table.lock(), now_ms, keep_ms, keep_max);
         for held in unwanted {
             delete_released(&shared, &held).await;
         }
@@ -261,25 +272,32 @@ pub async fn sweep_released(shared: Arc<Shared>) {
 }
 
 fn too_many(held: &BTreeMap<Fence, Held>, now_ms: i64, keep_ms: i64, keep_max: usize) -> Vec<Held> {
-    let mut released: Vec<&Held> = held.values().filter(|held| held.released).collect();
-    released.sort_by_key(|held| std::cmp::Reverse(held.observation.finished_at_ms));
-    let is_old = |held: &Held| now_ms.saturating_sub(held.observation.finished_at_ms) > keep_ms;
+    let released = held.values().filter_map(|held| Some((held.released_at_ms?, held)));
+    let (ended, going_on): (Vec<_>, Vec<_>) =
+        released.partition(|(_, held)| is_terminal(held.observation.phase));
+    let overdue = going_on
+        .into_iter()
+        .filter(|(released_at_ms, _)| now_ms.saturating_sub(*released_at_ms) > END_GRACE_MS);
+    let mut ended = ended;
+    ended.sort_by_key(|(released_at_ms, _)| std::cmp::Reverse(*released_at_ms));
+    let is_old = |released_at_ms: i64| now_ms.saturating_sub(released_at_ms) > keep_ms;
     let unwanted =
-        released.into_iter().enumerate().filter(|(place, held)| *place >= keep_max || is_old(held));
-    unwanted.map(|(_, held)| held.clone()).collect()
+        ended.into_iter().enumerate().filter(|(place, (at_ms, _))| *place >= keep_max || is_old(*at_ms));
+    overdue.chain(unwanted.map(|(_, pair)| pair)).map(|(_, held)| held.clone()).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn held(finished_at_ms: i64, released: bool) -> Held {
+    fn held(released_at_ms: Option<i64>, phase: AttemptPhase) -> Held {
         Held {
             namespace: "n".into(),
-            name: format!("p{finished_at_ms}"),
+            name: format!("p{}", released_at_ms.unwrap_or_default()),
             uid: "u".into(),
-            released,
-            observation: AttemptObservation { finished_at_ms, ..AttemptObservation::default() },
+            released_at_ms,
+            has_finalizer: false,
+            observation: AttemptObservation { phase, ..AttemptObservation::default() },
         }
     }
 
@@ -289,17 +307,22 @@ mod tests {
 
     #[test]
     fn released_pods_go_by_age_and_number_and_held_ones_stay() {
-        let table: BTreeMap<_, _> = [held(0, false), held(100, true), held(900, true), held(950, true)]
-            .into_iter()
-            .zip(1..)
-            .map(|(held, index)| (fence(index), held))
-            .collect();
+        let ended = |at| held(Some(at), AttemptPhase::Succeeded);
+        let all = [held(None, AttemptPhase::Failed), ended(10_100), ended(10_900), ended(10_950)];
+        let table: BTreeMap<_, _> = (1..).map(fence).zip(all).collect();
         let names = |keep_ms, keep_max| {
-            too_many(&table, 1_000, keep_ms, keep_max).into_iter().map(|held| held.name).collect::<Vec<_>>()
+            too_many(&table, 11_000, keep_ms, keep_max).into_iter().map(|held| held.name).collect::<Vec<_>>()
         };
-        assert_eq!(names(500, 9), ["p100"]);
-        assert_eq!(names(5_000, 1), ["p900", "p100"]);
+        assert_eq!(names(500, 9), ["p10100"]);
+        assert_eq!(names(5_000, 1), ["p10900", "p10100"]);
         assert!(names(5_000, 9).is_empty());
+    }
+
+    #[test]
+    fn a_released_pod_that_does_not_end_is_deleted() {
+        let table = BTreeMap::from([(fence(1), held(Some(1_000), AttemptPhase::Running))]);
+        assert!(too_many(&table, 1_000 + END_GRACE_MS, 0, 0).is_empty());
+        assert_eq!(too_many(&table, 1_001 + END_GRACE_MS, 0, 0).len(), 1);
     }
 
     fn seen(phase: AttemptPhase, released: bool) -> Seen {
@@ -322,6 +345,6 @@ mod tests {
         assert!(!table.put(&seen(AttemptPhase::Running, false)));
         table.mark_released(&fence(1));
         assert!(!table.put(&seen(AttemptPhase::Succeeded, false)));
-        assert!(table.get(&fence(1)).is_some_and(|held| held.released));
+        assert!(table.get(&fence(1)).is_some_and(|held| held.released_at_ms.is_some()));
     }
 }
