@@ -316,13 +316,26 @@ impl Step<'_> {
     fn timer(&mut self, timer: Option<&row::Timer>, set: bool) -> Result<(), Error> {
         let timer = timer.ok_or(Error::Misfit { what: "timer", id: 0 })?;
         let key = (timer.due_ms, timer.workflow, timer.node, timer.kind);
+        let of = (key.1, key.2, key.0, key.3);
         if set {
             self.state.timers.insert(key, ());
+            self.state.index.timers_of.insert(of);
         } else {
             self.state.timers.remove(&key);
+            self.state.index.timers_of.remove(&of);
         }
         self.touch(Key::Timer(key.0, key.1, key.2, key.3));
         Ok(())
+    }
+
+    /// Timers go with what they were set for; node 0 stands for the workflow itself.
+    pub(crate) fn drop_timers(&mut self, id: u64, node: u32) {
+        let of = self.state.index.timers_of.range((id, node, i64::MIN, i32::MIN)..=(id, node, i64::MAX, i32::MAX));
+        for (id, node, due, kind) in of.copied().collect::<Vec<_>>() {
+            self.state.timers.remove(&(due, id, node, kind));
+            self.state.index.timers_of.remove(&(id, node, due, kind));
+            self.touch(Key::Timer(due, id, node, kind));
+        }
     }
 
     fn agenda_pushed(&mut self, fact: &fact::AgendaPushed) -> Result<(), Error> {

@@ -50,6 +50,7 @@ impl Step<'_> {
             workflow.finished_at_ms = now;
             self.state.index.active_workflows -= 1;
             self.state.index.finished.insert((now, id));
+            self.drop_timers(id, 0);
         }
         Ok(())
     }
@@ -71,6 +72,7 @@ impl Step<'_> {
         }
         self.state.manifests.remove(&id);
         self.touch(Key::Manifest(id));
+        self.drop_timers(id, 0);
         let waiting: Vec<u64> = self.state.agenda.range((id, 0)..=(id, u64::MAX)).map(|((_, sequence), _)| *sequence).collect();
         for sequence in waiting {
             self.state.agenda.remove(&(id, sequence));
@@ -86,6 +88,7 @@ impl Step<'_> {
         for node in nodes {
             self.orphan_attempts(id, node)?;
             self.drop_work(id, node);
+            self.drop_timers(id, node);
             if let Some(row) = self.state.nodes.remove(&(id, node)) {
                 self.state.index.children.remove(&(id, row.parent, row.ordinal));
                 self.state.index.active_leaves.remove(&(id, node));
@@ -234,6 +237,7 @@ impl Step<'_> {
         let leaf = is_leaf_type(node.r#type);
         self.state.index.active_leaves.remove(&(id, index));
         self.drop_work(id, index);
+        self.drop_timers(id, index);
         if leaf && phase == NodePhase::Succeeded {
             self.workflow(id)?.leaves_succeeded += 1;
         }

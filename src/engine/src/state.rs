@@ -57,6 +57,8 @@ pub(crate) struct Index {
     pub shapes: OrdSet<(u64, u64, Vec<u8>)>,
     /// Idempotency keys by age: (recorded, tenant, key).
     pub idempotency_age: OrdSet<(i64, String, String)>,
+    /// Timers by what they are of: (workflow, node, due, kind).
+    pub timers_of: OrdSet<(u64, u32, i64, i32)>,
     /// Number of workflows that are not over.
     pub active_workflows: usize,
 }
@@ -157,6 +159,9 @@ impl State {
             if attempt.workflow != 0 {
                 self.index.of_node.insert((attempt.workflow, attempt.node, *fence));
             }
+        }
+        for (due, id, node, kind) in self.timers.keys() {
+            self.index.timers_of.insert((*id, *node, *due, *kind));
         }
         for ((tenant, key), row) in &self.idempotency {
             self.index.idempotency_age.insert((row.recorded_at_ms, tenant.clone(), key.clone()));

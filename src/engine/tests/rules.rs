@@ -618,6 +618,7 @@ fn end_of_all(world: &mut World, start: u64) {
     for (_, row) in world.state.workflows_in("") {
         assert!(row.finished_at_ms != 0, "seed {start}: {} does not end", row.name);
     }
+    assert_eq!(world.state.next_timer(), None, "seed {start}");
     for (name, row) in world.state.clusters() {
         assert_eq!(row.attempts_open, 0, "seed {start}: {name}");
         assert_eq!(row.used.clone().unwrap_or_default(), Resources::default(), "seed {start}: {name}");
