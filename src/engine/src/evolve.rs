@@ -155,6 +155,7 @@ pub(crate) fn apply(state: &mut State, changes: &mut Changes, fence: Fence, time
         Body::IdempotencyForgotten(fact) => step.idempotency_forgotten(fact),
         Body::WorkflowPinned(fact) => step.workflow_pinned(fact)?,
         Body::NodesPurged(fact) => step.nodes_purged(fact)?,
+        Body::TakeOverMoved(fact) => step.take_over_moved(fact)?,
         Body::WorkflowPurged(fact) => step.workflow_purged(fact),
     }
     Ok(())
@@ -296,6 +297,9 @@ impl Step<'_> {
         cluster.lost = false;
         cluster.runtime_healthy = true;
         cluster.session_opened_at_ms = now;
+        cluster.take_over_scope = 0;
+        cluster.take_over_after = None;
+        self.state.index.take_overs.remove(fact.cluster.as_str());
         self.capacity_grew();
         Ok(())
     }
@@ -310,6 +314,18 @@ impl Step<'_> {
 
     fn cluster_lost(&mut self, fact: &fact::ClusterLost) -> Result<(), Error> {
         self.cluster(&fact.cluster)?.lost = true;
+        Ok(())
+    }
+
+    fn take_over_moved(&mut self, fact: &fact::TakeOverMoved) -> Result<(), Error> {
+        let cluster = self.cluster(&fact.cluster)?;
+        cluster.take_over_scope = fact.scope;
+        cluster.take_over_after = fact.after;
+        if fact.scope == 0 {
+            self.state.index.take_overs.remove(fact.cluster.as_str());
+        } else {
+            self.state.index.take_overs.insert(Arc::from(fact.cluster.as_str()));
+        }
         Ok(())
     }
 

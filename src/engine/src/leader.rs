@@ -11,7 +11,9 @@ use crate::state::State;
 pub struct Leader {
     /// The maxima and times that decisions obey.
     pub limits: Limits,
-    parsed: BTreeMap<u64, Arc<Parsed>>,
+    parsed: BTreeMap<u64, (Arc<Parsed>, usize)>,
+    /// Bytes of the texts that `parsed` was read from.
+    parsed_bytes: usize,
     expansions: BTreeMap<(u64, u32, u32), Arc<Vec<Value>>>,
     /// The workflow served last by the agenda: the next turn begins after it.
     pub(crate) served: u64,
@@ -47,8 +49,8 @@ pub(crate) struct Plan {
     pub target_rank: Vec<Option<u64>>,
 }
 
-/// Parsed manifests kept; more are parsed again when needed.
-const PARSED_MAX: usize = 12_000;
+/// Bytes of manifests' texts that are kept parsed; others are parsed again when needed.
+const PARSED_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// Fan-outs whose items are kept parsed.
 const EXPANSIONS_MAX: usize = 200;
 
@@ -61,7 +63,7 @@ impl Leader {
 
     /// The manifest of a workflow; `None` when the stored text can't be read, which acceptance has ruled out.
     pub(crate) fn parsed(&mut self, state: &State, id: u64) -> Option<Arc<Parsed>> {
-        if let Some(parsed) = self.parsed.get(&id) {
+        if let Some((parsed, _)) = self.parsed.get(&id) {
             return Some(parsed.clone());
         }
         let json = &state.manifests.get(&id)?.json;
@@ -69,10 +71,13 @@ impl Leader {
         let manifest = Manifest::from_value(value).ok()?;
         let workflow = state.workflows.get(&id)?;
         let parsed = Arc::new(Parsed::new(manifest, workflow));
-        if self.parsed.len() >= PARSED_MAX {
-            self.parsed.pop_first();
+        while self.parsed_bytes > PARSED_BYTES_MAX
+            && let Some((_, (_, bytes))) = self.parsed.pop_first()
+        {
+            self.parsed_bytes -= bytes;
         }
-        self.parsed.insert(id, parsed.clone());
+        self.parsed_bytes += json.len();
+        self.parsed.insert(id, (parsed.clone(), json.len()));
         Some(parsed)
     }
 
@@ -92,7 +97,9 @@ impl Leader {
 
     /// Forgets what is cached of a workflow.
     pub(crate) fn forget(&mut self, id: u64) {
-        self.parsed.remove(&id);
+        if let Some((_, bytes)) = self.parsed.remove(&id) {
+            self.parsed_bytes -= bytes;
+        }
         let stale: Vec<_> = self.expansions.range((id, 0, 0)..=(id, u32::MAX, u32::MAX)).map(|(key, _)| *key).collect();
         for key in stale {
             self.expansions.remove(&key);

@@ -59,6 +59,8 @@ pub(crate) struct Index {
     pub idempotency_age: OrdSet<(i64, String, String)>,
     /// Timers by what they are of: (workflow, node, due, kind).
     pub timers_of: OrdSet<(u64, u32, i64, i32)>,
+    /// Clusters whose attempts are being taken over.
+    pub take_overs: OrdSet<Arc<str>>,
     /// Number of workflows that are not over.
     pub active_workflows: usize,
 }
@@ -159,6 +161,9 @@ impl State {
             if attempt.workflow != 0 {
                 self.index.of_node.insert((attempt.workflow, attempt.node, *fence));
             }
+        }
+        for (name, _) in self.clusters.iter().filter(|(_, row)| row.take_over_scope != 0) {
+            self.index.take_overs.insert(name.clone());
         }
         for (due, id, node, kind) in self.timers.keys() {
             self.index.timers_of.insert((*id, *node, *due, *kind));
@@ -300,8 +305,13 @@ impl State {
 
     /// Attempts of which something may be left on a cluster.
     pub(crate) fn open_attempts(&self, cluster: &str) -> impl Iterator<Item = (Fence, &Arc<row::Attempt>)> + '_ {
+        self.open_attempts_from(cluster, Fence::default())
+    }
+
+    /// As [`State::open_attempts`], from a fence on.
+    pub(crate) fn open_attempts_from(&self, cluster: &str, from: Fence) -> impl Iterator<Item = (Fence, &Arc<row::Attempt>)> + '_ {
         let cluster: Arc<str> = Arc::from(cluster);
-        let from = (cluster.clone(), Fence::default());
+        let from = (cluster.clone(), from);
         self.index
             .on_cluster
             .range(from..)
@@ -324,7 +334,7 @@ impl State {
     /// [`crate::Draft::advance`] has something to do now, timers aside.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.agenda.is_empty() || self.next_shape().is_some()
+        !self.agenda.is_empty() || !self.index.take_overs.is_empty() || self.next_shape().is_some()
     }
 
     /// The shape to place next: never tried, or blocked before capacity last grew.

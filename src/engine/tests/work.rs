@@ -151,3 +151,20 @@ fn a_deleted_workflow_leaves_bit_by_bit_and_completely() {
     world.settle();
     assert_eq!(world.state.rows().len(), before);
 }
+
+#[test]
+fn a_take_over_of_many_attempts_is_spread_over_batches() {
+    let mut world = World::new(Limits { decide_work_max: 400, ..limits() });
+    world.join("east", 3_000);
+    world.submit("w", &fan_out(3_000)).unwrap();
+    world.settle();
+    assert_eq!(world.to_run().len(), 3_000);
+    world.join("west", 3_000);
+    world.work_max = 0;
+    world.take_over("east", true);
+    assert!(world.state.has_work());
+    world.settle();
+    assert!(world.work_max < 800, "{} units in one batch", world.work_max);
+    let places: std::collections::BTreeSet<String> = world.to_run().into_iter().map(|(cluster, ..)| cluster).collect();
+    assert_eq!((world.to_run().len(), places), (3_000, ["west".to_owned()].into()));
+}

@@ -220,7 +220,8 @@ fn ending(turn: &Turn<'_>, report: &AttemptReport) -> (NodePhase, String) {
             if shutdown == 0 {
                 return (NodePhase::Error, if message.is_empty() { "pod deleted".to_owned() } else { message });
             }
-            let own = message.is_empty() || message == "pod deleted";
+            // One that never ran has nothing of its own to say.
+            let own = message.is_empty() || report.exit_code.is_none();
             (NodePhase::Failed, if own { workflow::leaf_message(shutdown) } else { message })
         }
         AttemptPhase::Error | AttemptPhase::Unspecified | AttemptPhase::Received | AttemptPhase::Pending | AttemptPhase::Running => {

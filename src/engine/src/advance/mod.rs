@@ -17,6 +17,7 @@ use argosy_spec::{ContinueOn, TemplateKind};
 use std::sync::Arc;
 
 use crate::Leader;
+use crate::commands::take_over;
 use crate::draft::Draft;
 use crate::leader::Parsed;
 use crate::place;
@@ -46,6 +47,7 @@ pub(crate) enum Progress {
 
 pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
     timers::fire(draft, leader);
+    take_over::go_on(draft, leader);
     // A quarter is left to placement, so that a long cascade doesn't keep ready steps waiting.
     let agenda_work_max = leader.limits.decide_work_max - leader.limits.decide_work_max / 4;
     while draft.work() < agenda_work_max && !draft.is_full(&leader.limits) {

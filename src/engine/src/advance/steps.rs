@@ -137,7 +137,8 @@ fn make_member(turn: &mut Turn<'_>, index: u32, group: &row::Node, slot: u64, me
     let items = turn.leader.items(&turn.draft.state, key);
     let base = place.name.clone();
     for at in item..expansion.total {
-        if turn.is_full() {
+        // The very first is made in any case, for the reason given above.
+        if turn.is_full() && (slot, at) != (0, 0) {
             return Ok(Some(at));
         }
         let (value, description) = item_at(&expansion, &items, at);

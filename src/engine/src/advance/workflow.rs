@@ -151,6 +151,8 @@ fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
         // Steps whose group ended in error without them: nobody waits for them any more.
         let item = agenda_item(row::AgendaKind::Shutdown, 0);
         turn.draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
+    } else {
+        turn.leader.forget(workflow);
     }
 }
 

@@ -1,7 +1,7 @@
 use argosy_model::{Fence, NodePhase};
 use argosy_proto::command::{Refusal, Reply, TakeOver, TakeOverScope};
 use argosy_proto::fact::{self, fact::Body};
-use argosy_proto::state::Failover;
+use argosy_proto::state::{Attempt, Failover};
 
 use crate::commands::done;
 use crate::draft::Draft;
@@ -21,31 +21,71 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver)
     if cluster.session_epoch != command.session_epoch {
         return Ok(done());
     }
-    let all = match command.scope() {
-        TakeOverScope::Safe => false,
-        TakeOverScope::All => true,
-        TakeOverScope::Unspecified => return Err(Code::InvalidArgument.refuse("the scope must be SAFE or ALL")),
-    };
+    if command.scope() == TakeOverScope::Unspecified {
+        return Err(Code::InvalidArgument.refuse("the scope must be SAFE or ALL"));
+    }
     if !cluster.lost {
         draft.emit(Body::ClusterLost(fact::ClusterLost { cluster: name.clone() }));
     }
-    let held: Vec<_> = draft
-        .state
-        .open_attempts(name)
-        .filter(|(_, attempt)| !attempt.fenced)
-        .map(|(fence, attempt)| (fence, attempt.workflow, attempt.node, attempt.permitted, attempt.stopping))
-        .collect();
-    for (fence, workflow, node, permitted, stopping) in held {
-        draft.spend(1);
-        let Some(work) = draft.state.works.get(&(workflow, node)) else { continue };
-        let (safe, word) = (work.idempotent, work.failover());
-        // Before the start permit nothing has run: no rule and no word of the user stands against moving it.
-        if permitted && (!all && !safe && word != Failover::Reschedule || word == Failover::Wait) {
-            continue;
-        }
-        take(draft, leader, name, fence, (workflow, node), stopping, permitted && word == Failover::Fail);
-    }
+    moved(draft, name, command.scope, None);
+    proceed(draft, leader, name);
     Ok(done())
+}
+
+/// Goes on with take-overs that did not fit in one batch.
+pub(crate) fn go_on(draft: &mut Draft, leader: &mut Leader) {
+    while !draft.is_full(&leader.limits) {
+        let Some(cluster) = draft.state.index.take_overs.iter().next().cloned() else { return };
+        proceed(draft, leader, &cluster);
+    }
+}
+
+fn moved(draft: &mut Draft, cluster: &str, scope: i32, after: Option<Fence>) {
+    draft.emit(Body::TakeOverMoved(fact::TakeOverMoved { cluster: cluster.to_owned(), scope, after }));
+}
+
+/// Looks at the cluster's attempts until all have been looked at or the batch is full.
+fn proceed(draft: &mut Draft, leader: &mut Leader, name: &str) {
+    /// Attempts looked at before the batch's fullness is.
+    const ATTEMPTS_MAX: usize = 256;
+    let Some(row) = draft.state.cluster(name) else { return };
+    let (scope, mut after) = (row.take_over_scope, row.take_over_after);
+    let all = scope == i32::from(TakeOverScope::All);
+    loop {
+        let from = after.unwrap_or_default();
+        let seen = |fence: &Fence| after.is_some_and(|after| *fence <= after);
+        let next: Vec<_> = draft
+            .state
+            .open_attempts_from(name, from)
+            .filter(|(fence, _)| !seen(fence))
+            .take(ATTEMPTS_MAX)
+            .map(|(fence, attempt)| (fence, attempt.clone()))
+            .collect();
+        let Some((last, _)) = next.last() else {
+            moved(draft, name, 0, None);
+            return;
+        };
+        after = Some(*last);
+        for (fence, attempt) in next.iter().filter(|(_, attempt)| !attempt.fenced) {
+            draft.spend(1);
+            consider(draft, leader, name, *fence, attempt, all);
+        }
+        if draft.is_full(&leader.limits) {
+            moved(draft, name, scope, after);
+            return;
+        }
+    }
+}
+
+fn consider(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, attempt: &Attempt, all: bool) {
+    let Some(work) = draft.state.works.get(&(attempt.workflow, attempt.node)) else { return };
+    let (safe, word) = (work.idempotent, work.failover());
+    // Before the start permit nothing has run: no rule and no word of the user stands against moving it.
+    if attempt.permitted && (!all && !safe && word != Failover::Reschedule || word == Failover::Wait) {
+        return;
+    }
+    let fails = attempt.permitted && word == Failover::Fail;
+    take(draft, leader, cluster, fence, (attempt.workflow, attempt.node), attempt.stopping, fails);
 }
 
 fn take(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, (workflow, node): (u64, u32), stopping: bool, fails: bool) {
