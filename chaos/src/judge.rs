@@ -1,5 +1,3 @@
-use std::collections::BTreeMap;
-
 use argosy_engine::{State, workflow_phase};
 use argosy_model::{Limits, NodePhase, NodeType, WorkflowId, WorkflowPhase, display_fence};
 use argosy_proto::common::Resources;
@@ -68,25 +66,23 @@ impl World {
     }
 
     fn inspect_clusters(&mut self, state: &State) {
-        let mut counted: BTreeMap<&str, (Resources, usize)> = BTreeMap::new();
-        for (_, attempt) in state.attempts() {
-            if attempt.closed {
-                continue;
-            }
-            let entry = counted.entry(attempt.cluster.as_str()).or_default();
-            entry.1 += 1;
-            if !attempt.fenced {
-                let requests = attempt.requests.clone().unwrap_or_default();
-                entry.0.cpu_milli += requests.cpu_milli;
-                entry.0.memory_bytes += requests.memory_bytes;
-                entry.0.pods += requests.pods;
-            }
-        }
         let attempts_max = Limits::default().attempts_per_cluster_max;
+        let count = |name: &str| {
+            let (mut counted, mut attempts) = (Resources::default(), 0);
+            for attempt in state.attempts_on(name).filter_map(|(fence, _)| state.attempt(&fence)) {
+                attempts += 1;
+                if let Some(requests) = attempt.requests.as_ref().filter(|_| !attempt.fenced) {
+                    counted.cpu_milli += requests.cpu_milli;
+                    counted.memory_bytes += requests.memory_bytes;
+                    counted.pods += requests.pods;
+                }
+            }
+            (counted, attempts)
+        };
         let seen: Vec<ClusterUse> = state
             .clusters()
             .map(|(name, cluster)| {
-                let (counted, attempts) = counted.remove(name).unwrap_or_default();
+                let (counted, attempts) = count(name);
                 let allocatable = cluster.allocatable.clone().unwrap_or_default();
                 let used = cluster.used.clone().unwrap_or_default();
                 ClusterUse { cluster: name.to_owned(), allocatable, used, counted, attempts }

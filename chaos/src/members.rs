@@ -14,6 +14,10 @@ use crate::world::{Event, UserAnswer, World};
 const CELL: &str = "cell";
 /// Time a healthy disk takes to sync.
 const SYNC_MAX_MS: u64 = 3;
+/// More batches than users and clusters can cause: deciding has no end.
+const BATCHES_PER_SECOND_MAX: u64 = 200;
+/// Beyond that, once.
+const BATCHES_AT_START_MAX: u64 = 2_000;
 /// Between two notices of a sender's transport that a peer is not there.
 const UNREACHABLE_MS: u64 = 200;
 
@@ -237,6 +241,10 @@ impl World {
     fn published(&mut self, id: u64, after: &State) {
         let (sequence, hash) = (after.sequence(), after.hash());
         self.line(format_args!("member {id} is at sequence {sequence} {:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]));
+        if sequence > BATCHES_AT_START_MAX + self.now_ms() * BATCHES_PER_SECOND_MAX / 1_000 {
+            let text = format!("member {id} is at sequence {sequence}: batches follow each other without end");
+            return self.judge(Invariant::Bounds, Err(text));
+        }
         if sequence > self.latest.sequence() {
             let before = std::mem::replace(&mut self.latest, after.clone());
             self.inspect(&before, after);

@@ -75,7 +75,7 @@ impl Options {
             quiet_max_ms: 600_000,
             times,
             log_entries_kept: if random.per_mille(500) { random.between(10, 200) } else { 20_000 },
-            decide_work_max: if random.per_mille(300) { random.between(3, 50) as u32 } else { 2_000 },
+            decide_work_max: if random.per_mille(300) { random.between(20, 200) as u32 } else { 2_000 },
             keep_trace: false,
             echo_trace: false,
             planted: None,

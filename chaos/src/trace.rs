@@ -1,5 +1,6 @@
 use std::collections::VecDeque;
 use std::fmt;
+use std::io::Write;
 
 /// Lines kept when the whole trace is not wanted: what led to a failure.
 const TAIL_LINES_MAX: usize = 200;
@@ -28,7 +29,8 @@ impl Trace {
         self.hasher.update(b"\n");
         self.count += 1;
         if self.echo {
-            println!("{line}");
+            // A reader that has seen enough may close the pipe.
+            let _ = writeln!(std::io::stdout(), "{line}");
         }
         if !self.keep_all && self.lines.len() == TAIL_LINES_MAX {
             self.lines.pop_front();

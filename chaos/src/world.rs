@@ -197,6 +197,8 @@ impl World {
     }
 
     fn begin(&mut self) {
+        let options = format!("{:?}", self.options);
+        self.line(format_args!("{options}"));
         for member in 1..=self.options.members {
             self.queue.plan(0, Event::MemberStart { member });
         }

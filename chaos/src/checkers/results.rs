@@ -60,6 +60,8 @@ struct Execution {
 pub struct Results {
     nodes: BTreeMap<(u64, u32), NodeSeen>,
     attempts: BTreeMap<Fence, Known>,
+    /// Attempts of each node, oldest first.
+    of_node: BTreeMap<(u64, u32), Vec<Fence>>,
     executions: BTreeMap<Fence, Execution>,
     judged: u64,
     overlaps: u64,
@@ -97,17 +99,16 @@ impl Results {
     pub fn attempt(&mut self, at_ms: u64, seen: AttemptSeen) -> Result<bool, String> {
         let fence = seen.fence;
         let text = display_fence(&fence);
+        let key = (seen.workflow, seen.node);
         if !seen.fenced && !seen.closed {
-            let same_node = |known: &Known| known.seen.workflow == seen.workflow && known.seen.node == seen.node;
-            let other = self.attempts.values().find(|known| {
-                known.seen.fence != fence && same_node(known) && !known.seen.fenced && !known.seen.closed
-            });
+            let other = self.of_node(key).find(|known| known.seen.fence != fence && !known.seen.fenced && !known.seen.closed);
             if let Some(other) = other {
                 return Err(format!("attempts {} and {text} both count for one node", display_fence(&other.seen.fence)));
             }
         }
         let Some(known) = self.attempts.get_mut(&fence) else {
             let fenced_at_ms = seen.fenced.then_some(at_ms);
+            self.of_node.entry(key).or_default().push(fence);
             self.attempts.insert(fence, Known { seen, fenced_at_ms });
             return Ok(fenced_at_ms.is_some());
         };
@@ -125,6 +126,10 @@ impl Results {
         let (workflow, node) = (known.seen.workflow, known.seen.node);
         known.seen = AttemptSeen { workflow, node, ..seen };
         Ok(now_fenced)
+    }
+
+    fn of_node(&self, node: (u64, u32)) -> impl Iterator<Item = &Known> {
+        self.of_node.get(&node).into_iter().flatten().filter_map(|fence| self.attempts.get(fence))
     }
 
     /// A node in a newly committed state.
@@ -159,8 +164,7 @@ impl Results {
     /// The committed result is of the node's newest attempt, which is not fenced, and which ran to its end.
     fn owner(&self, seen: &NodeSeen) -> Check {
         let name = &seen.name;
-        let of_node = |known: &&Known| known.seen.workflow == seen.workflow && known.seen.node == seen.node;
-        let Some(newest) = self.attempts.values().filter(of_node).max_by_key(|known| known.seen.fence) else {
+        let Some(newest) = self.of_node((seen.workflow, seen.node)).max_by_key(|known| known.seen.fence) else {
             return Err(format!("node {name} has a result and never had an attempt"));
         };
         let fence = newest.seen.fence;
@@ -217,9 +221,7 @@ impl Results {
     fn node_ran_before(&self, fence: &Fence) -> bool {
         let Some(known) = self.attempts.get(fence) else { return false };
         let node = (known.seen.workflow, known.seen.node);
-        self.executions.keys().any(|other| {
-            self.attempts.get(other).is_some_and(|other| (other.seen.workflow, other.seen.node) == node)
-        })
+        self.of_node(node).any(|other| self.executions.contains_key(&other.seen.fence))
     }
 
     /// A user command ran to its end.
