@@ -111,6 +111,8 @@ struct Pod {
     exit_code: i32,
     crashes: bool,
     started_at: Millis,
+    /// The executor speaks next: a question, or its outcome.
+    speaks_at: Millis,
     stop_at: Option<Millis>,
 }
 
@@ -152,6 +154,9 @@ impl Simulated {
         let allocatable = self.options.allocatable.clone();
         self.events.push(RuntimeEvent::Capacity { allocatable, healthy: true });
         let fences: Vec<Fence> = self.pods.keys().copied().collect();
+        for pod in self.pods.values_mut() {
+            pod.speaks_at = pod.speaks_at.min(now);
+        }
         fences.into_iter().for_each(|fence| self.plan_at(now, fence));
     }
 
@@ -199,9 +204,7 @@ impl Simulated {
             ) => {
                 pod.stage = Stage::Over;
             }
-            (ExecutorAnswer::AskAgain { .. }, Stage::Asking) => {
-                self.plan_at(now + self.options.ask_again_ms, *fence)
-            }
+            // The next question is planned already, by the last one.
             (
                 ExecutorAnswer::Refused { .. }
                 | ExecutorAnswer::AskAgain { .. }
@@ -292,6 +295,7 @@ impl Simulated {
             exit_code: said.unwrap_or(i32::from(fails)),
             crashes,
             started_at: 0,
+            speaks_at: now + start_ms,
             stop_at: None,
         };
         self.events.push(RuntimeEvent::Observed(observe(fence, &pod)));
@@ -348,8 +352,9 @@ impl Simulated {
                 self.pods.remove(&fence);
                 self.events.push(RuntimeEvent::Gone(fence));
             }
-            Stage::Starting | Stage::Asking => {
+            Stage::Starting | Stage::Asking if now >= pod.speaks_at => {
                 pod.stage = Stage::Asking;
+                pod.speaks_at = now + self.options.ask_again_ms;
                 let holder = pod.holder.clone();
                 self.events.push(RuntimeEvent::PermitAsked { fence, holder });
                 self.plan_at(now + self.options.ask_again_ms, fence);
@@ -364,12 +369,13 @@ impl Simulated {
                 let exit_code = pod.exit_code;
                 self.command_ended(now, fence, exit_code, ExecutionKind::Completed);
             }
-            Stage::HandingOver(outcome) => {
+            Stage::HandingOver(outcome) if now >= pod.speaks_at => {
+                pod.speaks_at = now + self.options.ask_again_ms;
                 let (holder, outcome) = (pod.holder.clone(), outcome.clone());
                 self.events.push(RuntimeEvent::Outcome { fence, holder, outcome });
                 self.plan_at(now + self.options.ask_again_ms, fence);
             }
-            Stage::Running | Stage::Over => {}
+            Stage::Starting | Stage::Asking | Stage::HandingOver(_) | Stage::Running | Stage::Over => {}
         }
     }
 
@@ -383,6 +389,7 @@ impl Simulated {
             ..TaskOutcome::default()
         };
         pod.stage = Stage::HandingOver(outcome);
+        pod.speaks_at = now;
         self.executions.push(Execution { at: now, fence, holder: pod.holder.clone(), kind });
         self.plan_at(now, fence);
     }
