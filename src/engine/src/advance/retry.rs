@@ -79,7 +79,7 @@ fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
     let again = match strategy.retry_policy.as_str() {
         "Always" => true,
         "OnError" => phase_of(child) == NodePhase::Error,
-        "OnTransientError" => false,
+        "OnTransientError" => is_transient(&child.message),
         _ => phase_of(child) == NodePhase::Failed,
     };
     if !again {
@@ -93,6 +93,23 @@ fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
         }
     }
     if backoff > 0 { Verdict::After { wait_ms: backoff } } else { Verdict::Again }
+}
+
+/// Messages of failures that are likely to pass (Argo's own list; its environment variable for more is not read).
+const TRANSIENT: [&str; 9] = [
+    "i/o timeout",
+    "TLS handshake timeout",
+    "connection timed out",
+    "connection reset by peer",
+    "connection refused",
+    "http2: client connection lost",
+    "transport connection broken",
+    "exceeded quota",
+    "etcdserver: request timed out",
+];
+
+fn is_transient(message: &str) -> bool {
+    TRANSIENT.iter().any(|part| message.contains(part))
 }
 
 /// The strategy with its tags resolved.
