@@ -24,6 +24,7 @@ const FRAMES_IN_MAX: usize = 256;
 const FRAME_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// What happened to the connection of a generation.
+#[expect(clippy::large_enum_variant, reason = "almost all are frames")]
 pub enum Event {
     /// Frames may be sent.
     Opened(mpsc::Sender<AgentFrame>),

@@ -187,7 +187,10 @@ impl Enrolled {
         for address in &self.members {
             let asked = async {
                 let channel = dial(self.tls.load_full(), address).await.map_err(|error| explain(&error))?;
-                client(channel).renew_certificate(request.clone()).await.map_err(|status| explain_status(&status))
+                client(channel)
+                    .renew_certificate(request.clone())
+                    .await
+                    .map_err(|status| explain_status(&status))
             };
             let answer = match tokio::time::timeout(RENEWAL_TIMEOUT, asked).await {
                 Ok(Ok(answer)) => answer.into_inner(),

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 /// Actions and answers that wait; more are dropped, since they are repeated.
 const ORDERS_MAX: usize = 65_536;
 
+#[expect(clippy::large_enum_variant, reason = "moved once, in numbers that are bounded")]
 enum Order {
     Action(RuntimeAction),
     Answer(ExecutorAnswer),

@@ -44,6 +44,10 @@ fn read_limited(path: &str) -> std::io::Result<String> {
 }
 
 /// Argo's sidecar reads a copy of the file, and its path shows in the message.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the system's errors, of which a few have words of Argo's"
+)]
 fn describe(path: &str, error: &std::io::Error) -> String {
     let place =
         format!("/var/run/argo/outputs/parameters{}{path}", if path.starts_with('/') { "" } else { "/" });

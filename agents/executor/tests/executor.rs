@@ -1,4 +1,10 @@
 //! The executor's binary against the agent's real server over TLS.
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    dead_code,
+    reason = "tests; each uses its part of support"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! The process runtime with real processes. It is tested here since cargo tells a binary's place to its own package only.
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    dead_code,
+    reason = "tests; each uses its part of support"
+)]
 
 mod support;
 

@@ -80,7 +80,7 @@ impl AttemptDirectory {
             .filter_map(|entry| {
                 let fence = parse_fence(entry.file_name().to_str()?)?;
                 let directory = Self { path: entry.path() };
-                let is_released = directory.released().exists();
+                let is_released = directory.is_released();
                 Some((fence, directory, is_released))
             })
             .collect();
@@ -102,6 +102,9 @@ impl AttemptDirectory {
     }
     pub fn root(&self) -> &Path {
         &self.path
+    }
+    pub fn is_released(&self) -> bool {
+        self.released().exists()
     }
     fn released(&self) -> PathBuf {
         self.path.join("released")

@@ -264,7 +264,8 @@ impl Keeper {
         self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&fence);
         self.processes.remove(&fence);
         let directory = AttemptDirectory::new(&self.attempts_directory, fence);
-        let Some(state) = directory.state() else { return };
+        // Nothing of a released attempt is told any more.
+        let Some(state) = directory.state().filter(|_| !directory.is_released()) else { return };
         if let Some(outcome) = directory.read_outcome() {
             return self.tell(RuntimeEvent::Outcome { fence, holder: state.holder, outcome }).await;
         }

@@ -7,6 +7,7 @@ use futures::stream::BoxStream;
 /// What the reconciler wants of a runtime. Every action is idempotent and may be repeated: the reconciler repeats
 /// what has shown no effect, so a runtime may drop one that its bounded queue has no room for.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "moved a few times and never kept in numbers")]
 pub enum RuntimeAction {
     /// Make the Pod or process of this attempt, unless it was made before (by this or an earlier run of the agent).
     /// What cannot be made is an `Observed` with phase `Error` and a message.

@@ -1,4 +1,5 @@
 //! Each rule of the reconciler, against frames of a control plane that the test plays.
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use argosy_agent_runtime::ledger::MemoryLedger;
 use argosy_agent_runtime::{
