@@ -178,14 +178,7 @@ impl<K: Kv> Member<K> {
     }
 
     fn send_peer(&mut self, to: MemberId, body: peer_frame::Body) {
-        let frame = PeerFrame {
-            version: 1,
-            cell: self.config.cell.clone(),
-            from: self.config.member,
-            to,
-            body: Some(body),
-        };
-        self.outputs.push(Output::Peer { to, frame });
+        self.outputs.push(peer_output(&self.config, to, body));
     }
 
     /// The leader, as far as this member knows.
@@ -200,17 +193,29 @@ impl<K: Kv> Member<K> {
     /// # Errors
     /// The member can't go on: see the failure model above.
     pub fn flush(&mut self, now: Now) -> Result<Vec<Output>, Error> {
+        let mut outputs = Vec::new();
+        self.flush_into(now, &mut |output| outputs.push(output))?;
+        Ok(outputs)
+    }
+
+    /// Like [`Self::flush`], with each output handed over as soon as it is safe: a leader's frames are on their way to
+    /// its followers while its own disk syncs, and answers don't wait for later rounds.
+    ///
+    /// # Errors
+    /// As [`Self::flush`]. What was handed over before stays valid.
+    pub fn flush_into(&mut self, now: Now, sink: &mut dyn FnMut(Output)) -> Result<(), Error> {
         self.tick(now);
         for _ in 0..ROUNDS_PER_FLUSH_MAX {
             self.poll_reads(now);
             let decided = self.decide(now);
-            let happened = self.apply(now)?;
+            let happened = self.apply(now, sink)?;
+            self.outputs.drain(..).for_each(&mut *sink);
             if !decided && !happened {
                 break;
             }
         }
         self.next_tick_ms = self.next_tick_ms.min(now.steady_ms + self.config.tick_ms);
-        Ok(std::mem::take(&mut self.outputs))
+        Ok(())
     }
 
     /// Late ticks are not made up for one by one: a stalled member must not start an election against a healthy leader.
@@ -267,12 +272,23 @@ impl<K: Kv> Member<K> {
     }
 
     /// Lets consensus persist and apply, and acts on what came of it.
-    fn apply(&mut self, now: Now) -> Result<bool, Error> {
-        let outputs = self.consensus.process(&mut self.machine).map_err(Error::consensus)?;
+    fn apply(&mut self, now: Now, sink: &mut dyn FnMut(Output)) -> Result<bool, Error> {
+        let (mut outputs, mut sent, config) = (Vec::new(), false, &self.config);
+        let processed = self.consensus.process_into(&mut self.machine, &mut |output| match output {
+            argosy_consensus::Output::Send { to, message } => {
+                sent = true;
+                sink(peer_output(config, to, peer_frame::Body::Consensus(message)));
+            }
+            argosy_consensus::Output::Role(_)
+            | argosy_consensus::Output::ReadReady { .. }
+            | argosy_consensus::Output::ProposalLost(_)
+            | argosy_consensus::Output::Installed { .. } => outputs.push(output),
+        });
+        processed.map_err(Error::consensus)?;
         if let Some(broken) = self.machine.broken.take() {
             return Err(broken);
         }
-        let busy = !outputs.is_empty();
+        let busy = sent || !outputs.is_empty();
         for output in outputs {
             self.consensus_output(now, output);
         }
@@ -423,4 +439,9 @@ impl<K: Kv> Member<K> {
             }
         }
     }
+}
+
+fn peer_output(config: &Config, to: MemberId, body: peer_frame::Body) -> Output {
+    let frame = PeerFrame { version: 1, cell: config.cell.clone(), from: config.member, to, body: Some(body) };
+    Output::Peer { to, frame }
 }

@@ -20,8 +20,14 @@ use futures::StreamExt;
 use futures::stream::{self, BoxStream};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
+
+/// How long a command waits for a leader: an election takes about a second, and callers need not know of it.
+const LEADER_WAIT: Duration = Duration::from_secs(5);
+/// Between two tries of a command.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 /// Turns an outcome into the gateway's terms.
 ///
@@ -59,6 +65,24 @@ pub struct MemberCell {
 }
 
 impl MemberCell {
+    /// Carries out a command, again if it was lost to an election: where nothing was done, and where a repeat under the
+    /// same idempotency key has the outcome of the first try.
+    async fn carry_out(&self, command: Command) -> Result<Reply, CommandError> {
+        let deadline = tokio::time::Instant::now() + LEADER_WAIT;
+        loop {
+            let outcome = self.mailbox.command(command.clone()).await;
+            let repeat = match outcome {
+                Outcome::NotLeader => true,
+                Outcome::Unknown => command.idempotency_key.is_some(),
+                Outcome::Done(_) | Outcome::Refused(_) | Outcome::Overloaded => false,
+            };
+            if !repeat || tokio::time::Instant::now() >= deadline {
+                return into_result(outcome);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
     /// Logs of a cluster whose agent is connected to another member.
     async fn logs_elsewhere(&self, request: LogsRequest) -> Option<BoxStream<'static, Result<LogChunk, LogError>>> {
         for (member, address) in self.peers.iter() {
@@ -87,7 +111,7 @@ impl Cell for MemberCell {
     type View = State;
 
     async fn command(&self, command: Command) -> Result<Reply, CommandError> {
-        into_result(self.mailbox.command(command).await)
+        self.carry_out(command).await
     }
 
     async fn read(&self, consistency: Consistency) -> Result<State, ReadError> {
@@ -143,7 +167,7 @@ impl Cell for MemberCell {
         };
         let body = Some(command::Body::CreateInvite(create));
         let command = Command { version: 1, idempotency_key: request.idempotency_key, body };
-        match into_result(self.mailbox.command(command).await)?.body {
+        match self.carry_out(command).await?.body {
             Some(reply::Body::InviteCreated(created)) => Ok(Invite {
                 token: invite.token(),
                 expires_at_ms: i64::try_from(created.expires_at_ms).unwrap_or(i64::MAX),

@@ -55,25 +55,32 @@ pub fn clock() -> Now {
 /// State of the member's thread.
 pub struct Core {
     member: Member<RocksKv>,
+    waiting: WaitingOutside,
+    next_request: u64,
+}
+
+/// Everybody outside the thread who gets what the member puts out.
+struct WaitingOutside {
     outlets: Outlets,
     agents: BTreeMap<u64, AgentConnection>,
     commands: BTreeMap<u64, oneshot::Sender<Outcome>>,
     reads: BTreeMap<u64, oneshot::Sender<Option<State>>>,
-    next_request: u64,
+    /// Connections that were closed for not keeping up; the member is told after the flush.
+    too_slow: Vec<u64>,
 }
 
 impl Core {
     /// A core around an opened member.
     #[must_use]
     pub fn new(member: Member<RocksKv>, outlets: Outlets) -> Self {
-        Self {
-            member,
+        let waiting = WaitingOutside {
             outlets,
             agents: BTreeMap::new(),
             commands: BTreeMap::new(),
             reads: BTreeMap::new(),
-            next_request: 0,
-        }
+            too_slow: Vec::new(),
+        };
+        Self { member, waiting, next_request: 0 }
     }
 
     /// Runs until [`Mail::Stop`], or until the mailbox has no senders left.
@@ -95,9 +102,10 @@ impl Core {
                 Err(flume::RecvTimeoutError::Timeout) => {}
                 Err(flume::RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            let outputs = self.member.flush(clock())?;
-            for output in outputs {
-                self.put_out(output);
+            let waiting = &mut self.waiting;
+            self.member.flush_into(clock(), &mut |output| waiting.put_out(output))?;
+            for connection in std::mem::take(&mut self.waiting.too_slow) {
+                self.member.handle(clock(), Input::AgentClosed { connection });
             }
         }
     }
@@ -109,24 +117,24 @@ impl Core {
             Mail::PeerUnreachable(member) => self.member.handle(now, Input::PeerUnreachable(member)),
             Mail::AgentOpened(agent) => {
                 let (connection, cluster) = (agent.connection, agent.cluster.clone());
-                self.agents.insert(connection, agent);
+                self.waiting.agents.insert(connection, agent);
                 self.member.handle(now, Input::AgentOpened { connection, cluster });
             }
             Mail::AgentFrame { connection, frame } => {
                 self.member.handle(now, Input::AgentFrame { connection, frame });
             }
             Mail::AgentClosed { connection } => {
-                self.agents.remove(&connection);
+                self.waiting.agents.remove(&connection);
                 self.member.handle(now, Input::AgentClosed { connection });
             }
             Mail::Command { command, answer } => {
                 self.next_request += 1;
-                self.commands.insert(self.next_request, answer);
+                self.waiting.commands.insert(self.next_request, answer);
                 self.member.handle(now, Input::Command { request: self.next_request, command });
             }
             Mail::Read { answer } => {
                 self.next_request += 1;
-                self.reads.insert(self.next_request, answer);
+                self.waiting.reads.insert(self.next_request, answer);
                 self.member.handle(now, Input::Read { request: self.next_request });
             }
             Mail::Status { answer } => {
@@ -136,7 +144,9 @@ impl Core {
         }
         true
     }
+}
 
+impl WaitingOutside {
     fn put_out(&mut self, output: Output) {
         match output {
             Output::Peer { to, frame } => self.outlets.peers.send(to, frame),
@@ -176,7 +186,7 @@ impl Core {
         if agent.sender.try_send(Ok(frame)).is_err() {
             tracing::warn!(cluster = agent.cluster, "closing the session of an agent that does not keep up");
             self.agents.remove(&connection);
-            self.member.handle(clock(), Input::AgentClosed { connection });
+            self.too_slow.push(connection);
         }
     }
 }
