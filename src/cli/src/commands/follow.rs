@@ -105,22 +105,28 @@ pub(super) async fn watch(
     let mut told = Told::default();
     let mut workflow = follower.next().await?;
     loop {
-        let text = details::render(&workflow, &look, Timestamp::now());
-        if console.interactive {
-            console.print(&screen.redraw(&text))?;
-        } else {
+        if !console.interactive {
             console.print(&told.news(&workflow))?;
         }
         if workflow.is_over() {
-            if !console.interactive {
-                console.print(&format!("\n{text}"))?;
-            }
+            let text = details::render(&workflow, &look, Timestamp::now());
+            let last = if console.interactive { screen.redraw(&text) } else { format!("\n{text}") };
+            console.print(&last)?;
             return Ok(!workflow.has_failed());
         }
-        tokio::select! {
-            next = follower.next() => workflow = next?,
-            () = tokio::time::sleep(REDRAW_EVERY), if console.interactive => {}
-        }
+        // One future over all redraws: a reconnection that takes longer than a tick must not begin anew at each.
+        let next = follower.next();
+        tokio::pin!(next);
+        workflow = loop {
+            if console.interactive {
+                let text = details::render(&workflow, &look, Timestamp::now());
+                console.print(&screen.redraw(&text))?;
+            }
+            tokio::select! {
+                next = &mut next => break next?,
+                () = tokio::time::sleep(REDRAW_EVERY), if console.interactive => {}
+            }
+        };
     }
 }
 
@@ -130,13 +136,22 @@ struct Screen {
     lines: usize,
 }
 
+/// A text longer than this may not fit a terminal, and what has scrolled away can't be written over: then the screen is
+/// cleared instead.
+const LINES_IN_PLACE_MAX: usize = 40;
+
 impl Screen {
     fn redraw(&mut self, text: &str) -> String {
-        let up = if self.lines > 0 { format!("\x1b[{}A\r", self.lines) } else { String::new() };
-        self.lines = text.lines().count();
-        // Each line is cleared to its end, and what is left of a longer text below.
+        let lines = text.lines().count();
+        let back = match self.lines {
+            0 => String::new(),
+            before if before.max(lines) > LINES_IN_PLACE_MAX => "\x1b[H\x1b[2J".to_owned(),
+            before => format!("\x1b[{before}A\r"),
+        };
+        self.lines = lines;
+        // Each line is cleared to its end, and what is left of a longer text below. Without wrapping, a line is one line.
         let body: String = text.lines().map(|line| format!("{line}\x1b[K\n")).collect();
-        format!("{up}{body}\x1b[J")
+        format!("{back}\x1b[?7l{body}\x1b[?7h\x1b[J")
     }
 }
 
@@ -209,7 +224,8 @@ mod tests {
     #[test]
     fn the_screen_is_written_over_in_place() {
         let mut screen = Screen::default();
-        assert_eq!(screen.redraw("a\nb\n"), "a\x1b[K\nb\x1b[K\n\x1b[J");
-        assert_eq!(screen.redraw("c\n"), "\x1b[2A\rc\x1b[K\n\x1b[J");
+        assert_eq!(screen.redraw("a\nb\n"), "\x1b[?7la\x1b[K\nb\x1b[K\n\x1b[?7h\x1b[J");
+        assert_eq!(screen.redraw("c\n"), "\x1b[2A\r\x1b[?7lc\x1b[K\n\x1b[?7h\x1b[J");
+        assert!(screen.redraw(&"x\n".repeat(100)).starts_with("\x1b[H\x1b[2J"));
     }
 }
