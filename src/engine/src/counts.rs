@@ -12,7 +12,8 @@ impl State {
     pub fn workflow_counts(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
         for workflow in self.workflows.values() {
-            *counts.entry(workflow_phase(workflow).map_or("Pending", |phase| phase.as_str())).or_default() += 1;
+            *counts.entry(workflow_phase(workflow).map_or("Pending", |phase| phase.as_str())).or_default() +=
+                1;
         }
         counts
     }
@@ -23,7 +24,12 @@ impl State {
         let mut counts = BTreeMap::new();
         for (cluster, fence) in &self.index.on_cluster {
             let Some(attempt) = self.attempts.get(fence) else { continue };
-            *counts.entry((cluster.to_string(), phase_label(AttemptPhase::try_from(attempt.phase).unwrap_or_default()))).or_default() += 1;
+            *counts
+                .entry((
+                    cluster.to_string(),
+                    phase_label(AttemptPhase::try_from(attempt.phase).unwrap_or_default()),
+                ))
+                .or_default() += 1;
         }
         counts
     }

@@ -62,11 +62,18 @@ impl Draft {
             Code::UnknownCommand.refuse("the command is unknown to this version: upgrade the control plane")
         })?;
         let Some(key) = &command.idempotency_key else { return self.dispatch(body, leader) };
-        if key.tenant.len() > KEY_BYTES_MAX || key.key.len() > KEY_BYTES_MAX || key.digest.len() > KEY_BYTES_MAX {
-            return Err(Code::InvalidArgument.refuse(format!("an idempotency key, its tenant and its digest have at most {KEY_BYTES_MAX} bytes each")));
+        if key.tenant.len() > KEY_BYTES_MAX
+            || key.key.len() > KEY_BYTES_MAX
+            || key.digest.len() > KEY_BYTES_MAX
+        {
+            return Err(Code::InvalidArgument.refuse(format!(
+                "an idempotency key, its tenant and its digest have at most {KEY_BYTES_MAX} bytes each"
+            )));
         }
         let recorded = self.state.idempotency.get(&(key.tenant.clone(), key.key.clone()));
-        if let Some(recorded) = recorded.filter(|row| self.now.0 - row.recorded_at_ms < leader.limits.idempotency_ttl_ms) {
+        if let Some(recorded) =
+            recorded.filter(|row| self.now.0 - row.recorded_at_ms < leader.limits.idempotency_ttl_ms)
+        {
             if recorded.digest != key.digest {
                 return Err(Code::IdempotencyConflict.refuse(format!(
                     "idempotency key {:?} was used for another request: use a new key for a new request",
@@ -90,14 +97,20 @@ impl Draft {
 
     fn dispatch(&mut self, body: &command::Body, leader: &mut Leader) -> Result<Reply, Refusal> {
         match body {
-            command::Body::SubmitWorkflow(command) => commands::submit_workflow::decide(self, leader, command),
-            command::Body::DeleteWorkflow(command) => commands::delete_workflow::decide(self, leader, command),
+            command::Body::SubmitWorkflow(command) => {
+                commands::submit_workflow::decide(self, leader, command)
+            }
+            command::Body::DeleteWorkflow(command) => {
+                commands::delete_workflow::decide(self, leader, command)
+            }
             command::Body::ShutdownWorkflow(command) => commands::shutdown_workflow::decide(self, command),
             command::Body::CreateInvite(command) => commands::create_invite::decide(self, leader, command),
             command::Body::RedeemInvite(command) => commands::redeem_invite::decide(self, leader, command),
             command::Body::OpenSession(command) => commands::open_session::decide(self, command),
             command::Body::ReportAttempt(command) => commands::report_attempt::decide(self, leader, command),
-            command::Body::ResyncAttempts(command) => commands::resync_attempts::decide(self, leader, command),
+            command::Body::ResyncAttempts(command) => {
+                commands::resync_attempts::decide(self, leader, command)
+            }
             command::Body::TakeOver(command) => commands::take_over::decide(self, leader, command),
             command::Body::UpdateCluster(command) => commands::update_cluster::decide(self, command),
         }
@@ -106,7 +119,10 @@ impl Draft {
     /// Oldest first: at most two per command, so the bound is held without ever costing much at once.
     fn forget_old_keys(&mut self, limits: &Limits) {
         for _ in 0..2 {
-            let Some((recorded, tenant, key)) = self.state.index.idempotency_age.iter().next().cloned() else { return };
+            let Some((recorded, tenant, key)) = self.state.index.idempotency_age.iter().next().cloned()
+            else {
+                return;
+            };
             let expired = self.now.0 - recorded >= limits.idempotency_ttl_ms;
             if !expired && self.state.idempotency.len() < limits.idempotency_keys_max {
                 return;
@@ -173,7 +189,8 @@ impl Draft {
     pub(crate) fn emit(&mut self, body: Body) -> Fence {
         let ordinal = u32::try_from(self.facts.len()).expect("a batch is bounded by its bytes");
         let fence = Fence { incarnation: self.position.incarnation, index: self.position.index, ordinal };
-        evolve::apply(&mut self.state, &mut self.changes, fence, self.now, &body).expect("decisions make facts that fit");
+        evolve::apply(&mut self.state, &mut self.changes, fence, self.now, &body)
+            .expect("decisions make facts that fit");
         let fact = Fact { body: Some(body) };
         self.bytes += fact.encoded_len() + 4;
         self.facts.push(fact);

@@ -72,7 +72,8 @@ pub fn evolve(state: &mut State, position: Position, batch: &Batch) -> Result<Op
     let mut next = state.clone();
     let mut changes = Changes::default();
     for (ordinal, fact) in batch.facts.iter().enumerate() {
-        let ordinal = u32::try_from(ordinal).map_err(|_| Error::UnknownFact { index: position.index, ordinal: u32::MAX })?;
+        let ordinal = u32::try_from(ordinal)
+            .map_err(|_| Error::UnknownFact { index: position.index, ordinal: u32::MAX })?;
         let body = fact.body.as_ref().ok_or(Error::UnknownFact { index: position.index, ordinal })?;
         let fence = Fence { incarnation: position.incarnation, index: position.index, ordinal };
         apply(&mut next, &mut changes, fence, LogTime(batch.log_time_ms), body)?;
@@ -109,7 +110,12 @@ pub(crate) fn seal(state: &mut State, changes: &mut Changes, time: LogTime) {
             }
         }
     }
-    for counter in [state.meta.workflow_next, state.meta.queue_next, state.meta.capacity_generation, state.meta.incarnation] {
+    for counter in [
+        state.meta.workflow_next,
+        state.meta.queue_next,
+        state.meta.capacity_generation,
+        state.meta.incarnation,
+    ] {
         hasher.update(&counter.to_be_bytes());
     }
     state.meta.sequence = sequence;
@@ -119,7 +125,13 @@ pub(crate) fn seal(state: &mut State, changes: &mut Changes, time: LogTime) {
 }
 
 /// One fact. `fence` is the fact's own position; an assignment becomes the fence of its attempt.
-pub(crate) fn apply(state: &mut State, changes: &mut Changes, fence: Fence, time: LogTime, body: &Body) -> Result<(), Error> {
+pub(crate) fn apply(
+    state: &mut State,
+    changes: &mut Changes,
+    fence: Fence,
+    time: LogTime,
+    body: &Body,
+) -> Result<(), Error> {
     let mut step = Step { state, changes, fence, time };
     match body {
         Body::CellCreated(fact) => step.cell_created(fact),
@@ -198,7 +210,8 @@ impl Step<'_> {
 
     pub(crate) fn attempt(&mut self, fence: Fence) -> Result<&mut row::Attempt, Error> {
         self.touch(Key::Attempt(fence));
-        let row = self.state.attempts.get_mut(&fence).ok_or(Error::Misfit { what: "attempt", id: fence.index })?;
+        let row =
+            self.state.attempts.get_mut(&fence).ok_or(Error::Misfit { what: "attempt", id: fence.index })?;
         let row = Arc::make_mut(row);
         self.changes.clusters.insert(row.cluster.clone());
         if row.workflow != 0 {
@@ -238,7 +251,8 @@ impl Step<'_> {
 
     fn invite_redeemed(&mut self, fact: &fact::InviteRedeemed) -> Result<(), Error> {
         self.touch(Key::Invite(fact.token_hash.clone()));
-        let invite = self.state.invites.get_mut(&fact.token_hash).ok_or(Error::Misfit { what: "invite", id: 0 })?;
+        let invite =
+            self.state.invites.get_mut(&fact.token_hash).ok_or(Error::Misfit { what: "invite", id: 0 })?;
         invite.used_by.clone_from(&fact.cluster_uid);
         Ok(())
     }
@@ -346,7 +360,8 @@ impl Step<'_> {
 
     /// Timers go with what they were set for; node 0 stands for the workflow itself.
     pub(crate) fn drop_timers(&mut self, id: u64, node: u32) {
-        let of = self.state.index.timers_of.range((id, node, i64::MIN, i32::MIN)..=(id, node, i64::MAX, i32::MAX));
+        let of =
+            self.state.index.timers_of.range((id, node, i64::MIN, i32::MIN)..=(id, node, i64::MAX, i32::MAX));
         for (id, node, due, kind) in of.copied().collect::<Vec<_>>() {
             self.state.timers.remove(&(due, id, node, kind));
             self.state.index.timers_of.remove(&(id, node, due, kind));
@@ -370,7 +385,11 @@ impl Step<'_> {
 
     fn agenda_moved(&mut self, fact: &fact::AgendaMoved) -> Result<(), Error> {
         let key = (fact.workflow, fact.sequence);
-        let item = self.state.agenda.get_mut(&key).ok_or(Error::Misfit { what: "agenda item", id: fact.workflow })?;
+        let item = self
+            .state
+            .agenda
+            .get_mut(&key)
+            .ok_or(Error::Misfit { what: "agenda item", id: fact.workflow })?;
         item.cursor = fact.cursor;
         self.touch(Key::Agenda(fact.workflow, fact.sequence));
         Ok(())

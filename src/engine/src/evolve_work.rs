@@ -45,7 +45,8 @@ impl Step<'_> {
         let workflow = self.workflow(id)?;
         workflow.phase = fact.phase;
         workflow.message.clone_from(&fact.message);
-        let completed = argosy_model::WorkflowPhase::from_number(fact.phase).is_some_and(argosy_model::WorkflowPhase::is_completed);
+        let completed = argosy_model::WorkflowPhase::from_number(fact.phase)
+            .is_some_and(argosy_model::WorkflowPhase::is_completed);
         if completed && workflow.finished_at_ms == 0 {
             workflow.finished_at_ms = now;
             self.state.index.active_workflows -= 1;
@@ -73,7 +74,8 @@ impl Step<'_> {
         self.state.manifests.remove(&id);
         self.touch(Key::Manifest(id));
         self.drop_timers(id, 0);
-        let waiting: Vec<u64> = self.state.agenda.range((id, 0)..=(id, u64::MAX)).map(|((_, sequence), _)| *sequence).collect();
+        let waiting: Vec<u64> =
+            self.state.agenda.range((id, 0)..=(id, u64::MAX)).map(|((_, sequence), _)| *sequence).collect();
         for sequence in waiting {
             self.state.agenda.remove(&(id, sequence));
             self.touch(Key::Agenda(id, sequence));
@@ -116,7 +118,14 @@ impl Step<'_> {
     /// Open attempts of a node that goes away stay as orders to stop; closed ones go with it.
     fn orphan_attempts(&mut self, id: u64, node: u32) -> Result<(), Error> {
         let from = (id, node, Fence::default());
-        let mine: Vec<_> = self.state.index.of_node.range(from..).take_while(|entry| entry.0 == id && entry.1 == node).copied().collect();
+        let mine: Vec<_> = self
+            .state
+            .index
+            .of_node
+            .range(from..)
+            .take_while(|entry| entry.0 == id && entry.1 == node)
+            .copied()
+            .collect();
         for (workflow, node, fence) in mine {
             self.state.index.of_node.remove(&(workflow, node, fence));
             let attempt = self.attempt(fence)?;

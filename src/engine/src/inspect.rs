@@ -24,7 +24,9 @@ impl State {
             DiffItem::Remove(key, _) => (*key, None),
         });
         let attempts = earlier.attempts.diff(&self.attempts).map(|item| match item {
-            DiffItem::Add(fence, row) | DiffItem::Update { new: (fence, row), .. } => (*fence, Some(row.as_ref())),
+            DiffItem::Add(fence, row) | DiffItem::Update { new: (fence, row), .. } => {
+                (*fence, Some(row.as_ref()))
+            }
             DiffItem::Remove(fence, _) => (*fence, None),
         });
         Difference { nodes: nodes.collect(), attempts: attempts.collect() }

@@ -54,7 +54,9 @@ impl Key {
             Self::Wait(workflow, node, task) => {
                 put(&mut out, 7, &[&workflow.to_be_bytes(), &node.to_be_bytes(), &task.to_be_bytes()]);
             }
-            Self::Agenda(workflow, sequence) => put(&mut out, 8, &[&workflow.to_be_bytes(), &sequence.to_be_bytes()]),
+            Self::Agenda(workflow, sequence) => {
+                put(&mut out, 8, &[&workflow.to_be_bytes(), &sequence.to_be_bytes()])
+            }
             Self::Attempt(fence) => put(
                 &mut out,
                 9,

@@ -86,7 +86,11 @@ impl Leader {
         if let Some(items) = self.expansions.get(&key) {
             return items.clone();
         }
-        let items = state.expansions.get(&key).and_then(|row| serde_json::from_str(&row.items_json).ok()).unwrap_or_default();
+        let items = state
+            .expansions
+            .get(&key)
+            .and_then(|row| serde_json::from_str(&row.items_json).ok())
+            .unwrap_or_default();
         let items = Arc::new(items);
         if self.expansions.len() >= EXPANSIONS_MAX {
             self.expansions.pop_first();
@@ -100,7 +104,8 @@ impl Leader {
         if let Some((_, bytes)) = self.parsed.remove(&id) {
             self.parsed_bytes -= bytes;
         }
-        let stale: Vec<_> = self.expansions.range((id, 0, 0)..=(id, u32::MAX, u32::MAX)).map(|(key, _)| *key).collect();
+        let stale: Vec<_> =
+            self.expansions.range((id, 0, 0)..=(id, u32::MAX, u32::MAX)).map(|(key, _)| *key).collect();
         for key in stale {
             self.expansions.remove(&key);
         }
@@ -109,7 +114,13 @@ impl Leader {
 
 impl Parsed {
     pub(crate) fn new(manifest: Manifest, workflow: &argosy_proto::state::Workflow) -> Self {
-        let templates = manifest.spec.templates.iter().enumerate().map(|(at, template)| (template.name.clone(), at)).collect();
+        let templates = manifest
+            .spec
+            .templates
+            .iter()
+            .enumerate()
+            .map(|(at, template)| (template.name.clone(), at))
+            .collect();
         let plans = manifest
             .spec
             .templates
@@ -164,7 +175,9 @@ fn results_read(manifest: &Manifest) -> BTreeSet<(String, String)> {
         // By text and not by tag: expressions and `valueFrom.parameter` without braces read results as well.
         for (at, marker) in text.match_indices(".outputs.result") {
             let before = text.get(..at).unwrap_or_default();
-            let start = before.rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).map_or(0, |found| found + 1);
+            let start = before
+                .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
+                .map_or(0, |found| found + 1);
             debug_assert!(!marker.is_empty());
             results.insert((template.name.clone(), before.get(start..).unwrap_or_default().to_owned()));
         }
@@ -174,12 +187,14 @@ fn results_read(manifest: &Manifest) -> BTreeSet<(String, String)> {
 
 impl Plan {
     fn new(dag: &argosy_spec::Dag) -> Self {
-        let names: BTreeMap<String, usize> = dag.tasks.iter().enumerate().map(|(at, task)| (task.name.clone(), at)).collect();
+        let names: BTreeMap<String, usize> =
+            dag.tasks.iter().enumerate().map(|(at, task)| (task.name.clone(), at)).collect();
         let dependencies: Vec<Vec<usize>> = dag
             .tasks
             .iter()
             .map(|task| {
-                let wanted: BTreeSet<usize> = task_dependencies(task).iter().filter_map(|name| names.get(name).copied()).collect();
+                let wanted: BTreeSet<usize> =
+                    task_dependencies(task).iter().filter_map(|name| names.get(name).copied()).collect();
                 wanted.into_iter().collect()
             })
             .collect();
@@ -191,7 +206,13 @@ impl Plan {
         }
         let mut targets: BTreeSet<&str> = dag.target.split_whitespace().collect();
         if targets.is_empty() {
-            targets = dag.tasks.iter().enumerate().filter(|(at, _)| dependents[*at].is_empty()).map(|(_, task)| task.name.as_str()).collect();
+            targets = dag
+                .tasks
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| dependents[*at].is_empty())
+                .map(|(_, task)| task.name.as_str())
+                .collect();
         }
         let mut target_rank = vec![None; dag.tasks.len()];
         let mut wanted = vec![false; dag.tasks.len()];

@@ -66,7 +66,9 @@ pub enum Error {
         ordinal: u32,
     },
     /// A fact about something that state doesn't have.
-    #[error("a fact names a {what} (of {id}) that the state does not have: the log or the state is damaged, restore this member")]
+    #[error(
+        "a fact names a {what} (of {id}) that the state does not have: the log or the state is damaged, restore this member"
+    )]
     Misfit {
         /// Kind of thing.
         what: &'static str,

@@ -37,7 +37,9 @@ pub(crate) fn pod_json(manifest: &Manifest) -> String {
     if !spec.service_account_name.is_empty() {
         fields.insert("serviceAccountName".to_owned(), Value::String(spec.service_account_name.clone()));
     }
-    if let Some(metadata) = spec.pod_metadata.as_ref().and_then(|metadata| serde_json::to_value(metadata).ok()) {
+    if let Some(metadata) =
+        spec.pod_metadata.as_ref().and_then(|metadata| serde_json::to_value(metadata).ok())
+    {
         fields.insert("podMetadata".to_owned(), metadata);
     }
     Value::Object(fields).to_string()
@@ -67,7 +69,9 @@ pub(crate) fn requests(template: &Value) -> Resources {
     let main = ["container", "script"].iter().filter_map(|kind| template.get(*kind));
     let sidecars = template.get("sidecars").and_then(Value::as_array).into_iter().flatten();
     for container in main.chain(sidecars) {
-        let of = |kind: &str| container.get("resources").and_then(|resources| resources.get(kind)).and_then(Value::as_object);
+        let of = |kind: &str| {
+            container.get("resources").and_then(|resources| resources.get(kind)).and_then(Value::as_object)
+        };
         let mut wanted: BTreeMap<&str, &Value> = BTreeMap::new();
         wanted.extend(of("limits").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
         wanted.extend(of("requests").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
@@ -106,7 +110,8 @@ pub(crate) fn groups(manifest: &Manifest) -> BTreeMap<String, u32> {
         if mounted.is_empty() {
             continue;
         }
-        let joined: BTreeSet<u32> = mounted.iter().filter_map(|volume| group_of_volume.get(volume).copied()).collect();
+        let joined: BTreeSet<u32> =
+            mounted.iter().filter_map(|volume| group_of_volume.get(volume).copied()).collect();
         let group = joined.first().copied().unwrap_or(number);
         for known in group_of_volume.values_mut().chain(group_of_template.values_mut()) {
             if joined.contains(known) {
@@ -121,8 +126,14 @@ pub(crate) fn groups(manifest: &Manifest) -> BTreeMap<String, u32> {
 
 fn claims(manifest: &Manifest) -> BTreeSet<String> {
     let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
-    let volumes = manifest.spec.volumes.iter().filter(|volume| volume.get("persistentVolumeClaim").is_some()).filter_map(name);
-    let templates = manifest.spec.volume_claim_templates.iter().filter_map(|claim| claim.get("metadata").and_then(name));
+    let volumes = manifest
+        .spec
+        .volumes
+        .iter()
+        .filter(|volume| volume.get("persistentVolumeClaim").is_some())
+        .filter_map(name);
+    let templates =
+        manifest.spec.volume_claim_templates.iter().filter_map(|claim| claim.get("metadata").and_then(name));
     volumes.chain(templates).collect()
 }
 
@@ -131,7 +142,11 @@ fn mounts(value: &Value, found: &mut BTreeSet<String>) {
         Value::Object(fields) => {
             for (key, value) in fields {
                 if key == "volumeMounts" {
-                    let names = value.as_array().into_iter().flatten().filter_map(|mount| mount.get("name")?.as_str());
+                    let names = value
+                        .as_array()
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|mount| mount.get("name")?.as_str());
                     found.extend(names.map(str::to_owned));
                 } else {
                     mounts(value, found);
@@ -149,7 +164,8 @@ pub(crate) fn check(parsed: &Parsed) -> Result<(), String> {
     for template in &parsed.manifest.spec.templates {
         let Some(group) = parsed.groups.get(&template.name) else { continue };
         for (key, value) in selector(&parsed.manifest, &template.raw) {
-            let first = wanted.entry((*group, key.clone())).or_insert_with(|| (value.clone(), template.name.clone()));
+            let first =
+                wanted.entry((*group, key.clone())).or_insert_with(|| (value.clone(), template.name.clone()));
             if first.0 != value {
                 return Err(format!(
                     "templates '{}' and '{}' share a volume, so their steps must run in one cluster, but they ask for {key} {:?} and {value:?}",
@@ -180,7 +196,12 @@ pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
     if work.group != 0 {
         put(&workflow.to_be_bytes());
         put(&work.group.to_be_bytes());
-        put(state.workflows.get(&workflow).and_then(|row| row.pins.get(&work.group)).map_or("", String::as_str).as_bytes());
+        put(state
+            .workflows
+            .get(&workflow)
+            .and_then(|row| row.pins.get(&work.group))
+            .map_or("", String::as_str)
+            .as_bytes());
     }
     hasher.finalize().as_bytes()[..SHAPE_LENGTH].to_vec()
 }
@@ -196,7 +217,9 @@ pub(crate) fn run(draft: &mut Draft, leader: &Leader) {
     let mut clusters: Option<Vec<ClusterView>> = None;
     while !draft.is_full(&leader.limits) {
         let Some((_, first, shape)) = draft.state.next_shape().cloned() else { return };
-        let Some((workflow, node)) = draft.state.index.queue.get(&(shape.clone(), first)).copied() else { return };
+        let Some((workflow, node)) = draft.state.index.queue.get(&(shape.clone(), first)).copied() else {
+            return;
+        };
         draft.spend(1);
         if draft.state.workflows.get(&workflow).is_none_or(|row| row.deleted) {
             draft.emit(Body::NodesPurged(fact::NodesPurged { workflow, first: node, last: node }));
@@ -212,12 +235,19 @@ pub(crate) fn run(draft: &mut Draft, leader: &Leader) {
                 view.attempts_free = view.attempts_free.saturating_sub(1);
                 let cluster = view.name.clone();
                 if work.group != 0 && request.pinned.is_none() {
-                    draft.emit(Body::WorkflowPinned(fact::WorkflowPinned { workflow, group: work.group, cluster: cluster.clone() }));
+                    draft.emit(Body::WorkflowPinned(fact::WorkflowPinned {
+                        workflow,
+                        group: work.group,
+                        cluster: cluster.clone(),
+                    }));
                 }
                 draft.emit(Body::AttemptAssigned(fact::AttemptAssigned { workflow, node, cluster }));
             }
             Err(reasons) => {
-                draft.emit(Body::PlacementBlocked(fact::PlacementBlocked { shape, message: explain(&reasons) }));
+                draft.emit(Body::PlacementBlocked(fact::PlacementBlocked {
+                    shape,
+                    message: explain(&reasons),
+                }));
             }
         }
     }

@@ -13,7 +13,9 @@ pub(crate) fn subtract(sum: &mut Resources, less: Option<&Resources>) {
 }
 
 fn combine(sum: &mut Resources, other: Option<&Resources>, operation: impl Fn(i64, i64) -> i64) {
-    let Some(Resources { cpu_milli, memory_bytes, ephemeral_storage_bytes, pods, extended }) = other else { return };
+    let Some(Resources { cpu_milli, memory_bytes, ephemeral_storage_bytes, pods, extended }) = other else {
+        return;
+    };
     sum.cpu_milli = operation(sum.cpu_milli, *cpu_milli);
     sum.memory_bytes = operation(sum.memory_bytes, *memory_bytes);
     sum.ephemeral_storage_bytes = operation(sum.ephemeral_storage_bytes, *ephemeral_storage_bytes);
@@ -28,7 +30,8 @@ fn combine(sum: &mut Resources, other: Option<&Resources>, operation: impl Fn(i6
 /// Bytes or units of a Kubernetes quantity, rounded up; `None` when it isn't one.
 pub(crate) fn quantity(text: &str, scale_milli: bool) -> Option<i64> {
     let text = text.trim();
-    let split = text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '+' || c == '-')).unwrap_or(text.len());
+    let split =
+        text.find(|c: char| !(c.is_ascii_digit() || c == '.' || c == '+' || c == '-')).unwrap_or(text.len());
     let (number, suffix) = text.split_at(split);
     let number: f64 = number.parse().ok()?;
     let factor: f64 = match suffix {
@@ -52,7 +55,10 @@ pub(crate) fn quantity(text: &str, scale_milli: bool) -> Option<i64> {
         _ => return None,
     };
     let value = number * factor * if scale_milli { 1000.0 } else { 1.0 };
-    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, which is what a huge quantity should do")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`as` saturates, which is what a huge quantity should do"
+    )]
     let whole = (value - 1e-9).ceil() as i64;
     value.is_finite().then_some(whole.max(0))
 }
@@ -80,7 +86,12 @@ mod tests {
 
     #[test]
     fn what_is_taken_is_given_back() {
-        let one = Resources { cpu_milli: 5, pods: 1, extended: [("gpu".to_owned(), 2)].into(), ..Resources::default() };
+        let one = Resources {
+            cpu_milli: 5,
+            pods: 1,
+            extended: [("gpu".to_owned(), 2)].into(),
+            ..Resources::default()
+        };
         let mut sum = Resources::default();
         add(&mut sum, Some(&one));
         add(&mut sum, Some(&one));

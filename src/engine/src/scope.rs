@@ -41,7 +41,9 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
     }
     put("workflow.parameters", Value::Array(list.clone()).to_string());
     put("workflow.parameters.json", Value::Array(list).to_string());
-    for (kind, map) in [("labels", &manifest.metadata.labels), ("annotations", &manifest.metadata.annotations)] {
+    for (kind, map) in
+        [("labels", &manifest.metadata.labels), ("annotations", &manifest.metadata.annotations)]
+    {
         for (key, value) in map {
             put(&format!("workflow.{kind}.{key}"), value.clone());
         }
@@ -89,7 +91,13 @@ impl Lookup for Scope<'_> {
 
 impl<'a> Scope<'a> {
     /// The scope at a place below `boundary`, without locals.
-    pub(crate) fn new(state: &'a State, parsed: &'a Parsed, workflow: u64, boundary: u32, now: LogTime) -> Self {
+    pub(crate) fn new(
+        state: &'a State,
+        parsed: &'a Parsed,
+        workflow: u64,
+        boundary: u32,
+        now: LogTime,
+    ) -> Self {
         let on_exit = state.node(workflow, boundary).is_some_and(|node| node.on_exit);
         Self { state, parsed, workflow, boundary, locals: BTreeMap::new(), on_exit, now }
     }
@@ -101,8 +109,16 @@ impl<'a> Scope<'a> {
         }
         match field {
             "status" if self.on_exit => Some(self.outcome().as_str().to_owned()),
-            "status" => Some(argosy_model::WorkflowPhase::from_number(row.phase).map_or("", |phase| phase.as_str()).to_owned()),
-            "duration" => Some(format!("{}.{:06}", (self.now.0 - row.created_at_ms) / 1000, (self.now.0 - row.created_at_ms) % 1000 * 1000)),
+            "status" => Some(
+                argosy_model::WorkflowPhase::from_number(row.phase)
+                    .map_or("", |phase| phase.as_str())
+                    .to_owned(),
+            ),
+            "duration" => Some(format!(
+                "{}.{:06}",
+                (self.now.0 - row.created_at_ms) / 1000,
+                (self.now.0 - row.created_at_ms) % 1000 * 1000
+            )),
             "failures" if self.on_exit => Some(self.failures()),
             _ => None,
         }
@@ -110,7 +126,9 @@ impl<'a> Scope<'a> {
 
     /// The phase that the root's phase gives the workflow.
     fn outcome(&self) -> argosy_model::WorkflowPhase {
-        crate::advance::workflow_phase_of(self.state.node(self.workflow, 1).map_or(NodePhase::Error, phase_of))
+        crate::advance::workflow_phase_of(
+            self.state.node(self.workflow, 1).map_or(NodePhase::Error, phase_of),
+        )
     }
 
     /// Argo's `workflow.failures`: a JSON list as a quoted JSON string.
@@ -137,7 +155,10 @@ impl<'a> Scope<'a> {
     }
 
     fn pod_name(&self, node: &row::Node) -> String {
-        self.state.workflows.get(&self.workflow).map_or_else(String::new, |row| argosy_model::pod_name(&row.name, &node.template, &node.name))
+        self.state
+            .workflows
+            .get(&self.workflow)
+            .map_or_else(String::new, |row| argosy_model::pod_name(&row.name, &node.template, &node.name))
     }
 
     fn of_sibling(&self, sibling: &str, field: &str) -> Option<Found<'_>> {
@@ -147,7 +168,8 @@ impl<'a> Scope<'a> {
             Sibling::One(index) => {
                 let node = self.state.node(self.workflow, index)?;
                 if type_of(node) == NodeType::TaskGroup {
-                    let items = self.state.children_from(self.workflow, index, 0).map(|(_, child)| child).collect();
+                    let items =
+                        self.state.children_from(self.workflow, index, 0).map(|(_, child)| child).collect();
                     self.aggregate(items, field).or_else(|| self.of_node(node, field))?
                 } else {
                     match self.of_node(node, field) {
@@ -179,7 +201,11 @@ impl<'a> Scope<'a> {
                     .take_while(|(ordinal, _)| ordinal >> 32 == slot)
                     .collect();
                 match mine.as_slice() {
-                    [] => self.state.expansions.contains_key(&(self.workflow, group, u32::try_from(slot).ok()?)).then(|| Sibling::Loop(Vec::new())),
+                    [] => self
+                        .state
+                        .expansions
+                        .contains_key(&(self.workflow, group, u32::try_from(slot).ok()?))
+                        .then(|| Sibling::Loop(Vec::new())),
                     [(ordinal, node)] if *ordinal == first => Some(Sibling::One(*node)),
                     items => Some(Sibling::Loop(items.iter().map(|(_, node)| *node).collect())),
                 }
@@ -222,7 +248,11 @@ impl<'a> Scope<'a> {
         let name = field.strip_prefix("outputs.parameters.")?;
         let template = self.parsed.template(&node.template)?;
         let declared = template.outputs.parameters.iter().find(|output| output.name == name)?;
-        let default = declared.value_from.as_ref().and_then(|from| from.default.clone()).or_else(|| declared.default.clone());
+        let default = declared
+            .value_from
+            .as_ref()
+            .and_then(|from| from.default.clone())
+            .or_else(|| declared.default.clone());
         Some(default.map_or(Found::Absent, |default| Found::Text(Cow::Owned(default))))
     }
 
@@ -235,7 +265,10 @@ impl<'a> Scope<'a> {
             .filter_map(|node| node.outputs.as_ref());
         let list: Vec<Value> = if field == "outputs.result" {
             // Results stand as they are, in their own order of keys.
-            let results: Vec<Value> = succeeded.filter_map(|outputs| outputs.result.as_ref()).map(|text| embedded(text, true)).collect();
+            let results: Vec<Value> = succeeded
+                .filter_map(|outputs| outputs.result.as_ref())
+                .map(|text| embedded(text, true))
+                .collect();
             return Some(Value::Array(results).to_string());
         } else if field == "outputs.parameters" {
             succeeded
@@ -247,11 +280,18 @@ impl<'a> Scope<'a> {
                 })
                 .collect()
         } else if let Some(name) = field.strip_prefix("outputs.parameters.") {
-            let texts: Vec<&String> =
-                succeeded.filter_map(|outputs| outputs.parameters.iter().find(|output| output.name == name)?.value.as_ref()).collect();
+            let texts: Vec<&String> = succeeded
+                .filter_map(|outputs| {
+                    outputs.parameters.iter().find(|output| output.name == name)?.value.as_ref()
+                })
+                .collect();
             let values: Vec<Value> = texts.iter().map(|text| embedded(text, false)).collect();
             let structured = values.iter().all(|value| !value.is_string());
-            if structured { values } else { texts.into_iter().map(|text| Value::String(text.clone())).collect() }
+            if structured {
+                values
+            } else {
+                texts.into_iter().map(|text| Value::String(text.clone())).collect()
+            }
         } else {
             return None;
         };
@@ -276,7 +316,8 @@ pub(crate) fn sorted_json(value: &Value) -> String {
 fn sorted(value: &Value) -> Value {
     match value {
         Value::Object(fields) => {
-            let fields: BTreeMap<&String, Value> = fields.iter().map(|(key, value)| (key, sorted(value))).collect();
+            let fields: BTreeMap<&String, Value> =
+                fields.iter().map(|(key, value)| (key, sorted(value))).collect();
             Value::Object(fields.into_iter().map(|(key, value)| (key.clone(), value)).collect())
         }
         Value::Array(items) => items.iter().map(sorted).collect(),

@@ -112,28 +112,55 @@ impl State {
     fn load_row(&mut self, key: Key, value: &[u8]) -> Option<()> {
         match key {
             Key::Meta => self.meta = read(value, |row: &row::Meta| row.version)?,
-            Key::Workflow(id) => drop(self.workflows.insert(id, Arc::new(read(value, |row: &row::Workflow| row.version)?))),
-            Key::Manifest(id) => drop(self.manifests.insert(id, Arc::new(read(value, |row: &row::Manifest| row.version)?))),
-            Key::Node(id, node) => drop(self.nodes.insert((id, node), Arc::new(read(value, |row: &row::Node| row.version)?))),
-            Key::Work(id, node) => drop(self.works.insert((id, node), Arc::new(read(value, |row: &row::Work| row.version)?))),
-            Key::Expansion(id, node, slot) => {
-                drop(self.expansions.insert((id, node, slot), Arc::new(read(value, |row: &row::Expansion| row.version)?)));
+            Key::Workflow(id) => {
+                drop(self.workflows.insert(id, Arc::new(read(value, |row: &row::Workflow| row.version)?)))
             }
-            Key::Wait(id, node, task) => drop(self.waits.insert((id, node, task), read(value, |row: &row::DagWait| row.version)?)),
-            Key::Agenda(id, sequence) => drop(self.agenda.insert((id, sequence), read(value, |row: &row::AgendaItem| row.version)?)),
-            Key::Attempt(fence) => drop(self.attempts.insert(fence, Arc::new(read(value, |row: &row::Attempt| row.version)?))),
+            Key::Manifest(id) => {
+                drop(self.manifests.insert(id, Arc::new(read(value, |row: &row::Manifest| row.version)?)))
+            }
+            Key::Node(id, node) => {
+                drop(self.nodes.insert((id, node), Arc::new(read(value, |row: &row::Node| row.version)?)))
+            }
+            Key::Work(id, node) => {
+                drop(self.works.insert((id, node), Arc::new(read(value, |row: &row::Work| row.version)?)))
+            }
+            Key::Expansion(id, node, slot) => {
+                drop(
+                    self.expansions
+                        .insert((id, node, slot), Arc::new(read(value, |row: &row::Expansion| row.version)?)),
+                );
+            }
+            Key::Wait(id, node, task) => {
+                drop(self.waits.insert((id, node, task), read(value, |row: &row::DagWait| row.version)?))
+            }
+            Key::Agenda(id, sequence) => {
+                drop(self.agenda.insert((id, sequence), read(value, |row: &row::AgendaItem| row.version)?))
+            }
+            Key::Attempt(fence) => {
+                drop(self.attempts.insert(fence, Arc::new(read(value, |row: &row::Attempt| row.version)?)))
+            }
             Key::Timer(due, id, node, kind) => {
                 read(value, |row: &row::Timer| row.version)?;
                 self.timers.insert((due, id, node, kind), ());
             }
             Key::Cluster(name) => {
-                drop(self.clusters.insert(Arc::from(name), Arc::new(read(value, |row: &row::Cluster| row.version)?)));
+                drop(
+                    self.clusters
+                        .insert(Arc::from(name), Arc::new(read(value, |row: &row::Cluster| row.version)?)),
+                );
             }
-            Key::Invite(hash) => drop(self.invites.insert(hash, read(value, |row: &row::Invite| row.version)?)),
+            Key::Invite(hash) => {
+                drop(self.invites.insert(hash, read(value, |row: &row::Invite| row.version)?))
+            }
             Key::Idempotency(tenant, key) => {
-                drop(self.idempotency.insert((tenant, key), Arc::new(read(value, |row: &row::Idempotency| row.version)?)));
+                drop(
+                    self.idempotency
+                        .insert((tenant, key), Arc::new(read(value, |row: &row::Idempotency| row.version)?)),
+                );
             }
-            Key::Blocked(shape) => drop(self.blocked.insert(shape, read(value, |row: &row::Blocked| row.version)?)),
+            Key::Blocked(shape) => {
+                drop(self.blocked.insert(shape, read(value, |row: &row::Blocked| row.version)?))
+            }
         }
         Some(())
     }
@@ -141,7 +168,9 @@ impl State {
     fn reindex(&mut self) {
         self.index = Index::default();
         for (id, workflow) in self.workflows.iter().filter(|(_, workflow)| !workflow.deleted) {
-            self.index.names.insert((Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str())), *id);
+            self.index
+                .names
+                .insert((Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str())), *id);
             if workflow.finished_at_ms == 0 {
                 self.index.active_workflows += 1;
             } else {
@@ -224,12 +253,20 @@ impl State {
             Key::Manifest(id) => self.manifests.get(id).map(|row| row.encode_to_vec()),
             Key::Node(id, node) => self.nodes.get(&(*id, *node)).map(|row| row.encode_to_vec()),
             Key::Work(id, node) => self.works.get(&(*id, *node)).map(|row| row.encode_to_vec()),
-            Key::Expansion(id, node, slot) => self.expansions.get(&(*id, *node, *slot)).map(|row| row.encode_to_vec()),
+            Key::Expansion(id, node, slot) => {
+                self.expansions.get(&(*id, *node, *slot)).map(|row| row.encode_to_vec())
+            }
             Key::Wait(id, node, task) => self.waits.get(&(*id, *node, *task)).map(Message::encode_to_vec),
             Key::Agenda(id, sequence) => self.agenda.get(&(*id, *sequence)).map(Message::encode_to_vec),
             Key::Attempt(fence) => self.attempts.get(fence).map(|row| row.encode_to_vec()),
             Key::Timer(due, id, node, kind) => self.timers.get(&(*due, *id, *node, *kind)).map(|()| {
-                let timer = row::Timer { version: ROW_VERSION, due_ms: *due, workflow: *id, node: *node, kind: *kind };
+                let timer = row::Timer {
+                    version: ROW_VERSION,
+                    due_ms: *due,
+                    workflow: *id,
+                    node: *node,
+                    kind: *kind,
+                };
                 timer.encode_to_vec()
             }),
             Key::Cluster(name) => self.clusters.get(name.as_str()).map(|row| row.encode_to_vec()),
@@ -256,7 +293,9 @@ impl State {
         keys.extend(self.timers.keys().map(|(due, id, node, kind)| Key::Timer(*due, *id, *node, *kind)));
         keys.extend(self.clusters.keys().map(|name| Key::Cluster(name.to_string())));
         keys.extend(self.invites.keys().map(|hash| Key::Invite(hash.clone())));
-        keys.extend(self.idempotency.keys().map(|(tenant, key)| Key::Idempotency(tenant.clone(), key.clone())));
+        keys.extend(
+            self.idempotency.keys().map(|(tenant, key)| Key::Idempotency(tenant.clone(), key.clone())),
+        );
         keys.extend(self.blocked.keys().map(|shape| Key::Blocked(shape.clone())));
         keys.iter().filter_map(|key| self.row(key).map(|value| (key.encode(), value))).collect()
     }
@@ -304,12 +343,19 @@ impl State {
     }
 
     /// Attempts of which something may be left on a cluster.
-    pub(crate) fn open_attempts(&self, cluster: &str) -> impl Iterator<Item = (Fence, &Arc<row::Attempt>)> + '_ {
+    pub(crate) fn open_attempts(
+        &self,
+        cluster: &str,
+    ) -> impl Iterator<Item = (Fence, &Arc<row::Attempt>)> + '_ {
         self.open_attempts_from(cluster, Fence::default())
     }
 
     /// As [`State::open_attempts`], from a fence on.
-    pub(crate) fn open_attempts_from(&self, cluster: &str, from: Fence) -> impl Iterator<Item = (Fence, &Arc<row::Attempt>)> + '_ {
+    pub(crate) fn open_attempts_from(
+        &self,
+        cluster: &str,
+        from: Fence,
+    ) -> impl Iterator<Item = (Fence, &Arc<row::Attempt>)> + '_ {
         let cluster: Arc<str> = Arc::from(cluster);
         let from = (cluster.clone(), from);
         self.index
@@ -408,7 +454,12 @@ impl State {
     }
 
     /// Children of a node in order, from an ordinal on.
-    pub(crate) fn children_from(&self, workflow: u64, parent: u32, ordinal: u64) -> impl Iterator<Item = (u64, u32)> + '_ {
+    pub(crate) fn children_from(
+        &self,
+        workflow: u64,
+        parent: u32,
+        ordinal: u64,
+    ) -> impl Iterator<Item = (u64, u32)> + '_ {
         self.index
             .children
             .range((workflow, parent, ordinal)..)

@@ -70,7 +70,9 @@ fn stored(state: &State, id: WorkflowId) -> Option<Value> {
 fn head(row: &row::Workflow, manifest: &Value) -> Value {
     let mut metadata = Map::new();
     metadata.insert("name".to_owned(), row.name.clone().into());
-    if let Some(prefix) = manifest.pointer("/metadata/generateName").filter(|prefix| prefix.as_str() != Some("")) {
+    if let Some(prefix) =
+        manifest.pointer("/metadata/generateName").filter(|prefix| prefix.as_str() != Some(""))
+    {
         metadata.insert("generateName".to_owned(), prefix.clone());
     }
     metadata.insert("namespace".to_owned(), row.namespace.clone().into());
@@ -78,7 +80,9 @@ fn head(row: &row::Workflow, manifest: &Value) -> Value {
     metadata.insert("resourceVersion".to_owned(), row.changed_sequence.to_string().into());
     metadata.insert("generation".to_owned(), row.changed_sequence.into());
     metadata.insert("creationTimestamp".to_owned(), time_text(row.created_at_ms).into());
-    let of = |kind: &str| manifest.pointer(&format!("/metadata/{kind}")).and_then(Value::as_object).cloned().unwrap_or_default();
+    let of = |kind: &str| {
+        manifest.pointer(&format!("/metadata/{kind}")).and_then(Value::as_object).cloned().unwrap_or_default()
+    };
     let mut labels = of("labels");
     if !row.creator.is_empty() {
         labels.insert("workflows.argoproj.io/creator".to_owned(), row.creator.clone().into());
@@ -182,7 +186,8 @@ fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) 
         status.insert("conditions".to_owned(), Value::Array(conditions));
     }
     if !row.outputs.is_empty() {
-        let outputs: Vec<Value> = row.outputs.iter().map(|output| json!({"name": output.name, "value": output.value})).collect();
+        let outputs: Vec<Value> =
+            row.outputs.iter().map(|output| json!({"name": output.name, "value": output.value})).collect();
         status.insert("outputs".to_owned(), json!({"parameters": outputs}));
     }
     status.insert("artifactRepositoryRef".to_owned(), json!({"default": true, "artifactRepository": {}}));
@@ -195,7 +200,10 @@ impl State {
     #[must_use]
     pub fn assignment(&self, fence: &Fence) -> Option<Assignment> {
         let attempt = self.attempts.get(fence).filter(|attempt| !attempt.stopping)?;
-        let work = self.works.get(&(attempt.workflow, attempt.node)).filter(|work| work.fence.as_ref() == Some(fence))?;
+        let work = self
+            .works
+            .get(&(attempt.workflow, attempt.node))
+            .filter(|work| work.fence.as_ref() == Some(fence))?;
         let node = self.node(attempt.workflow, attempt.node)?;
         let workflow = self.workflows.get(&attempt.workflow)?;
         Some(Assignment {

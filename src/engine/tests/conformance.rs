@@ -4,7 +4,12 @@
 //! Set ARGOSY_CONFORMANCE_DIR to the directory of recordings (`cases/AREA/NAME.{yaml,json}`), ARGOSY_CONFORMANCE_AREAS
 //! to choose areas (comma-separated) and ARGOSY_CONFORMANCE_SHOW to a case's name to see all its differences. Without a
 //! directory the cases beside this file run; ARGOSY_CONFORMANCE_PRINT prints what ours come to in a recording's shape.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::disallowed_types, reason = "a test that reads files")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test that reads files"
+)]
 
 mod world;
 
@@ -16,7 +21,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use world::World;
 
-const AREAS: &str = "steps,dag,params,exit,retry,loops,when,suspend,tags,recursion,globals,shutdown,deadline,limits,failure";
+const AREAS: &str =
+    "steps,dag,params,exit,retry,loops,when,suspend,tags,recursion,globals,shutdown,deadline,limits,failure";
 
 enum Outcome {
     Same,
@@ -58,7 +64,12 @@ fn act(world: &mut World, name: &str, action: &mut Option<Action>) -> bool {
         })
     };
     let Some(action) = action.take_if(|action| runs(action)) else { return false };
-    let shutdown = ShutdownWorkflow { namespace: "argo".into(), name: name.into(), strategy: action.strategy.into(), message: String::new() };
+    let shutdown = ShutdownWorkflow {
+        namespace: "argo".into(),
+        name: name.into(),
+        strategy: action.strategy.into(),
+        message: String::new(),
+    };
     world.command(Body::ShutdownWorkflow(shutdown)).unwrap();
     true
 }
@@ -66,7 +77,11 @@ fn act(world: &mut World, name: &str, action: &mut Option<Action>) -> bool {
 fn run(yaml: &str, recording: &Value, mut action: Option<Action>) -> Outcome {
     let documents = match argosy_spec::parse_yaml("case", yaml, &argosy_spec::Options::default()) {
         Ok(documents) => documents,
-        Err(problems) => return Outcome::Unsupported(problems.first().map(argosy_spec::Diagnostic::line).unwrap_or_default()),
+        Err(problems) => {
+            return Outcome::Unsupported(
+                problems.first().map(argosy_spec::Diagnostic::line).unwrap_or_default(),
+            );
+        }
     };
     let [document] = documents.as_slice() else { return Outcome::Unsupported("several documents".into()) };
     let name = document.manifest.metadata.name.clone();
@@ -74,7 +89,9 @@ fn run(yaml: &str, recording: &Value, mut action: Option<Action>) -> Outcome {
     world.join("one", 1_000_000_000);
     if let Err(refusal) = world.submit(&name, &document.value) {
         // Argo's controller finds what we refuse at once.
-        let found = recording["workflow"]["message"].as_str().and_then(|message| message.strip_prefix("invalid spec: "));
+        let found = recording["workflow"]["message"]
+            .as_str()
+            .and_then(|message| message.strip_prefix("invalid spec: "));
         if found.is_some_and(|found| found.replace("$WF", &name) == refusal.message) {
             return Outcome::Same;
         }
@@ -91,7 +108,9 @@ fn run(yaml: &str, recording: &Value, mut action: Option<Action>) -> Outcome {
         if act(&mut world, &name, &mut action) {
             continue;
         }
-        let running = |fence: &argosy_model::Fence| world.state.attempt(fence).is_some_and(|attempt| attempt.revision > 0);
+        let running = |fence: &argosy_model::Fence| {
+            world.state.attempt(fence).is_some_and(|attempt| attempt.revision > 0)
+        };
         let open: Vec<_> = world.state.attempts_on("one").map(|(fence, _)| fence).collect();
         let idle = open.iter().copied().find(|fence| action.is_some() && !running(fence));
         if let Some(fence) = idle {
@@ -121,12 +140,25 @@ fn shape(name: &str, ours: &Value) -> Value {
     let mut nodes: Vec<Value> = Vec::new();
     for (_, node) in status["nodes"].as_object().into_iter().flatten() {
         let mut fields = Map::new();
-        for field in ["name", "displayName", "type", "phase", "message", "templateName", "templateScope", "progress", "nodeFlag"] {
+        for field in [
+            "name",
+            "displayName",
+            "type",
+            "phase",
+            "message",
+            "templateName",
+            "templateScope",
+            "progress",
+            "nodeFlag",
+        ] {
             fields.insert(field.into(), node[field].clone());
         }
         fields.insert("children".into(), names(status, &node["children"], name));
         let outbound = names(status, &node["outboundNodes"], name);
-        fields.insert("outboundNodes".into(), if outbound == serde_json::json!([]) { Value::Null } else { outbound });
+        fields.insert(
+            "outboundNodes".into(),
+            if outbound == serde_json::json!([]) { Value::Null } else { outbound },
+        );
         fields.insert("inputs".into(), io(&node["inputs"]));
         fields.insert("outputs".into(), io(&node["outputs"]));
         fields.retain(|_, value| !value.is_null());
@@ -140,8 +172,11 @@ fn shape(name: &str, ours: &Value) -> Value {
 
 fn names(status: &Value, ids: &Value, workflow: &str) -> Value {
     let ids = ids.as_array().into_iter().flatten();
-    let mut names: Vec<String> =
-        ids.map(|id| status["nodes"][id.as_str().unwrap()]["name"].as_str().unwrap_or("?").replace(workflow, "$WF")).collect();
+    let mut names: Vec<String> = ids
+        .map(|id| {
+            status["nodes"][id.as_str().unwrap()]["name"].as_str().unwrap_or("?").replace(workflow, "$WF")
+        })
+        .collect();
     names.sort();
     names.into()
 }
@@ -149,7 +184,9 @@ fn names(status: &Value, ids: &Value, workflow: &str) -> Value {
 fn node_of(world: &World, name: &str, fence: argosy_model::Fence) -> String {
     let shown = world.json(name);
     let fence = argosy_model::display_fence(&fence);
-    let holds = |node: &Value| node["attempts"].as_array().into_iter().flatten().any(|attempt| attempt["fence"] == fence);
+    let holds = |node: &Value| {
+        node["attempts"].as_array().into_iter().flatten().any(|attempt| attempt["fence"] == fence)
+    };
     shown["status"]["nodes"].as_object().into_iter().flatten().find(|(_, node)| holds(node)).unwrap().1["name"].as_str().unwrap().to_owned()
 }
 
@@ -162,7 +199,10 @@ fn scripted(node: Option<&Value>, fence: argosy_model::Fence) -> AttemptReport {
         _ => AttemptPhase::Succeeded,
     };
     let parameters = node["outputs"]["parameters"].as_array().into_iter().flatten().filter_map(|parameter| {
-        Some(OutputParameter { name: parameter["name"].as_str()?.to_owned(), value: parameter["value"].as_str()?.to_owned() })
+        Some(OutputParameter {
+            name: parameter["name"].as_str()?.to_owned(),
+            value: parameter["value"].as_str()?.to_owned(),
+        })
     });
     AttemptReport {
         fence: Some(fence),
@@ -181,7 +221,13 @@ fn compare(name: &str, ours: &Value, recording: &Value) -> Outcome {
     let mut differences = Vec::new();
     let status = &ours["status"];
     for field in ["phase", "message", "progress"] {
-        same(&format!("workflow {field}"), &recording["workflow"][field], &status[field], name, &mut differences);
+        same(
+            &format!("workflow {field}"),
+            &recording["workflow"][field],
+            &status[field],
+            name,
+            &mut differences,
+        );
     }
     let mut mine: BTreeMap<String, &Value> = BTreeMap::new();
     for node in status["nodes"].as_object().into_iter().flatten().map(|(_, node)| node) {
@@ -198,11 +244,26 @@ fn compare(name: &str, ours: &Value, recording: &Value) -> Outcome {
     if differences.is_empty() { Outcome::Same } else { Outcome::Different(differences) }
 }
 
-fn compare_node(workflow: &str, node: &str, expected: &Value, found: &Value, status: &Value, differences: &mut Vec<String>) {
-    for field in ["displayName", "type", "phase", "message", "templateName", "templateScope", "progress", "nodeFlag"] {
+fn compare_node(
+    workflow: &str,
+    node: &str,
+    expected: &Value,
+    found: &Value,
+    status: &Value,
+    differences: &mut Vec<String>,
+) {
+    for field in
+        ["displayName", "type", "phase", "message", "templateName", "templateScope", "progress", "nodeFlag"]
+    {
         same(&format!("{node} {field}"), &expected[field], &found[field], workflow, differences);
     }
-    same(&format!("{node} children"), &expected["children"], &names(status, &found["children"], workflow), workflow, differences);
+    same(
+        &format!("{node} children"),
+        &expected["children"],
+        &names(status, &found["children"], workflow),
+        workflow,
+        differences,
+    );
     let outbound = names(status, &found["outboundNodes"], workflow);
     let outbound = if outbound.as_array().is_some_and(Vec::is_empty) { Value::Null } else { outbound };
     same(&format!("{node} outboundNodes"), &expected["outboundNodes"], &outbound, workflow, differences);
@@ -233,7 +294,10 @@ fn io(side: &Value) -> Value {
 /// Equal after the recording's placeholders are filled in; texts with times or durations count as equal.
 fn same(what: &str, expected: &Value, found: &Value, workflow: &str, differences: &mut Vec<String>) {
     let text = expected.to_string();
-    if ["$TIME", "$DUR", "$UID", "$UUID", "$POSIX", "$HASH", "$POD{", "$PTR", "$IP"].iter().any(|marker| text.contains(marker)) {
+    if ["$TIME", "$DUR", "$UID", "$UUID", "$POSIX", "$HASH", "$POD{", "$PTR", "$IP"]
+        .iter()
+        .any(|marker| text.contains(marker))
+    {
         return;
     }
     let filled = fill(expected, workflow);
@@ -247,14 +311,18 @@ fn fill(value: &Value, workflow: &str) -> Value {
     match value {
         Value::String(text) => {
             let mut text = text.clone();
-            while let Some((start, end)) = text.find("$ID{").and_then(|start| Some((start, start + text[start..].find('}')?))) {
+            while let Some((start, end)) =
+                text.find("$ID{").and_then(|start| Some((start, start + text[start..].find('}')?)))
+            {
                 let node = text[start + 4..end].replace("$WF", workflow);
                 text.replace_range(start..=end, &node_id(workflow, &node));
             }
             Value::String(text.replace("$WF", workflow))
         }
         Value::Array(items) => items.iter().map(|item| fill(item, workflow)).collect(),
-        Value::Object(fields) => Value::Object(fields.iter().map(|(key, value)| (key.clone(), fill(value, workflow))).collect()),
+        Value::Object(fields) => {
+            Value::Object(fields.iter().map(|(key, value)| (key.clone(), fill(value, workflow))).collect())
+        }
         Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }
@@ -264,7 +332,8 @@ fn cases(root: &Path, areas: &str) -> Vec<(String, PathBuf)> {
     for area in areas.split(',') {
         let Ok(entries) = std::fs::read_dir(root.join("cases").join(area)) else { continue };
         for path in entries.map(|entry| entry.unwrap().path()) {
-            let plain = path.extension().is_some_and(|extension| extension == "yaml") && !path.to_string_lossy().contains(".setup.");
+            let plain = path.extension().is_some_and(|extension| extension == "yaml")
+                && !path.to_string_lossy().contains(".setup.");
             if plain && path.with_extension("json").exists() {
                 found.push((format!("{area}/{}", path.file_stem().unwrap().to_string_lossy()), path));
             }
@@ -287,7 +356,8 @@ fn recordings_of_argo_come_out_the_same() {
         if show.as_ref().is_some_and(|show| *show != case) {
             continue;
         }
-        let recording: Value = serde_json::from_str(&std::fs::read_to_string(path.with_extension("json")).unwrap()).unwrap();
+        let recording: Value =
+            serde_json::from_str(&std::fs::read_to_string(path.with_extension("json")).unwrap()).unwrap();
         if recording.get("createError").is_some() || recording.get("incomplete").is_some() {
             continue;
         }

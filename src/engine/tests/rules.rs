@@ -3,7 +3,9 @@
 
 mod world;
 
-use argosy_engine::{BATCH_VERSION, Batch, Command, DesiredAttempt, Draft, Fact, Leader, Position, State, evolve};
+use argosy_engine::{
+    BATCH_VERSION, Batch, Command, DesiredAttempt, Draft, Fact, Leader, Position, State, evolve,
+};
 use argosy_model::{Fence, Limits, LogTime};
 use argosy_proto::command::{self as ask, command::Body, reply};
 use argosy_proto::common::{AttemptPhase, AttemptReport, Resources, Verdict};
@@ -40,7 +42,8 @@ fn two_clusters() -> World {
 fn running_pod(world: &mut World, name: &str, extra: &Value) -> (String, Fence) {
     world.submit(name, &one_pod(name, extra)).unwrap();
     world.settle();
-    let (cluster, fence, _) = world.to_run().into_iter().find(|(_, _, node)| node.starts_with(name)).expect("it was placed");
+    let (cluster, fence, _) =
+        world.to_run().into_iter().find(|(_, _, node)| node.starts_with(name)).expect("it was placed");
     (cluster, fence)
 }
 
@@ -105,7 +108,8 @@ fn a_taken_over_step_runs_elsewhere_and_its_old_result_is_refused() {
     world.settle();
     let shown = world.json("w");
     assert_eq!(shown["status"]["phase"], "Succeeded");
-    let attempts = shown["status"]["nodes"].as_object().unwrap().values().find_map(|node| node.get("attempts")).unwrap();
+    let attempts =
+        shown["status"]["nodes"].as_object().unwrap().values().find_map(|node| node.get("attempts")).unwrap();
     assert_eq!(attempts.as_array().unwrap().len(), 2);
 }
 
@@ -126,7 +130,9 @@ fn a_running_step_that_is_not_safe_waits_for_the_longer_time() {
 
 #[test]
 fn without_a_start_permit_or_with_the_users_word_a_step_moves_at_once() {
-    for (permitted, annotation) in [(false, json!({})), (true, json!({"metadata": {"annotations": {"argosy.dev/idempotent": "true"}}}))] {
+    for (permitted, annotation) in
+        [(false, json!({})), (true, json!({"metadata": {"annotations": {"argosy.dev/idempotent": "true"}}}))]
+    {
         let mut world = two_clusters();
         let (cluster, fence) = running_pod(&mut world, "w", &annotation);
         if permitted {
@@ -140,7 +146,9 @@ fn without_a_start_permit_or_with_the_users_word_a_step_moves_at_once() {
 
 #[test]
 fn the_users_word_on_failover_is_kept() {
-    for (word, phase, moved) in [("wait", "Running", false), ("fail", "Error", false), ("reschedule", "Running", true)] {
+    for (word, phase, moved) in
+        [("wait", "Running", false), ("fail", "Error", false), ("reschedule", "Running", true)]
+    {
         let mut world = two_clusters();
         let annotation = json!({"metadata": {"annotations": {"argosy.dev/failover": word}}});
         let (cluster, fence) = running_pod(&mut world, "w", &annotation);
@@ -148,7 +156,11 @@ fn the_users_word_on_failover_is_kept() {
         world.take_over(&cluster, word != "reschedule");
         world.settle();
         assert_eq!((word, world.phase("w").as_str()), (word, phase));
-        assert_eq!(world.to_run().first().is_some_and(|(elsewhere, ..)| *elsewhere != cluster), moved, "{word}");
+        assert_eq!(
+            world.to_run().first().is_some_and(|(elsewhere, ..)| *elsewhere != cluster),
+            moved,
+            "{word}"
+        );
     }
 }
 
@@ -158,7 +170,8 @@ fn a_take_over_of_an_older_session_is_void() {
     let (cluster, fence) = running_pod(&mut world, "w", &json!({}));
     let session_epoch = world.state.cluster(&cluster).unwrap().session_epoch;
     world.open(&cluster, 1000);
-    let take = ask::TakeOver { cluster: cluster.clone(), session_epoch, scope: ask::TakeOverScope::All.into() };
+    let take =
+        ask::TakeOver { cluster: cluster.clone(), session_epoch, scope: ask::TakeOverScope::All.into() };
     world.command(Body::TakeOver(take)).unwrap();
     assert_eq!(world.wanted(&cluster), [(fence, DesiredAttempt::Run)]);
     assert!(!world.state.cluster(&cluster).unwrap().lost);
@@ -195,13 +208,22 @@ fn resync_says_keep_or_stop_and_finds_what_is_gone() {
     assert!(resync(&mut world, Vec::new()).keep.is_empty());
     assert_eq!(world.wanted(&cluster), [(fence, DesiredAttempt::Run)], "never received: it is sent again");
     let stranger = Fence { index: 999, ..fence };
-    let held = |fence| AttemptReport { fence: Some(fence), revision: 1, phase: AttemptPhase::Running.into(), permitted: true, ..AttemptReport::default() };
+    let held = |fence| AttemptReport {
+        fence: Some(fence),
+        revision: 1,
+        phase: AttemptPhase::Running.into(),
+        permitted: true,
+        ..AttemptReport::default()
+    };
     let answer = resync(&mut world, vec![held(fence), held(stranger)]);
     assert_eq!((answer.keep, answer.stop), (vec![fence], vec![stranger]));
     resync(&mut world, Vec::new());
     world.settle();
     let shown = world.json("w");
-    assert_eq!((&shown["status"]["phase"], &shown["status"]["message"]), (&json!("Error"), &json!("pod deleted")));
+    assert_eq!(
+        (&shown["status"]["phase"], &shown["status"]["message"]),
+        (&json!("Error"), &json!("pod deleted"))
+    );
 }
 
 #[test]
@@ -234,7 +256,12 @@ fn stop_ends_what_runs_and_runs_the_exit_handler() {
     world.submit("w", &wanted).unwrap();
     world.settle();
     let (cluster, fence, _) = world.to_run().pop().unwrap();
-    let stop = ask::ShutdownWorkflow { namespace: "argo".into(), name: "w".into(), strategy: ask::ShutdownStrategy::Stop.into(), message: String::new() };
+    let stop = ask::ShutdownWorkflow {
+        namespace: "argo".into(),
+        name: "w".into(),
+        strategy: ask::ShutdownStrategy::Stop.into(),
+        message: String::new(),
+    };
     world.command(Body::ShutdownWorkflow(stop.clone())).unwrap();
     world.settle();
     assert!(matches!(world.wanted(&cluster)[0].1, DesiredAttempt::Stop { fenced: false, .. }));
@@ -273,8 +300,13 @@ fn names_are_unique_and_free_again_after_a_delete() {
     let mut world = two_clusters();
     running_pod(&mut world, "w", &json!({}));
     let refusal = world.submit("w", &one_pod("w", &json!({}))).unwrap_err();
-    assert_eq!((refusal.message.as_str(), refusal.grpc_code, refusal.http_status), ("workflows.argoproj.io \"w\" already exists", 6, 409));
-    world.command(Body::DeleteWorkflow(ask::DeleteWorkflow { namespace: "argo".into(), name: "w".into() })).unwrap();
+    assert_eq!(
+        (refusal.message.as_str(), refusal.grpc_code, refusal.http_status),
+        ("workflows.argoproj.io \"w\" already exists", 6, 409)
+    );
+    world
+        .command(Body::DeleteWorkflow(ask::DeleteWorkflow { namespace: "argo".into(), name: "w".into() }))
+        .unwrap();
     world.submit("w", &one_pod("w", &json!({}))).unwrap();
 }
 
@@ -283,14 +315,30 @@ fn invites_are_used_once_and_each_wrong_one_has_its_answer() {
     let mut world = World::new(Limits::default());
     let token_hash = vec![7; 32];
     let redeem = |cluster: &str, hash: &[u8]| {
-        Body::RedeemInvite(ask::RedeemInvite { cluster: cluster.into(), cluster_uid: "u".into(), token_hash: hash.to_vec() })
+        Body::RedeemInvite(ask::RedeemInvite {
+            cluster: cluster.into(),
+            cluster_uid: "u".into(),
+            token_hash: hash.to_vec(),
+        })
     };
-    world.command(Body::CreateInvite(ask::CreateInvite { cluster: "east".into(), token_hash: token_hash.clone(), ttl_ms: 1000 })).unwrap();
+    world
+        .command(Body::CreateInvite(ask::CreateInvite {
+            cluster: "east".into(),
+            token_hash: token_hash.clone(),
+            ttl_ms: 1000,
+        }))
+        .unwrap();
     assert_eq!(world.command(redeem("east", &[8; 32])).unwrap_err().code, "ARG1013");
     assert_eq!(world.command(redeem("west", &token_hash)).unwrap_err().code, "ARG1016");
     world.command(redeem("east", &token_hash)).unwrap();
     assert_eq!(world.command(redeem("east", &token_hash)).unwrap_err().code, "ARG1015");
-    world.command(Body::CreateInvite(ask::CreateInvite { cluster: "west".into(), token_hash: vec![9; 32], ttl_ms: 1000 })).unwrap();
+    world
+        .command(Body::CreateInvite(ask::CreateInvite {
+            cluster: "west".into(),
+            token_hash: vec![9; 32],
+            ttl_ms: 1000,
+        }))
+        .unwrap();
     world.now += 1000;
     assert_eq!(world.command(redeem("west", &[9; 32])).unwrap_err().code, "ARG1014");
     let bad = ask::CreateInvite { cluster: "A b".into(), token_hash: vec![1; 32], ttl_ms: 1000 };
@@ -302,7 +350,13 @@ fn invites_are_used_once_and_each_wrong_one_has_its_answer() {
 #[test]
 fn sessions_need_a_registered_cluster_and_its_uid() {
     let mut world = two_clusters();
-    let open = |cluster: &str, uid: &str| Body::OpenSession(ask::OpenSession { cluster: cluster.into(), cluster_uid: uid.into(), ..ask::OpenSession::default() });
+    let open = |cluster: &str, uid: &str| {
+        Body::OpenSession(ask::OpenSession {
+            cluster: cluster.into(),
+            cluster_uid: uid.into(),
+            ..ask::OpenSession::default()
+        })
+    };
     assert_eq!(world.command(open("north", "x")).unwrap_err().code, "ARG1010");
     assert_eq!(world.command(open("east", "x")).unwrap_err().code, "ARG1011");
     assert_eq!(world.open("east", 1), 2);
@@ -314,7 +368,11 @@ fn an_idempotency_key_gives_the_same_answer_once() {
     let mut world = two_clusters();
     let submit = |name: &str, digest: u8| Command {
         version: 1,
-        idempotency_key: Some(ask::IdempotencyKey { tenant: "t".into(), key: "k".into(), digest: vec![digest] }),
+        idempotency_key: Some(ask::IdempotencyKey {
+            tenant: "t".into(),
+            key: "k".into(),
+            digest: vec![digest],
+        }),
         body: Some(Body::SubmitWorkflow(ask::SubmitWorkflow {
             namespace: "argo".into(),
             name: name.into(),
@@ -325,7 +383,10 @@ fn an_idempotency_key_gives_the_same_answer_once() {
     };
     let first = world.batch(|draft, leader| draft.command(&submit("w", 1), leader)).unwrap();
     assert_eq!(world.batch(|draft, leader| draft.command(&submit("w", 1), leader)).unwrap(), first);
-    assert_eq!(world.batch(|draft, leader| draft.command(&submit("x", 2), leader)).unwrap_err().code, "ARG1008");
+    assert_eq!(
+        world.batch(|draft, leader| draft.command(&submit("x", 2), leader)).unwrap_err().code,
+        "ARG1008"
+    );
     let mut long = submit("x", 2);
     long.idempotency_key.as_mut().unwrap().key = "k".repeat(10_000);
     assert_eq!(world.batch(|draft, leader| draft.command(&long, leader)).unwrap_err().code, "ARG1019");
@@ -335,7 +396,8 @@ fn an_idempotency_key_gives_the_same_answer_once() {
 
 #[test]
 fn bounds_on_workflows_hold() {
-    let mut world = World::new(Limits { workflows_active_max: 2, workflows_finished_max: 1, ..Limits::default() });
+    let mut world =
+        World::new(Limits { workflows_active_max: 2, workflows_finished_max: 1, ..Limits::default() });
     world.join("east", 1000);
     world.submit("a", &one_pod("a", &json!({}))).unwrap();
     world.submit("b", &one_pod("b", &json!({}))).unwrap();
@@ -378,7 +440,8 @@ fn steps_that_share_a_volume_stay_in_one_cluster() {
     wanted["spec"]["volumes"] = json!([{"name": "data", "persistentVolumeClaim": {"claimName": "data"}}]);
     world.submit("w", &wanted).unwrap();
     world.settle();
-    let places: std::collections::BTreeSet<String> = world.to_run().into_iter().map(|(cluster, ..)| cluster).collect();
+    let places: std::collections::BTreeSet<String> =
+        world.to_run().into_iter().map(|(cluster, ..)| cluster).collect();
     assert_eq!((world.to_run().len(), places.len()), (3, 1));
     wanted["spec"]["templates"][1]["nodeSelector"] = json!({"cluster.argosy.dev/name": "east"});
     wanted["spec"]["templates"][2]["nodeSelector"] = json!({"cluster.argosy.dev/name": "west"});
@@ -401,7 +464,10 @@ fn a_deadline_ends_the_workflow() {
     world.end(&cluster, fence, AttemptPhase::Stopped);
     world.settle();
     let shown = world.json("w");
-    assert_eq!((&shown["status"]["phase"], &shown["status"]["message"]), (&json!("Failed"), &json!("Step exceeded its deadline")));
+    assert_eq!(
+        (&shown["status"]["phase"], &shown["status"]["message"]),
+        (&json!("Failed"), &json!("Step exceeded its deadline"))
+    );
 }
 
 #[test]
@@ -410,7 +476,14 @@ fn a_refused_command_leaves_the_draft_as_it_was() {
     world.index += 1;
     let position = Position { incarnation: 1, index: world.index };
     let mut draft = Draft::new(&world.state, position, LogTime(world.now), 1);
-    let bad = Command { version: 1, idempotency_key: None, body: Some(Body::DeleteWorkflow(ask::DeleteWorkflow { namespace: "argo".into(), name: "none".into() })) };
+    let bad = Command {
+        version: 1,
+        idempotency_key: None,
+        body: Some(Body::DeleteWorkflow(ask::DeleteWorkflow {
+            namespace: "argo".into(),
+            name: "none".into(),
+        })),
+    };
     assert!(draft.command(&bad, &mut world.leader).is_err());
     assert!(draft.is_empty());
     assert_eq!(draft.state, world.state);
@@ -419,7 +492,14 @@ fn a_refused_command_leaves_the_draft_as_it_was() {
 }
 
 fn empty_batch(state: &State, index: u64) -> Batch {
-    Batch { version: BATCH_VERSION, id: 1, follows_sequence: state.sequence(), expected_index: index, log_time_ms: 1, facts: Vec::new() }
+    Batch {
+        version: BATCH_VERSION,
+        id: 1,
+        follows_sequence: state.sequence(),
+        expected_index: index,
+        log_time_ms: 1,
+        facts: Vec::new(),
+    }
 }
 
 #[test]
@@ -441,8 +521,11 @@ fn an_unknown_fact_or_version_is_an_error_and_changes_nothing() {
     let mut world = two_clusters();
     let position = Position { incarnation: 1, index: world.index + 1 };
     let before = world.state.clone();
-    let known = Fact { body: Some(fact::Body::CellCreated(CellCreated { cell: "x".into(), incarnation: 9 })) };
-    let misfit = Fact { body: Some(fact::Body::WorkflowDeleted(argosy_proto::fact::WorkflowDeleted { workflow: 999 })) };
+    let known =
+        Fact { body: Some(fact::Body::CellCreated(CellCreated { cell: "x".into(), incarnation: 9 })) };
+    let misfit = Fact {
+        body: Some(fact::Body::WorkflowDeleted(argosy_proto::fact::WorkflowDeleted { workflow: 999 })),
+    };
     for batch in [
         Batch { facts: vec![known.clone(), Fact { body: None }], ..empty_batch(&before, position.index) },
         Batch { facts: vec![known, misfit], ..empty_batch(&before, position.index) },
@@ -459,7 +542,14 @@ fn an_unknown_fact_or_version_is_an_error_and_changes_nothing() {
 #[test]
 fn batches_keep_their_bytes() {
     let fact = Fact { body: Some(fact::Body::CellCreated(CellCreated { cell: "c".into(), incarnation: 2 })) };
-    let batch = Batch { version: 1, id: 5, follows_sequence: 3, expected_index: 300, log_time_ms: 7, facts: vec![fact] };
+    let batch = Batch {
+        version: 1,
+        id: 5,
+        follows_sequence: 3,
+        expected_index: 300,
+        log_time_ms: 7,
+        facts: vec![fact],
+    };
     assert_eq!(
         batch.encode_to_vec(),
         [0x08, 1, 0x10, 5, 0x18, 3, 0x20, 0xac, 0x02, 0x28, 7, 0x32, 7, 0x0a, 5, 0x0a, 1, b'c', 0x10, 2]
@@ -469,11 +559,26 @@ fn batches_keep_their_bytes() {
 #[test]
 fn rows_keep_their_bytes() {
     use argosy_proto::state as row;
-    let node = row::Node { version: 1, parent: 2, ordinal: 3, name: "n".into(), r#type: 1, phase: 2, ..row::Node::default() };
+    let node = row::Node {
+        version: 1,
+        parent: 2,
+        ordinal: 3,
+        name: "n".into(),
+        r#type: 1,
+        phase: 2,
+        ..row::Node::default()
+    };
     assert_eq!(node.encode_to_vec(), [0x08, 1, 0x10, 2, 0x18, 3, 0x22, 1, b'n', 0x28, 1, 0x30, 2]);
-    let attempt = row::Attempt { version: 1, workflow: 2, node: 3, cluster: "c".into(), ..row::Attempt::default() };
+    let attempt =
+        row::Attempt { version: 1, workflow: 2, node: 3, cluster: "c".into(), ..row::Attempt::default() };
     assert_eq!(attempt.encode_to_vec(), [0x08, 1, 0x10, 2, 0x18, 3, 0x22, 1, b'c']);
-    let workflow = row::Workflow { version: 1, namespace: "a".into(), name: "b".into(), phase: 3, ..row::Workflow::default() };
+    let workflow = row::Workflow {
+        version: 1,
+        namespace: "a".into(),
+        name: "b".into(),
+        phase: 3,
+        ..row::Workflow::default()
+    };
     assert_eq!(workflow.encode_to_vec(), [0x08, 1, 0x12, 1, b'a', 0x1a, 1, b'b', 0x40, 3]);
     let meta = row::Meta { version: 1, sequence: 2, log_time_ms: 3, incarnation: 1, ..row::Meta::default() };
     assert_eq!(meta.encode_to_vec(), [0x08, 1, 0x10, 2, 0x18, 3, 0x20, 1]);
@@ -526,10 +631,20 @@ fn random_step(world: &mut World, seed: &mut Seed, round: usize) {
         2 => {
             let name = format!("w{}", seed.next(12));
             if seed.next(2) == 0 {
-                let _ = world.command(Body::DeleteWorkflow(ask::DeleteWorkflow { namespace: "argo".into(), name }));
+                let _ = world
+                    .command(Body::DeleteWorkflow(ask::DeleteWorkflow { namespace: "argo".into(), name }));
             } else {
-                let strategy = if seed.next(2) == 0 { ask::ShutdownStrategy::Stop } else { ask::ShutdownStrategy::Terminate };
-                let _ = world.command(Body::ShutdownWorkflow(ask::ShutdownWorkflow { namespace: "argo".into(), name, strategy: strategy.into(), message: String::new() }));
+                let strategy = if seed.next(2) == 0 {
+                    ask::ShutdownStrategy::Stop
+                } else {
+                    ask::ShutdownStrategy::Terminate
+                };
+                let _ = world.command(Body::ShutdownWorkflow(ask::ShutdownWorkflow {
+                    namespace: "argo".into(),
+                    name,
+                    strategy: strategy.into(),
+                    message: String::new(),
+                }));
             }
         }
         3 => world.take_over(cluster, seed.next(2) == 0),
@@ -540,9 +655,21 @@ fn random_step(world: &mut World, seed: &mut Seed, round: usize) {
                 .wanted(cluster)
                 .into_iter()
                 .filter(|_| seed.next(3) > 0)
-                .map(|(fence, _)| AttemptReport { fence: Some(fence), revision: 2, phase: AttemptPhase::Running.into(), permitted: true, ..AttemptReport::default() })
+                .map(|(fence, _)| AttemptReport {
+                    fence: Some(fence),
+                    revision: 2,
+                    phase: AttemptPhase::Running.into(),
+                    permitted: true,
+                    ..AttemptReport::default()
+                })
                 .collect();
-            world.command(Body::ResyncAttempts(ask::ResyncAttempts { cluster: cluster.into(), session_epoch, held })).unwrap();
+            world
+                .command(Body::ResyncAttempts(ask::ResyncAttempts {
+                    cluster: cluster.into(),
+                    session_epoch,
+                    held,
+                }))
+                .unwrap();
         }
         6..=10 => {
             let wanted = world.wanted(cluster);
@@ -568,7 +695,10 @@ fn followers_agree_whatever_happens_and_everything_ends() {
     for start in 0..12 {
         let mut seed = Seed(start);
         // Small batches, so that every cascade is cut somewhere.
-        let mut world = World::new(Limits { decide_work_max: 10 + u32::try_from(seed.next(40)).unwrap(), ..Limits::default() });
+        let mut world = World::new(Limits {
+            decide_work_max: 10 + u32::try_from(seed.next(40)).unwrap(),
+            ..Limits::default()
+        });
         world.keep_batches = true;
         for cluster in ["east", "west", "north"] {
             world.join(cluster, 4000);
@@ -588,7 +718,18 @@ fn followers_agree_whatever_happens_and_everything_ends() {
         }
     }
     println!("{kinds:?}");
-    for kind in ["AttemptFenced", "AttemptStopped", "ShutdownRequested", "WorkflowDeleted", "LoopExpanded", "DependencyMet", "AgendaMoved", "PlacementBlocked", "TimerSet", "ClusterLost"] {
+    for kind in [
+        "AttemptFenced",
+        "AttemptStopped",
+        "ShutdownRequested",
+        "WorkflowDeleted",
+        "LoopExpanded",
+        "DependencyMet",
+        "AgendaMoved",
+        "PlacementBlocked",
+        "TimerSet",
+        "ClusterLost",
+    ] {
         assert!(kinds.contains_key(kind), "no {kind} in all the histories");
     }
 }
@@ -602,10 +743,16 @@ fn end_of_all(world: &mut World, start: u64) {
         world.settle();
         let open: Vec<(String, Fence, DesiredAttempt)> = ["east", "west", "north"]
             .iter()
-            .flat_map(|cluster| world.wanted(cluster).into_iter().map(|(fence, desired)| ((*cluster).to_owned(), fence, desired)))
+            .flat_map(|cluster| {
+                world
+                    .wanted(cluster)
+                    .into_iter()
+                    .map(|(fence, desired)| ((*cluster).to_owned(), fence, desired))
+            })
             .collect();
         if let Some((cluster, fence, desired)) = open.into_iter().next() {
-            let phase = if desired == DesiredAttempt::Run { AttemptPhase::Succeeded } else { AttemptPhase::Stopped };
+            let phase =
+                if desired == DesiredAttempt::Run { AttemptPhase::Succeeded } else { AttemptPhase::Stopped };
             let mut report = ended(fence, phase);
             report.revision = 1_000_000 + round;
             world.report(&cluster, report);

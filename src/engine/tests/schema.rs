@@ -18,7 +18,9 @@ fn fields(file: &str, text: &str) -> BTreeSet<String> {
             assert!(!kind.is_empty());
             (*name).clone_into(&mut message);
         }
-        let Some((left, tag)) = line.strip_suffix(';').and_then(|line| line.rsplit_once('=')) else { continue };
+        let Some((left, tag)) = line.strip_suffix(';').and_then(|line| line.rsplit_once('=')) else {
+            continue;
+        };
         if left.starts_with("syntax") {
             continue;
         }

@@ -31,11 +31,9 @@ fn work_of_one_report(world: &mut World) -> u32 {
     let command = argosy_engine::Command {
         version: 1,
         idempotency_key: None,
-        body: Some(argosy_proto::command::command::Body::ReportAttempt(argosy_proto::command::ReportAttempt {
-            cluster,
-            session_epoch: epoch,
-            report: Some(report),
-        })),
+        body: Some(argosy_proto::command::command::Body::ReportAttempt(
+            argosy_proto::command::ReportAttempt { cluster, session_epoch: epoch, report: Some(report) },
+        )),
     };
     let mut work = world.batch(|draft, leader| {
         draft.command(&command, leader).unwrap();
@@ -64,7 +62,8 @@ fn fan_out(size: usize) -> Value {
 }
 
 fn wide_dag(size: usize) -> Value {
-    let mut tasks: Vec<Value> = (0..size).map(|number| json!({"name": format!("t{number}"), "template": "leaf"})).collect();
+    let mut tasks: Vec<Value> =
+        (0..size).map(|number| json!({"name": format!("t{number}"), "template": "leaf"})).collect();
     let names: Vec<String> = (0..size).map(|number| format!("t{number}")).collect();
     tasks.push(json!({"name": "last", "template": "leaf", "dependencies": names}));
     json!({"metadata": {"name": "w"}, "spec": {"entrypoint": "main", "templates": [
@@ -165,6 +164,7 @@ fn a_take_over_of_many_attempts_is_spread_over_batches() {
     assert!(world.state.has_work());
     world.settle();
     assert!(world.work_max < 800, "{} units in one batch", world.work_max);
-    let places: std::collections::BTreeSet<String> = world.to_run().into_iter().map(|(cluster, ..)| cluster).collect();
+    let places: std::collections::BTreeSet<String> =
+        world.to_run().into_iter().map(|(cluster, ..)| cluster).collect();
     assert_eq!((world.to_run().len(), places), (3_000, ["west".to_owned()].into()));
 }

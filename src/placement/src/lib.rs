@@ -99,9 +99,14 @@ pub fn place(request: &Request, clusters: &[ClusterView]) -> Result<usize, Vec<(
             load(request, left).total_cmp(&load(request, right)).then_with(|| left.name.cmp(&right.name))
         })
     };
-    let chosen = open(&|reason| reason.is_none()).or_else(|| open(&|reason| *reason == Some(Reason::Excluded)));
+    let chosen =
+        open(&|reason| reason.is_none()).or_else(|| open(&|reason| *reason == Some(Reason::Excluded)));
     chosen.map(|(at, _)| at).ok_or_else(|| {
-        clusters.iter().zip(&reasons).filter_map(|(cluster, reason)| Some((cluster.name.clone(), reason.clone()?))).collect()
+        clusters
+            .iter()
+            .zip(&reasons)
+            .filter_map(|(cluster, reason)| Some((cluster.name.clone(), reason.clone()?)))
+            .collect()
     })
 }
 
@@ -158,7 +163,11 @@ fn insufficient(request: &Request, cluster: &ClusterView) -> Option<String> {
         return Some("ephemeral-storage".to_owned());
     }
     let of = |map: &BTreeMap<String, i64>, name: &str| map.get(name).copied().unwrap_or(0);
-    wanted.extended.iter().find(|(name, amount)| lacks(**amount, of(&have.extended, name), of(&used.extended, name))).map(|(name, _)| name.clone())
+    wanted
+        .extended
+        .iter()
+        .find(|(name, amount)| lacks(**amount, of(&have.extended, name), of(&used.extended, name)))
+        .map(|(name, _)| name.clone())
 }
 
 /// The fullest dimension after the step is there, from 0 (empty) to 1 (full).
@@ -190,7 +199,11 @@ pub fn explain(reasons: &[(String, Reason)]) -> String {
         .map(|(reason, names)| {
             let more = names.len().saturating_sub(NAMES_MAX);
             let shown = names.iter().take(NAMES_MAX).copied().collect::<Vec<_>>().join(", ");
-            if more == 0 { format!("{shown}: {reason}") } else { format!("{shown} and {more} more: {reason}") }
+            if more == 0 {
+                format!("{shown}: {reason}")
+            } else {
+                format!("{shown} and {more} more: {reason}")
+            }
         })
         .collect();
     format!("no cluster can take it: {}", parts.join("; "))

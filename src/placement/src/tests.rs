@@ -25,7 +25,8 @@ fn the_least_loaded_takes_it_and_ties_go_by_name() {
 
 #[test]
 fn every_cluster_has_its_reason() {
-    let mut clusters = [cluster("a", 100, 100), cluster("b", 1000, 0), cluster("c", 1000, 0), cluster("d", 1000, 0)];
+    let mut clusters =
+        [cluster("a", 100, 100), cluster("b", 1000, 0), cluster("c", 1000, 0), cluster("d", 1000, 0)];
     clusters[1].connected = false;
     clusters[2].runtime = Runtime::Process;
     let wanted = Request {
@@ -43,7 +44,11 @@ fn every_cluster_has_its_reason() {
             ("d".to_owned(), Reason::Selector("cluster.argosy.dev/region".to_owned())),
         ]
     );
-    assert!(explain(&reasons).starts_with("no cluster can take it: b: not connected"), "{}", explain(&reasons));
+    assert!(
+        explain(&reasons).starts_with("no cluster can take it: b: not connected"),
+        "{}",
+        explain(&reasons)
+    );
 }
 
 #[test]

@@ -9,8 +9,7 @@ use argosy_spec::{Arguments, Step, Template, TemplateKind};
 use crate::advance::{Turn, leaf};
 
 /// Argo's message at the depth limit.
-const TOO_DEEP: &str =
-    "Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth";
+const TOO_DEEP: &str = "Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth";
 
 /// Where a node goes and what it is to be.
 #[derive(Clone, Debug)]
@@ -32,7 +31,12 @@ pub(crate) fn step(turn: &mut Turn<'_>, place: Place, step: &Step) -> Result<u32
 }
 
 /// Makes the node that runs a template with arguments.
-pub(crate) fn call(turn: &mut Turn<'_>, place: Place, template: &str, arguments: &Arguments) -> Result<u32, String> {
+pub(crate) fn call(
+    turn: &mut Turn<'_>,
+    place: Place,
+    template: &str,
+    arguments: &Arguments,
+) -> Result<u32, String> {
     let parsed = turn.parsed.clone();
     let template = parsed.template(template).ok_or_else(|| format!("template {template} not found"))?;
     if place.depth + 1 >= turn.leader.limits.template_depth_max {
@@ -48,7 +52,12 @@ pub(crate) fn call(turn: &mut Turn<'_>, place: Place, template: &str, arguments:
 }
 
 /// Makes the node of a template itself, without a retry wrapper.
-pub(crate) fn instance(turn: &mut Turn<'_>, place: Place, template: &Template, inputs: Vec<row::Parameter>) -> Result<u32, String> {
+pub(crate) fn instance(
+    turn: &mut Turn<'_>,
+    place: Place,
+    template: &Template,
+    inputs: Vec<row::Parameter>,
+) -> Result<u32, String> {
     match &template.kind {
         TemplateKind::Steps(_) => added(turn, &place, template, NodeType::Steps, NodePhase::Running, inputs),
         TemplateKind::Dag(_) => added(turn, &place, template, NodeType::Dag, NodePhase::Running, inputs),
@@ -94,7 +103,12 @@ fn added(
 }
 
 /// A StepGroup or TaskGroup.
-pub(crate) fn group(turn: &mut Turn<'_>, place: &Place, kind: NodeType, template: &str) -> Result<u32, String> {
+pub(crate) fn group(
+    turn: &mut Turn<'_>,
+    place: &Place,
+    kind: NodeType,
+    template: &str,
+) -> Result<u32, String> {
     let mut fact = blank(turn, place)?;
     fact.r#type = kind.number();
     fact.phase = NodePhase::Running.number();
@@ -104,7 +118,14 @@ pub(crate) fn group(turn: &mut Turn<'_>, place: &Place, kind: NodeType, template
 }
 
 /// A node that is over as it is made: skipped, omitted, or in error. `carried` is the phase that its DAG sees through it.
-pub(crate) fn ended(turn: &mut Turn<'_>, place: &Place, template: &str, phase: NodePhase, message: &str, carried: NodePhase) -> Result<u32, String> {
+pub(crate) fn ended(
+    turn: &mut Turn<'_>,
+    place: &Place,
+    template: &str,
+    phase: NodePhase,
+    message: &str,
+    carried: NodePhase,
+) -> Result<u32, String> {
     let mut fact = blank(turn, place)?;
     fact.r#type = NodeType::Skipped.number();
     fact.phase = phase.number();
@@ -143,7 +164,11 @@ fn emit(turn: &mut Turn<'_>, fact: fact::NodeAdded) -> u32 {
 }
 
 /// A template's inputs from arguments: an argument wins over the declared value, that over the default.
-fn inputs(turn: &Turn<'_>, template: &Template, arguments: &Arguments) -> Result<Vec<row::Parameter>, String> {
+fn inputs(
+    turn: &Turn<'_>,
+    template: &Template,
+    arguments: &Arguments,
+) -> Result<Vec<row::Parameter>, String> {
     let bytes_max = turn.leader.limits.parameter_bytes_max;
     let mut inputs = Vec::with_capacity(template.inputs.parameters.len());
     for declared in &template.inputs.parameters {
@@ -154,7 +179,11 @@ fn inputs(turn: &Turn<'_>, template: &Template, arguments: &Arguments) -> Result
         };
         let value = value.ok_or_else(|| format!("inputs.parameters.{} was not supplied", declared.name))?;
         if value.len() > bytes_max {
-            return Err(format!("inputs.parameters.{} has {} bytes, the limit is {bytes_max}", declared.name, value.len()));
+            return Err(format!(
+                "inputs.parameters.{} has {} bytes, the limit is {bytes_max}",
+                declared.name,
+                value.len()
+            ));
         }
         inputs.push(row::Parameter { name: declared.name.clone(), value: Some(value) });
     }
@@ -165,7 +194,9 @@ fn inputs(turn: &Turn<'_>, template: &Template, arguments: &Arguments) -> Result
 fn known_in(turn: &Turn<'_>, text: &str, inputs: &[row::Parameter]) -> Result<String, String> {
     let quoted = serde_json::Value::String(text.to_owned()).to_string();
     let mut scope = turn.scope(0);
-    let pairs = inputs.iter().filter_map(|input| Some((format!("inputs.parameters.{}", input.name), input.value.clone()?)));
+    let pairs = inputs
+        .iter()
+        .filter_map(|input| Some((format!("inputs.parameters.{}", input.name), input.value.clone()?)));
     scope.locals = pairs.collect();
     let resolved = substitute(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
     serde_json::from_str(&resolved).map_err(|error| error.to_string())

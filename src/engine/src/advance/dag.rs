@@ -16,7 +16,11 @@ use crate::state::{phase_of, type_of};
 fn dag_of<'a>(parsed: &'a Parsed, template: &str) -> Option<(&'a Dag, Arc<Plan>)> {
     match &parsed.template(template)?.kind {
         TemplateKind::Dag(dag) => Some((dag, parsed.plan(template)?)),
-        TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Steps(_) | TemplateKind::Suspend(_) | TemplateKind::Missing => None,
+        TemplateKind::Container(_)
+        | TemplateKind::Script(_)
+        | TemplateKind::Steps(_)
+        | TemplateKind::Suspend(_)
+        | TemplateKind::Missing => None,
     }
 }
 
@@ -28,7 +32,8 @@ pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
         turn.finish(index, NodePhase::Error, "the template is not in the manifest".to_owned(), None);
         return Progress::Done;
     };
-    let first = if stopping(turn, &node) { dag.tasks.len() } else { usize::try_from(cursor).unwrap_or(usize::MAX) };
+    let first =
+        if stopping(turn, &node) { dag.tasks.len() } else { usize::try_from(cursor).unwrap_or(usize::MAX) };
     for task in first..dag.tasks.len() {
         if turn.is_full() {
             return Progress::At(task as u64);
@@ -48,7 +53,8 @@ pub(crate) fn task_done(turn: &mut Turn<'_>, index: u32, child: &row::Node, curs
     let parsed = turn.parsed.clone();
     let Some((dag, plan)) = dag_of(&parsed, &node.template) else { return Progress::Done };
     let task = usize::try_from(child.ordinal >> 32).unwrap_or(usize::MAX);
-    let dependents = plan.dependents.get(task).filter(|_| !stopping(turn, &node)).map(Vec::as_slice).unwrap_or_default();
+    let dependents =
+        plan.dependents.get(task).filter(|_| !stopping(turn, &node)).map(Vec::as_slice).unwrap_or_default();
     for (at, dependent) in dependents.iter().enumerate().skip(usize::try_from(cursor).unwrap_or(usize::MAX)) {
         if turn.is_full() {
             return Progress::At(at as u64);
@@ -58,7 +64,11 @@ pub(crate) fn task_done(turn: &mut Turn<'_>, index: u32, child: &row::Node, curs
         }
         turn.draft.spend(1);
         let number = u32::try_from(*dependent).unwrap_or(u32::MAX);
-        turn.draft.emit(Body::DependencyMet(fact::DependencyMet { workflow: turn.workflow, node: index, task: number }));
+        turn.draft.emit(Body::DependencyMet(fact::DependencyMet {
+            workflow: turn.workflow,
+            node: index,
+            task: number,
+        }));
         let met = turn.draft.state.waits.get(&(turn.workflow, index, number)).map_or(0, |wait| wait.met);
         if met as usize == plan.dependencies[*dependent].len() {
             make_task(turn, index, dag, &plan, *dependent);
@@ -115,24 +125,40 @@ fn make_task(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan, number: us
     let carried = carried_phase(turn, index, &plan.dependencies[number]);
     let made = match condition(turn, index, dag, plan, task) {
         Ok(true) => run(turn, index, &place, task, carried),
-        Ok(false) => {
-            create::ended(turn, &place, &task.template, NodePhase::Omitted, "omitted: depends condition not met", carried).map(drop)
-        }
+        Ok(false) => create::ended(
+            turn,
+            &place,
+            &task.template,
+            NodePhase::Omitted,
+            "omitted: depends condition not met",
+            carried,
+        )
+        .map(drop),
         Err(message) => Err(message),
     };
     if let Err(message) = made
-        && let Err(message) = create::ended(turn, &place, &task.template, NodePhase::Error, &message, NodePhase::Error)
+        && let Err(message) =
+            create::ended(turn, &place, &task.template, NodePhase::Error, &message, NodePhase::Error)
     {
         turn.finish(index, NodePhase::Error, message, None);
     }
 }
 
-fn run(turn: &mut Turn<'_>, index: u32, place: &Place, task: &Task, carried: NodePhase) -> Result<(), String> {
+fn run(
+    turn: &mut Turn<'_>,
+    index: u32,
+    place: &Place,
+    task: &Task,
+    carried: NodePhase,
+) -> Result<(), String> {
     match resolve(turn, index, task)? {
-        Resolved::Skip(message) => create::ended(turn, place, &task.template, NodePhase::Skipped, &message, carried).map(drop),
+        Resolved::Skip(message) => {
+            create::ended(turn, place, &task.template, NodePhase::Skipped, &message, carried).map(drop)
+        }
         Resolved::Run(step) => create::step(turn, place.clone(), &step).map(drop),
         Resolved::Loop(expansion) if expansion.total == 0 => {
-            create::ended(turn, place, &task.template, NodePhase::Skipped, "Skipped, empty params", carried).map(drop)
+            create::ended(turn, place, &task.template, NodePhase::Skipped, "Skipped, empty params", carried)
+                .map(drop)
         }
         Resolved::Loop(expansion) => {
             let group = create::group(turn, place, NodeType::TaskGroup, &task.template)?;
@@ -174,7 +200,8 @@ fn holds(turn: &Turn<'_>, index: u32, dag: &Dag, plan: &Plan, term: &Term) -> bo
     let is_group = type_of(&node) == NodeType::TaskGroup;
     match term.selector {
         None => {
-            matches!(phase, NodePhase::Succeeded | NodePhase::Skipped) || continues_on(dag.tasks[*task].continue_on, phase)
+            matches!(phase, NodePhase::Succeeded | NodePhase::Skipped)
+                || continues_on(dag.tasks[*task].continue_on, phase)
         }
         Some(Selector::Succeeded) => phase == NodePhase::Succeeded,
         Some(Selector::Skipped) => phase == NodePhase::Skipped,
@@ -183,7 +210,9 @@ fn holds(turn: &Turn<'_>, index: u32, dag: &Dag, plan: &Plan, term: &Term) -> bo
         Some(Selector::Omitted) => phase == NodePhase::Omitted,
         Some(Selector::Daemoned) => false,
         Some(Selector::AnySucceeded) => is_group && node.children_succeeded > 0,
-        Some(Selector::AllFailed) => is_group && node.children_total > 0 && node.children_failed == node.children_total,
+        Some(Selector::AllFailed) => {
+            is_group && node.children_total > 0 && node.children_failed == node.children_total
+        }
     }
 }
 
@@ -210,13 +239,15 @@ pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progr
         let made = match iteration(turn, group.boundary, &expansion, &value) {
             Ok(Resolved::Run(step)) => create::step(turn, place.clone(), &step).map(drop),
             Ok(Resolved::Skip(message)) => {
-                create::ended(turn, &place, &group.template, NodePhase::Skipped, &message, NodePhase::Skipped).map(drop)
+                create::ended(turn, &place, &group.template, NodePhase::Skipped, &message, NodePhase::Skipped)
+                    .map(drop)
             }
             Ok(Resolved::Loop(_)) => Err("a loop's item cannot be a loop".to_owned()),
             Err(message) => Err(message),
         };
         if let Err(message) = made
-            && let Err(message) = create::ended(turn, &place, &group.template, NodePhase::Error, &message, NodePhase::Error)
+            && let Err(message) =
+                create::ended(turn, &place, &group.template, NodePhase::Error, &message, NodePhase::Error)
         {
             turn.finish(index, NodePhase::Error, message, None);
             return Progress::Done;

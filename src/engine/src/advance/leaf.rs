@@ -35,7 +35,10 @@ pub(crate) fn inputs_of(node: &row::Node) -> BTreeMap<String, String> {
 
 /// A leaf's template with everything resolved that can be.
 fn resolved(turn: &Turn<'_>, node: &row::Node) -> Result<(Value, Template), String> {
-    let template = turn.parsed.template(&node.template).ok_or_else(|| format!("template {} not found", node.template))?;
+    let template = turn
+        .parsed
+        .template(&node.template)
+        .ok_or_else(|| format!("template {} not found", node.template))?;
     let mut raw = template.raw.clone();
     let text = raw.to_string();
     if text.contains("{{") {
@@ -66,14 +69,31 @@ fn locals(turn: &Turn<'_>, node: &row::Node, template: &Template) -> BTreeMap<St
     if node.flag == i32::from(row::NodeFlag::Retried) {
         names.insert("retries".to_owned(), node.ordinal.to_string());
         let last = node.ordinal.checked_sub(1).and_then(|before| {
-            turn.draft.state.index.children.get(&(turn.workflow, node.parent, before)).map(|index| turn.node(*index))
+            turn.draft
+                .state
+                .index
+                .children
+                .get(&(turn.workflow, node.parent, before))
+                .map(|index| turn.node(*index))
         });
         let code = last.as_ref().and_then(|last| last.outputs.as_ref()?.exit_code);
-        names.insert("lastRetry.exitCode".to_owned(), code.map_or_else(|| if last.is_some() { "-1".to_owned() } else { "0".to_owned() }, |code| code.to_string()));
-        names.insert("lastRetry.status".to_owned(), last.as_ref().map_or("", |last| phase_of(last).as_str()).to_owned());
+        names.insert(
+            "lastRetry.exitCode".to_owned(),
+            code.map_or_else(
+                || if last.is_some() { "-1".to_owned() } else { "0".to_owned() },
+                |code| code.to_string(),
+            ),
+        );
+        names.insert(
+            "lastRetry.status".to_owned(),
+            last.as_ref().map_or("", |last| phase_of(last).as_str()).to_owned(),
+        );
         let duration = last.as_ref().map_or(0, |last| (last.finished_at_ms - last.started_at_ms) / 1000);
         names.insert("lastRetry.duration".to_owned(), duration.to_string());
-        names.insert("lastRetry.message".to_owned(), last.map_or_else(String::new, |last| last.message.clone()));
+        names.insert(
+            "lastRetry.message".to_owned(),
+            last.map_or_else(String::new, |last| last.message.clone()),
+        );
     }
     names
 }
@@ -99,8 +119,14 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
     let spec = &turn.parsed.manifest.spec;
     let retried = template.retry_strategy.is_some() || spec.retry_strategy.is_some();
     let workflow = turn.row();
-    let deadline_ms = spec.active_deadline_seconds.filter(|_| !node.on_exit).map_or(0, |seconds| workflow.created_at_ms.saturating_add(seconds.saturating_mul(1000)));
-    let grace = raw.get("terminationGracePeriodSeconds").or_else(|| spec.pod.get("terminationGracePeriodSeconds")).and_then(Value::as_i64);
+    let deadline_ms = spec
+        .active_deadline_seconds
+        .filter(|_| !node.on_exit)
+        .map_or(0, |seconds| workflow.created_at_ms.saturating_add(seconds.saturating_mul(1000)));
+    let grace = raw
+        .get("terminationGracePeriodSeconds")
+        .or_else(|| spec.pod.get("terminationGracePeriodSeconds"))
+        .and_then(Value::as_i64);
     let mut work = row::Work {
         version: ROW_VERSION,
         template_json: raw.to_string(),
@@ -115,7 +141,11 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         ..row::Work::default()
     };
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
-    turn.draft.emit(Body::NodeQueued(fact::NodeQueued { workflow: turn.workflow, node: index, work: Some(work) }));
+    turn.draft.emit(Body::NodeQueued(fact::NodeQueued {
+        workflow: turn.workflow,
+        node: index,
+        work: Some(work),
+    }));
 }
 
 fn failover(word: Option<argosy_spec::Failover>) -> row::Failover {
@@ -144,15 +174,27 @@ pub(crate) fn suspend(turn: &mut Turn<'_>, index: u32) {
         return;
     }
     let outcome = resolved(turn, &node).and_then(|(_, template)| match &template.kind {
-        TemplateKind::Suspend(suspend) => suspend.duration.as_deref().filter(|text| !text.is_empty()).map(retry::duration_ms).transpose(),
-        TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Steps(_) | TemplateKind::Dag(_) | TemplateKind::Missing => Ok(None),
+        TemplateKind::Suspend(suspend) => {
+            suspend.duration.as_deref().filter(|text| !text.is_empty()).map(retry::duration_ms).transpose()
+        }
+        TemplateKind::Container(_)
+        | TemplateKind::Script(_)
+        | TemplateKind::Steps(_)
+        | TemplateKind::Dag(_)
+        | TemplateKind::Missing => Ok(None),
     });
     match outcome {
         Ok(None) => {}
         Ok(Some(0)) => suspend_over(turn, index),
         Ok(Some(wait_ms)) => {
             let due_ms = turn.draft.now().plus_ms(wait_ms).0;
-            let timer = row::Timer { version: ROW_VERSION, due_ms, workflow: turn.workflow, node: index, kind: row::TimerKind::Suspend.into() };
+            let timer = row::Timer {
+                version: ROW_VERSION,
+                due_ms,
+                workflow: turn.workflow,
+                node: index,
+                kind: row::TimerKind::Suspend.into(),
+            };
             turn.draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
         }
         Err(message) => turn.finish(index, NodePhase::Error, message, None),
@@ -173,7 +215,10 @@ pub(crate) fn suspend_over(turn: &mut Turn<'_>, index: u32) {
     for parameter in declared {
         let default = parameter.value_from.as_ref().and_then(|from| from.default.clone());
         let Some(value) = default.or(parameter.value) else {
-            let message = format!("raw output parameter '{}' has not been set and does not have a default value", parameter.name);
+            let message = format!(
+                "raw output parameter '{}' has not been set and does not have a default value",
+                parameter.name
+            );
             turn.finish(index, NodePhase::Error, message, None);
             return;
         };
@@ -184,7 +229,13 @@ pub(crate) fn suspend_over(turn: &mut Turn<'_>, index: u32) {
 }
 
 /// The current attempt of a leaf reported its end.
-pub(crate) fn attempt_over(draft: &mut Draft, leader: &mut Leader, workflow: u64, index: u32, report: &AttemptReport) {
+pub(crate) fn attempt_over(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    workflow: u64,
+    index: u32,
+    report: &AttemptReport,
+) {
     let Some(mut turn) = Turn::new(draft, leader, workflow) else { return };
     let node = turn.node(index);
     if phase_of(&node).is_fulfilled() {
@@ -200,7 +251,10 @@ pub(crate) fn attempt_over(draft: &mut Draft, leader: &mut Leader, workflow: u64
     };
     let (host, progress) = (clip(&report.host), clip(&report.progress));
     let started_at_ms = report.started_at_ms.max(0);
-    if node.host != host || node.progress != progress || started_at_ms != 0 && started_at_ms != node.started_at_ms {
+    if node.host != host
+        || node.progress != progress
+        || started_at_ms != 0 && started_at_ms != node.started_at_ms
+    {
         turn.change(index, |node| {
             node.host = host;
             node.progress = progress;
@@ -218,20 +272,29 @@ fn ending(turn: &Turn<'_>, report: &AttemptReport) -> (NodePhase, String) {
         AttemptPhase::Stopped => {
             let shutdown = turn.row().shutdown;
             if shutdown == 0 {
-                return (NodePhase::Error, if message.is_empty() { "pod deleted".to_owned() } else { message });
+                return (
+                    NodePhase::Error,
+                    if message.is_empty() { "pod deleted".to_owned() } else { message },
+                );
             }
             // One that never ran has nothing of its own to say.
             let own = message.is_empty() || report.exit_code.is_none();
             (NodePhase::Failed, if own { workflow::leaf_message(shutdown) } else { message })
         }
-        AttemptPhase::Error | AttemptPhase::Unspecified | AttemptPhase::Received | AttemptPhase::Pending | AttemptPhase::Running => {
-            (NodePhase::Error, message)
-        }
+        AttemptPhase::Error
+        | AttemptPhase::Unspecified
+        | AttemptPhase::Received
+        | AttemptPhase::Pending
+        | AttemptPhase::Running => (NodePhase::Error, message),
     }
 }
 
 /// What a leaf yields: exit code, result where somebody reads it, and every declared parameter, with or without a value.
-fn outputs(turn: &Turn<'_>, node: &row::Node, report: &AttemptReport) -> Result<Option<row::Outputs>, String> {
+fn outputs(
+    turn: &Turn<'_>,
+    node: &row::Node,
+    report: &AttemptReport,
+) -> Result<Option<row::Outputs>, String> {
     let bytes_max = turn.leader.limits.parameter_bytes_max;
     let mut outputs = row::Outputs { exit_code: report.exit_code, ..row::Outputs::default() };
     if let Some(result) = report.result.as_ref().filter(|_| result_is_read(turn, node)) {
@@ -240,11 +303,20 @@ fn outputs(turn: &Turn<'_>, node: &row::Node, report: &AttemptReport) -> Result<
         }
         outputs.result = Some(result.clone());
     }
-    let declared = turn.parsed.template(&node.template).map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
+    let declared = turn
+        .parsed
+        .template(&node.template)
+        .map(|template| template.outputs.parameters.as_slice())
+        .unwrap_or_default();
     for parameter in declared {
-        let reported = report.parameters.iter().find(|reported| reported.name == parameter.name).map(|reported| reported.value.clone());
+        let reported = report
+            .parameters
+            .iter()
+            .find(|reported| reported.name == parameter.name)
+            .map(|reported| reported.value.clone());
         let default = || parameter.value_from.as_ref().and_then(|from| from.default.clone());
-        let value = reported.or_else(|| if report.phase() == AttemptPhase::Succeeded { default() } else { None });
+        let value =
+            reported.or_else(|| if report.phase() == AttemptPhase::Succeeded { default() } else { None });
         if value.as_ref().is_some_and(|value| value.len() > bytes_max) {
             return Err(format!("outputs.parameters.{} is larger than {bytes_max} bytes", parameter.name));
         }
@@ -270,7 +342,10 @@ fn result_is_read(turn: &Turn<'_>, node: &row::Node) -> bool {
 pub(crate) fn composed_outputs(turn: &mut Turn<'_>, index: u32) -> Result<Option<row::Outputs>, String> {
     let node = turn.node(index);
     let parsed = turn.parsed.clone();
-    let declared = parsed.template(&node.template).map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
+    let declared = parsed
+        .template(&node.template)
+        .map(|template| template.outputs.parameters.as_slice())
+        .unwrap_or_default();
     if declared.is_empty() {
         return Ok(None);
     }
@@ -286,7 +361,11 @@ pub(crate) fn composed_outputs(turn: &mut Turn<'_>, index: u32) -> Result<Option
 fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter) -> Result<String, String> {
     let from = parameter.value_from.clone().unwrap_or_default();
     if from.parameter.is_empty() {
-        return parameter.value.clone().or(from.default).ok_or_else(|| format!("output parameter {:?} has no source", parameter.name));
+        return parameter
+            .value
+            .clone()
+            .or(from.default)
+            .ok_or_else(|| format!("output parameter {:?} has no source", parameter.name));
     }
     let mut scope = turn.scope(index);
     scope.on_exit = node.on_exit;
@@ -307,6 +386,7 @@ fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter
 /// other words than a step's own error.
 pub(crate) fn is_execution_error(node: &row::Node) -> bool {
     let composed = matches!(type_of(node), NodeType::Steps | NodeType::Dag) && !node.message.is_empty();
-    let unreadable = type_of(node) == NodeType::Suspend && node.message.starts_with(retry::UNREADABLE_DURATION);
+    let unreadable =
+        type_of(node) == NodeType::Suspend && node.message.starts_with(retry::UNREADABLE_DURATION);
     phase_of(node) == NodePhase::Error && (composed || unreadable)
 }

@@ -52,7 +52,9 @@ pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
     let agenda_work_max = leader.limits.decide_work_max - leader.limits.decide_work_max / 4;
     while draft.work() < agenda_work_max && !draft.is_full(&leader.limits) {
         let next = (leader.served.saturating_add(1), 0);
-        let Some(((workflow, sequence), item)) = draft.state.agenda.range(next..).next().or_else(|| draft.state.agenda.iter().next()) else {
+        let Some(((workflow, sequence), item)) =
+            draft.state.agenda.range(next..).next().or_else(|| draft.state.agenda.iter().next())
+        else {
             break;
         };
         let (workflow, sequence, item) = (*workflow, *sequence, *item);
@@ -76,7 +78,9 @@ fn take(draft: &mut Draft, leader: &mut Leader, workflow: u64, sequence: u64, it
     };
     match progress {
         Progress::Done => draft.emit(Body::AgendaDone(fact::AgendaDone { workflow, sequence })),
-        Progress::At(cursor) => draft.emit(Body::AgendaMoved(fact::AgendaMoved { workflow, sequence, cursor })),
+        Progress::At(cursor) => {
+            draft.emit(Body::AgendaMoved(fact::AgendaMoved { workflow, sequence, cursor }))
+        }
     };
 }
 
@@ -139,7 +143,12 @@ impl<'a> Turn<'a> {
             NodeType::Dag => return dag::start(self, index, cursor),
             NodeType::TaskGroup => return dag::start_group(self, index, cursor),
             NodeType::Retry => retry::next_try(self, index),
-            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Suspend | NodeType::Http | NodeType::Plugin => {}
+            NodeType::Pod
+            | NodeType::Container
+            | NodeType::Skipped
+            | NodeType::Suspend
+            | NodeType::Http
+            | NodeType::Plugin => {}
         }
         Progress::Done
     }
@@ -161,7 +170,12 @@ impl<'a> Turn<'a> {
             NodeType::TaskGroup => dag::check_group(self, node.parent),
             NodeType::Dag => return dag::task_done(self, node.parent, &node, cursor),
             NodeType::Retry => retry::try_done(self, node.parent, &node),
-            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Suspend | NodeType::Http | NodeType::Plugin => {}
+            NodeType::Pod
+            | NodeType::Container
+            | NodeType::Skipped
+            | NodeType::Suspend
+            | NodeType::Http
+            | NodeType::Plugin => {}
         }
         Progress::Done
     }
@@ -184,11 +198,24 @@ impl<'a> Turn<'a> {
         Scope::new(&self.draft.state, &self.parsed, self.workflow, boundary, self.draft.now())
     }
 
-    pub(crate) fn finish(&mut self, index: u32, phase: NodePhase, message: String, outputs: Option<row::Outputs>) {
+    pub(crate) fn finish(
+        &mut self,
+        index: u32,
+        phase: NodePhase,
+        message: String,
+        outputs: Option<row::Outputs>,
+    ) {
         self.finish_at(index, phase, message, outputs, 0);
     }
 
-    pub(crate) fn finish_at(&mut self, index: u32, phase: NodePhase, message: String, outputs: Option<row::Outputs>, finished_at_ms: i64) {
+    pub(crate) fn finish_at(
+        &mut self,
+        index: u32,
+        phase: NodePhase,
+        message: String,
+        outputs: Option<row::Outputs>,
+        finished_at_ms: i64,
+    ) {
         let node = self.node(index);
         if phase_of(&node).is_fulfilled() {
             return;
@@ -211,13 +238,16 @@ impl<'a> Turn<'a> {
         let node = self.node(parent);
         let failed = phase.is_failed_or_error();
         match type_of(&node) {
-            NodeType::StepGroup => (failed && !continues_on(self.continue_on(&node, ordinal), phase), ordinal),
+            NodeType::StepGroup => {
+                (failed && !continues_on(self.continue_on(&node, ordinal), phase), ordinal)
+            }
             NodeType::TaskGroup => (failed, ordinal),
             NodeType::Dag => {
                 let task = usize::try_from(ordinal >> 32).unwrap_or(usize::MAX);
                 let plan = self.parsed.plan(&node.template);
                 let rank = plan.and_then(|plan| plan.target_rank.get(task).copied().flatten());
-                let counts = failed && rank.is_some() && !continues_on(self.continue_on(&node, ordinal), phase);
+                let counts =
+                    failed && rank.is_some() && !continues_on(self.continue_on(&node, ordinal), phase);
                 (counts, rank.unwrap_or(0))
             }
             NodeType::Pod
@@ -238,7 +268,9 @@ impl<'a> Turn<'a> {
             NodeType::StepGroup => {
                 let steps = self.node(parent.parent);
                 let group = usize::try_from(parent.ordinal).unwrap_or(usize::MAX);
-                steps::groups(&self.parsed, &steps.template).and_then(|groups| groups.get(group)?.get(slot)).map(|step| step.continue_on)
+                steps::groups(&self.parsed, &steps.template)
+                    .and_then(|groups| groups.get(group)?.get(slot))
+                    .map(|step| step.continue_on)
             }
             NodeType::Dag => match self.parsed.template(&parent.template).map(|template| &template.kind) {
                 Some(TemplateKind::Dag(dag)) => dag.tasks.get(slot).map(|task| task.continue_on),
@@ -279,6 +311,10 @@ pub(crate) fn continues_on(continue_on: ContinueOn, phase: NodePhase) -> bool {
     match phase {
         NodePhase::Failed => continue_on.failed,
         NodePhase::Error => continue_on.error,
-        NodePhase::Pending | NodePhase::Running | NodePhase::Succeeded | NodePhase::Skipped | NodePhase::Omitted => false,
+        NodePhase::Pending
+        | NodePhase::Running
+        | NodePhase::Succeeded
+        | NodePhase::Skipped
+        | NodePhase::Omitted => false,
     }
 }

@@ -32,7 +32,12 @@ pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result
     let inputs = inputs_scope(&node.inputs);
     let mut skip = None;
     if !step.when.is_empty() {
-        let text = resolve_text(&Value::String(step.when.clone()).to_string(), &scope, &inputs, &Rules::STRICT_NODES);
+        let text = resolve_text(
+            &Value::String(step.when.clone()).to_string(),
+            &scope,
+            &inputs,
+            &Rules::STRICT_NODES,
+        );
         let condition = text.and_then(|text| {
             let condition: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
             let holds = when::evaluate(&condition).map_err(|error| error.to_string())?;
@@ -78,7 +83,12 @@ fn inputs_scope(inputs: &[row::Parameter]) -> BTreeMap<String, String> {
 }
 
 /// Argo's passes over a JSON text: globals, the template's inputs, then siblings.
-fn resolve_text(text: &str, scope: &Scope<'_>, inputs: &BTreeMap<String, String>, rules: &Rules<'_>) -> Result<String, String> {
+fn resolve_text(
+    text: &str,
+    scope: &Scope<'_>,
+    inputs: &BTreeMap<String, String>,
+    rules: &Rules<'_>,
+) -> Result<String, String> {
     if !text.contains("{{") {
         return Ok(text.to_owned());
     }
@@ -87,11 +97,17 @@ fn resolve_text(text: &str, scope: &Scope<'_>, inputs: &BTreeMap<String, String>
 }
 
 fn early(text: &str, scope: &Scope<'_>, inputs: &BTreeMap<String, String>) -> Result<String, String> {
-    let text = substitute(text, &scope.parsed.globals, &Rules::LENIENT).map_err(|error| message_of(&error))?;
+    let text =
+        substitute(text, &scope.parsed.globals, &Rules::LENIENT).map_err(|error| message_of(&error))?;
     substitute(&text, inputs, &Rules::LENIENT).map_err(|error| message_of(&error))
 }
 
-fn resolve_value(value: Value, scope: &Scope<'_>, inputs: &BTreeMap<String, String>, rules: &Rules<'_>) -> Result<Value, String> {
+fn resolve_value(
+    value: Value,
+    scope: &Scope<'_>,
+    inputs: &BTreeMap<String, String>,
+    rules: &Rules<'_>,
+) -> Result<Value, String> {
     let text = value.to_string();
     if !text.contains("{{") {
         return Ok(value);
@@ -119,7 +135,9 @@ fn drop_absent(step: &mut Value, scope: &Scope<'_>) {
 
 fn message_of(error: &argosy_expr::Error) -> String {
     if let argosy_expr::Error::Absent(name) = error {
-        return format!("unable to substitute {{{{{name}}}}}: output is an absent optional (skipped/omitted node with no default)");
+        return format!(
+            "unable to substitute {{{{{name}}}}}: output is an absent optional (skipped/omitted node with no default)"
+        );
     }
     error.to_string()
 }
@@ -135,7 +153,11 @@ fn expansion(step: &Step, skipped: bool) -> Result<row::Expansion, String> {
     if let Some(sequence) = &step.with_sequence {
         sequence_of(sequence, &mut expansion)?;
     } else {
-        let list = if step.with_param.is_empty() { items.unwrap_or_default() } else { list_of(&step.with_param, skipped)? };
+        let list = if step.with_param.is_empty() {
+            items.unwrap_or_default()
+        } else {
+            list_of(&step.with_param, skipped)?
+        };
         expansion.total = list.as_array().map_or(0, Vec::len) as u64;
         expansion.items_json = list.to_string();
     }
@@ -152,7 +174,10 @@ fn list_of(text: &str, skipped: bool) -> Result<Value, String> {
             "withParam value could not be parsed as a JSON list: {text}: json: cannot unmarshal {} into Go value of type []v1alpha1.Item",
             go_kind(&other)
         )),
-        Err(_) => Err(format!("withParam value could not be parsed as a JSON list: {text}: {}", go_syntax_error(text))),
+        Err(_) => Err(format!(
+            "withParam value could not be parsed as a JSON list: {text}: {}",
+            go_syntax_error(text)
+        )),
     }
 }
 
@@ -260,7 +285,13 @@ fn go_verb(flags: &str, verb: char, number: i64) -> String {
         'b' => format!("{magnitude:b}"),
         other => return format!("%!{other}(int={number})"),
     };
-    let sign = if number < 0 { "-" } else if flags.contains('+') { "+" } else { "" };
+    let sign = if number < 0 {
+        "-"
+    } else if flags.contains('+') {
+        "+"
+    } else {
+        ""
+    };
     let trimmed = flags.trim_start_matches(['-', '+', ' ', '#', '0']);
     let width = trimmed.parse::<usize>().unwrap_or(0).min(WIDTH_MAX);
     let fill = width.saturating_sub(digits.len() + sign.len());
@@ -282,7 +313,8 @@ fn describe(item: &Value) -> String {
         }
         Value::Object(fields) => {
             let sorted: BTreeMap<&String, &Value> = fields.iter().collect();
-            let pairs: Vec<String> = sorted.into_iter().map(|(key, value)| format!("{key}:{}", item_text(value))).collect();
+            let pairs: Vec<String> =
+                sorted.into_iter().map(|(key, value)| format!("{key}:{}", item_text(value))).collect();
             pairs.join(",")
         }
         Value::Null => "[]".to_owned(),
@@ -314,7 +346,11 @@ fn go_text(value: &Value) -> String {
 fn number_text(value: &Value) -> String {
     match value.as_f64() {
         #[expect(clippy::cast_possible_truncation, reason = "guarded: whole and within 2^53")]
-        Some(double) if !value.is_i64() && !value.is_u64() && double.fract() == 0.0 && double.abs() < 9.0e15 => (double as i64).to_string(),
+        Some(double)
+            if !value.is_i64() && !value.is_u64() && double.fract() == 0.0 && double.abs() < 9.0e15 =>
+        {
+            (double as i64).to_string()
+        }
         Some(_) | None => value.to_string(),
     }
 }
@@ -330,7 +366,12 @@ fn item_text(item: &Value) -> String {
 }
 
 /// One iteration of a loop.
-pub(crate) fn iteration(turn: &mut Turn<'_>, boundary: u32, expansion: &row::Expansion, item: &Value) -> Result<Resolved, String> {
+pub(crate) fn iteration(
+    turn: &mut Turn<'_>,
+    boundary: u32,
+    expansion: &row::Expansion,
+    item: &Value,
+) -> Result<Resolved, String> {
     turn.draft.spend(1);
     let mut scope = turn.scope(boundary);
     scope.locals.insert("item".to_owned(), item_text(item));

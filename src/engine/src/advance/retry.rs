@@ -127,14 +127,24 @@ fn strategy(turn: &Turn<'_>, node: &row::Node) -> Result<RetryStrategy, String> 
 }
 
 /// Milliseconds to wait before the next try; inner error: no time is left for one.
-fn backoff(turn: &Turn<'_>, node: &row::Node, strategy: &RetryStrategy, tries: i64) -> Result<Result<i64, String>, String> {
+fn backoff(
+    turn: &Turn<'_>,
+    node: &row::Node,
+    strategy: &RetryStrategy,
+    tries: i64,
+) -> Result<Result<i64, String>, String> {
     /// Longest wait, whatever the factor.
     const WAIT_MAX_MS: f64 = 365.0 * 24.0 * 3600.0 * 1000.0;
     let Some(backoff) = &strategy.backoff else { return Ok(Ok(0)) };
     let first = if backoff.duration.is_empty() { 0 } else { duration_ms(&backoff.duration)? };
     let factor = backoff.factor.as_ref().and_then(argosy_spec::IntOrString::as_i64).unwrap_or(1).max(1);
-    #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, reason = "bounded by WAIT_MAX_MS")]
-    let mut wait_ms = (first as f64 * (factor as f64).powi(i32::try_from(tries - 1).unwrap_or(i32::MAX))).min(WAIT_MAX_MS) as i64;
+    #[expect(
+        clippy::cast_precision_loss,
+        clippy::cast_possible_truncation,
+        reason = "bounded by WAIT_MAX_MS"
+    )]
+    let mut wait_ms = (first as f64 * (factor as f64).powi(i32::try_from(tries - 1).unwrap_or(i32::MAX)))
+        .min(WAIT_MAX_MS) as i64;
     if !backoff.cap.is_empty() {
         wait_ms = wait_ms.min(duration_ms(&backoff.cap)?);
     }
@@ -152,7 +162,13 @@ fn backoff(turn: &Turn<'_>, node: &row::Node, strategy: &RetryStrategy, tries: i
 
 fn wait(turn: &mut Turn<'_>, index: u32, wait_ms: i64) {
     let due_ms = turn.draft.now().plus_ms(wait_ms).0;
-    let timer = row::Timer { version: ROW_VERSION, due_ms, workflow: turn.workflow, node: index, kind: row::TimerKind::Retry.into() };
+    let timer = row::Timer {
+        version: ROW_VERSION,
+        due_ms,
+        workflow: turn.workflow,
+        node: index,
+        kind: row::TimerKind::Retry.into(),
+    };
     turn.draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
     let message = format!("Backoff for {} minutes {} seconds", wait_ms / 60_000, wait_ms / 1000 % 60);
     turn.change(index, |node| node.message = message);
@@ -190,7 +206,10 @@ pub(crate) fn duration_ms(text: &str) -> Result<i64, String> {
         total += number * unit_ms;
         rest = &rest[end..];
     }
-    #[expect(clippy::cast_possible_truncation, reason = "`as` saturates, which is what a huge span should do")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "`as` saturates, which is what a huge span should do"
+    )]
     Ok(total.round() as i64)
 }
 
@@ -200,7 +219,16 @@ mod tests {
 
     #[test]
     fn durations_are_gos_or_seconds() {
-        for (text, expected) in [("0", Some(0)), ("2", Some(2000)), ("1h30m", Some(5_400_000)), ("1.5s", Some(1500)), ("x", None), ("", None), ("5", Some(5000)), ("5x", None)] {
+        for (text, expected) in [
+            ("0", Some(0)),
+            ("2", Some(2000)),
+            ("1h30m", Some(5_400_000)),
+            ("1.5s", Some(1500)),
+            ("x", None),
+            ("", None),
+            ("5", Some(5000)),
+            ("5x", None),
+        ] {
             assert_eq!(duration_ms(text).ok(), expected, "{text}");
         }
     }

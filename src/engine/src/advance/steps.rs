@@ -15,7 +15,11 @@ use crate::state::phase_of;
 pub(crate) fn groups<'a>(parsed: &'a Parsed, template: &str) -> Option<&'a Vec<Vec<Step>>> {
     match &parsed.template(template)?.kind {
         TemplateKind::Steps(groups) => Some(groups),
-        TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Dag(_) | TemplateKind::Suspend(_) | TemplateKind::Missing => None,
+        TemplateKind::Container(_)
+        | TemplateKind::Script(_)
+        | TemplateKind::Dag(_)
+        | TemplateKind::Suspend(_)
+        | TemplateKind::Missing => None,
     }
 }
 
@@ -82,7 +86,13 @@ pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progr
     Progress::Done
 }
 
-fn make_children(turn: &mut Turn<'_>, index: u32, group: &row::Node, members: &[Step], cursor: u64) -> Result<Option<u64>, String> {
+fn make_children(
+    turn: &mut Turn<'_>,
+    index: u32,
+    group: &row::Node,
+    members: &[Step],
+    cursor: u64,
+) -> Result<Option<u64>, String> {
     if cursor == 0 && members.len() > 1 {
         // One that can't be resolved fails the group before any of its siblings is made.
         for member in members {
@@ -105,7 +115,14 @@ fn make_children(turn: &mut Turn<'_>, index: u32, group: &row::Node, members: &[
 }
 
 /// One step of a group; `Some(item)`: the batch is full, go on with that item.
-fn make_member(turn: &mut Turn<'_>, index: u32, group: &row::Node, slot: u64, member: &Step, item: u64) -> Result<Option<u64>, String> {
+fn make_member(
+    turn: &mut Turn<'_>,
+    index: u32,
+    group: &row::Node,
+    slot: u64,
+    member: &Step,
+    item: u64,
+) -> Result<Option<u64>, String> {
     let key = (turn.workflow, index, u32::try_from(slot).unwrap_or(u32::MAX));
     let mut place = Place {
         parent: index,
@@ -119,7 +136,14 @@ fn make_member(turn: &mut Turn<'_>, index: u32, group: &row::Node, slot: u64, me
     if !turn.draft.state.expansions.contains_key(&key) {
         match resolve(turn, group.parent, member).map_err(unresolved)? {
             Resolved::Skip(message) => {
-                create::ended(turn, &place, &member.template, NodePhase::Skipped, &message, NodePhase::Skipped)?;
+                create::ended(
+                    turn,
+                    &place,
+                    &member.template,
+                    NodePhase::Skipped,
+                    &message,
+                    NodePhase::Skipped,
+                )?;
                 return Ok(None);
             }
             Resolved::Run(step) => {
@@ -127,7 +151,14 @@ fn make_member(turn: &mut Turn<'_>, index: u32, group: &row::Node, slot: u64, me
                 return Ok(None);
             }
             Resolved::Loop(expansion) if expansion.total == 0 => {
-                create::ended(turn, &place, &member.template, NodePhase::Skipped, "Skipped, empty params", NodePhase::Skipped)?;
+                create::ended(
+                    turn,
+                    &place,
+                    &member.template,
+                    NodePhase::Skipped,
+                    "Skipped, empty params",
+                    NodePhase::Skipped,
+                )?;
                 return Ok(None);
             }
             Resolved::Loop(expansion) => expand(turn, key, expansion),
@@ -149,7 +180,14 @@ fn make_member(turn: &mut Turn<'_>, index: u32, group: &row::Node, slot: u64, me
                 create::step(turn, place.clone(), &step)?;
             }
             Resolved::Skip(message) => {
-                create::ended(turn, &place, &member.template, NodePhase::Skipped, &message, NodePhase::Skipped)?;
+                create::ended(
+                    turn,
+                    &place,
+                    &member.template,
+                    NodePhase::Skipped,
+                    &message,
+                    NodePhase::Skipped,
+                )?;
             }
             Resolved::Loop(_) => return Err("a loop's item cannot be a loop".to_owned()),
         }
@@ -158,13 +196,24 @@ fn make_member(turn: &mut Turn<'_>, index: u32, group: &row::Node, slot: u64, me
 }
 
 /// Writes a fan-out down, so that its children can be made bit by bit.
-pub(crate) fn expand(turn: &mut Turn<'_>, (workflow, node, slot): (u64, u32, u32), expansion: row::Expansion) {
-    turn.draft.emit(Body::LoopExpanded(fact::LoopExpanded { workflow, node, slot, expansion: Some(expansion) }));
+pub(crate) fn expand(
+    turn: &mut Turn<'_>,
+    (workflow, node, slot): (u64, u32, u32),
+    expansion: row::Expansion,
+) {
+    turn.draft.emit(Body::LoopExpanded(fact::LoopExpanded {
+        workflow,
+        node,
+        slot,
+        expansion: Some(expansion),
+    }));
 }
 
 /// Argo's words around an error in a step's references; errors of loops come as they are.
 fn unresolved(message: String) -> String {
-    let of_loop = ["withParam value", "strconv.", "failed to resolve {{item"].iter().any(|start| message.starts_with(start));
+    let of_loop = ["withParam value", "strconv.", "failed to resolve {{item"]
+        .iter()
+        .any(|start| message.starts_with(start));
     if of_loop { message } else { format!("failed to resolve references: {message}") }
 }
 
@@ -179,7 +228,8 @@ pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
         Some(failed) => {
             let child = turn.node(failed.node);
             if leaf::is_execution_error(&child) {
-                let message = format!("step group deemed errored due to child {} error: {}", child.name, child.message);
+                let message =
+                    format!("step group deemed errored due to child {} error: {}", child.name, child.message);
                 turn.finish(index, NodePhase::Error, message, None);
                 return;
             }

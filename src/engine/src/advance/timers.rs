@@ -21,7 +21,8 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
         draft.spend(1);
         let timer = row::Timer { version: ROW_VERSION, due_ms, workflow, node, kind };
         draft.emit(Body::TimerCleared(fact::TimerCleared { timer: Some(timer) }));
-        let over = draft.state.workflows.get(&workflow).is_none_or(|row| row.finished_at_ms != 0 || row.deleted);
+        let over =
+            draft.state.workflows.get(&workflow).is_none_or(|row| row.finished_at_ms != 0 || row.deleted);
         match row::TimerKind::try_from(kind).unwrap_or_default() {
             row::TimerKind::Deadline if !over => deadline(draft, workflow),
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),
@@ -32,7 +33,13 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
 }
 
 /// Acts on a node that is still waiting; a timer may outlive what it was set for.
-fn with(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, act: impl FnOnce(&mut Turn<'_>, u32)) {
+fn with(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    workflow: u64,
+    node: u32,
+    act: impl FnOnce(&mut Turn<'_>, u32),
+) {
     let waits = draft.state.node(workflow, node).is_some_and(|row| !phase_of(row).is_fulfilled());
     if waits && let Some(mut turn) = Turn::new(draft, leader, workflow) {
         act(&mut turn, node);
@@ -44,7 +51,8 @@ fn again(turn: &mut Turn<'_>, index: u32) {
     let shutdown = turn.row().shutdown;
     if workflow::stops(shutdown, node.on_exit) {
         let last = u64::from(node.children_total).checked_sub(1);
-        let child = last.and_then(|last| turn.draft.state.index.children.get(&(turn.workflow, index, last)).copied());
+        let child =
+            last.and_then(|last| turn.draft.state.index.children.get(&(turn.workflow, index, last)).copied());
         if let Some(child) = child {
             let child = turn.node(child);
             retry::try_done(turn, index, &child);

@@ -52,7 +52,13 @@ pub(crate) fn stopped_message(shutdown: i32) -> Option<String> {
 pub(crate) fn accepted(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
     if let Some(seconds) = manifest.spec.active_deadline_seconds {
         let due_ms = draft.now().plus_ms(seconds.max(0).saturating_mul(1000)).0;
-        let timer = row::Timer { version: ROW_VERSION, due_ms, workflow, node: 0, kind: row::TimerKind::Deadline.into() };
+        let timer = row::Timer {
+            version: ROW_VERSION,
+            due_ms,
+            workflow,
+            node: 0,
+            kind: row::TimerKind::Deadline.into(),
+        };
         draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
     }
     let strategy = match manifest.spec.shutdown.as_str() {
@@ -60,7 +66,11 @@ pub(crate) fn accepted(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
         "Terminate" => TERMINATE,
         _ => return,
     };
-    draft.emit(Body::ShutdownRequested(fact::ShutdownRequested { workflow, strategy, message: String::new() }));
+    draft.emit(Body::ShutdownRequested(fact::ShutdownRequested {
+        workflow,
+        strategy,
+        message: String::new(),
+    }));
 }
 
 /// The root is made, and the workflow runs.
@@ -68,7 +78,15 @@ pub(crate) fn start(turn: &mut Turn<'_>) {
     phase(turn, WorkflowPhase::Running, String::new());
     let parsed = turn.parsed.clone();
     let name = turn.row().name.clone();
-    let place = Place { parent: 0, ordinal: 0, name, boundary: 0, depth: 0, flag: row::NodeFlag::Unspecified, on_exit: false };
+    let place = Place {
+        parent: 0,
+        ordinal: 0,
+        name,
+        boundary: 0,
+        depth: 0,
+        flag: row::NodeFlag::Unspecified,
+        on_exit: false,
+    };
     let spec = &parsed.manifest.spec;
     if let Err(message) = create::call(turn, place, &spec.entrypoint, &spec.arguments) {
         phase(turn, WorkflowPhase::Error, format!("error in entry template execution: {message}"));
@@ -77,7 +95,11 @@ pub(crate) fn start(turn: &mut Turn<'_>) {
 
 fn phase(turn: &mut Turn<'_>, phase: WorkflowPhase, message: String) {
     let workflow = turn.workflow;
-    turn.draft.emit(Body::WorkflowPhaseChanged(fact::WorkflowPhaseChanged { workflow, phase: phase.number(), message }));
+    turn.draft.emit(Body::WorkflowPhaseChanged(fact::WorkflowPhaseChanged {
+        workflow,
+        phase: phase.number(),
+        message,
+    }));
 }
 
 /// A workflow whose stored manifest can't be read ends: nothing of it could ever run.
@@ -184,7 +206,15 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
     let mut next = u32::try_from(cursor).unwrap_or(u32::MAX);
     loop {
         let workflow = turn.workflow;
-        let Some((_, index)) = turn.draft.state.index.active_leaves.range((workflow, next)..=(workflow, u32::MAX)).next().copied() else {
+        let Some((_, index)) = turn
+            .draft
+            .state
+            .index
+            .active_leaves
+            .range((workflow, next)..=(workflow, u32::MAX))
+            .next()
+            .copied()
+        else {
             return Progress::Done;
         };
         if turn.is_full() {
@@ -203,7 +233,9 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
             }
             None => {
                 let waits = type_of(&node) == NodeType::Suspend;
-                let message = stopped_message(row.shutdown).filter(|_| waits).unwrap_or_else(|| leaf_message(row.shutdown));
+                let message = stopped_message(row.shutdown)
+                    .filter(|_| waits)
+                    .unwrap_or_else(|| leaf_message(row.shutdown));
                 turn.finish(index, NodePhase::Failed, message, None);
             }
         }

@@ -16,7 +16,8 @@ const INVITES_MAX: usize = 10_000;
 
 /// A single-use invite for a cluster. Its token is known to the caller only; state keeps the hash.
 pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &CreateInvite) -> Result<Reply, Refusal> {
-    ClusterName::new(command.cluster.clone()).map_err(|error| Code::InvalidClusterName.refuse(error.to_string()))?;
+    ClusterName::new(command.cluster.clone())
+        .map_err(|error| Code::InvalidClusterName.refuse(error.to_string()))?;
     if command.token_hash.len() != HASH_LENGTH {
         return Err(Code::InvalidArgument.refuse("the invite's token hash must be a SHA-256"));
     }
@@ -28,10 +29,13 @@ pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &CreateInvite)
     }
     let known = draft.state.clusters.contains_key(command.cluster.as_str());
     if !known && draft.state.clusters.len() >= leader.limits.clusters_max {
-        return Err(Code::TooManyClusters.refuse(format!("the cell has its {} clusters already", leader.limits.clusters_max)));
+        return Err(Code::TooManyClusters
+            .refuse(format!("the cell has its {} clusters already", leader.limits.clusters_max)));
     }
     if draft.state.invites.len() >= INVITES_MAX {
-        return Err(Code::TooManyClusters.refuse(format!("{INVITES_MAX} invites are open: wait until some expire")));
+        return Err(
+            Code::TooManyClusters.refuse(format!("{INVITES_MAX} invites are open: wait until some expire"))
+        );
     }
     forget_old(draft);
     let ttl_ms = i64::try_from(command.ttl_ms).unwrap_or(i64::MAX);

@@ -6,7 +6,11 @@ use crate::commands::{done, find_workflow};
 use crate::draft::Draft;
 
 /// The workflow goes, whatever its phase; attempts still open are stopped.
-pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &DeleteWorkflow) -> Result<Reply, Refusal> {
+pub(crate) fn decide(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    command: &DeleteWorkflow,
+) -> Result<Reply, Refusal> {
     let workflow = find_workflow(&draft.state, &command.namespace, &command.name)?;
     draft.emit(Body::WorkflowDeleted(fact::WorkflowDeleted { workflow }));
     leader.forget(workflow);

@@ -12,7 +12,9 @@ const LABEL_BYTES_MAX: usize = 512;
 pub(crate) fn decide(draft: &mut Draft, command: &OpenSession) -> Result<Reply, Refusal> {
     let name = &command.cluster;
     let cluster = draft.state.cluster(name).ok_or_else(|| {
-        Code::ClusterMissing.refuse(format!("cluster {name:?} is not registered: invite it with `argosy cluster invite {name}`"))
+        Code::ClusterMissing.refuse(format!(
+            "cluster {name:?} is not registered: invite it with `argosy cluster invite {name}`"
+        ))
     })?;
     if cluster.cluster_uid != command.cluster_uid {
         return Err(Code::ClusterUidMismatch.refuse(format!(
@@ -20,7 +22,9 @@ pub(crate) fn decide(draft: &mut Draft, command: &OpenSession) -> Result<Reply, 
             cluster.cluster_uid, command.cluster_uid
         )));
     }
-    if command.labels.len() > LABELS_MAX || command.labels.iter().any(|(key, value)| key.len() + value.len() > LABEL_BYTES_MAX) {
+    if command.labels.len() > LABELS_MAX
+        || command.labels.iter().any(|(key, value)| key.len() + value.len() > LABEL_BYTES_MAX)
+    {
         return Err(Code::InvalidArgument.refuse(format!(
             "cluster {name:?} has more than {LABELS_MAX} labels or one over {LABEL_BYTES_MAX} bytes"
         )));

@@ -11,19 +11,23 @@ pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &RedeemInvite)
     if command.cluster_uid.is_empty() {
         return Err(Code::InvalidArgument.refuse("the cluster's uid is missing"));
     }
-    let invite = draft
-        .state
-        .invites
-        .get(&command.token_hash)
-        .ok_or_else(|| Code::InviteUnknown.refuse(format!("the invite is not known: check the token, or {again}")))?;
+    let invite = draft.state.invites.get(&command.token_hash).ok_or_else(|| {
+        Code::InviteUnknown.refuse(format!("the invite is not known: check the token, or {again}"))
+    })?;
     if invite.cluster != *cluster {
-        return Err(Code::InviteOtherCluster.refuse(format!("the invite is not for cluster {cluster:?}: {again}")));
+        return Err(
+            Code::InviteOtherCluster.refuse(format!("the invite is not for cluster {cluster:?}: {again}"))
+        );
     }
     if !invite.used_by.is_empty() {
-        return Err(Code::InviteUsed.refuse(format!("the invite for cluster {cluster:?} was used already: {again}")));
+        return Err(
+            Code::InviteUsed.refuse(format!("the invite for cluster {cluster:?} was used already: {again}"))
+        );
     }
     if draft.now().0 >= invite.expires_at_ms {
-        return Err(Code::InviteExpired.refuse(format!("the invite for cluster {cluster:?} expired: {again}")));
+        return Err(
+            Code::InviteExpired.refuse(format!("the invite for cluster {cluster:?} expired: {again}"))
+        );
     }
     match draft.state.cluster(cluster) {
         Some(known) if known.cluster_uid != command.cluster_uid && known.attempts_open > 0 => {
@@ -33,7 +37,8 @@ pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &RedeemInvite)
         }
         Some(_) => {}
         None if draft.state.clusters.len() >= leader.limits.clusters_max => {
-            return Err(Code::TooManyClusters.refuse(format!("the cell has its {} clusters already", leader.limits.clusters_max)));
+            return Err(Code::TooManyClusters
+                .refuse(format!("the cell has its {} clusters already", leader.limits.clusters_max)));
         }
         None => {}
     }

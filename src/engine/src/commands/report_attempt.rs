@@ -10,8 +10,13 @@ use crate::{Code, Leader, advance};
 /// The newest state of an attempt. The one place where a report whose fence is not the node's current one is dropped.
 ///
 /// The caller counts verdicts. A stale session's report is judged like any other: the fence decides, not the session.
-pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ReportAttempt) -> Result<Reply, Refusal> {
-    let report = command.report.as_ref().ok_or_else(|| Code::InvalidArgument.refuse("the report is missing"))?;
+pub(crate) fn decide(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    command: &ReportAttempt,
+) -> Result<Reply, Refusal> {
+    let report =
+        command.report.as_ref().ok_or_else(|| Code::InvalidArgument.refuse("the report is missing"))?;
     let fence = report.fence.ok_or_else(|| Code::InvalidArgument.refuse("the report's fence is missing"))?;
     let verdict = judge(draft, leader, &command.cluster, fence, report);
     let reported = AttemptReported { fence: Some(fence), revision: report.revision, verdict: verdict.into() };
@@ -19,9 +24,17 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ReportAtt
 }
 
 /// Records a report if it still counts.
-pub(crate) fn judge(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, report: &AttemptReport) -> Verdict {
+pub(crate) fn judge(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    cluster: &str,
+    fence: Fence,
+    report: &AttemptReport,
+) -> Verdict {
     draft.spend(1);
-    let Some(attempt) = draft.state.attempts.get(&fence).cloned().filter(|attempt| attempt.cluster == cluster) else {
+    let Some(attempt) =
+        draft.state.attempts.get(&fence).cloned().filter(|attempt| attempt.cluster == cluster)
+    else {
         return Verdict::Unknown;
     };
     let over = is_terminal(report.phase());
@@ -58,7 +71,10 @@ pub(crate) fn judge(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence
 /// The attempt will not report anything else.
 pub(crate) fn is_terminal(phase: AttemptPhase) -> bool {
     match phase {
-        AttemptPhase::Unspecified | AttemptPhase::Received | AttemptPhase::Pending | AttemptPhase::Running => false,
+        AttemptPhase::Unspecified
+        | AttemptPhase::Received
+        | AttemptPhase::Pending
+        | AttemptPhase::Running => false,
         AttemptPhase::Succeeded | AttemptPhase::Failed | AttemptPhase::Error | AttemptPhase::Stopped => true,
     }
 }
@@ -78,7 +94,8 @@ fn node_moves(draft: &mut Draft, workflow: u64, node: u32, report: &AttemptRepor
     let running = report.phase() == AttemptPhase::Running;
     let phase = if running { NodePhase::Running } else { NodePhase::Pending };
     let (message, host, progress) = (clip(&report.message), clip(&report.host), clip(&report.progress));
-    let same = phase_of(row) == phase && row.message == message && row.host == host && row.progress == progress;
+    let same =
+        phase_of(row) == phase && row.message == message && row.host == host && row.progress == progress;
     if !same && !phase_of(row).is_fulfilled() {
         let started_at_ms = if running && report.started_at_ms > 0 { report.started_at_ms } else { 0 };
         draft.emit(Body::NodeChanged(fact::NodeChanged {

@@ -12,7 +12,11 @@ use crate::{Code, Leader};
 ///
 /// Held and wanted: keep. Held and unwanted: stop. Wanted and not held: if nothing of it was ever seen running it will
 /// simply be sent again, else it is lost with its Pod. Unwanted and not held: nothing is left of it.
-pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ResyncAttempts) -> Result<Reply, Refusal> {
+pub(crate) fn decide(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    command: &ResyncAttempts,
+) -> Result<Reply, Refusal> {
     let name = &command.cluster;
     let cluster = draft
         .state
@@ -30,7 +34,11 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ResyncAtt
         let Some(fence) = report.fence else { continue };
         held.insert(fence);
         report_attempt::judge(draft, leader, name, fence, report);
-        if is_wanted(draft, name, fence, report) { resynced.keep.push(fence) } else { resynced.stop.push(fence) }
+        if is_wanted(draft, name, fence, report) {
+            resynced.keep.push(fence)
+        } else {
+            resynced.stop.push(fence)
+        }
     }
     let missing: Vec<_> = draft
         .state
@@ -42,10 +50,21 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ResyncAtt
         draft.spend(1);
         let seen = attempt.permitted || attempt.phase >= AttemptPhase::Pending.into();
         if attempt.fenced {
-            let closed = fact::AttemptClosed { fence: Some(fence), revision: 0, phase: AttemptPhase::Stopped.into(), host: String::new() };
+            let closed = fact::AttemptClosed {
+                fence: Some(fence),
+                revision: 0,
+                phase: AttemptPhase::Stopped.into(),
+                host: String::new(),
+            };
             draft.emit(Body::AttemptClosed(closed));
         } else if seen || attempt.stopping {
-            report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, attempt.stopping));
+            report_attempt::judge(
+                draft,
+                leader,
+                name,
+                fence,
+                &lost(fence, attempt.revision, attempt.stopping),
+            );
         }
     }
     Ok(Reply { body: Some(reply::Body::AttemptsResynced(resynced)) })
@@ -55,7 +74,9 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &ResyncAtt
 fn is_wanted(draft: &Draft, cluster: &str, fence: Fence, report: &AttemptReport) -> bool {
     let over = report_attempt::is_terminal(report.phase());
     draft.state.attempt(&fence).is_some_and(|attempt| {
-        attempt.cluster == cluster && !attempt.fenced && if attempt.closed { over } else { over || !attempt.stopping }
+        attempt.cluster == cluster
+            && !attempt.fenced
+            && if attempt.closed { over } else { over || !attempt.stopping }
     })
 }
 

@@ -31,7 +31,11 @@ pub(crate) fn decide(draft: &mut Draft, command: &ShutdownWorkflow) -> Result<Re
 
 /// Records the wish and puts the stopping of what runs on the agenda.
 pub(crate) fn request(draft: &mut Draft, workflow: u64, strategy: i32, message: &str) {
-    draft.emit(Body::ShutdownRequested(fact::ShutdownRequested { workflow, strategy, message: message.to_owned() }));
+    draft.emit(Body::ShutdownRequested(fact::ShutdownRequested {
+        workflow,
+        strategy,
+        message: message.to_owned(),
+    }));
     let item = agenda_item(AgendaKind::Shutdown, 0);
     draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
 }

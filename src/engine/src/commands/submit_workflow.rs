@@ -13,11 +13,17 @@ use crate::{Code, Leader, advance, place};
 const NAME_LENGTH_MAX: usize = 253;
 
 /// A workflow is accepted: it has a number, and its root is on the agenda.
-pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &SubmitWorkflow) -> Result<Reply, Refusal> {
+pub(crate) fn decide(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    command: &SubmitWorkflow,
+) -> Result<Reply, Refusal> {
     check_names(command)?;
     let key = WorkflowKey { namespace: command.namespace.clone(), name: command.name.clone() };
     if draft.state.workflow_id(&key).is_some() {
-        return Err(Code::WorkflowExists.refuse(format!("workflows.argoproj.io {:?} already exists", command.name)));
+        return Err(
+            Code::WorkflowExists.refuse(format!("workflows.argoproj.io {:?} already exists", command.name))
+        );
     }
     if command.manifest_json.len() > leader.limits.manifest_bytes_max {
         return Err(Code::ManifestTooLarge.refuse(format!(
@@ -34,7 +40,8 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &SubmitWor
     }
     let manifest = read(&command.manifest_json)?;
     let (pod_json, summary_json) = (place::pod_json(&manifest), summary_json(&manifest));
-    let preview = Workflow { namespace: command.namespace.clone(), name: command.name.clone(), ..Workflow::default() };
+    let preview =
+        Workflow { namespace: command.namespace.clone(), name: command.name.clone(), ..Workflow::default() };
     let parsed = Parsed::new(manifest, &preview);
     place::check(&parsed).map_err(|reason| Code::Unplaceable.refuse(reason))?;
     let workflow = draft.state.meta.workflow_next;
@@ -66,7 +73,8 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &SubmitWor
 fn check_names(command: &SubmitWorkflow) -> Result<(), Refusal> {
     for (what, text) in [("namespace", &command.namespace), ("name", &command.name), ("uid", &command.uid)] {
         if text.is_empty() || text.len() > NAME_LENGTH_MAX {
-            return Err(Code::InvalidArgument.refuse(format!("the workflow's {what} must have 1 to {NAME_LENGTH_MAX} bytes")));
+            return Err(Code::InvalidArgument
+                .refuse(format!("the workflow's {what} must have 1 to {NAME_LENGTH_MAX} bytes")));
         }
     }
     Ok(())
@@ -87,7 +95,8 @@ fn summary_json(manifest: &Manifest) -> String {
 
 fn read(json: &str) -> Result<Manifest, Refusal> {
     let invalid = |message: String| Code::InvalidManifest.refuse(message);
-    let value = serde_json::from_str(json).map_err(|error| invalid(format!("the manifest is not JSON: {error}")))?;
+    let value =
+        serde_json::from_str(json).map_err(|error| invalid(format!("the manifest is not JSON: {error}")))?;
     let manifest = Manifest::from_value(value).map_err(|problems| {
         invalid(problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("\n"))
     })?;

@@ -77,7 +77,14 @@ fn proceed(draft: &mut Draft, leader: &mut Leader, name: &str) {
     }
 }
 
-fn consider(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, attempt: &Attempt, all: bool) {
+fn consider(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    cluster: &str,
+    fence: Fence,
+    attempt: &Attempt,
+    all: bool,
+) {
     let Some(work) = draft.state.works.get(&(attempt.workflow, attempt.node)) else { return };
     let (safe, word) = (work.idempotent, work.failover());
     // Before the start permit nothing has run: no rule and no word of the user stands against moving it.
@@ -88,7 +95,15 @@ fn consider(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence,
     take(draft, leader, cluster, fence, (attempt.workflow, attempt.node), attempt.stopping, fails);
 }
 
-fn take(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, (workflow, node): (u64, u32), stopping: bool, fails: bool) {
+fn take(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    cluster: &str,
+    fence: Fence,
+    (workflow, node): (u64, u32),
+    stopping: bool,
+    fails: bool,
+) {
     let Some(work) = draft.state.works.get(&(workflow, node)).cloned() else { return };
     let mut moved = work.as_ref().clone();
     if !moved.excluded.iter().any(|excluded| excluded == cluster) {
@@ -104,9 +119,14 @@ fn take(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, (wo
     } else if fails {
         Some(format!("cluster {cluster} was lost while the step ran, and its failover is `fail`"))
     } else if pinned {
-        Some(format!("cluster {cluster} was lost with the volumes of this step's colocation group: submit the workflow again"))
+        Some(format!(
+            "cluster {cluster} was lost with the volumes of this step's colocation group: submit the workflow again"
+        ))
     } else if work.takeovers >= leader.limits.takeover_limit {
-        Some(format!("taken over {} times from lost clusters: the step may be what breaks them", work.takeovers))
+        Some(format!(
+            "taken over {} times from lost clusters: the step may be what breaks them",
+            work.takeovers
+        ))
     } else {
         None
     };

@@ -28,16 +28,32 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     pub(super) fn new(state: &'a State, workflow: u64, row: &'a row::Workflow, manifest: &'a Value) -> Self {
-        let nodes = state.nodes.range((workflow, 0)..=(workflow, u32::MAX)).map(|((_, index), node)| (*index, node)).collect();
+        let nodes = state
+            .nodes
+            .range((workflow, 0)..=(workflow, u32::MAX))
+            .map(|((_, index), node)| (*index, node))
+            .collect();
         let templates = manifest.pointer("/spec/templates").and_then(Value::as_array).into_iter().flatten();
-        let templates: BTreeMap<&str, &Value> = templates.filter_map(|template| Some((template.get("name")?.as_str()?, template))).collect();
+        let templates: BTreeMap<&str, &Value> =
+            templates.filter_map(|template| Some((template.get("name")?.as_str()?, template))).collect();
         let mut numbers = BTreeMap::new();
         for (name, template) in &templates {
             let tasks = template.pointer("/dag/tasks").and_then(Value::as_array).into_iter().flatten();
-            let named = (0_u64..).zip(tasks).filter_map(|(number, task)| Some(((*name, task.get("name")?.as_str()?), number)));
+            let named = (0_u64..)
+                .zip(tasks)
+                .filter_map(|(number, task)| Some(((*name, task.get("name")?.as_str()?), number)));
             numbers.extend(named);
         }
-        let mut tree = Self { state, workflow, row, nodes, templates, numbers, edges: BTreeMap::new(), outbound: BTreeMap::new() };
+        let mut tree = Self {
+            state,
+            workflow,
+            row,
+            nodes,
+            templates,
+            numbers,
+            edges: BTreeMap::new(),
+            outbound: BTreeMap::new(),
+        };
         tree.connect();
         tree
     }
@@ -77,32 +93,52 @@ impl<'a> Tree<'a> {
     fn outbound_of(&self, index: u32) -> Vec<u32> {
         let node = self.nodes[&index];
         let all = |children: Vec<u32>| -> Vec<u32> {
-            children.iter().flat_map(|child| self.outbound.get(child).map(|nodes| nodes.as_slice()).unwrap_or_default().to_vec()).collect()
+            children
+                .iter()
+                .flat_map(|child| {
+                    self.outbound.get(child).map(|nodes| nodes.as_slice()).unwrap_or_default().to_vec()
+                })
+                .collect()
         };
         match type_of(node) {
-            NodeType::Steps => self.children(index).pop().map(|group| all(self.children(group))).unwrap_or_default(),
+            NodeType::Steps => {
+                self.children(index).pop().map(|group| all(self.children(group))).unwrap_or_default()
+            }
             NodeType::Retry => self.children(index).pop().map(|last| all(vec![last])).unwrap_or_default(),
             NodeType::TaskGroup | NodeType::StepGroup => all(self.children(index)),
             NodeType::Dag => {
-                let targets = self.targets(node).into_iter().filter_map(|task| self.child(index, task << 32)).collect();
+                let targets =
+                    self.targets(node).into_iter().filter_map(|task| self.child(index, task << 32)).collect();
                 all(targets)
             }
-            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Suspend | NodeType::Http | NodeType::Plugin => vec![index],
+            NodeType::Pod
+            | NodeType::Container
+            | NodeType::Skipped
+            | NodeType::Suspend
+            | NodeType::Http
+            | NodeType::Plugin => vec![index],
         }
     }
 
     fn tasks(&self, node: &row::Node) -> &'a [Value] {
-        let tasks = self.templates.get(node.template.as_str()).and_then(|template| template.pointer("/dag/tasks"));
+        let tasks =
+            self.templates.get(node.template.as_str()).and_then(|template| template.pointer("/dag/tasks"));
         tasks.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }
 
     /// Numbers of a DAG's target tasks.
     fn targets(&self, node: &row::Node) -> Vec<u64> {
         let tasks = self.tasks(node);
-        let target = self.templates.get(node.template.as_str()).and_then(|template| template.pointer("/dag/target")?.as_str());
+        let target = self
+            .templates
+            .get(node.template.as_str())
+            .and_then(|template| template.pointer("/dag/target")?.as_str());
         let named: Vec<&str> = target.unwrap_or_default().split_whitespace().collect();
-        let waited: std::collections::BTreeSet<String> =
-            if named.is_empty() { tasks.iter().flat_map(dependencies).collect() } else { std::collections::BTreeSet::new() };
+        let waited: std::collections::BTreeSet<String> = if named.is_empty() {
+            tasks.iter().flat_map(dependencies).collect()
+        } else {
+            std::collections::BTreeSet::new()
+        };
         let is_target = |task: &Value| {
             let name = task.get("name").and_then(Value::as_str).unwrap_or_default();
             if named.is_empty() { !waited.contains(name) } else { named.contains(&name) }
@@ -126,9 +162,12 @@ impl<'a> Tree<'a> {
                 if waits.is_empty() {
                     return vec![node.parent];
                 }
-                let numbers = waits.iter().filter_map(|name| self.numbers.get(&(parent.template.as_str(), name.as_str())));
+                let numbers = waits
+                    .iter()
+                    .filter_map(|name| self.numbers.get(&(parent.template.as_str(), name.as_str())));
                 let made = numbers.filter_map(|number| self.child(node.parent, number << 32));
-                let mut from: Vec<u32> = made.flat_map(|task| self.outbound[&task].as_ref().clone()).collect();
+                let mut from: Vec<u32> =
+                    made.flat_map(|task| self.outbound[&task].as_ref().clone()).collect();
                 from.sort_unstable();
                 from.dedup();
                 from
@@ -147,7 +186,12 @@ impl<'a> Tree<'a> {
 
     pub(super) fn nodes(&self) -> Map<String, Value> {
         let progress = self.progress();
-        self.nodes.iter().map(|(index, node)| (self.id(*index), Value::Object(self.node(*index, node, progress.get(index))))).collect()
+        self.nodes
+            .iter()
+            .map(|(index, node)| {
+                (self.id(*index), Value::Object(self.node(*index, node, progress.get(index))))
+            })
+            .collect()
     }
 
     fn id(&self, index: u32) -> String {
@@ -178,7 +222,10 @@ impl<'a> Tree<'a> {
             put("message", message.into());
         }
         put("startedAt", time_text(node.started_at_ms).into());
-        put("finishedAt", if node.finished_at_ms == 0 { Value::Null } else { time_text(node.finished_at_ms).into() });
+        put(
+            "finishedAt",
+            if node.finished_at_ms == 0 { Value::Null } else { time_text(node.finished_at_ms).into() },
+        );
         if let Some((done, total)) = progress.filter(|(_, total)| *total > 0) {
             put("progress", format!("{done}/{total}").into());
         }
@@ -257,7 +304,9 @@ impl<'a> Tree<'a> {
                 for key in ["default", "enum", "description"] {
                     match (declared.get(key), &input.value) {
                         // Argo shows a default with its tags resolved, which is what the input came to.
-                        (Some(Value::String(text)), Some(value)) if key == "default" && text.contains("{{") => {
+                        (Some(Value::String(text)), Some(value))
+                            if key == "default" && text.contains("{{") =>
+                        {
                             fields.insert(key.to_owned(), value.clone().into());
                         }
                         (Some(declared), _) => drop(fields.insert(key.to_owned(), declared.clone())),
@@ -321,8 +370,12 @@ impl<'a> Tree<'a> {
     }
 
     fn progress(&self) -> BTreeMap<u32, (u64, u64)> {
-        let own: BTreeMap<u32, (u64, u64)> =
-            self.nodes.iter().filter(|(_, node)| is_leaf_type(node.r#type)).map(|(index, node)| (*index, leaf_progress(node))).collect();
+        let own: BTreeMap<u32, (u64, u64)> = self
+            .nodes
+            .iter()
+            .filter(|(_, node)| is_leaf_type(node.r#type))
+            .map(|(index, node)| (*index, leaf_progress(node)))
+            .collect();
         let mut all = own.clone();
         if self.nodes.len() > EXACT_PROGRESS_NODES_MAX {
             for (index, node) in self.nodes.iter().rev() {
@@ -350,15 +403,21 @@ impl<'a> Tree<'a> {
             let (more_done, more_total) = own.get(&index).copied().unwrap_or_default();
             done += more_done;
             total += more_total;
-            open.extend(self.edges.get(&index).into_iter().flatten().copied().filter(|child| seen.insert(*child)));
+            open.extend(
+                self.edges.get(&index).into_iter().flatten().copied().filter(|child| seen.insert(*child)),
+            );
         }
         (done, total)
     }
 }
 
 fn leaf_progress(node: &row::Node) -> (u64, u64) {
-    let reported = node.progress.split_once('/').and_then(|(done, total)| Some((done.parse().ok()?, total.parse().ok()?)));
-    let (done, total): (u64, u64) = reported.filter(|(done, total)| done <= total && *total > 0).unwrap_or((0, 1));
+    let reported = node
+        .progress
+        .split_once('/')
+        .and_then(|(done, total)| Some((done.parse().ok()?, total.parse().ok()?)));
+    let (done, total): (u64, u64) =
+        reported.filter(|(done, total)| done <= total && *total > 0).unwrap_or((0, 1));
     if phase_of(node) == NodePhase::Succeeded { (total, total) } else { (done, total) }
 }
 
@@ -381,6 +440,12 @@ fn attempt_phase(attempt: &row::Attempt) -> &'static str {
 fn dependencies(task: &Value) -> Vec<String> {
     match task.get("depends").and_then(Value::as_str).filter(|depends| !depends.is_empty()) {
         Some(depends) => crate::scope::depends_names(depends),
-        None => task.get("dependencies").and_then(Value::as_array).into_iter().flatten().filter_map(|name| name.as_str().map(str::to_owned)).collect(),
+        None => task
+            .get("dependencies")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect(),
     }
 }

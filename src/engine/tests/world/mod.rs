@@ -50,7 +50,8 @@ impl World {
         }
         let (batch, state, changes) = draft.finish();
         if self.follows {
-            let evolved = evolve(&mut self.follower, position, &batch).expect("facts fit").expect("the batch follows");
+            let evolved =
+                evolve(&mut self.follower, position, &batch).expect("facts fit").expect("the batch follows");
             assert_eq!(evolved, changes);
             assert_eq!(self.follower.hash(), state.hash());
         }
@@ -78,16 +79,23 @@ impl World {
     }
 
     pub fn join(&mut self, cluster: &str, cpu_milli: i64) -> u64 {
-        let token_hash = vec![cluster.len() as u8; 32].into_iter().zip(cluster.bytes().cycle()).map(|(a, b)| a ^ b).collect::<Vec<_>>();
-        let invite = ask::CreateInvite { cluster: cluster.into(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
+        let token_hash = vec![cluster.len() as u8; 32]
+            .into_iter()
+            .zip(cluster.bytes().cycle())
+            .map(|(a, b)| a ^ b)
+            .collect::<Vec<_>>();
+        let invite =
+            ask::CreateInvite { cluster: cluster.into(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
         self.command(Body::CreateInvite(invite)).expect("an invite");
-        let redeem = ask::RedeemInvite { cluster: cluster.into(), cluster_uid: format!("uid-{cluster}"), token_hash };
+        let redeem =
+            ask::RedeemInvite { cluster: cluster.into(), cluster_uid: format!("uid-{cluster}"), token_hash };
         self.command(Body::RedeemInvite(redeem)).expect("redeemed");
         self.open(cluster, cpu_milli)
     }
 
     pub fn open(&mut self, cluster: &str, cpu_milli: i64) -> u64 {
-        let allocatable = Resources { cpu_milli, memory_bytes: 1 << 40, pods: 1_000_000, ..Resources::default() };
+        let allocatable =
+            Resources { cpu_milli, memory_bytes: 1 << 40, pods: 1_000_000, ..Resources::default() };
         let open = ask::OpenSession {
             cluster: cluster.into(),
             cluster_uid: format!("uid-{cluster}"),
@@ -146,7 +154,8 @@ impl World {
 
     pub fn report(&mut self, cluster: &str, report: AttemptReport) -> Verdict {
         let epoch = self.state.cluster(cluster).map_or(0, |row| row.session_epoch);
-        let report = ask::ReportAttempt { cluster: cluster.into(), session_epoch: epoch, report: Some(report) };
+        let report =
+            ask::ReportAttempt { cluster: cluster.into(), session_epoch: epoch, report: Some(report) };
         match self.command(Body::ReportAttempt(report)).expect("a verdict").body {
             Some(reply::Body::AttemptReported(reported)) => reported.verdict(),
             other => panic!("{other:?}"),
