@@ -28,6 +28,7 @@ mod evolve_work;
 mod inspect;
 mod key;
 mod leader;
+mod phases;
 mod place;
 mod refusal;
 mod resources;

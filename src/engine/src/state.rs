@@ -1,12 +1,14 @@
 use std::sync::Arc;
 
-use argosy_model::{Fence, LogTime, NodePhase, NodeType, WorkflowId, WorkflowKey, WorkflowPhase};
+use argosy_model::{Fence, LogTime, WorkflowId, WorkflowKey};
 use argosy_proto::state as row;
 use imbl::{OrdMap, OrdSet};
 use prost::Message;
 
 use crate::Error;
 use crate::key::Key;
+pub use crate::phases::workflow_phase;
+pub(crate) use crate::phases::{is_active_leaf, is_leaf_type, phase_of, type_of};
 
 /// Version of every row this code writes.
 pub(crate) const ROW_VERSION: u32 = 1;
@@ -131,10 +133,10 @@ impl State {
                 );
             }
             Key::Wait(id, node, task) => {
-                drop(self.waits.insert((id, node, task), read(value, |row: &row::DagWait| row.version)?))
+                self.waits.insert((id, node, task), read(value, |row: &row::DagWait| row.version)?);
             }
             Key::Agenda(id, sequence) => {
-                drop(self.agenda.insert((id, sequence), read(value, |row: &row::AgendaItem| row.version)?))
+                self.agenda.insert((id, sequence), read(value, |row: &row::AgendaItem| row.version)?);
             }
             Key::Attempt(fence) => {
                 drop(self.attempts.insert(fence, Arc::new(read(value, |row: &row::Attempt| row.version)?)))
@@ -466,41 +468,6 @@ impl State {
             .take_while(move |((id, found, _), _)| *id == workflow && *found == parent)
             .map(|((_, _, ordinal), node)| (*ordinal, *node))
     }
-}
-
-/// True for a leaf that is not fulfilled.
-pub(crate) fn is_active_leaf(row: &row::Node) -> bool {
-    is_leaf_type(row.r#type) && !phase_of(row).is_fulfilled()
-}
-
-/// Node types that run or wait by themselves, and that Argo's progress counts.
-pub(crate) fn is_leaf_type(number: i32) -> bool {
-    NodeType::from_number(number).is_some_and(|kind| match kind {
-        NodeType::Pod | NodeType::Suspend | NodeType::Http | NodeType::Plugin => true,
-        NodeType::Container
-        | NodeType::Steps
-        | NodeType::StepGroup
-        | NodeType::Dag
-        | NodeType::TaskGroup
-        | NodeType::Retry
-        | NodeType::Skipped => false,
-    })
-}
-
-/// A row's phase; rows written by this code always have one.
-pub(crate) fn phase_of(row: &row::Node) -> NodePhase {
-    NodePhase::from_number(row.phase).unwrap_or(NodePhase::Error)
-}
-
-/// A row's type.
-pub(crate) fn type_of(row: &row::Node) -> NodeType {
-    NodeType::from_number(row.r#type).unwrap_or(NodeType::Skipped)
-}
-
-/// A workflow's phase, `None` before it was looked at.
-#[must_use]
-pub fn workflow_phase(row: &row::Workflow) -> Option<WorkflowPhase> {
-    WorkflowPhase::from_number(row.phase)
 }
 
 fn read<M: Message + Default>(value: &[u8], version: impl Fn(&M) -> u32) -> Option<M> {

@@ -124,7 +124,7 @@ fn make_member(
     item: u64,
 ) -> Result<Option<u64>, String> {
     let key = (turn.workflow, index, u32::try_from(slot).unwrap_or(u32::MAX));
-    let mut place = Place {
+    let place = Place {
         parent: index,
         ordinal: slot << 32,
         name: format!("{}.{}", group.name, member.name),
@@ -164,30 +164,35 @@ fn make_member(
             Resolved::Loop(expansion) => expand(turn, key, expansion),
         }
     }
+    make_items(turn, group.parent, key, place, &member.template, item)
+}
+
+/// The items of a fan-out, from one on; `Some(item)`: the batch is full, go on with that item.
+fn make_items(
+    turn: &mut Turn<'_>,
+    boundary: u32,
+    key: (u64, u32, u32),
+    mut place: Place,
+    template: &str,
+    item: u64,
+) -> Result<Option<u64>, String> {
     let expansion = turn.draft.state.expansions[&key].clone();
     let items = turn.leader.items(&turn.draft.state, key);
-    let base = place.name.clone();
+    let (base, slot) = (place.name.clone(), place.ordinal);
     for at in item..expansion.total {
         // The very first is made in any case, for the reason given above.
         if turn.is_full() && (slot, at) != (0, 0) {
             return Ok(Some(at));
         }
         let (value, description) = item_at(&expansion, &items, at);
-        place.ordinal = slot << 32 | (at + 1);
+        place.ordinal = slot | (at + 1);
         place.name = format!("{base}({at}:{description})");
-        match iteration(turn, group.parent, &expansion, &value).map_err(unresolved)? {
+        match iteration(turn, boundary, &expansion, &value).map_err(unresolved)? {
             Resolved::Run(step) => {
                 create::step(turn, place.clone(), &step)?;
             }
             Resolved::Skip(message) => {
-                create::ended(
-                    turn,
-                    &place,
-                    &member.template,
-                    NodePhase::Skipped,
-                    &message,
-                    NodePhase::Skipped,
-                )?;
+                create::ended(turn, &place, template, NodePhase::Skipped, &message, NodePhase::Skipped)?;
             }
             Resolved::Loop(_) => return Err("a loop's item cannot be a loop".to_owned()),
         }
