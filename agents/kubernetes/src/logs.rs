@@ -7,20 +7,25 @@ use futures::{AsyncReadExt, StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::LogParams;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const CHUNK_BYTES_MAX: usize = 32 * 1024;
 /// How often a container that has not started is asked for again while somebody follows.
 const START_POLL: Duration = Duration::from_millis(500);
+/// How long a container that has started, and of which the kubelet does not know yet, is asked for again.
+const STARTED_WAIT: Duration = Duration::from_secs(5);
 const BAD_REQUEST: u16 = 400;
 
-/// Opens the log. A container that has not started has an empty one; with `follow` it is waited for.
+/// Opens the log. A container that has not started has an empty one; with `follow` it is waited for. One that `has_started`
+/// may be unknown to its kubelet, which looks once a second.
 pub async fn open(
     pods: Api<Pod>,
     name: String,
     fence: String,
+    has_started: bool,
     options: LogOptions,
 ) -> Result<LogStream, Error> {
+    let asked = Instant::now();
     let parameters = LogParams {
         container: Some(if options.container.is_empty() {
             names::MAIN.to_owned()
@@ -36,12 +41,12 @@ pub async fn open(
             Ok(reader) => return Ok(chunks(Box::pin(reader), fence)),
             Err(failure) => failure,
         };
-        let not_started = matches!(&failure, kube::Error::Api(status) if status.code == BAD_REQUEST)
-            && may_start(&pods, &name).await;
-        if !not_started {
+        let is_bad_request = matches!(&failure, kube::Error::Api(status) if status.code == BAD_REQUEST);
+        let is_late = has_started && asked.elapsed() < STARTED_WAIT;
+        if !is_bad_request || !(is_late || may_start(&pods, &name).await) {
             return Err(Error::Logs { fence, reason: failure.to_string() });
         }
-        if !options.follow {
+        if !options.follow && !is_late {
             return Ok(stream::empty().boxed());
         }
         tokio::time::sleep(START_POLL).await;

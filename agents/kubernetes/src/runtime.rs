@@ -139,7 +139,8 @@ impl Runtime for KubernetesRuntime {
     async fn logs(&self, fence: Fence, options: LogOptions) -> Result<LogStream, Error> {
         let text = display_fence(&fence);
         let held = self.shared.table.get(&fence).ok_or_else(|| Error::UnknownAttempt(text.clone()))?;
-        logs::open(self.shared.pods(&held.namespace), held.name, text, options).await
+        let has_started = held.observation.holder.is_some();
+        logs::open(self.shared.pods(&held.namespace), held.name, text, has_started, options).await
     }
 }
 
