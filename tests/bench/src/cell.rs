@@ -2,7 +2,9 @@
 
 use anyhow::{Context, ensure};
 use argosy_pki::{Authority, Lifetimes, api_client_config};
-use argosy_server::config::{ApiConfig, ConsensusConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig};
+use argosy_server::config::{
+    ApiConfig, ConsensusConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig,
+};
 use argosy_server::core::clock;
 use argosy_server::local::LocalClient;
 use argosy_server::processes::Process;
@@ -47,7 +49,8 @@ impl Cell {
         let program = executable(&std::env::current_exe()?.with_file_name("argosy"))?;
         let held = tempfile::tempdir_in(directory)?;
         let path = held.path();
-        let authority = Authority::load_or_create(&path.join("pki"), "bench", clock().wall_ms, Lifetimes::default())?;
+        let authority =
+            Authority::load_or_create(&path.join("pki"), "bench", clock().wall_ms, Lifetimes::default())?;
         let token = json!({"name": "admin", "role": "admin", "sha256": argosy_gateway::hash_token(TOKEN)});
         std::fs::write(path.join("tokens.json"), json!({"version": 1, "tokens": [token]}).to_string())?;
         let configs = configurations(path)?;
@@ -80,7 +83,11 @@ impl Cell {
             if let Some(leader) = leader.and_then(|member| member["id"].as_u64()) {
                 return Ok(leader);
             }
-            ensure!(Instant::now() < deadline, "the members elect no leader: {}", self.directory.path().display());
+            ensure!(
+                Instant::now() < deadline,
+                "the members elect no leader: {}",
+                self.directory.path().display()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -91,7 +98,7 @@ impl Cell {
         loop {
             let clusters = self.client.get("/api/v1/clusters").await.unwrap_or_default();
             let items = clusters["items"].as_array().map_or(&[][..], Vec::as_slice);
-            if items.iter().filter(|cluster| cluster["state"] == "Ready").count() >= count {
+            if items.iter().filter(|cluster| cluster["state"] == "connected").count() >= count {
                 return Ok(());
             }
             ensure!(Instant::now() < deadline, "not all of {count} clusters are ready: {clusters}");
@@ -102,7 +109,10 @@ impl Cell {
     /// A client with a connection of its own.
     pub fn http(&self) -> anyhow::Result<reqwest::Client> {
         let tls = api_client_config(&self.authority.roots())?;
-        Ok(reqwest::Client::builder().tls_backend_preconfigured(tls).timeout(Duration::from_secs(60)).build()?)
+        Ok(reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .timeout(Duration::from_secs(60))
+            .build()?)
     }
 
     /// Submits a workflow to any member.
@@ -117,7 +127,10 @@ impl Cell {
 
     /// Processor seconds that each member has used.
     pub fn processor_seconds(&self) -> BTreeMap<u64, f64> {
-        self.members.iter().map(|(id, process)| (*id, processor_seconds(process.pid()).unwrap_or(0.0))).collect()
+        self.members
+            .iter()
+            .map(|(id, process)| (*id, processor_seconds(process.pid()).unwrap_or(0.0)))
+            .collect()
     }
 }
 
@@ -138,8 +151,12 @@ fn processor_seconds(pid: u32) -> anyhow::Result<f64> {
 fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
     let mut listens = BTreeMap::new();
     for member in 1..=3 {
-        let listen =
-            Listen { api: free_address()?, agent: free_address()?, peer: free_address()?, metrics: free_address()? };
+        let listen = Listen {
+            api: free_address()?,
+            agent: free_address()?,
+            peer: free_address()?,
+            metrics: free_address()?,
+        };
         listens.insert(member, listen);
     }
     let addresses = |listen: &Listen| MemberAddresses {
@@ -147,7 +164,8 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
         agent: listen.agent.to_string(),
         api: listen.api.to_string(),
     };
-    let members: BTreeMap<_, _> = listens.iter().map(|(member, listen)| (*member, addresses(listen))).collect();
+    let members: BTreeMap<_, _> =
+        listens.iter().map(|(member, listen)| (*member, addresses(listen))).collect();
     let config = |(member, listen): (u64, Listen)| {
         let config = ServerConfig {
             cell: "bench".to_owned(),

@@ -50,7 +50,9 @@ pub async fn run(directory: &Path, arguments: &Arguments) -> anyhow::Result<()> 
     let mut rows = Vec::new();
     for (at, clients) in arguments.clients.iter().enumerate() {
         let mut row = |who: &str, measured: &Measured, ratio: String| {
-            rows.push([vec![clients.to_string(), who.to_owned()], measured.cells().to_vec(), vec![ratio]].concat());
+            rows.push(
+                [vec![clients.to_string(), who.to_owned()], measured.cells().to_vec(), vec![ratio]].concat(),
+            );
         };
         let Some(argosy) = &own[at] else { continue };
         let ratio = theirs[at].as_ref().map(|etcd| format!("{:.2}", argosy.per_second() / etcd.per_second()));
@@ -59,12 +61,19 @@ pub async fn run(directory: &Path, arguments: &Arguments) -> anyhow::Result<()> 
             row("etcd", etcd, String::new());
         }
     }
-    let title = format!("Replicated commits, three members on one disk, {}-byte values, fsync on", arguments.value_bytes);
+    let title = format!(
+        "Replicated commits, three members on one disk, {}-byte values, fsync on",
+        arguments.value_bytes
+    );
     print_table(&title, &["clients", "who", "commits/s", "p50", "p99", "ratio"], &rows);
     Ok(())
 }
 
-async fn measure(addresses: &[std::net::SocketAddr], arguments: &Arguments, best: &mut [Option<Measured>]) -> anyhow::Result<()> {
+async fn measure(
+    addresses: &[std::net::SocketAddr],
+    arguments: &Arguments,
+    best: &mut [Option<Measured>],
+) -> anyhow::Result<()> {
     let leader = load::leader(addresses).await?;
     for (clients, best) in arguments.clients.iter().zip(best) {
         let shape = load::Shape {

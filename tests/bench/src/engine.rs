@@ -42,7 +42,11 @@ pub fn run(arguments: &Arguments) -> anyhow::Result<()> {
         ]);
     }
     let title = "One event (a step's end, which assigns the next one), each in a batch of its own";
-    print_table(title, &["nodes", "units of work", "leader decides", "rows", "follower evolves, rows", "bytes of facts"], &rows);
+    print_table(
+        title,
+        &["nodes", "units of work", "leader decides", "rows", "follower evolves, rows", "bytes of facts"],
+        &rows,
+    );
     fan_out_assigned(arguments.width)
 }
 
@@ -71,7 +75,10 @@ impl World {
         Ok(world)
     }
 
-    fn batch(&mut self, make: impl FnOnce(&mut Draft, &mut Leader) -> anyhow::Result<()>) -> anyhow::Result<Option<Made>> {
+    fn batch(
+        &mut self,
+        make: impl FnOnce(&mut Draft, &mut Leader) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Option<Made>> {
         let position = Position { incarnation: 1, index: self.index + 1 };
         let mut draft = Draft::new(&self.state, position, LogTime(1_800_000_000_000), self.index);
         make(&mut draft, &mut self.leader)?;
@@ -109,11 +116,13 @@ impl World {
 
     fn join(&mut self, cluster: &str, cpu_milli: i64) -> anyhow::Result<()> {
         let token_hash = cluster.bytes().cycle().take(32).collect::<Vec<u8>>();
-        let invite = ask::CreateInvite { cluster: cluster.into(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
+        let invite =
+            ask::CreateInvite { cluster: cluster.into(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
         self.command(Body::CreateInvite(invite))?;
         let redeem = ask::RedeemInvite { cluster: cluster.into(), cluster_uid: cluster.into(), token_hash };
         self.command(Body::RedeemInvite(redeem))?;
-        let allocatable = Resources { cpu_milli, memory_bytes: 1 << 50, pods: 1_000_000, ..Resources::default() };
+        let allocatable =
+            Resources { cpu_milli, memory_bytes: 1 << 50, pods: 1_000_000, ..Resources::default() };
         let open = ask::OpenSession {
             cluster: cluster.into(),
             cluster_uid: cluster.into(),
@@ -128,11 +137,20 @@ impl World {
     fn submit(&mut self, width: usize) -> anyhow::Result<Option<Made>> {
         let manifest = fan_out(width).to_string();
         let (namespace, name, uid, creator) = ("default".into(), "wide".into(), "uid".into(), "bench".into());
-        self.command(Body::SubmitWorkflow(ask::SubmitWorkflow { namespace, name, uid, manifest_json: manifest, creator }))
+        self.command(Body::SubmitWorkflow(ask::SubmitWorkflow {
+            namespace,
+            name,
+            uid,
+            manifest_json: manifest,
+            creator,
+        }))
     }
 
     fn to_run(&self, cluster: &str) -> Option<Fence> {
-        self.state.attempts_on(cluster).find(|(_, desired)| *desired == DesiredAttempt::Run).map(|(fence, _)| fence)
+        self.state
+            .attempts_on(cluster)
+            .find(|(_, desired)| *desired == DesiredAttempt::Run)
+            .map(|(fence, _)| fence)
     }
 }
 
@@ -187,8 +205,11 @@ fn events(nodes: usize, count: usize) -> anyhow::Result<Costs> {
         for _ in 0..nodes.min(count - costs.events) {
             let fence = world.to_run("east").context("a step runs")?;
             let epoch = world.state.cluster("east").context("a cluster")?.session_epoch;
-            let report =
-                ask::ReportAttempt { cluster: "east".into(), session_epoch: epoch, report: Some(ended(fence)) };
+            let report = ask::ReportAttempt {
+                cluster: "east".into(),
+                session_epoch: epoch,
+                report: Some(ended(fence)),
+            };
             let begun = Instant::now();
             let mut made = Vec::from_iter(world.command(Body::ReportAttempt(report))?);
             made.extend(world.settle()?);

@@ -1,6 +1,6 @@
 //! etcd's messages, and an etcd of three members.
 
-#![allow(missing_docs, clippy::all, reason = "generated code")]
+#[allow(missing_docs, clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
 mod generated {
     tonic::include_proto!("etcdserverpb");
 }
@@ -22,7 +22,8 @@ pub fn start(program: &Path, directory: &Path) -> anyhow::Result<(Vec<Process>, 
         clients.push(crate::cell::free_address()?);
         peers.push(crate::cell::free_address()?);
     }
-    let cluster: Vec<String> = peers.iter().enumerate().map(|(at, peer)| format!("m{at}=http://{peer}")).collect();
+    let cluster: Vec<String> =
+        peers.iter().enumerate().map(|(at, peer)| format!("m{at}=http://{peer}")).collect();
     let cluster = cluster.join(",");
     let mut members = Vec::new();
     for (at, (client, peer)) in clients.iter().zip(&peers).enumerate() {

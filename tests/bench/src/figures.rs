@@ -62,8 +62,11 @@ pub fn print_table(title: &str, head: &[&str], rows: &[Vec<String>]) {
         cells.chain(head.get(column).map(|name| name.chars().count())).max().unwrap_or(0)
     };
     let line = |cells: Vec<&str>| {
-        let padded: Vec<String> =
-            cells.iter().enumerate().map(|(column, cell)| format!("{cell:<wide$}", wide = width(column))).collect();
+        let padded: Vec<String> = cells
+            .iter()
+            .enumerate()
+            .map(|(column, cell)| format!("{cell:<wide$}", wide = width(column)))
+            .collect();
         format!("| {} |", padded.join(" | "))
     };
     println!("\n{title}\n\n{}", line(head.to_vec()));
@@ -80,7 +83,8 @@ mod tests {
 
     #[test]
     fn percentiles_and_rates() {
-        let measured = Measured::new((1..=1_000).map(Duration::from_millis).collect(), Duration::from_secs(2));
+        let measured =
+            Measured::new((1..=1_000).map(Duration::from_millis).collect(), Duration::from_secs(2));
         assert_eq!((measured.per_mille_ms(500), measured.per_mille_ms(990)), (501.0, 991.0));
         assert_eq!(thousands(measured.per_second()), "500");
         assert_eq!(thousands(1_234_567.0), "1,234,567");

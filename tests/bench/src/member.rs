@@ -3,7 +3,8 @@
 
 use crate::cell;
 use crate::etcd::{
-    Kv, KvServer, Maintenance, MaintenanceServer, PutRequest, PutResponse, ResponseHeader, StatusRequest, StatusResponse,
+    Kv, KvServer, Maintenance, MaintenanceServer, PutRequest, PutResponse, ResponseHeader, StatusRequest,
+    StatusResponse,
 };
 use anyhow::Context;
 use argosy_consensus::{Applied, Consensus, LogPosition, Output, StateMachine, TickClock};
@@ -225,7 +226,10 @@ impl Kv for Service {
         let command = Command { version: 1, idempotency_key: Some(put), body: None };
         match self.mailbox.command(command).await {
             argosy_member::Outcome::Done(_) => Ok(Response::new(PutResponse::default())),
-            other => Err(Status::unavailable(format!("{other:?}"))),
+            argosy_member::Outcome::Refused(_)
+            | argosy_member::Outcome::NotLeader
+            | argosy_member::Outcome::Overloaded
+            | argosy_member::Outcome::Unknown => Err(Status::unavailable("not committed here")),
         }
     }
 }
@@ -247,10 +251,12 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let tls = MemberTls::start(&signer, arguments.member, Vec::new(), stop.clone())?;
     let (mailbox, mail) = Mailbox::new();
     let dialer = Dialer::new(Arc::clone(&tls.client));
-    let peers: BTreeMap<u64, String> = (1..).zip(&arguments.peers).map(|(id, peer)| (id, peer.to_string())).collect();
+    let peers: BTreeMap<u64, String> =
+        (1..).zip(&arguments.peers).map(|(id, peer)| (id, peer.to_string())).collect();
     let links = PeerLinks::start(&peers, arguments.member, &dialer, &mailbox, &metrics, &stop);
     let own = peers[&arguments.member].parse()?;
-    let (_, incoming) = listen("peer", own, Arc::clone(&tls.peer_server), metrics.clone(), stop.clone()).await?;
+    let (_, incoming) =
+        listen("peer", own, Arc::clone(&tls.peer_server), metrics.clone(), stop.clone()).await?;
     let service = PeerService {
         cell: CELL.to_owned(),
         own: arguments.member,
@@ -278,7 +284,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
         queue: VecDeque::new(),
         pending: VecDeque::new(),
     };
-    let thread = std::thread::Builder::new().name("member".to_owned()).spawn(move || core.run(&mail, tick_ms, ticks))?;
+    let thread = std::thread::Builder::new()
+        .name("member".to_owned())
+        .spawn(move || core.run(&mail, tick_ms, ticks))?;
     let service = Service { member: arguments.member, mailbox, leader };
     let serving = tonic::transport::Server::builder()
         .tcp_nodelay(true)

@@ -36,18 +36,24 @@ pub async fn run(directory: &Path, arguments: &Arguments) -> anyhow::Result<()> 
         let measured = submit(&cell, &url, *clients, arguments).await?;
         rows.push([vec![clients.to_string()], measured.cells().to_vec()].concat());
     }
-    print_table("Submissions over REST with TLS, three members, fsync on", &["clients", "workflows/s", "p50", "p99"], &rows);
+    print_table(
+        "Submissions over REST with TLS, three members, fsync on",
+        &["clients", "workflows/s", "p50", "p99"],
+        &rows,
+    );
     Ok(())
 }
 
 async fn submit(cell: &Cell, url: &str, clients: usize, arguments: &Arguments) -> anyhow::Result<Measured> {
-    let connections = (0..clients.min(CONNECTIONS_MAX)).map(|_| cell.http()).collect::<anyhow::Result<Vec<_>>>()?;
+    let connections =
+        (0..clients.min(CONNECTIONS_MAX)).map(|_| cell.http()).collect::<anyhow::Result<Vec<_>>>()?;
     let left = Arc::new(AtomicUsize::new(arguments.submissions_max));
     let begun = Instant::now();
     let over = begun + Duration::from_secs(arguments.seconds);
     let tasks: Vec<_> = (0..clients)
         .map(|number| {
-            let (http, url, left) = (connections[number % connections.len()].clone(), url.to_owned(), left.clone());
+            let (http, url, left) =
+                (connections[number % connections.len()].clone(), url.to_owned(), left.clone());
             tokio::spawn(async move { submit_in_turn(&http, &url, number, &left, over).await })
         })
         .collect();
@@ -66,7 +72,9 @@ async fn submit_in_turn(
     over: Instant,
 ) -> anyhow::Result<Vec<Duration>> {
     let mut latencies = Vec::new();
-    while Instant::now() < over && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+    while Instant::now() < over
+        && left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+    {
         let name = format!("one-step-{number}-{}", latencies.len());
         let workflow = json!({
             "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},

@@ -53,8 +53,9 @@ fn leaf() -> Value {
 
 /// A chain of steps alone in the cell: what the control plane adds to each.
 async fn overhead(cell: &Cell, seen: &Seen, arguments: &Arguments) -> anyhow::Result<()> {
-    let groups: Vec<Value> =
-        (0..arguments.chain).map(|number| json!([{"name": format!("s{number}"), "template": "leaf"}])).collect();
+    let groups: Vec<Value> = (0..arguments.chain)
+        .map(|number| json!([{"name": format!("s{number}"), "template": "leaf"}]))
+        .collect();
     let workflow = json!({"metadata": {"name": "chain"}, "spec": {
         "entrypoint": "main", "templates": [{"name": "main", "steps": groups}, leaf()],
     }});
@@ -82,7 +83,11 @@ async fn wait_for(seen: &Seen, target: u64, arguments: &Arguments) -> anyhow::Re
     let begun = seen.ended.load(Ordering::Relaxed);
     while seen.ended.load(Ordering::Relaxed) < target {
         if Instant::now() > deadline {
-            ensure!(seen.ended.load(Ordering::Relaxed) > begun, "no step ended in {} s", arguments.seconds_max);
+            ensure!(
+                seen.ended.load(Ordering::Relaxed) > begun,
+                "no step ended in {} s",
+                arguments.seconds_max
+            );
             return Ok(false);
         }
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -121,7 +126,15 @@ async fn throughput(cell: &Cell, leader: u64, seen: &Seen, arguments: &Arguments
         processor(leader),
         processor(follower),
     ];
-    let head = ["workflows", "steps each", "clusters", "steps/s", "time", "leader's processor per step", "a follower's"];
+    let head = [
+        "workflows",
+        "steps each",
+        "clusters",
+        "steps/s",
+        "time",
+        "leader's processor per step",
+        "a follower's",
+    ];
     print_table("No-op steps end to end, three members and simulated clusters on one machine", &head, &[row]);
     Ok(())
 }
