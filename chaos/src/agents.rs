@@ -40,6 +40,8 @@ pub(crate) struct Cluster {
     connection: Option<u64>,
     /// The connect that was planned last.
     connecting: u64,
+    /// When it is due, by the cluster's clock.
+    connect_steady_ms: u64,
     last_member: u64,
     /// Its certificate is there.
     pub enrolled: bool,
@@ -88,6 +90,7 @@ impl Cluster {
             life: 0,
             connection: None,
             connecting: 0,
+            connect_steady_ms: 0,
             last_member: 0,
             enrolled: false,
             down_until_ms: 0,
@@ -218,8 +221,13 @@ impl World {
                     self.break_connection(connection, None, Some(noticed_ms));
                 }
                 let number = self.fresh_id();
-                self.clusters[index].connecting = number;
-                self.queue.plan_after(after_ms, Event::Connect { cluster: index, number });
+                let now_ms = self.now_ms();
+                let cluster = &mut self.clusters[index];
+                cluster.connecting = number;
+                // A process waits by the clock it reads.
+                cluster.connect_steady_ms = cluster.clock.steady_ms(now_ms) + after_ms;
+                let at_ms = cluster.clock.when_steady(now_ms, cluster.connect_steady_ms);
+                self.queue.plan(at_ms, Event::Connect { cluster: index, number });
             }
             Output::Log(_) => {}
             Output::Synced { session_epoch, incarnation: _ } => {
@@ -301,10 +309,15 @@ impl World {
     }
 
     pub(crate) fn connect(&mut self, index: usize, number: u64) {
-        let members = self.options.members;
+        let (members, now_ms) = (self.options.members, self.now_ms());
         let cluster = &mut self.clusters[index];
         if cluster.connecting != number || !cluster.is_up() {
             return;
+        }
+        // Its clock may have changed its rate since.
+        let at_ms = cluster.clock.when_steady(now_ms, cluster.connect_steady_ms);
+        if at_ms > now_ms {
+            return self.queue.plan(at_ms, Event::Connect { cluster: index, number });
         }
         cluster.last_member = cluster.last_member % members + 1;
         let (member, life) = (cluster.last_member, cluster.life);
