@@ -76,6 +76,12 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// Locked by another process.
+    #[error("the ledger {path} is in use by another agent; give each agent a data directory of its own")]
+    InUse {
+        /// The file.
+        path: String,
+    },
     /// Not a ledger, or from a newer agent.
     #[error(
         "the ledger {path} cannot be used: {reason}; restore it, or move it away to accept that running steps of this cluster are forgotten"
@@ -186,8 +192,7 @@ impl FileLedger {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let file = options.open(&path).map_err(|source| file_error("open", &path, source))?;
         if file.try_lock().is_err() {
-            let reason = "another agent uses it; give each agent a data directory of its own".to_owned();
-            return Err(Error::Unusable { path: path.display().to_string(), reason });
+            return Err(Error::InUse { path: path.display().to_string() });
         }
         Ok(Self { path, file, durable_bytes: 0, pending: Vec::new(), pending_records: 0, length: 0 })
     }
