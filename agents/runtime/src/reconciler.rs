@@ -255,7 +255,13 @@ impl<L: Ledger> Reconciler<L> {
         let attempt =
             self.attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Received));
         let is_new = attempt.report.phase() == AttemptPhase::Received && attempt.ensured == 0;
+        let is_exclusive = assignment.exclusive;
         attempt.assignment = Some(assignment);
+        if is_new && is_exclusive {
+            // Its permit would have to come through the log, and its process to end with its own lease.
+            let message = "this cluster's agent cannot run exclusive steps";
+            return self.end(now, AttemptObservation::new(fence, AttemptPhase::Error, message));
+        }
         if is_new {
             self.ensure(now, fence);
         }

@@ -287,6 +287,15 @@ fn a_second_assignment_of_a_fence_changes_nothing() {
 }
 
 #[test]
+fn an_exclusive_step_is_not_run_without_what_it_needs() {
+    let mut rig = Rig::new();
+    let assignment = Assignment { fence: Some(fence(1)), exclusive: true, ..Assignment::default() };
+    rig.down(Down::Assign(Assign { assignment: Some(assignment) }));
+    assert_eq!((rig.phase(1), rig.done.len()), (AttemptPhase::Error, 0));
+    assert!(is_refusal(&rig.ask(1, "pod")));
+}
+
+#[test]
 fn an_end_that_was_asked_for_is_stopped_and_keeps_its_code() {
     let mut rig = Rig::new();
     rig.assign(1);
