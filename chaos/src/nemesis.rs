@@ -172,6 +172,9 @@ pub const MEMBER_WALL_OFFSET_MAX_MS: i64 = 200;
 /// Largest offset of a cluster's wall clock.
 pub const CLUSTER_WALL_OFFSET_MAX_MS: i64 = 24 * 3600 * 1000;
 
+/// Longest time that a cluster is lost or cut off.
+const CLUSTER_SPAN_MAX_MS: u64 = 80_000;
+
 /// How much of each kind of fault there is. Weights are relative to each other; 0 means never.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Intensity {
@@ -274,11 +277,17 @@ pub fn schedule(
         if at_ms + 1_000 >= until_ms {
             break;
         }
-        let span_max_ms = intensity.span_max_ms.min(until_ms - at_ms - 500).max(500);
+        let left_ms = until_ms - at_ms - 500;
         // Many short ones and a few long ones.
-        let span_max_ms = if random.per_mille(600) { span_max_ms.min(4_000) } else { span_max_ms };
-        let for_ms = random.between(200, span_max_ms.max(200));
-        if let Some(fault) = draw(random, intensity, targets, for_ms) {
+        let span_max_ms = if random.per_mille(600) { intensity.span_max_ms.min(4_000) } else { intensity.span_max_ms };
+        let for_ms = random.between(200, span_max_ms.min(left_ms).max(200));
+        if let Some(mut fault) = draw(random, intensity, targets, for_ms) {
+            if let Some(span_ms) = fault.cluster_span_ms()
+                && random.per_mille(500)
+            {
+                // Long enough for everything to be taken over.
+                *span_ms = random.between(200, CLUSTER_SPAN_MAX_MS.min(left_ms).max(200));
+            }
             faults.push((at_ms, fault));
         }
     }
@@ -381,6 +390,30 @@ fn clocks(random: &mut Random, targets: Targets, _for_ms: u64) -> Fault {
 }
 
 impl Fault {
+    /// The span of a fault that takes a cluster out of reach.
+    fn cluster_span_ms(&mut self) -> Option<&mut u64> {
+        match self {
+            Self::CutCluster { for_ms: span_ms, .. }
+            | Self::CutFleet { for_ms: span_ms, .. }
+            | Self::CrashAgent { down_ms: span_ms, .. }
+            | Self::LoseCluster { down_ms: span_ms, .. } => Some(span_ms),
+            Self::CrashMember { .. }
+            | Self::Blackout { .. }
+            | Self::DiskFails { .. }
+            | Self::SlowDisk { .. }
+            | Self::IsolateMember { .. }
+            | Self::CutPeers { .. }
+            | Self::ResetPeers { .. }
+            | Self::CutClusterFromMember { .. }
+            | Self::ResetAgent { .. }
+            | Self::BadNetwork { .. }
+            | Self::DriftMember { .. }
+            | Self::DriftCluster { .. }
+            | Self::MemberWallJump { .. }
+            | Self::ClusterWallJump { .. } => None,
+        }
+    }
+
     /// How long it lasts; 0 for an instant.
     #[must_use]
     pub fn span_ms(&self) -> u64 {

@@ -71,7 +71,7 @@ impl Options {
             users: random.between(1, 3) as usize,
             kind,
             intensity,
-            active_ms: random.between(60, 150) * 1_000,
+            active_ms: random.between(45, 120) * 1_000,
             quiet_max_ms: 600_000,
             times,
             log_entries_kept: if random.per_mille(500) { random.between(10, 200) } else { 20_000 },
