@@ -66,7 +66,7 @@ async fn start_agent(cell: &Cell, cluster: &Cluster) -> anyhow::Result<Child> {
     command
         .args(["--runtime", "kubernetes", "--cluster", &cluster.name, "--executor-image", EXECUTOR_IMAGE])
         .arg("--kubeconfig")
-        .arg(cluster.kubeconfig())
+        .arg(cluster.agent_kubeconfig()?)
         .arg("--data-dir")
         .arg(&data)
         .arg("--invite-file")

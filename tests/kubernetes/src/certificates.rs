@@ -18,6 +18,9 @@ const LEAVES: [(&str, &str, &str); 5] = [
     ("scheduler", "", "system:kube-scheduler"),
 ];
 
+/// The service account of `deploy/agent/rbac.yaml`.
+const AGENT_ACCOUNT: &str = "system:serviceaccount:argosy:argosy-agent";
+
 /// Makes a CA, a leaf for each part, the service-account key and one kubeconfig for each client.
 pub fn make(cluster: &Cluster) -> Result<()> {
     let folder = cluster.folder.join("pki");
@@ -50,19 +53,23 @@ pub fn make(cluster: &Cluster) -> Result<()> {
         let key = KeyPair::generate()?;
         write(folder.join(format!("{name}.crt")), leaf.signed_by(&key, &issuer)?.pem())?;
         write(folder.join(format!("{name}.key")), key.serialize_pem())?;
-        kubeconfig(cluster, name)?;
+        kubeconfig(cluster, name, name, None)?;
     }
-    Ok(())
+    // As an agent in a Pod would be: by impersonation it has the service account's rights and no others.
+    kubeconfig(cluster, "agent", "admin", Some(AGENT_ACCOUNT))
 }
 
-fn kubeconfig(cluster: &Cluster, name: &str) -> Result<()> {
+fn kubeconfig(cluster: &Cluster, file: &str, name: &str, act_as: Option<&str>) -> Result<()> {
     let pki = cluster.folder.join("pki");
-    let text = serde_json::json!({
+    let mut text = serde_json::json!({
         "apiVersion": "v1", "kind": "Config", "current-context": "test",
         "clusters": [{"name": "test", "cluster": {"server": format!("https://{}", cluster.address()), "certificate-authority": pki.join("ca.crt")}}],
         "users": [{"name": "test", "user": {"client-certificate": pki.join(format!("{name}.crt")), "client-key": pki.join(format!("{name}.key"))}}],
         "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
     });
-    write(cluster.folder.join(format!("{name}.kubeconfig")), serde_json::to_string_pretty(&text)?)?;
+    if let Some(account) = act_as {
+        text["users"][0]["user"]["as"] = account.into();
+    }
+    write(cluster.folder.join(format!("{file}.kubeconfig")), serde_json::to_string_pretty(&text)?)?;
     Ok(())
 }

@@ -275,6 +275,17 @@ impl Cluster {
         self.folder.join("admin.kubeconfig")
     }
 
+    /// Gives the agent's service account the rights of `deploy/agent/rbac.yaml` and no others; the file that is returned
+    /// acts as that account.
+    ///
+    /// # Errors
+    /// kubectl's own words.
+    pub fn agent_kubeconfig(&self) -> Result<PathBuf> {
+        let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/agent/rbac.yaml");
+        self.kubectl(&["apply", "-f", rights])?;
+        Ok(self.folder.join("agent.kubeconfig"))
+    }
+
     /// A program to be run inside the cluster's network, as an agent is.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

@@ -105,7 +105,10 @@ pub fn enter(namespace: &str) -> Result<()> {
 }
 
 /// Makes and runs a future on a runtime all of whose threads are in a network namespace. The calling thread stays where it is.
-pub fn block_on<T: Send, F: Future<Output = T>>(namespace: &str, make: impl FnOnce() -> F + Send) -> Result<T> {
+pub fn block_on<T: Send, F: Future<Output = T>>(
+    namespace: &str,
+    make: impl FnOnce() -> F + Send,
+) -> Result<T> {
     std::thread::scope(|scope| {
         let inside = scope.spawn(move || -> Result<T> {
             enter(namespace)?;

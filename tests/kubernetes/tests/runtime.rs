@@ -57,7 +57,7 @@ impl Agent {
         let options = Options { answer_wait_ms: 200, ..Options::new(listen, data) };
         let server = ExecutorServer::start(options, sender.clone()).await.unwrap();
         let executors = server.executors();
-        let client = connect(Some(&cluster.kubeconfig())).await.unwrap();
+        let client = connect(Some(&cluster.agent_kubeconfig().unwrap())).await.unwrap();
         let settings = Settings {
             cell: "cell-1".into(),
             cluster: cluster.name.clone(),
@@ -197,7 +197,7 @@ fn the_kubernetes_runtime_on_a_real_cluster() {
 }
 
 async fn all_cases(cluster: &Cluster, data: &Path) {
-    let uid = cluster_uid(&connect(Some(&cluster.kubeconfig())).await.unwrap()).await.unwrap();
+    let uid = cluster_uid(&connect(Some(&cluster.agent_kubeconfig().unwrap())).await.unwrap()).await.unwrap();
     assert_eq!(uid.len(), 36, "{uid}");
     let agent = Agent::start(cluster, data).await;
     let listed = |event: &RuntimeEvent| match event {
