@@ -9,7 +9,6 @@ use argosy_agent_runtime::{ExecutorAnswer, Runtime, RuntimeEvent};
 use argosy_kubernetes::KubernetesRuntime;
 use argosy_process::{ProcessRuntime, host_resources};
 use argosy_proto::common;
-use k8s_openapi::api::core::v1::Namespace;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -45,7 +44,7 @@ pub fn kind(config: &Config) -> common::Runtime {
 
 /// What is needed before the agent knows who it is.
 pub struct Prepared {
-    kubernetes: Option<kube::Client>,
+    kubernetes: Option<argosy_kubernetes::Client>,
     pub cluster_uid: String,
 }
 
@@ -53,12 +52,8 @@ impl Prepared {
     pub async fn new(config: &Config) -> anyhow::Result<Self> {
         match config.runtime {
             RuntimeKind::Kubernetes => {
-                let client = kubernetes_client(config).await?;
-                let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
-                let system = namespaces.get("kube-system").await.context(
-                    "cannot read namespace kube-system, whose uid names the cluster; does the API server answer, may the agent get it?",
-                )?;
-                let cluster_uid = system.metadata.uid.context("namespace kube-system has no uid")?;
+                let client = argosy_kubernetes::connect(config.kubeconfig.as_deref()).await?;
+                let cluster_uid = argosy_kubernetes::cluster_uid(&client).await?;
                 Ok(Self { kubernetes: Some(client), cluster_uid })
             }
             RuntimeKind::Process | RuntimeKind::Simulated => {
@@ -123,20 +118,6 @@ fn process(
     options.allocatable = config.capacity(host_resources());
     options.isolate = !config.no_isolation;
     Ok(ProcessRuntime::start(options, executors.clone(), events)?)
-}
-
-async fn kubernetes_client(config: &Config) -> anyhow::Result<kube::Client> {
-    let options = match &config.kubeconfig {
-        Some(path) => {
-            let kubeconfig = kube::config::Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read {}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(kubeconfig, &kube::config::KubeConfigOptions::default()).await?
-        }
-        None => kube::Config::infer().await.context(
-            "no Kubernetes configuration: give --kubeconfig, or run the agent in a Pod with a service account",
-        )?,
-    };
-    kube::Client::try_from(options).context("cannot set up the Kubernetes client")
 }
 
 /// Made once, kept in the data directory.

@@ -7,7 +7,7 @@ use crate::logs::LogReaders;
 use crate::page::{self, SharedFigures};
 use crate::runtimes::{self, Prepared, Running};
 use anyhow::Context;
-use argosy_agent_runtime::ledger::FileLedger;
+use argosy_agent_runtime::ledger::{self, FileLedger};
 use argosy_agent_runtime::{Input, Limits, Output, Reconciler, RuntimeEvent};
 use argosy_link::{Millis, agent as session};
 use argosy_proto::agent::{AgentFrame, LogChunk};
@@ -25,6 +25,8 @@ const EVENTS_WAITING_MAX: usize = 4_096;
 /// Inputs taken before the ledger is synced for all of them.
 const BATCH_MAX: usize = 512;
 const TICK: Duration = Duration::from_millis(100);
+/// How long the agent waits for another one on its data directory to end.
+const LEDGER_WAIT_MS: Millis = 5_000;
 /// Room that logs leave in the connection's queue for everything else.
 const FRAMES_OUT_RESERVED: usize = FRAMES_OUT_MAX / 2;
 const FIGURES_EVERY_TICKS: u32 = 10;
@@ -72,12 +74,25 @@ fn now() -> Millis {
     u64::try_from(seconds).unwrap_or(0) * 1000 + u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000
 }
 
+/// An agent that was killed a moment ago may still be holding the lock.
+async fn open_ledger(config: &Config) -> anyhow::Result<FileLedger> {
+    let begin = now();
+    loop {
+        match FileLedger::open(config.data_dir.join("ledger")) {
+            Err(ledger::Error::InUse { .. }) if now() < begin + LEDGER_WAIT_MS => {
+                tokio::time::sleep(TICK).await
+            }
+            opened => return Ok(opened?),
+        }
+    }
+}
+
 impl Agent {
     async fn start(config: Config) -> anyhow::Result<Self> {
         std::fs::create_dir_all(&config.data_dir)
             .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
         // Locks the directory before anything else in it is touched.
-        let ledger = FileLedger::open(config.data_dir.join("ledger"))?;
+        let ledger = open_ledger(&config).await?;
         let prepared = Prepared::new(&config).await?;
         let mut tasks = JoinSet::new();
         let figures = SharedFigures::default();

@@ -14,6 +14,7 @@
 //! the ledger returned as durable survives that.
 
 mod attempt;
+mod io;
 pub mod ledger;
 mod reconciler;
 mod runtime;
@@ -21,7 +22,8 @@ mod runtime;
 pub mod server;
 
 pub use attempt::observe_outcome;
-pub use reconciler::{Counters, Input, Limits, Output, Reconciler};
+pub use io::{Counters, Input, Limits, Output};
+pub use reconciler::Reconciler;
 pub use runtime::{
     AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
     is_over, is_terminal,
