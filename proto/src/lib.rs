@@ -5,7 +5,7 @@
 //! With the feature `grpc` the crate also holds the gRPC services; without it, it depends on neither tonic nor tokio,
 //! so that the pure crates can use the messages.
 #![allow(missing_docs, reason = "the schemas hold the documentation")]
-#![allow(clippy::all, reason = "generated code")]
+#![allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated code")]
 
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/schemas.rs"));
