@@ -1,5 +1,7 @@
 //! Pods as they are built, against a written example, and the refusals.
 
+#![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
+
 use argosy_kubernetes::pod::{self, Error, Settings};
 use argosy_proto::common::{Assignment, Fence};
 use serde_json::{Value, json};
