@@ -2,7 +2,14 @@
 use std::error::Error;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let files = ["argosy/common.proto", "argosy/agent.proto", "argosy/peer.proto", "argosy/command.proto", "argosy/fact.proto", "argosy/state.proto"];
+    let files = [
+        "argosy/common.proto",
+        "argosy/agent.proto",
+        "argosy/peer.proto",
+        "argosy/command.proto",
+        "argosy/fact.proto",
+        "argosy/state.proto",
+    ];
     println!("cargo:rerun-if-changed=argosy");
     let descriptors = protox::compile(files, ["."])?;
     let mut config = prost_build::Config::new();

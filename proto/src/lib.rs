@@ -19,7 +19,7 @@ pub use generated::argosy::command::v1 as command;
 pub use generated::argosy::common::v1 as common;
 /// Facts and batches: the log.
 pub use generated::argosy::fact::v1 as fact;
-/// Rows of the `state` family.
-pub use generated::argosy::state::v1 as state;
 /// Member to member.
 pub use generated::argosy::peer::v1 as peer;
+/// Rows of the `state` family.
+pub use generated::argosy::state::v1 as state;

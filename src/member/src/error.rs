@@ -8,7 +8,9 @@ pub enum Error {
     #[error("consensus can't go on: {0}")]
     Consensus(#[source] argosy_consensus::Error),
     /// A committed batch can't be decoded.
-    #[error("the committed batch at index {index} can't be read: {reason}; the log is damaged or of another format: replace this member")]
+    #[error(
+        "the committed batch at index {index} can't be read: {reason}; the log is damaged or of another format: replace this member"
+    )]
     UnreadableBatch {
         /// Log index.
         index: u64,
@@ -16,7 +18,9 @@ pub enum Error {
         reason: String,
     },
     /// A committed batch holds what this version doesn't know. It is never skipped.
-    #[error("the committed batch at index {index} can't be applied by this version: {reason}; upgrade this member")]
+    #[error(
+        "the committed batch at index {index} can't be applied by this version: {reason}; upgrade this member"
+    )]
     UnknownFact {
         /// Log index.
         index: u64,

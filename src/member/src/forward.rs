@@ -69,8 +69,13 @@ impl<K: Kv> Member<K> {
     /// What was passed on to a leader that is gone, or that does not answer, is unknown.
     pub(crate) fn expire_forwards(&mut self, now: Now) {
         let due = |deadline: &u64| *deadline <= now.steady_ms;
-        let expired: Vec<u64> =
-            self.forwards.0.iter().filter(|(_, deadline)| due(deadline)).map(|(request, _)| *request).collect();
+        let expired: Vec<u64> = self
+            .forwards
+            .0
+            .iter()
+            .filter(|(_, deadline)| due(deadline))
+            .map(|(request, _)| *request)
+            .collect();
         self.forget_forwards(&expired);
     }
 
@@ -106,7 +111,9 @@ impl<K: Kv> Member<K> {
     /// Tells an outcome to whoever waits.
     pub(crate) fn deliver(&mut self, now: Now, waiter: &Waiter, outcome: Outcome) {
         match waiter {
-            Waiter::Client { request, .. } => self.outputs.push(Output::Answer { request: *request, outcome }),
+            Waiter::Client { request, .. } => {
+                self.outputs.push(Output::Answer { request: *request, outcome })
+            }
             Waiter::Peer { member, request, .. } => {
                 let outcome = match outcome {
                     Outcome::Done(reply) => forward_reply::Outcome::Reply(reply),

@@ -146,7 +146,8 @@ impl Leading {
         let id = self.batch_id();
         let mut draft = Draft::new(&self.speculative, position, self.log_time(now), id);
         let full = |draft: &Draft| {
-            draft.bytes() >= config.limits.batch_bytes_max / 2 || draft.work() >= config.limits.decide_work_max
+            draft.bytes() >= config.limits.batch_bytes_max / 2
+                || draft.work() >= config.limits.decide_work_max
         };
         draft.create_cell(&config.cell, FIRST_INCARNATION);
         let mut answers = Vec::new();
@@ -176,7 +177,11 @@ impl Leading {
             }
             Ok(at) => {
                 // The entry is in the log at another place than its fences name: every member voids it.
-                tracing::warn!(index = at.index, expected = position.index, "a batch landed elsewhere and is void");
+                tracing::warn!(
+                    index = at.index,
+                    expected = position.index,
+                    "a batch landed elsewhere and is void"
+                );
                 self.requeue(answers);
                 true
             }

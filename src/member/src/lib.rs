@@ -120,9 +120,10 @@ impl<K: Kv> Member<K> {
     #[must_use]
     pub fn status(&self, now: Now) -> MemberStatus {
         let consensus = self.consensus.status();
-        let sessions = self.leading.as_ref().map_or_else(Vec::new, |leading| {
-            leading.sessions.clusters(now.steady_ms).collect()
-        });
+        let sessions = self
+            .leading
+            .as_ref()
+            .map_or_else(Vec::new, |leading| leading.sessions.clusters(now.steady_ms).collect());
         MemberStatus {
             ready: !consensus.installing && self.leader().is_some(),
             applied_index: consensus.applied,
@@ -320,7 +321,9 @@ impl<K: Kv> Member<K> {
         let (term, leads, leader) = match change {
             RoleChange::Leading { term } => (term, true, Some(self.config.member)),
             // While it leads and has not applied an entry of its own term, nobody can be asked.
-            RoleChange::Following { term, leader } => (term, false, leader.filter(|leader| *leader != self.config.member)),
+            RoleChange::Following { term, leader } => {
+                (term, false, leader.filter(|leader| *leader != self.config.member))
+            }
         };
         if self.leading.as_ref().is_some_and(|leading| !leads || leading.term != term) {
             self.step_down(now);
@@ -394,7 +397,8 @@ impl<K: Kv> Member<K> {
             leading.speculative = self.machine.state.clone();
         }
         for pending in happened.committed {
-            self.outputs.push(Output::Committed { latency_ms: now.steady_ms.saturating_sub(pending.proposed_at_ms) });
+            self.outputs
+                .push(Output::Committed { latency_ms: now.steady_ms.saturating_sub(pending.proposed_at_ms) });
             for (waiter, answer) in pending.answers {
                 self.answer(now, &waiter, answer);
             }
@@ -404,7 +408,11 @@ impl<K: Kv> Member<K> {
     }
 
     /// Publishes committed state if it moved on; returns what was published before.
-    fn publish(&mut self, workflows: &std::collections::BTreeSet<argosy_model::WorkflowId>, reloaded: bool) -> State {
+    fn publish(
+        &mut self,
+        workflows: &std::collections::BTreeSet<argosy_model::WorkflowId>,
+        reloaded: bool,
+    ) -> State {
         let after = self.machine.state.clone();
         let before = std::mem::replace(&mut self.published, after.clone());
         if after.sequence() == before.sequence() && !reloaded {
@@ -435,13 +443,16 @@ impl<K: Kv> Member<K> {
                         }
                     }
                 }
-                Waiting::Renewals { round } => self.session_step(now, control::Input::QuorumConfirmed { round }),
+                Waiting::Renewals { round } => {
+                    self.session_step(now, control::Input::QuorumConfirmed { round })
+                }
             }
         }
     }
 }
 
 fn peer_output(config: &Config, to: MemberId, body: peer_frame::Body) -> Output {
-    let frame = PeerFrame { version: 1, cell: config.cell.clone(), from: config.member, to, body: Some(body) };
+    let frame =
+        PeerFrame { version: 1, cell: config.cell.clone(), from: config.member, to, body: Some(body) };
     Output::Peer { to, frame }
 }

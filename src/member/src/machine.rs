@@ -129,7 +129,8 @@ impl StateMachine for Machine {
     }
 
     fn reload(&mut self, kv: &dyn Kv) -> Result<(), argosy_consensus::Error> {
-        self.state = load(kv).map_err(|error| argosy_consensus::Error::Machine { message: error.to_string() })?;
+        self.state =
+            load(kv).map_err(|error| argosy_consensus::Error::Machine { message: error.to_string() })?;
         self.pending.clear();
         self.happened.reloaded = true;
         Ok(())
@@ -152,7 +153,8 @@ pub(crate) fn load(kv: &dyn Kv) -> Result<State, Error> {
         }
         rows.extend(page);
         if !full {
-            return State::load(rows.into_iter()).map_err(|error| Error::UnreadableState { reason: error.to_string() });
+            return State::load(rows.into_iter())
+                .map_err(|error| Error::UnreadableState { reason: error.to_string() });
         }
     }
 }

@@ -58,11 +58,13 @@ impl Reads {
         let (mut ask, mut given_up) = (Vec::new(), Vec::new());
         if !self.next.is_empty() {
             let (context, waiting) = (self.context(), std::mem::take(&mut self.next));
-            self.rounds.insert(context, Round { waiting, asked_at_ms: now_ms, began_at_ms: now_ms, index: None });
+            self.rounds
+                .insert(context, Round { waiting, asked_at_ms: now_ms, began_at_ms: now_ms, index: None });
             ask.push(context);
         }
         let stale = |round: &Round| round.index.is_none() && now_ms >= round.asked_at_ms + retry_ms;
-        let due: Vec<u64> = self.rounds.iter().filter(|(_, round)| stale(round)).map(|(context, _)| *context).collect();
+        let due: Vec<u64> =
+            self.rounds.iter().filter(|(_, round)| stale(round)).map(|(context, _)| *context).collect();
         for old in due {
             let Some(mut round) = self.rounds.remove(&old) else { continue };
             if now_ms >= round.began_at_ms + timeout_ms {
@@ -87,14 +89,19 @@ impl Reads {
     /// Takes what can be served.
     pub fn served(&mut self, applied_index: u64) -> Vec<Waiting> {
         let ready = |round: &Round| round.index.is_some_and(|index| index <= applied_index);
-        let due: Vec<u64> = self.rounds.iter().filter(|(_, round)| ready(round)).map(|(context, _)| *context).collect();
-        due.into_iter().filter_map(|context| self.rounds.remove(&context)).flat_map(|round| round.waiting).collect()
+        let due: Vec<u64> =
+            self.rounds.iter().filter(|(_, round)| ready(round)).map(|(context, _)| *context).collect();
+        due.into_iter()
+            .filter_map(|context| self.rounds.remove(&context))
+            .flat_map(|round| round.waiting)
+            .collect()
     }
 
     /// Takes the answers that wait, as a leader that steps down must.
     pub fn drain_answers(&mut self) -> Vec<Answer> {
         let mut drained = Vec::new();
-        let all = std::iter::once(&mut self.next).chain(self.rounds.values_mut().map(|round| &mut round.waiting));
+        let all =
+            std::iter::once(&mut self.next).chain(self.rounds.values_mut().map(|round| &mut round.waiting));
         for waiting in all {
             let (answers, rest): (Vec<_>, Vec<_>) =
                 std::mem::take(waiting).into_iter().partition(|one| matches!(one, Waiting::Answers { .. }));
@@ -114,7 +121,10 @@ mod tests {
     use super::*;
 
     fn requests(waiting: &[Waiting]) -> Vec<u64> {
-        waiting.iter().filter_map(|one| if let Waiting::Client { request } = one { Some(*request) } else { None }).collect()
+        waiting
+            .iter()
+            .filter_map(|one| if let Waiting::Client { request } = one { Some(*request) } else { None })
+            .collect()
     }
 
     #[test]

@@ -130,7 +130,9 @@ impl<K: Kv> Member<K> {
         let hellos: Vec<_> = self
             .connections
             .iter()
-            .filter_map(|(connection, entry)| Some((*connection, entry.cluster.clone(), entry.hello.clone()?)))
+            .filter_map(|(connection, entry)| {
+                Some((*connection, entry.cluster.clone(), entry.hello.clone()?))
+            })
             .collect();
         for (connection, cluster, hello) in hellos {
             self.relay_up(now, connection, cluster, hello);
@@ -147,10 +149,10 @@ impl<K: Kv> Member<K> {
 
     fn session_output(&mut self, output: control::Output) {
         match output {
-            control::Output::Send { connection, frame } => self.to_agent(connection, frame),
+            control::Output::Send { connection, frame } => self.send_agent(connection, frame),
             control::Output::Assign { connection, session_epoch, fence } => {
                 if let Some(assignment) = self.machine.state.assignment(&fence) {
-                    self.to_agent(connection, control::assign_frame(session_epoch, assignment));
+                    self.send_agent(connection, control::assign_frame(session_epoch, assignment));
                 }
             }
             control::Output::Close { connection } => self.close_agent(connection),
@@ -162,7 +164,9 @@ impl<K: Kv> Member<K> {
             control::Output::AskQuorum { round } => self.reads.add(crate::reads::Waiting::Renewals { round }),
             control::Output::Storm { held } => {
                 if held {
-                    tracing::error!("storm brake: take-overs are held, since most of the fleet is silent at once");
+                    tracing::error!(
+                        "storm brake: take-overs are held, since most of the fleet is silent at once"
+                    );
                 } else {
                     tracing::warn!("storm brake released: take-overs go on");
                 }
@@ -170,7 +174,7 @@ impl<K: Kv> Member<K> {
         }
     }
 
-    fn to_agent(&mut self, connection: ConnectionRef, frame: ControlFrame) {
+    fn send_agent(&mut self, connection: ConnectionRef, frame: ControlFrame) {
         if connection.member == self.config.member {
             self.outputs.push(Output::Agent { connection: connection.connection, frame });
         } else {

@@ -1,7 +1,9 @@
 //! Members in one thread, with frames carried by hand.
 
 use argosy_member::{Config, Input, Member, Now, Outcome, Output};
-use argosy_proto::command::{Command, CreateInvite, IdempotencyKey, ShutdownWorkflow, SubmitWorkflow, command, reply};
+use argosy_proto::command::{
+    Command, CreateInvite, IdempotencyKey, ShutdownWorkflow, SubmitWorkflow, command, reply,
+};
 use argosy_store::MemoryKv;
 use std::collections::BTreeMap;
 
@@ -31,7 +33,8 @@ impl Cell {
             let mut consensus = argosy_consensus::Config::new(*member, "test", voters.to_vec());
             consensus.log = argosy_consensus::LogTarget::Discard;
             consensus.seed = *member;
-            let opened = Member::open(Config::new("test", consensus, *member), MemoryKv::new(), now(0)).unwrap();
+            let opened =
+                Member::open(Config::new("test", consensus, *member), MemoryKv::new(), now(0)).unwrap();
             cell.members.insert(*member, opened);
         }
         cell
@@ -53,7 +56,9 @@ impl Cell {
         }
         for (from, output) in outputs {
             match output {
-                Output::Peer { to, frame } if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) => {
+                Output::Peer { to, frame }
+                    if !self.cut_off.contains(&from) && !self.cut_off.contains(&to) =>
+                {
                     if let Some(member) = self.members.get_mut(&to) {
                         member.handle(now(self.now_ms), Input::Peer { from, frame });
                     }
@@ -68,7 +73,8 @@ impl Cell {
     fn leader(&mut self) -> u64 {
         for _ in 0..100 {
             self.run(100);
-            let leads = |(id, member): (&u64, &Member<MemoryKv>)| (member.leader() == Some(*id)).then_some(*id);
+            let leads =
+                |(id, member): (&u64, &Member<MemoryKv>)| (member.leader() == Some(*id)).then_some(*id);
             let connected: Vec<u64> =
                 self.members.iter().filter_map(leads).filter(|id| !self.cut_off.contains(id)).collect();
             if let [leader] = connected[..] {
@@ -126,7 +132,11 @@ fn nothing_is_answered_without_a_quorum_and_the_outcome_is_unknown_afterwards() 
     cell.cut_off.push(leader);
     cell.ask(leader, 1, submit("lost", None));
     // Reads nothing new and changes nothing: its refusal waits for a quorum all the same.
-    let shutdown = ShutdownWorkflow { namespace: "default".into(), name: "missing".into(), ..ShutdownWorkflow::default() };
+    let shutdown = ShutdownWorkflow {
+        namespace: "default".into(),
+        name: "missing".into(),
+        ..ShutdownWorkflow::default()
+    };
     let body = Some(command::Body::ShutdownWorkflow(shutdown));
     cell.ask(leader, 2, Command { version: 1, idempotency_key: None, body });
     cell.run(300);
@@ -152,7 +162,9 @@ fn a_repeat_under_the_same_key_happens_once() {
     cell.ask(1, 3, submit("same", Some("k")));
     cell.run(100);
     let uid = |outcome: &Outcome| match outcome {
-        Outcome::Done(argosy_proto::command::Reply { body: Some(reply::Body::WorkflowAccepted(accepted)) }) => accepted.workflow_id,
+        Outcome::Done(argosy_proto::command::Reply {
+            body: Some(reply::Body::WorkflowAccepted(accepted)),
+        }) => accepted.workflow_id,
         other => panic!("{other:?}"),
     };
     let first = uid(&cell.answers[&(1, 1)]);

@@ -41,6 +41,8 @@ mod tests {
 
     #[test]
     fn a_later_incarnation_is_greater_whatever_the_index() {
-        assert!(Fence { incarnation: 2, index: 1, ordinal: 0 } > Fence { incarnation: 1, index: 900, ordinal: 9 });
+        assert!(
+            Fence { incarnation: 2, index: 1, ordinal: 0 } > Fence { incarnation: 1, index: 900, ordinal: 9 }
+        );
     }
 }

@@ -30,7 +30,9 @@ impl fmt::Display for WorkflowKey {
 
 /// A name that breaks the rules of its kind.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{kind} name {name:?} is invalid: use 1 to {length_max} lower-case letters, digits and '-', starting and ending with a letter or digit")]
+#[error(
+    "{kind} name {name:?} is invalid: use 1 to {length_max} lower-case letters, digits and '-', starting and ending with a letter or digit"
+)]
 pub struct InvalidName {
     /// What was named.
     pub kind: &'static str,

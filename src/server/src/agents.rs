@@ -1,8 +1,8 @@
 //! The agent listener: enrolment with an invite, certificate renewal, and sessions.
 
 use crate::cell::into_result;
-use crate::identity::{Peer, peer_identity};
 use crate::core::clock;
+use crate::identity::{Peer, peer_identity};
 use crate::logs::LogRegistry;
 use crate::mailbox::{AgentConnection, Mail, Mailbox};
 use crate::pki::Signer;
@@ -30,7 +30,9 @@ fn status_of(error: CommandError) -> Status {
             Status::new(code, format!("{}: {}", refusal.code, refusal.message))
         }
         CommandError::NotLeader | CommandError::Overloaded => Status::unavailable(error.to_string()),
-        CommandError::Unknown => Status::unavailable("the outcome is unknown: try again; if the invite counts as used then, make a new one"),
+        CommandError::Unknown => Status::unavailable(
+            "the outcome is unknown: try again; if the invite counts as used then, make a new one",
+        ),
     }
 }
 
@@ -66,7 +68,9 @@ impl AgentService {
                 Err(refuse("expired", "the certificate has expired: renew it first".to_owned()))
             }
             Ok(Peer { identity: Identity::Cluster(cluster), .. }) => Ok(cluster),
-            Ok(Peer { identity: Identity::Member(member), .. }) => Err(refuse("not_an_agent", format!("member {member} is no agent"))),
+            Ok(Peer { identity: Identity::Member(member), .. }) => {
+                Err(refuse("not_an_agent", format!("member {member} is no agent")))
+            }
             Err(error) => Err(refuse("no_identity", error)),
         }
     }
@@ -104,7 +108,9 @@ impl AgentLink for AgentService {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
         let EnrolRequest { cluster, cluster_uid, invite, signing_request_der } = request.into_inner();
         // Before the invite is used up: a request that can't be signed must not cost it.
-        self.signer.check(&signing_request_der, &cluster).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        self.signer
+            .check(&signing_request_der, &cluster)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let redeem = RedeemInvite {
             cluster: cluster.clone(),
             cluster_uid,
@@ -120,7 +126,10 @@ impl AgentLink for AgentService {
                 return Err(status_of(error));
             }
         }
-        let response = self.signer.sign(&signing_request_der, &cluster).map_err(|error| Status::internal(error.to_string()))?;
+        let response = self
+            .signer
+            .sign(&signing_request_der, &cluster)
+            .map_err(|error| Status::internal(error.to_string()))?;
         tracing::info!(cluster, "enrolled a cluster");
         Ok(Response::new(response))
     }
@@ -131,8 +140,10 @@ impl AgentLink for AgentService {
     ) -> Result<Response<EnrolResponse>, Status> {
         let cluster = self.cluster_of(&request, true)?;
         let request = request.into_inner().signing_request_der;
-        let response =
-            self.signer.sign(&request, &cluster).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let response = self
+            .signer
+            .sign(&request, &cluster)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
         tracing::debug!(cluster, "renewed an agent's certificate");
         Ok(Response::new(response))
     }

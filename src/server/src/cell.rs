@@ -8,7 +8,8 @@ use crate::peers::peer_logs;
 use crate::pki::Signer;
 use argosy_engine::State;
 use argosy_gateway::{
-    Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest, LogError, LogQuery, ReadError,
+    Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest, LogError, LogQuery,
+    ReadError,
 };
 use argosy_member::Outcome;
 use argosy_model::MemberId;
@@ -84,7 +85,10 @@ impl MemberCell {
     }
 
     /// Logs of a cluster whose agent is connected to another member.
-    async fn logs_elsewhere(&self, request: LogsRequest) -> Option<BoxStream<'static, Result<LogChunk, LogError>>> {
+    async fn logs_elsewhere(
+        &self,
+        request: LogsRequest,
+    ) -> Option<BoxStream<'static, Result<LogChunk, LogError>>> {
         for (member, address) in self.peers.iter() {
             let Ok(channel) = self.dialer.peer(*member, address).await else { continue };
             if let Ok(chunks) = peer_logs(channel, request.clone()).await {
@@ -97,7 +101,9 @@ impl MemberCell {
 }
 
 /// The bytes of a stream of chunks; an error of the agent ends it.
-fn bytes_of(chunks: BoxStream<'static, Result<LogChunk, LogError>>) -> BoxStream<'static, Result<Bytes, LogError>> {
+fn bytes_of(
+    chunks: BoxStream<'static, Result<LogChunk, LogError>>,
+) -> BoxStream<'static, Result<Bytes, LogError>> {
     let bytes = |chunk: Result<LogChunk, LogError>| match chunk {
         Ok(chunk) if !chunk.error.is_empty() => Some(Err(LogError::Agent(chunk.error))),
         Ok(chunk) if chunk.data.is_empty() => None,
@@ -123,7 +129,8 @@ impl Cell for MemberCell {
 
     fn changes(&self) -> BoxStream<'static, Result<Change<State>, Behind>> {
         let changes = BroadcastStream::new(self.changes.subscribe());
-        let change = |item: Result<Arc<Change<State>>, _>| item.map(|change| (*change).clone()).map_err(|_| Behind);
+        let change =
+            |item: Result<Arc<Change<State>>, _>| item.map(|change| (*change).clone()).map_err(|_| Behind);
         // Nothing follows the news that something was missed.
         let until_behind = stream::unfold(Some(changes.map(change).boxed()), |changes| async move {
             let mut changes = changes?;

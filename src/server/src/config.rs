@@ -178,9 +178,14 @@ impl ServerConfig {
             return invalid("member ids start at 1".to_owned());
         }
         if self.members.len() > 1 && self.members.len() % 2 == 0 {
-            return invalid(format!("{} members tolerate no more losses than one fewer: use 1, 3 or 5", self.members.len()));
+            return invalid(format!(
+                "{} members tolerate no more losses than one fewer: use 1, 3 or 5",
+                self.members.len()
+            ));
         }
-        if self.consensus.heartbeat_ms == 0 || self.consensus.election_timeout_ms < 5 * self.consensus.heartbeat_ms {
+        if self.consensus.heartbeat_ms == 0
+            || self.consensus.election_timeout_ms < 5 * self.consensus.heartbeat_ms
+        {
             return invalid("consensus.electionTimeoutMs must be at least five heartbeats".to_owned());
         }
         if self.failover.lease_ms < 1_000 {

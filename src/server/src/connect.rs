@@ -41,7 +41,9 @@ impl Dialer {
                 let identity = leaf.map(|leaf| Identity::from_certificate(leaf));
                 match identity {
                     Some(Ok(Identity::Member(found))) if found == member => Ok(TokioIo::new(stream)),
-                    Some(Ok(other)) => Err(io::Error::other(format!("{target} is {other}, not member {member}"))),
+                    Some(Ok(other)) => {
+                        Err(io::Error::other(format!("{target} is {other}, not member {member}")))
+                    }
                     Some(Err(error)) => Err(io::Error::other(error.to_string())),
                     None => Err(io::Error::other(format!("{target} showed no certificate"))),
                 }

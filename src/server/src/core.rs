@@ -43,8 +43,8 @@ pub struct Outlets {
 /// Reads both clocks.
 #[must_use]
 pub fn clock() -> Now {
-    let steady = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME)
-        .map_or(Duration::ZERO, Duration::from);
+    let steady =
+        nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map_or(Duration::ZERO, Duration::from);
     let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Now {
         steady_ms: u64::try_from(steady.as_millis()).unwrap_or(u64::MAX),

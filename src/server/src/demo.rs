@@ -59,7 +59,10 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         lease_ms: LEASE_MS,
         reset: true,
     };
-    println!("This demonstration uses a lease of {} s, so that a lost cluster is found out sooner than by the default of 15 s.", LEASE_MS / 1_000);
+    println!(
+        "This demonstration uses a lease of {} s, so that a lost cluster is found out sooner than by the default of 15 s.",
+        LEASE_MS / 1_000
+    );
     let mut cell = tokio::select! {
         started = DevCell::start(&options, &|text| println!("  {text}")) => started?,
         // What was started ends with the future that holds it.
@@ -91,7 +94,8 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
 #[must_use]
 pub fn how_to_go_on(cell: &DevCell) -> String {
     let binary = std::env::current_exe().unwrap_or_else(|_| "argosy".into());
-    let servers = cell.servers.iter().map(|server| format!("https://{server}")).collect::<Vec<_>>().join("  ");
+    let servers =
+        cell.servers.iter().map(|server| format!("https://{server}")).collect::<Vec<_>>().join("  ");
     format!(
         "
 API of the members   {servers}
@@ -140,7 +144,8 @@ impl Stage {
     async fn play(&mut self, cell: &mut DevCell) -> anyhow::Result<()> {
         let manifest: Value = serde_yaml::from_str(WORKFLOW)?;
         let submitted = cell.client.post("/api/v1/workflows/default", &json!({"workflow": manifest})).await?;
-        let name = submitted["metadata"]["name"].as_str().context("a submitted workflow has a name")?.to_owned();
+        let name =
+            submitted["metadata"]["name"].as_str().context("a submitted workflow has a name")?.to_owned();
         self.began = Instant::now();
         if self.terminal {
             print!("\x1b[2J");
@@ -214,9 +219,10 @@ impl Stage {
         }
         let again = self.attempts.keys().any(|(other, other_fence)| other == node && *other_fence != fence);
         let news = match (seen.phase.as_str(), self.attempts.contains_key(&key)) {
-            ("Fenced", _) => {
-                Some(format!("{node}: its attempt on {} is fenced: whatever it reports is refused", seen.cluster))
-            }
+            ("Fenced", _) => Some(format!(
+                "{node}: its attempt on {} is fenced: whatever it reports is refused",
+                seen.cluster
+            )),
             (_, false) if again => Some(format!("{node}: starts again on {}", seen.cluster)),
             (_, false) => Some(format!("{node}: goes to {}", seen.cluster)),
             (_, true) => None,
@@ -283,6 +289,7 @@ impl Stage {
 }
 
 fn take_agent(cell: &mut DevCell, cluster: &str) -> anyhow::Result<(String, crate::processes::Process)> {
-    let index = cell.agents.iter().position(|(name, _)| name == cluster).context("the cluster has an agent")?;
+    let index =
+        cell.agents.iter().position(|(name, _)| name == cluster).context("the cluster has an agent")?;
     Ok(cell.agents.remove(index))
 }

@@ -57,7 +57,8 @@ pub struct DevCell {
 }
 
 /// Names of the process clusters.
-const CLUSTER_NAMES: [&str; 9] = ["east", "west", "north", "south", "alpha", "beta", "gamma", "delta", "omega"];
+const CLUSTER_NAMES: [&str; 9] =
+    ["east", "west", "north", "south", "alpha", "beta", "gamma", "delta", "omega"];
 
 impl DevCell {
     /// Starts members and agents and waits until all clusters are connected. `say` is told what happens.
@@ -79,8 +80,20 @@ impl DevCell {
         }
         std::fs::create_dir_all(directory.join("logs"))?;
         let (client, servers) = prepare(arguments, &directory)?;
-        let mut cell = Self { directory, client, servers, members: Vec::new(), agents: Vec::new(), arguments: arguments.clone() };
-        say(&format!("starting {} members and {} clusters in {}", arguments.members, arguments.clusters, cell.directory.display()));
+        let mut cell = Self {
+            directory,
+            client,
+            servers,
+            members: Vec::new(),
+            agents: Vec::new(),
+            arguments: arguments.clone(),
+        };
+        say(&format!(
+            "starting {} members and {} clusters in {}",
+            arguments.members,
+            arguments.clusters,
+            cell.directory.display()
+        ));
         for member in 1..=arguments.members {
             let process = cell.start_member(member)?;
             cell.members.push(process);
@@ -117,8 +130,15 @@ impl DevCell {
         std::fs::create_dir_all(&data)?;
         let invite = data.join("invite");
         let mut arguments: Vec<String> = [
-            "--cluster", cluster, "--runtime", "process", "--executor-listen", "127.0.0.1:0",
-            "--metrics-listen", "127.0.0.1:0", "--data-dir",
+            "--cluster",
+            cluster,
+            "--runtime",
+            "process",
+            "--executor-listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--data-dir",
         ]
         .map(str::to_owned)
         .to_vec();
@@ -168,7 +188,11 @@ impl DevCell {
     }
 
     fn not_after(&self, deadline: Instant, what: &str) -> anyhow::Result<()> {
-        ensure!(Instant::now() < deadline, "{what}: see the logs in {}", self.directory.join("logs").display());
+        ensure!(
+            Instant::now() < deadline,
+            "{what}: see the logs in {}",
+            self.directory.join("logs").display()
+        );
         Ok(())
     }
 

@@ -19,7 +19,11 @@ impl LocalClient {
     ///
     /// # Errors
     /// A root can't be used.
-    pub fn new(servers: Vec<String>, token: String, roots: &[CertificateDer<'static>]) -> anyhow::Result<Self> {
+    pub fn new(
+        servers: Vec<String>,
+        token: String,
+        roots: &[CertificateDer<'static>],
+    ) -> anyhow::Result<Self> {
         let http = reqwest::Client::builder()
             .tls_backend_preconfigured(api_client_config(roots)?)
             .timeout(Duration::from_secs(15))

@@ -54,7 +54,8 @@ impl PeerLinks {
     ) -> Self {
         let mut senders = BTreeMap::new();
         let others = || peers.iter().filter(|(member, _)| **member != own);
-        let connected: Connected = Arc::new(others().map(|(member, _)| (*member, AtomicBool::new(false))).collect());
+        let connected: Connected =
+            Arc::new(others().map(|(member, _)| (*member, AtomicBool::new(false))).collect());
         for (member, address) in others() {
             let (sender, receiver) = mpsc::channel(PEER_QUEUE_MAX);
             senders.insert(*member, sender);
@@ -128,7 +129,11 @@ impl PeerLink {
 
     /// One connection's life: forwards the queue until either side ends.
     async fn exchange(&self, queue: &mut mpsc::Receiver<PeerFrame>) -> Result<(), Status> {
-        let channel = self.dialer.peer(self.member, &self.address).await.map_err(|error| Status::from_error(error.into()))?;
+        let channel = self
+            .dialer
+            .peer(self.member, &self.address)
+            .await
+            .map_err(|error| Status::from_error(error.into()))?;
         self.note(true);
         let mut client = PeerClient::new(channel).max_decoding_message_size(PEER_FRAME_BYTES_MAX);
         let (sender, receiver) = mpsc::channel::<PeerFrame>(256);
@@ -174,10 +179,13 @@ impl PeerService {
         };
         match peer_identity(request).map(|peer| peer.identity) {
             Ok(Identity::Member(member)) if self.members.contains(&member) => Ok(member),
-            Ok(Identity::Member(member)) => Err(refuse("not_a_member", format!("member {member} is not of this cell"))),
-            Ok(Identity::Cluster(cluster)) => {
-                Err(refuse("not_a_member", format!("cluster {cluster} is no member: agents use the agent listener")))
+            Ok(Identity::Member(member)) => {
+                Err(refuse("not_member", format!("member {member} is not of this cell")))
             }
+            Ok(Identity::Cluster(cluster)) => Err(refuse(
+                "not_member",
+                format!("cluster {cluster} is no member: agents use the agent listener"),
+            )),
             Err(error) => Err(refuse("no_identity", error)),
         }
     }
@@ -185,7 +193,10 @@ impl PeerService {
 
 #[tonic::async_trait]
 impl Peer for PeerService {
-    async fn exchange(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<ExchangeClosed>, Status> {
+    async fn exchange(
+        &self,
+        request: Request<Streaming<PeerFrame>>,
+    ) -> Result<Response<ExchangeClosed>, Status> {
         let from = self.authenticate(&request)?;
         let mut frames = request.into_inner();
         while let Some(frame) = frames.next().await {
@@ -193,7 +204,7 @@ impl Peer for PeerService {
             let reason = if frame.version != 1 {
                 Some("version")
             } else if frame.cell != self.cell {
-                Some("other_cell")
+                Some("wrong_cell")
             } else if frame.from != from || frame.to != self.own {
                 Some("wrong_address")
             } else {
@@ -214,7 +225,10 @@ impl Peer for PeerService {
         let LogsRequest { cluster, request } = request.into_inner();
         let request = request.ok_or_else(|| Status::invalid_argument("a log request without its attempt"))?;
         let chunks = self.logs.open(&cluster, request).ok_or_else(|| {
-            Status::not_found(format!("the agent of cluster {cluster} is not connected to member {}", self.own))
+            Status::not_found(format!(
+                "the agent of cluster {cluster} is not connected to member {}",
+                self.own
+            ))
         })?;
         Ok(Response::new(Box::pin(chunks.map(Ok))))
     }

@@ -4,8 +4,8 @@
 use crate::core::clock;
 use arc_swap::ArcSwap;
 use argosy_pki::{
-    Authority, ClientRole, Credentials, Error, Lifetimes, SharedClientTls, SharedServerTls, api_server_config,
-    client_config, server_config,
+    Authority, ClientRole, Credentials, Error, Lifetimes, SharedClientTls, SharedServerTls,
+    api_server_config, client_config, server_config,
 };
 use argosy_proto::agent::EnrolResponse;
 use std::path::Path;

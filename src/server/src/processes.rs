@@ -22,9 +22,18 @@ impl Process {
     ///
     /// # Errors
     /// The log can't be written or the program not be started.
-    pub fn start<S: AsRef<OsStr>>(name: &str, program: &Path, arguments: &[S], log: &Path) -> anyhow::Result<Self> {
+    pub fn start<S: AsRef<OsStr>>(
+        name: &str,
+        program: &Path,
+        arguments: &[S],
+        log: &Path,
+    ) -> anyhow::Result<Self> {
         use std::os::unix::process::CommandExt;
-        let output = File::options().create(true).append(true).open(log).with_context(|| format!("log {}", log.display()))?;
+        let output = File::options()
+            .create(true)
+            .append(true)
+            .open(log)
+            .with_context(|| format!("log {}", log.display()))?;
         let child = Command::new(program)
             .args(arguments)
             .stdin(Stdio::null())
@@ -51,7 +60,12 @@ impl Process {
         let text = std::fs::read_to_string(&self.log).unwrap_or_default();
         let tail: Vec<&str> = text.lines().rev().take(5).collect();
         let tail: Vec<&str> = tail.into_iter().rev().collect();
-        anyhow::bail!("{} ended ({status}); the end of {}:\n{}", self.name, self.log.display(), tail.join("\n"))
+        anyhow::bail!(
+            "{} ended ({status}); the end of {}:\n{}",
+            self.name,
+            self.log.display(),
+            tail.join("\n")
+        )
     }
 
     fn signal(&self, signal: Signal) {
@@ -101,10 +115,13 @@ impl Drop for Process {
 pub fn descendants(root: u32) -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         // The name may hold anything, parentheses too: fields are counted from the last one.
-        let parent: Option<u32> = stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
+        let parent: Option<u32> =
+            stat.rsplit_once(')').and_then(|(_, rest)| rest.split_whitespace().nth(1)?.parse().ok());
         if let Some(parent) = parent {
             parents.push((pid, parent));
         }

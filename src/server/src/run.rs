@@ -58,15 +58,21 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     let tls = MemberTls::start(&signer, config.member, names, stop.clone())?;
     let (mailbox, mail) = Mailbox::new();
     let dialer = Dialer::new(Arc::clone(&tls.client));
-    let peers: BTreeMap<_, _> = config.members.iter().map(|(id, member)| (*id, member.peer.clone())).collect();
+    let peers: BTreeMap<_, _> =
+        config.members.iter().map(|(id, member)| (*id, member.peer.clone())).collect();
     let links = PeerLinks::start(&peers, config.member, &dialer, &mailbox, &metrics, &stop);
     let connected = links.connected();
     let logs = LogRegistry::default();
     let (published, published_receiver) = watch::channel(Published { state: State::new() });
     let (changes, _) = broadcast::channel(CHANGES_QUEUE_MAX);
     let (status_sender, status_receiver) = watch::channel(CellStatus::default());
-    let outlets =
-        Outlets { peers: links, logs: logs.clone(), published, changes: changes.clone(), metrics: metrics.clone() };
+    let outlets = Outlets {
+        peers: links,
+        logs: logs.clone(),
+        published,
+        changes: changes.clone(),
+        metrics: metrics.clone(),
+    };
     let core = open_core(&config, outlets)?;
     let others = peers.into_iter().filter(|(member, _)| *member != config.member).collect();
     let cell = MemberCell {
@@ -120,10 +126,16 @@ impl Parts {
         self.serve_metrics().await
     }
 
-    async fn listen(&self, name: &'static str, address: std::net::SocketAddr, tls: &SharedTls) -> anyhow::Result<Incoming> {
-        let (bound, incoming) = listen(name, address, Arc::clone(tls), self.metrics.clone(), self.stop.clone())
-            .await
-            .with_context(|| format!("the {name} listener can't listen on {address}"))?;
+    async fn listen(
+        &self,
+        name: &'static str,
+        address: std::net::SocketAddr,
+        tls: &SharedTls,
+    ) -> anyhow::Result<Incoming> {
+        let (bound, incoming) =
+            listen(name, address, Arc::clone(tls), self.metrics.clone(), self.stop.clone())
+                .await
+                .with_context(|| format!("the {name} listener can't listen on {address}"))?;
         tracing::info!(listener = name, address = %bound, "listening");
         Ok(incoming)
     }
@@ -167,7 +179,9 @@ impl Parts {
         let tokens = match &self.config.api.tokens_file {
             Some(path) => Tokens::load(path)?,
             None => {
-                tracing::warn!("api.tokensFile is not set: the API lets nobody in (`argosy token create` makes one)");
+                tracing::warn!(
+                    "api.tokensFile is not set: the API lets nobody in (`argosy token create` makes one)"
+                );
                 Tokens::default()
             }
         };

@@ -46,7 +46,11 @@ fn as_gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-fn cell_status(config: &ServerConfig, status: &argosy_member::MemberStatus, connected: &Connected) -> CellStatus {
+fn cell_status(
+    config: &ServerConfig,
+    status: &argosy_member::MemberStatus,
+    connected: &Connected,
+) -> CellStatus {
     let consensus = &status.consensus;
     let members = config.members.iter().map(|(id, addresses)| {
         let own = *id == config.member;
@@ -132,16 +136,28 @@ impl Totals {
         ] {
             self.add(format!("proposals/{outcome}"), &metrics.proposals.with_label_values(&[outcome]), total);
         }
-        for (outcome, total) in
-            [("decided", counters.commands), ("refused", counters.refusals), ("overloaded", counters.overloaded)]
-        {
-            self.add(format!("commands/{outcome}"), &metrics.commands.with_label_values(&["all", outcome]), total);
+        for (outcome, total) in [
+            ("decided", counters.commands),
+            ("refused", counters.refusals),
+            ("overloaded", counters.overloaded),
+        ] {
+            self.add(
+                format!("commands/{outcome}"),
+                &metrics.commands.with_label_values(&["all", outcome]),
+                total,
+            );
         }
         let consensus = &status.consensus.counters;
-        for (direction, total) in
-            [("sent", consensus.snapshots_begun), ("failed", consensus.snapshots_failed), ("installed", consensus.snapshots_installed)]
-        {
-            self.add(format!("snapshots/{direction}"), &metrics.snapshots.with_label_values(&[direction]), total);
+        for (direction, total) in [
+            ("sent", consensus.snapshots_begun),
+            ("failed", consensus.snapshots_failed),
+            ("installed", consensus.snapshots_installed),
+        ] {
+            self.add(
+                format!("snapshots/{direction}"),
+                &metrics.snapshots.with_label_values(&[direction]),
+                total,
+            );
         }
         for (verdict, total) in &counters.reports {
             self.add(format!("reports/{verdict}"), &metrics.reports.with_label_values(&[verdict]), *total);
@@ -166,8 +182,14 @@ impl Totals {
             self.add(format!("takeover/{cluster}/{scope}"), &takeovers, *total);
         }
         if let Some(link) = &status.link {
-            let stale = metrics.agent_frames_refused.with_label_values(&["stale_epoch"]);
-            self.add("link/stale".to_owned(), &stale, link.frames_stale);
+            for (reason, total) in [
+                ("stale_epoch", link.frames_stale),
+                ("unexpected", link.frames_unexpected),
+                ("session_refused", link.sessions_refused),
+            ] {
+                let refused = metrics.agent_frames_refused.with_label_values(&[reason]);
+                self.add(format!("link/{reason}"), &refused, total);
+            }
         }
     }
 }
