@@ -22,8 +22,8 @@ struct Generator<'a> {
     succeeds: Option<bool>,
 }
 
-/// Makes a workflow of that name: steps, DAGs, loops, retries, exit handlers, steps that fail and steps that may not be
-/// repeated. Its containers tell the simulated runtime how long they run and how they end.
+/// Makes a workflow of that name: steps, DAGs, loops, retries, exit handlers, steps that read results, steps that fail and
+/// steps that may not be repeated. Its containers tell the simulated runtime how long they run and how they end.
 #[must_use]
 pub fn generate(random: &mut Random, namespace: &str, name: &str) -> Workload {
     let mut generator = Generator { random, templates: Vec::new(), succeeds: Some(true) };
@@ -56,40 +56,67 @@ impl Generator<'_> {
         if self.random.per_mille(500) { self.steps(depth) } else { self.dag(depth) }
     }
 
-    fn child(&mut self, depth: u32) -> String {
-        if depth > 0 && self.random.per_mille(200) { self.group(depth - 1) } else { self.leaf() }
-    }
-
-    /// A call of a template, now and then over items.
-    fn call(&mut self, name: String, depth: u32) -> Value {
+    /// A call of a template, now and then over items. True: it is one pod, so its result can be read.
+    fn call(&mut self, name: String, depth: u32) -> (Value, bool) {
         if self.random.per_mille(200) {
             let items: Vec<Value> = (0..self.random.between(1, WIDTH_MAX)).map(|item| json!(item)).collect();
-            let template = self.leaf_with_item();
-            let arguments = json!({ "parameters": [{ "name": "item", "value": "{{item}}" }] });
-            return json!({ "name": name, "template": template, "arguments": arguments, "withItems": items });
+            let mut call = self.call_with(name, "{{item}}");
+            call["withItems"] = json!(items);
+            return (call, false);
         }
-        json!({ "name": name, "template": self.child(depth) })
+        if depth > 0 && self.random.per_mille(200) {
+            return (json!({ "name": name, "template": self.group(depth - 1) }), false);
+        }
+        (json!({ "name": name, "template": self.leaf() }), true)
+    }
+
+    fn call_with(&mut self, name: String, value: &str) -> Value {
+        let arguments = json!({ "parameters": [{ "name": "item", "value": value }] });
+        json!({ "name": name, "template": self.leaf_with_item(), "arguments": arguments })
+    }
+
+    /// Now and then a call that reads the result of one of the given; else any.
+    fn call_after(&mut self, name: String, depth: u32, kind: &str, readable: &[String]) -> (Value, bool) {
+        match self.random.pick(readable).cloned() {
+            Some(read) if self.random.per_mille(500) => {
+                (self.call_with(name, &format!("{{{{{kind}.{read}.outputs.result}}}}")), true)
+            }
+            Some(_) | None => self.call(name, depth),
+        }
     }
 
     fn steps(&mut self, depth: u32) -> String {
         let mut groups = Vec::new();
+        let mut readable = Vec::new();
         for group in 0..self.random.between(1, 3) {
-            let width = self.random.between(1, WIDTH_MAX);
-            groups.push((0..width).map(|step| self.call(format!("s{group}-{step}"), depth)).collect::<Vec<_>>());
+            let mut calls = Vec::new();
+            let mut pods = Vec::new();
+            for step in 0..self.random.between(1, WIDTH_MAX) {
+                let name = format!("s{group}-{step}");
+                let (call, is_pod) = self.call_after(name.clone(), depth, "steps", &readable);
+                calls.push(call);
+                pods.extend(is_pod.then_some(name));
+            }
+            groups.push(calls);
+            readable.extend(pods);
         }
         self.add(json!({ "steps": groups }))
     }
 
     fn dag(&mut self, depth: u32) -> String {
         let mut tasks = Vec::new();
+        let mut pods: Vec<String> = Vec::new();
         for task in 0..self.random.between(1, 2 * WIDTH_MAX) {
-            let mut call = self.call(format!("d{task}"), depth);
+            let name = format!("d{task}");
             let dependencies: Vec<String> =
                 (0..task).filter(|_| self.random.per_mille(300)).map(|before| format!("d{before}")).collect();
+            let readable: Vec<String> = pods.iter().filter(|name| dependencies.contains(name)).cloned().collect();
+            let (mut call, is_pod) = self.call_after(name.clone(), depth, "tasks", &readable);
             if !dependencies.is_empty() {
                 call["dependencies"] = json!(dependencies);
             }
             tasks.push(call);
+            pods.extend(is_pod.then_some(name));
         }
         self.add(json!({ "dag": { "tasks": tasks } }))
     }
@@ -146,14 +173,15 @@ mod tests {
         for number in 0..300 {
             let workload = generate(&mut random, "team", &format!("w{number}"));
             let text = workload.manifest.to_string();
-            for word in ["steps", "dag", "withItems", "retryStrategy", "onExit", "dependencies"] {
-                if text.contains(&format!("\"{word}\"")) {
+            for word in ["steps", "dag", "withItems", "retryStrategy", "onExit", "dependencies", "outputs.result"] {
+                if text.contains(word) {
                     seen.insert(word);
                 }
             }
             let parsed = argosy_spec::Manifest::from_value(workload.manifest);
-            assert!(parsed.is_ok(), "{text}: {:?}", parsed.err());
+            let problems = parsed.map(|manifest| argosy_spec::validate(&manifest));
+            assert!(matches!(&problems, Ok(problems) if problems.is_empty()), "{text}: {problems:?}");
         }
-        assert_eq!(seen.len(), 6, "{seen:?}");
+        assert_eq!(seen.len(), 7, "{seen:?}");
     }
 }
