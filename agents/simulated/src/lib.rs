@@ -185,7 +185,7 @@ impl Simulated {
     }
 
     /// Takes an answer for an executor.
-    pub fn answer(&mut self, now: Millis, answer: &ExecutorAnswer) {
+    pub fn answer(&mut self, _now: Millis, answer: &ExecutorAnswer) {
         let (ExecutorAnswer::Refused { fence, holder, .. }
         | ExecutorAnswer::AskAgain { fence, holder }
         | ExecutorAnswer::OutcomeRecorded { fence, holder }) = answer;
