@@ -84,15 +84,20 @@ impl Cell {
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let path = directory.path();
-        let authority = Authority::load_or_create(&path.join("pki"), "test", clock().wall_ms, Lifetimes::default())?;
+        let authority =
+            Authority::load_or_create(&path.join("pki"), "test", clock().wall_ms, Lifetimes::default())?;
         let tokens = json!({"version": 1, "tokens": [{
             "name": "admin", "role": "admin", "sha256": argosy_gateway::hash_token(TOKEN),
         }]});
         std::fs::write(path.join("tokens.json"), tokens.to_string())?;
         let configs = configurations(options, path)?;
         let tls = argosy_pki::api_client_config(&authority.roots())?;
-        let http = reqwest::Client::builder().tls_backend_preconfigured(tls).timeout(Duration::from_secs(30)).build()?;
-        let mut cell = Self { directory, configs, members: BTreeMap::new(), agents: BTreeMap::new(), http, authority };
+        let http = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .timeout(Duration::from_secs(30))
+            .build()?;
+        let mut cell =
+            Self { directory, configs, members: BTreeMap::new(), agents: BTreeMap::new(), http, authority };
         for member in 1..=options.members {
             cell.start_member(member)?;
         }
@@ -121,6 +126,15 @@ impl Cell {
         }
     }
 
+    /// kill -9 of an agent; its steps run on.
+    pub fn kill_agent(&mut self, cluster: &str) {
+        let Some(agent) = self.agents.remove(cluster) else { return };
+        if let Ok(pid) = i32::try_from(agent.pid()) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+    }
+
     /// Enrols a process cluster and starts its agent, or starts it again.
     ///
     /// # Errors
@@ -129,20 +143,29 @@ impl Cell {
         let data = self.directory.path().join(format!("cluster-{cluster}"));
         std::fs::create_dir_all(&data)?;
         let mut arguments: Vec<String> = [
-            "--cluster", cluster, "--runtime", "process", "--executor-listen", "127.0.0.1:0",
-            "--metrics-listen", "127.0.0.1:0", "--data-dir",
+            "--cluster",
+            cluster,
+            "--runtime",
+            "process",
+            "--executor-listen",
+            "127.0.0.1:0",
+            "--metrics-listen",
+            "127.0.0.1:0",
+            "--data-dir",
         ]
         .map(str::to_owned)
         .to_vec();
         arguments.push(data.display().to_string());
         let invite = data.join("invite");
         if !invite.exists() {
-            let answer = self.post(&format!("/api/v1/clusters/{cluster}/invite"), &json!({"ttlSeconds": 600})).await?;
+            let answer =
+                self.post(&format!("/api/v1/clusters/{cluster}/invite"), &json!({"ttlSeconds": 600})).await?;
             std::fs::write(&invite, answer["token"].as_str().context("an invite has a token")?)?;
         }
         arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
         let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
-        let process = Process::start(&format!("cluster {cluster}"), &binary("argosy-agent")?, &arguments, &log)?;
+        let process =
+            Process::start(&format!("cluster {cluster}"), &binary("argosy-agent")?, &arguments, &log)?;
         self.agents.insert(cluster.to_owned(), process);
         Ok(())
     }
@@ -182,7 +205,13 @@ impl Cell {
     ///
     /// # Errors
     /// The last answer or failure.
-    pub async fn request(&self, method: reqwest::Method, path: &str, body: Option<&Value>, key: &str) -> anyhow::Result<Value> {
+    pub async fn request(
+        &self,
+        method: reqwest::Method,
+        path: &str,
+        body: Option<&Value>,
+        key: &str,
+    ) -> anyhow::Result<Value> {
         let mut last = anyhow::anyhow!("no member runs");
         for member in self.members.keys() {
             let mut request = self
@@ -263,7 +292,8 @@ impl Cell {
         match outcome {
             Ok(workflow) => Ok(workflow),
             Err(error) => {
-                let workflow = self.get(&format!("/api/v1/workflows/default/{name}")).await.unwrap_or_default();
+                let workflow =
+                    self.get(&format!("/api/v1/workflows/default/{name}")).await.unwrap_or_default();
                 bail!("{error}; it is {}", workflow["status"])
             }
         }
@@ -278,17 +308,59 @@ impl Cell {
         Ok(self.http.get(url).send().await?.text().await?)
     }
 
+    /// The sum of the samples on a member's metrics page whose line begins with `start`: a name, or a name and labels.
+    ///
+    /// # Errors
+    /// The page doesn't answer.
+    pub async fn count(&self, member: u64, start: &str) -> anyhow::Result<f64> {
+        let page = self.metrics(member).await?;
+        let samples =
+            page.lines().filter(|line| line.starts_with(start)).filter_map(|line| line.rsplit_once(' '));
+        Ok(samples.filter_map(|(_, value)| value.parse::<f64>().ok()).sum())
+    }
+
+    /// Waits until the samples that begin with `start` come to at least `least` on a member.
+    ///
+    /// # Errors
+    /// They don't, in time.
+    pub async fn counted(&self, member: u64, start: &str, least: f64) -> anyhow::Result<()> {
+        let what = format!("{start} to reach {least} on member {member}");
+        self.until(Duration::from_secs(10), &what, async || {
+            (self.count(member, start).await.ok()? >= least).then_some(())
+        })
+        .await
+    }
+
+    /// What a member has logged so far.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn log(&self, member: u64) -> anyhow::Result<String> {
+        Ok(std::fs::read_to_string(
+            log_directory(self.directory.path()).join(format!("member-{member}.log")),
+        )?)
+    }
+
     /// Looks every 100 ms until `look` finds something.
     ///
     /// # Errors
     /// It finds nothing within `limit`.
-    pub async fn until<T>(&self, limit: Duration, what: &str, look: impl AsyncFn() -> Option<T>) -> anyhow::Result<T> {
+    pub async fn until<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        look: impl AsyncFn() -> Option<T>,
+    ) -> anyhow::Result<T> {
         let deadline = Instant::now() + limit;
         loop {
             if let Some(found) = look().await {
                 return Ok(found);
             }
-            ensure!(Instant::now() < deadline, "waited {limit:?} for {what}; logs: {}", log_directory(self.directory.path()).display());
+            ensure!(
+                Instant::now() < deadline,
+                "waited {limit:?} for {what}; logs: {}",
+                log_directory(self.directory.path()).display()
+            );
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
@@ -348,7 +420,10 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
                 margin_ms: options.lease_ms / 3,
                 takeover_after_unsafe_ms: options.takeover_after_unsafe_ms,
             },
-            consensus: ConsensusConfig { log_entries_kept: options.log_entries_kept, ..ConsensusConfig::default() },
+            consensus: ConsensusConfig {
+                log_entries_kept: options.log_entries_kept,
+                ..ConsensusConfig::default()
+            },
         };
         std::fs::write(path.join(format!("member-{member}.yaml")), serde_yaml::to_string(&config)?)?;
         configs.insert(member, config);

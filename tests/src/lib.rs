@@ -1,4 +1,6 @@
-//! What end-to-end tests share: cells of real processes, and real Kubernetes clusters, on one machine.
+//! What end-to-end tests share: cells of real processes, clients made by hand, and real Kubernetes clusters, on one
+//! machine.
 
 pub mod cell;
+pub mod stranger;
 pub use argosy_testcluster as cluster;

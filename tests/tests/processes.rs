@@ -82,8 +82,12 @@ async fn nothing_acknowledged_is_lost_when_the_leader_dies_under_load() -> anyho
         cell.start_member(leader)?;
     }
     let all = cell.get("/api/v1/workflows/default").await?;
-    let names: std::collections::BTreeSet<_> =
-        all["items"].as_array().context("items")?.iter().map(|item| item["metadata"]["name"].to_string()).collect();
+    let names: std::collections::BTreeSet<_> = all["items"]
+        .as_array()
+        .context("items")?
+        .iter()
+        .map(|item| item["metadata"]["name"].to_string())
+        .collect();
     assert_eq!(names.len(), 120, "each submission happened once, repeats included");
     Ok(())
 }
@@ -107,7 +111,8 @@ async fn a_member_far_behind_catches_up_by_snapshot() -> anyhow::Result<()> {
     })
     .await?;
     let metrics = cell.metrics(behind).await?;
-    let installed = metrics.lines().any(|line| line.starts_with("argosy_snapshots_total{direction=\"installed\"}"));
+    let installed =
+        metrics.lines().any(|line| line.starts_with("argosy_snapshots_total{direction=\"installed\"}"));
     assert!(installed, "it came by snapshot:\n{metrics}");
     Ok(())
 }
@@ -154,7 +159,7 @@ async fn a_failing_step_fails_its_workflow_with_its_exit_code() -> anyhow::Resul
     let ended = cell.finished(&name, Duration::from_secs(60)).await?;
     assert_eq!(phase(&ended), "Failed");
     assert_eq!(step_a(&ended)["outputs"]["exitCode"], json!("7"));
-    assert_eq!(step_a(&ended)["message"], json!("Error (exit code 7)"), "{}", step_a(&ended));
+    assert_eq!(step_a(&ended)["message"], json!("main: Error (exit code 7)"), "{}", step_a(&ended));
     Ok(())
 }
 
@@ -189,17 +194,31 @@ async fn steps_of_a_lost_cluster_move_and_its_late_result_is_refused() -> anyhow
     assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
     let tried = attempts(&ended);
     assert_eq!(tried.len(), 2, "{tried:?}");
-    assert!(tried.iter().any(|attempt| attempt["cluster"] == json!(lost) && attempt["phase"] == "Fenced"), "{tried:?}");
-    assert!(tried.iter().any(|attempt| attempt["cluster"] != json!(lost) && attempt["phase"] == "Succeeded"), "{tried:?}");
+    assert!(
+        tried.iter().any(|attempt| attempt["cluster"] == json!(lost) && attempt["phase"] == "Fenced"),
+        "{tried:?}"
+    );
+    assert!(
+        tried.iter().any(|attempt| attempt["cluster"] != json!(lost) && attempt["phase"] == "Succeeded"),
+        "{tried:?}"
+    );
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGCONT)?;
     let leader = cell.leader().await?;
-    cell.until(Duration::from_secs(30), "the late result to be refused and the cluster to be back", async || {
-        let metrics = cell.metrics(leader).await.ok()?;
-        let clusters = cell.get("/api/v1/clusters").await.ok()?;
-        let back = clusters["items"].as_array()?.iter().all(|cluster| cluster["state"] == "connected" && cluster["attempts"] == 0);
-        let refused = metrics.lines().any(|line| line.starts_with("argosy_reports_total{verdict=\"superseded\"}"));
-        (back && refused).then_some(())
-    })
+    cell.until(
+        Duration::from_secs(30),
+        "the late result to be refused and the cluster to be back",
+        async || {
+            let metrics = cell.metrics(leader).await.ok()?;
+            let clusters = cell.get("/api/v1/clusters").await.ok()?;
+            let back = clusters["items"]
+                .as_array()?
+                .iter()
+                .all(|cluster| cluster["state"] == "connected" && cluster["attempts"] == 0);
+            let refused =
+                metrics.lines().any(|line| line.starts_with("argosy_reports_total{verdict=\"superseded\"}"));
+            (back && refused).then_some(())
+        },
+    )
     .await?;
     let after = cell.get(&path).await?;
     assert_eq!(after["status"], ended["status"], "nothing changed");
@@ -224,6 +243,113 @@ async fn an_agent_killed_and_started_again_adopts_its_running_step() -> anyhow::
     cell.start_agent("east").await?;
     let ended = cell.finished(&name, Duration::from_secs(60)).await?;
     assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
-    assert_eq!(step_a(&ended)["attempts"].as_array().map(Vec::len), Some(1), "the same attempt went on: {}", step_a(&ended));
+    assert_eq!(
+        step_a(&ended)["attempts"].as_array().map(Vec::len),
+        Some(1),
+        "the same attempt went on: {}",
+        step_a(&ended)
+    );
+    Ok(())
+}
+
+/// Numbers that follow from a seed.
+struct Draw(u64);
+
+impl Draw {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Two steps in a row, the second of which needs what the first has said.
+fn handed_over(name: &str) -> Value {
+    let argument = json!({"parameters": [{"name": "word", "value": "{{steps.a.outputs.result}}"}]});
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
+        "spec": {"entrypoint": "main", "templates": [
+            {"name": "main", "steps": [
+                [{"name": "a", "template": "say"}], [{"name": "b", "template": "repeat", "arguments": argument}],
+            ]},
+            {"name": "say", "retryStrategy": {"limit": 5},
+             "container": {"image": "busybox", "command": ["sh", "-c", format!("sleep 0.4; echo {name}")]}},
+            {"name": "repeat", "retryStrategy": {"limit": 5}, "inputs": {"parameters": [{"name": "word"}]},
+             "container": {"image": "busybox", "command": ["sh", "-c", "sleep 0.2; echo {{inputs.parameters.word}}"]}},
+        ]},
+    })
+}
+
+/// `ARGOSY_KILL_SEED` replays an order.
+#[tokio::test(flavor = "multi_thread")]
+async fn members_and_agents_killed_in_random_order_lose_nothing_and_commit_each_result_once()
+-> anyhow::Result<()> {
+    let seed =
+        std::env::var("ARGOSY_KILL_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(20_261_123);
+    println!("ARGOSY_KILL_SEED={seed}");
+    let mut draw = Draw(seed);
+    let mut cell = Cell::start(&Options::default()).await?;
+    for cluster in ["east", "west"] {
+        cell.start_agent(cluster).await?;
+    }
+    cell.wait_for_clusters(2).await?;
+    let mut accepted = Vec::new();
+    for round in 0..8 {
+        accepted.push(cell.submit(&handed_over(&format!("before-{round}"))).await?);
+        tokio::time::sleep(Duration::from_millis(draw.below(600))).await;
+        // Now and then two members: the cell waits for them, and has lost nothing.
+        let members: Vec<u64> = match draw.below(4) {
+            0 => Vec::new(),
+            1 => vec![1 + draw.below(3), 1 + draw.below(3)],
+            _ => vec![1 + draw.below(3)],
+        };
+        let agent = [None, Some("east"), Some("west")][usize::try_from(draw.below(3))?];
+        println!("round {round}: members {members:?}, agent {agent:?}");
+        members.iter().for_each(|member| cell.kill_member(*member));
+        agent.into_iter().for_each(|cluster| cell.kill_agent(cluster));
+        if members.len() < 2 {
+            accepted.push(cell.submit(&handed_over(&format!("without-{round}"))).await?);
+        }
+        tokio::time::sleep(Duration::from_millis(draw.below(1_500))).await;
+        for member in members {
+            if !cell.members.contains_key(&member) {
+                cell.start_member(member)?;
+            }
+        }
+        if let Some(cluster) = agent {
+            cell.start_agent(cluster).await?;
+        }
+    }
+    for name in &accepted {
+        let workflow = cell.finished(name, Duration::from_secs(90)).await?;
+        assert_eq!(phase(&workflow), "Succeeded", "{name}: {}", workflow["status"]);
+        let nodes = workflow["status"]["nodes"].as_object().context("nodes")?;
+        let pods = || nodes.values().filter(|node| node["type"] == "Pod");
+        for node in pods() {
+            let attempts = node["attempts"].as_array().context("attempts")?;
+            let committed = attempts.iter().filter(|attempt| attempt["phase"] == "Succeeded").count();
+            assert_eq!(committed, usize::from(node["phase"] == "Succeeded"), "one result: {node}");
+        }
+        let results = pods().filter(|node| node["phase"] == "Succeeded");
+        let results: Vec<&Value> = results.filter_map(|node| node["outputs"].get("result")).collect();
+        assert_eq!(results, [&json!(name)], "the first step's result, once: {}", workflow["status"]);
+    }
+    // Every member has the same in its own state.
+    let leader = cell.leader().await?;
+    let own = async |member: u64| -> anyhow::Result<Value> {
+        let url = format!("{}/api/v1/workflows/default?consistency=stale", cell.api(member));
+        let list: Value =
+            cell.http.get(url).bearer_auth(argosy_tests::cell::TOKEN).send().await?.json().await?;
+        Ok(list["items"].clone())
+    };
+    let expected = own(leader).await?;
+    assert_eq!(expected.as_array().map(Vec::len), Some(accepted.len()));
+    for member in 1..=3 {
+        cell.until(Duration::from_secs(20), &format!("member {member} to agree"), async || {
+            (own(member).await.ok()? == expected).then_some(())
+        })
+        .await?;
+    }
     Ok(())
 }

@@ -108,7 +108,7 @@ metrics! {
     decide_work: IntCounter = "argosy_decide_work_total", [], "Counted units of work done by deciding.";
     snapshots: IntCounterVec = "argosy_snapshots_total", ["direction"], "Snapshots sent or installed.";
     peer_frames: IntCounterVec = "argosy_peer_frames_total", ["direction"], "Frames sent to and received from other members.";
-    peer_frames_dropped: IntCounterVec = "argosy_peer_frames_dropped_total", ["reason"], "Frames from or to other members that were dropped: not_member, wrong_cell, malformed, queue_full, unreachable.";
+    peer_frames_dropped: IntCounterVec = "argosy_peer_frames_dropped_total", ["reason"], "Frames from or to other members that were dropped: no_identity, not_member, wrong_cell, wrong_address, version, malformed, queue_full, unreachable, and the reasons of consensus.";
     tls_refused: IntCounterVec = "argosy_tls_refused_total", ["listener", "reason"], "Connections refused by listener (api, agent, peer) and reason: no_certificate, foreign, expired, wrong_role, handshake, timeout.";
     sessions: IntGauge = "argosy_agent_sessions", [], "Agents connected to this member.";
     lease_remaining_seconds: IntGaugeVec = "argosy_lease_remaining_seconds", ["cluster"], "Seconds until the cluster counts as lost, on the leader; negative once it does.";
@@ -119,7 +119,7 @@ metrics! {
     reports: IntCounterVec = "argosy_reports_total", ["verdict"], "Reports of attempts by verdict: accepted, superseded, unknown.";
     reports_refused: IntCounterVec = "argosy_reports_refused_total", ["reason"], "Reports that had no effect, by reason: stale_fence, unknown_attempt, stale_epoch, wrong_cluster, old_revision, malformed.";
     takeovers: IntCounterVec = "argosy_takeovers_total", ["cluster", "scope"], "Attempts fenced because their cluster was lost, by scope: safe, all.";
-    agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: stale_epoch, wrong_cluster, malformed, too_large, not_enrolled.";
+    agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: no_identity, not_an_agent, expired, invite, session_refused, stale_epoch, unexpected, no_leader.";
     invites: IntCounterVec = "argosy_invites_total", ["outcome"], "Invites by outcome: created, redeemed, refused_unknown, refused_used, refused_expired, refused_cluster.";
     queue_depth: IntGaugeVec = "argosy_queue_depth", ["queue"], "Items waiting in a queue: commands, proposals, agenda, placement, peer_out, agent_out, watch.";
     limits_hit: IntCounterVec = "argosy_limits_hit_total", ["limit"], "Times that a named limit was reached.";
