@@ -30,7 +30,8 @@ pub struct Times {
     pub silence_max_ms: Millis,
     /// First wait before connecting again; doubles with each failure. 200 ms.
     pub reconnect_min_ms: Millis,
-    /// Longest wait before connecting again. 10 s.
+    /// Longest wait before connecting again: a sixth of the lease, so that after an outage of the control plane every
+    /// agent is back, past a member or two that are still down, before lease and margin have passed. 2.5 s.
     pub reconnect_max_ms: Millis,
     /// Wait after a refusal that only an operator can lift. 60 s.
     pub reconnect_refused_ms: Millis,
@@ -52,14 +53,14 @@ impl Default for Times {
             agent_resend_ms: 5_000,
             silence_max_ms: 12_000,
             reconnect_min_ms: 200,
-            reconnect_max_ms: 10_000,
+            reconnect_max_ms: 2_500,
             reconnect_refused_ms: 60_000,
         }
     }
 }
 
 impl Times {
-    /// Shorter or longer times in the same proportions: `lease_ms` as given, margin and renewal a third of it.
+    /// Shorter or longer times in the same proportions: `lease_ms` as given, margin and renewal a third of it, reconnects a sixth.
     /// Unsafe, exclusive and storm times stay as they are.
     #[must_use]
     pub fn with_lease(lease_ms: Millis) -> Self {
@@ -73,6 +74,7 @@ impl Times {
             stop_resend_ms: third,
             agent_resend_ms: third,
             silence_max_ms: (lease_ms * 4 / 5).max(1),
+            reconnect_max_ms: (lease_ms / 6).max(1),
             ..Self::default()
         }
     }

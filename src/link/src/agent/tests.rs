@@ -355,7 +355,7 @@ fn waits_grow_with_jitter_and_replay() {
     assert_eq!(all, run(7));
     assert_ne!(all, run(8));
     for (failures, wait) in all.iter().enumerate() {
-        let longest = (200_u64 << failures).min(10_000);
+        let longest = (200_u64 << failures).min(2_500);
         assert!((longest / 2..=longest).contains(wait), "{failures}: {wait}");
     }
 }
