@@ -10,7 +10,9 @@ impl World {
         self.line(format_args!("fault: {fault:?}"));
         let span_ms = fault.span_ms();
         match fault {
-            Fault::CrashMember { member, down_ms, while_sending } => self.member_crash(member, down_ms, while_sending),
+            Fault::CrashMember { member, down_ms, while_sending } => {
+                self.member_crash(member, down_ms, while_sending)
+            }
             Fault::Blackout { down_ms } => {
                 for member in 1..=self.options.members {
                     // They come back one after another.
@@ -32,7 +34,8 @@ impl World {
                 self.queue.plan_after(span_ms, Event::Mend(Box::new(Mend::Disk { member })));
             }
             Fault::IsolateMember { member, way, for_ms: _ } => {
-                let others = (1..=self.options.members).filter(|other| *other != member).map(End::Member).collect();
+                let others =
+                    (1..=self.options.members).filter(|other| *other != member).map(End::Member).collect();
                 self.cut(End::Member(member), others, way, span_ms);
             }
             Fault::CutPeers { from, to, way, for_ms: _ } => {
@@ -52,7 +55,9 @@ impl World {
             }
             Fault::ResetAgent { cluster } => self.agent_reset(cluster),
             Fault::CrashAgent { cluster, down_ms } => self.agent_crash(cluster, down_ms),
-            Fault::LoseCluster { cluster, down_ms, with_ledger } => self.cluster_lost(cluster, down_ms, with_ledger),
+            Fault::LoseCluster { cluster, down_ms, with_ledger } => {
+                self.cluster_lost(cluster, down_ms, with_ledger)
+            }
             Fault::BadNetwork { loss_per_mille, spike_per_mille, spike_max_ms, for_ms: _ } => {
                 let quality = Quality { loss_per_mille, spike_per_mille, spike_max_ms, ..Quality::healthy() };
                 self.network.set_quality(quality);
@@ -79,8 +84,12 @@ impl World {
             Fault::MemberWallJump { member, offset_ms } => {
                 member_clock(self, member, &|clock| clock.set_wall_offset(offset_ms));
             }
-            Fault::DriftCluster { cluster, drift_ppm } => self.clusters[cluster].clock.set_drift(now_ms, drift_ppm),
-            Fault::ClusterWallJump { cluster, offset_ms } => self.clusters[cluster].clock.set_wall_offset(offset_ms),
+            Fault::DriftCluster { cluster, drift_ppm } => {
+                self.clusters[cluster].clock.set_drift(now_ms, drift_ppm)
+            }
+            Fault::ClusterWallJump { cluster, offset_ms } => {
+                self.clusters[cluster].clock.set_wall_offset(offset_ms)
+            }
             Fault::CrashMember { .. }
             | Fault::Blackout { .. }
             | Fault::DiskFails { .. }

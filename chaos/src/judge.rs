@@ -54,7 +54,11 @@ impl World {
         let check = match self.checkers.results.attempt(now_ms, seen) {
             Ok(fenced_now) => {
                 if fenced_now {
-                    self.line(format_args!("attempt {} is taken over from {}", display_fence(&fence), attempt.cluster));
+                    self.line(format_args!(
+                        "attempt {} is taken over from {}",
+                        display_fence(&fence),
+                        attempt.cluster
+                    ));
                     let check = self.checkers.outage.taken_over(&display_fence(&fence), &attempt.cluster);
                     self.judge(Invariant::Outage, check);
                 }
@@ -110,9 +114,11 @@ impl World {
             .collect();
         for (id, commands, batches) in lengths {
             let config = argosy_member::Config::new("", argosy_consensus::Config::new(id, "", vec![]), 0);
-            let check = self.checkers.bounds.queue("the queue of commands", commands, config.commands_waiting_max);
+            let check =
+                self.checkers.bounds.queue("the queue of commands", commands, config.commands_waiting_max);
             self.judge(Invariant::Bounds, check);
-            let check = self.checkers.bounds.queue("the pipeline of batches", batches, config.batches_in_flight_max);
+            let check =
+                self.checkers.bounds.queue("the pipeline of batches", batches, config.batches_in_flight_max);
             self.judge(Invariant::Bounds, check);
         }
     }
@@ -122,7 +128,10 @@ impl World {
         let hash = self.latest.hash();
         self.users.iter().all(crate::users::User::is_idle)
             && self.network.is_whole()
-            && self.members.values().all(|host| host.machine().is_some_and(|machine| machine.state().hash() == hash))
+            && self
+                .members
+                .values()
+                .all(|host| host.machine().is_some_and(|machine| machine.state().hash() == hash))
             && self.latest.workflows_active() == 0
             && self.clusters.iter().all(|cluster| cluster.is_up() && cluster.left().is_empty())
             && self.latest.attempts().all(|(_, attempt)| attempt.closed)
@@ -139,7 +148,8 @@ impl World {
         self.conclude_workflows();
         for index in 0..self.clusters.len() {
             let (name, mut left) = (self.clusters[index].name.clone(), self.clusters[index].left());
-            let open = self.latest.attempts().filter(|(_, attempt)| !attempt.closed && attempt.cluster == name);
+            let open =
+                self.latest.attempts().filter(|(_, attempt)| !attempt.closed && attempt.cluster == name);
             left.extend(open.map(|(fence, _)| format!("open in state {}", display_fence(fence))));
             let check = self.checkers.ending.cluster(&name, &left);
             self.judge(Invariant::Ending, check);
@@ -150,15 +160,23 @@ impl World {
 
     fn conclude_users(&mut self) {
         let waiting = self.users.iter().filter_map(|user| user.doing.as_ref());
-        let waiting: Vec<String> = waiting.map(|doing| format!("{:?} after {} tries", doing.wish, doing.tries)).collect();
-        let check = if waiting.is_empty() { Ok(()) } else { Err(format!("users still wait for {}", waiting.join(", "))) };
+        let waiting: Vec<String> =
+            waiting.map(|doing| format!("{:?} after {} tries", doing.wish, doing.tries)).collect();
+        let check = if waiting.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("users still wait for {}", waiting.join(", ")))
+        };
         self.judge(Invariant::Ending, check);
     }
 
     fn conclude_members(&mut self) {
         let read = self.checkers.durability.read_begins(self.now_ms());
-        let states: Vec<(u64, Option<State>)> =
-            self.members.iter().map(|(id, host)| (*id, host.machine().map(|machine| machine.state().clone()))).collect();
+        let states: Vec<(u64, Option<State>)> = self
+            .members
+            .iter()
+            .map(|(id, host)| (*id, host.machine().map(|machine| machine.state().clone())))
+            .collect();
         for (id, state) in states {
             match state {
                 Some(state) if state.hash() == self.latest.hash() => self.read_ends(read, &state),
@@ -196,7 +214,9 @@ impl World {
         let open = nodes.iter().filter_map(|((workflow, number), node)| {
             let seen = node_seen(*workflow, *number, (*node)?);
             let waits = *workflow == id.0 && !seen.phase.is_fulfilled();
-            waits.then(|| format!("{} {} {:?}", seen.name, seen.phase, (*node).map(|node| node.message.as_str())))
+            waits.then(|| {
+                format!("{} {} {:?}", seen.name, seen.phase, (*node).map(|node| node.message.as_str()))
+            })
         });
         open.collect::<Vec<_>>().join(", ")
     }

@@ -17,6 +17,7 @@ pub mod checkers;
 mod clocks;
 mod faults;
 mod judge;
+mod links;
 mod members;
 mod nemesis;
 mod network;

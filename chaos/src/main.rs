@@ -36,7 +36,11 @@ struct Stopwatch {
 }
 
 impl Stopwatch {
-    #[expect(clippy::disallowed_methods, clippy::disallowed_types, reason = "measures the simulator, not the simulated")]
+    #[expect(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "measures the simulator, not the simulated"
+    )]
     fn start() -> Self {
         Self { begun: std::time::Instant::now() }
     }
@@ -86,7 +90,13 @@ impl Totals {
         }
         println!(
             "\n{} workflows, {} attempts, {} take-overs, {} commands begun again elsewhere, {} faults, {} crashes, {} events",
-            counts.workflows, counts.attempts, counts.taken_over, counts.repeated, counts.faults, counts.crashes, counts.events,
+            counts.workflows,
+            counts.attempts,
+            counts.taken_over,
+            counts.repeated,
+            counts.faults,
+            counts.crashes,
+            counts.events,
         );
         let hours = self.virtual_ms as f64 / 3_600_000.0;
         let each = |amount: f64| amount / minutes.max(1.0 / 6_000.0);
@@ -151,7 +161,12 @@ fn main() -> ExitCode {
         tell(&report, arguments.verbose || arguments.seed.is_some(), arguments.trace);
         totals.add(&report);
         if totals.seeds.is_multiple_of(100) {
-            eprintln!("{} seeds, {} failed, {:.1} minutes", totals.seeds, totals.failed.len(), watch.minutes());
+            eprintln!(
+                "{} seeds, {} failed, {:.1} minutes",
+                totals.seeds,
+                totals.failed.len(),
+                watch.minutes()
+            );
         }
         seed += 1;
     }

@@ -77,12 +77,12 @@ impl World {
     pub(crate) fn config(&mut self, id: u64) -> Config {
         let options = &self.options;
         let mut consensus = argosy_consensus::Config::new(id, CELL, (1..=options.members).collect());
-        consensus.seed = self.random.next();
+        consensus.seed = self.random.draw();
         consensus.log = argosy_consensus::LogTarget::Discard;
         consensus.limits.log_entries_kept = options.log_entries_kept;
         consensus.limits.snapshot_chunk_bytes = 4 << 10;
         consensus.limits.snapshot_window_chunks = 4;
-        let mut config = Config::new(CELL, consensus, self.random.next());
+        let mut config = Config::new(CELL, consensus, self.random.draw());
         config.times = options.times;
         config.limits.decide_work_max = options.decide_work_max;
         config
@@ -135,11 +135,12 @@ impl World {
         let now_ms = self.now_ms();
         if while_sending && let Some(member) = self.members.get_mut(&id) {
             let now = member.now(now_ms);
-            let outputs = member.machine.as_mut().and_then(|machine| machine.flush(now).ok()).unwrap_or_default();
+            let outputs =
+                member.machine.as_mut().and_then(|machine| machine.flush(now).ok()).unwrap_or_default();
             let sent = self.random.position(outputs.len() + 1);
             self.outputs(id, outputs.into_iter().take(sent).collect());
         }
-        let seed = self.random.next();
+        let seed = self.random.draw();
         let planted = self.options.planted == Some(crate::Planted::DiskForgets);
         let Some(member) = self.members.get_mut(&id) else { return };
         member.down_until_ms = member.down_until_ms.max(now_ms + down_ms);
@@ -155,11 +156,16 @@ impl World {
         self.line(format_args!("member {id} is down until {start_ms} ({lost})"));
         self.queue.plan(start_ms, Event::MemberStart { member: id });
         self.drop_connections_of_member(id);
-        let waiting: Vec<u64> =
-            self.requests.iter().filter(|(_, request)| request.member == id).map(|(number, _)| *number).collect();
+        let waiting: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.member == id)
+            .map(|(number, _)| *number)
+            .collect();
         for request in waiting {
             let after_ms = self.network.draw_ms(1, 60);
-            self.queue.plan_after(after_ms, Event::AnswerArrives { request, answer: Box::new(UserAnswer::Broken) });
+            self.queue
+                .plan_after(after_ms, Event::AnswerArrives { request, answer: Box::new(UserAnswer::Broken) });
         }
         self.note_outage();
     }
@@ -232,7 +238,9 @@ impl World {
                     self.line(format_args!("member {id} answers request {request}"));
                     self.answer_send(id, request, UserAnswer::Outcome(outcome));
                 }
-                Output::Read { request, state } => self.answer_send(id, request, UserAnswer::State(state)),
+                Output::Read { request, state } => {
+                    self.answer_send(id, request, UserAnswer::State(state.map(Box::new)))
+                }
                 Output::Published { .. } | Output::Committed { .. } => {}
             }
         }
@@ -240,9 +248,13 @@ impl World {
 
     fn published(&mut self, id: u64, after: &State) {
         let (sequence, hash) = (after.sequence(), after.hash());
-        self.line(format_args!("member {id} is at sequence {sequence} {:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]));
+        self.line(format_args!(
+            "member {id} is at sequence {sequence} {:02x}{:02x}{:02x}{:02x}",
+            hash[0], hash[1], hash[2], hash[3]
+        ));
         if sequence > BATCHES_AT_START_MAX + self.now_ms() * BATCHES_PER_SECOND_MAX / 1_000 {
-            let text = format!("member {id} is at sequence {sequence}: batches follow each other without end");
+            let text =
+                format!("member {id} is at sequence {sequence}: batches follow each other without end");
             return self.judge(Invariant::Bounds, Err(text));
         }
         if sequence > self.latest.sequence() {

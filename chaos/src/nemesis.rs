@@ -272,14 +272,18 @@ pub fn schedule(
 ) -> Vec<(u64, Fault)> {
     let mut faults = Vec::new();
     let mut at_ms = from_ms;
-    while intensity.gap_mean_ms > 0 {
+    if intensity.gap_mean_ms == 0 {
+        return faults;
+    }
+    loop {
         at_ms += random.between(1, 2 * intensity.gap_mean_ms);
         if at_ms + 1_000 >= until_ms {
-            break;
+            return faults;
         }
         let left_ms = until_ms - at_ms - 500;
         // Many short ones and a few long ones.
-        let span_max_ms = if random.per_mille(600) { intensity.span_max_ms.min(4_000) } else { intensity.span_max_ms };
+        let span_max_ms =
+            if random.per_mille(600) { intensity.span_max_ms.min(4_000) } else { intensity.span_max_ms };
         let for_ms = random.between(200, span_max_ms.min(left_ms).max(200));
         if let Some(mut fault) = draw(random, intensity, targets, for_ms) {
             if let Some(span_ms) = fault.cluster_span_ms()
@@ -291,7 +295,6 @@ pub fn schedule(
             faults.push((at_ms, fault));
         }
     }
-    faults
 }
 
 fn draw(random: &mut Random, intensity: &Intensity, targets: Targets, for_ms: u64) -> Option<Fault> {

@@ -32,7 +32,13 @@ impl Quality {
     /// A healthy network between sites.
     #[must_use]
     pub fn healthy() -> Self {
-        Self { latency_min_ms: 1, latency_max_ms: 12, loss_per_mille: 0, spike_per_mille: 2, spike_max_ms: 60 }
+        Self {
+            latency_min_ms: 1,
+            latency_max_ms: 12,
+            loss_per_mille: 0,
+            spike_per_mille: 2,
+            spike_max_ms: 60,
+        }
     }
 }
 
@@ -201,8 +207,7 @@ mod tests {
     fn a_lane_keeps_order_whatever_the_spikes() {
         let mut network = Network::new(Random::new(1));
         network.set_quality(Quality { spike_per_mille: 300, spike_max_ms: 900, ..Quality::healthy() });
-        let arrivals: Vec<u64> =
-            (0..500).map(|now| arrival(network.send_whole(now, LANE, A, B))).collect();
+        let arrivals: Vec<u64> = (0..500).map(|now| arrival(network.send_whole(now, LANE, A, B))).collect();
         assert!(arrivals.is_sorted());
     }
 

@@ -53,10 +53,14 @@ impl World {
         let (user, member) = (*user, *member);
         if self.members.get(&member).is_none_or(|host| !host.is_up()) {
             let after_ms = self.network.draw_ms(1, 20);
-            self.queue.plan_after(after_ms, Event::AnswerArrives { request, answer: Box::new(UserAnswer::Broken) });
+            self.queue
+                .plan_after(after_ms, Event::AnswerArrives { request, answer: Box::new(UserAnswer::Broken) });
             return;
         }
-        let Some(doing) = self.users[user].doing.as_ref().filter(|doing| doing.request == Some(request)) else { return };
+        let Some(doing) = self.users[user].doing.as_ref().filter(|doing| doing.request == Some(request))
+        else {
+            return;
+        };
         let input = match doing.command.clone() {
             Some(command) => Input::Command { request, command },
             None => Input::Read { request },
@@ -74,7 +78,9 @@ impl World {
     pub(crate) fn answer_arrives(&mut self, number: u64, answer: UserAnswer) {
         let Some(request) = self.requests.remove(&number) else { return };
         let user = request.user;
-        let Some(doing) = self.users[user].doing.clone().filter(|doing| doing.request == Some(number)) else { return };
+        let Some(doing) = self.users[user].doing.clone().filter(|doing| doing.request == Some(number)) else {
+            return;
+        };
         let wish = doing.wish;
         let settled = match answer {
             UserAnswer::Broken => None,

@@ -29,7 +29,7 @@ impl Random {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         let result = self.state[1].wrapping_mul(5).rotate_left(7).wrapping_mul(9);
         let shifted = self.state[1] << 17;
         self.state[2] ^= self.state[0];
@@ -43,7 +43,7 @@ impl Random {
 
     /// A number below `bound`; 0 when there is none.
     pub fn below(&mut self, bound: u64) -> u64 {
-        if bound == 0 { 0 } else { ((u128::from(self.next()) * u128::from(bound)) >> 64) as u64 }
+        if bound == 0 { 0 } else { ((u128::from(self.draw()) * u128::from(bound)) >> 64) as u64 }
     }
 
     /// A number of the closed range.
@@ -82,7 +82,7 @@ mod tests {
     fn a_seed_names_its_sequence() {
         let sequence = |seed| {
             let mut random = Random::new(seed);
-            (0..8).map(|_| random.next()).collect::<Vec<_>>()
+            (0..8).map(|_| random.draw()).collect::<Vec<_>>()
         };
         assert_eq!(sequence(7), sequence(7));
         assert_ne!(sequence(7), sequence(8));
@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn parts_are_independent() {
-        let first = |part: &str| Random::of_part(1, part).next();
+        let first = |part: &str| Random::of_part(1, part).draw();
         assert_eq!(first("network"), first("network"));
         assert_ne!(first("network"), first("disk"));
     }

@@ -161,7 +161,12 @@ impl User {
                     ShutdownStrategy::Terminate
                 };
                 let message = "no longer wanted".to_owned();
-                Body::ShutdownWorkflow(ShutdownWorkflow { namespace, name, strategy: strategy.into(), message })
+                Body::ShutdownWorkflow(ShutdownWorkflow {
+                    namespace,
+                    name,
+                    strategy: strategy.into(),
+                    message,
+                })
             }
             Wish::Delete(name) => Body::DeleteWorkflow(DeleteWorkflow { namespace, name }),
             Wish::Invite(cluster) => {
@@ -176,7 +181,8 @@ impl User {
         let mut command = Command { version: 1, idempotency_key: None, body: Some(body) };
         let digest = blake3::hash(&command.encode_to_vec()).as_bytes().to_vec();
         let key = format!("{wish:?}");
-        command.idempotency_key = Some(IdempotencyKey { tenant: format!("user-{}", self.index), key, digest });
+        command.idempotency_key =
+            Some(IdempotencyKey { tenant: format!("user-{}", self.index), key, digest });
         Some(command)
     }
 

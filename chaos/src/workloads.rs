@@ -110,7 +110,8 @@ impl Generator<'_> {
             let name = format!("d{task}");
             let dependencies: Vec<String> =
                 (0..task).filter(|_| self.random.per_mille(300)).map(|before| format!("d{before}")).collect();
-            let readable: Vec<String> = pods.iter().filter(|name| dependencies.contains(name)).cloned().collect();
+            let readable: Vec<String> =
+                pods.iter().filter(|name| dependencies.contains(name)).cloned().collect();
             let (mut call, is_pod) = self.call_after(name.clone(), depth, "tasks", &readable);
             if !dependencies.is_empty() {
                 call["dependencies"] = json!(dependencies);
@@ -173,7 +174,9 @@ mod tests {
         for number in 0..300 {
             let workload = generate(&mut random, "team", &format!("w{number}"));
             let text = workload.manifest.to_string();
-            for word in ["steps", "dag", "withItems", "retryStrategy", "onExit", "dependencies", "outputs.result"] {
+            for word in
+                ["steps", "dag", "withItems", "retryStrategy", "onExit", "dependencies", "outputs.result"]
+            {
                 if text.contains(word) {
                     seen.insert(word);
                 }

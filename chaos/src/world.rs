@@ -6,8 +6,9 @@ use argosy_member::Outcome;
 use argosy_proto::agent::{AgentFrame, ControlFrame};
 use argosy_proto::peer::PeerFrame;
 
-use crate::agents::{Cluster, Connection};
+use crate::agents::Cluster;
 use crate::checkers::{Checkers, Invariant, Read, Violation};
+use crate::links::Connection;
 use crate::members::MemberProcess;
 use crate::nemesis::{self, Fault, Targets};
 use crate::network::{End, Network, Quality};
@@ -21,31 +22,83 @@ use crate::users::{User, Wish};
 #[derive(Debug)]
 pub(crate) enum Event {
     /// A member decides, persists, applies; void unless it is the flush that was planned last.
-    MemberFlush { member: u64, number: u64 },
+    MemberFlush {
+        member: u64,
+        number: u64,
+    },
     /// A member's process starts.
-    MemberStart { member: u64 },
-    PeerArrives { from: u64, to: u64, generation: u64, frame: Box<PeerFrame> },
+    MemberStart {
+        member: u64,
+    },
+    PeerArrives {
+        from: u64,
+        to: u64,
+        generation: u64,
+        frame: Box<PeerFrame>,
+    },
     /// The sender's transport notices that a peer is not there.
-    PeerUnreachable { member: u64, peer: u64 },
-    AgentStart { cluster: usize },
-    AgentTick { cluster: usize, life: u64 },
+    PeerUnreachable {
+        member: u64,
+        peer: u64,
+    },
+    AgentStart {
+        cluster: usize,
+    },
+    AgentTick {
+        cluster: usize,
+        life: u64,
+    },
     /// The agent's process connects.
-    Connect { cluster: usize, number: u64 },
-    ConnectArrives { connection: u64 },
-    Connected { connection: u64, accepted: bool },
-    UpArrives { connection: u64, generation: u64, frame: Box<AgentFrame> },
-    DownArrives { connection: u64, generation: u64, frame: Box<ControlFrame> },
-    MemberSeesClose { connection: u64 },
-    AgentSeesClose { connection: u64 },
+    Connect {
+        cluster: usize,
+        number: u64,
+    },
+    ConnectArrives {
+        connection: u64,
+    },
+    Connected {
+        connection: u64,
+        accepted: bool,
+    },
+    UpArrives {
+        connection: u64,
+        generation: u64,
+        frame: Box<AgentFrame>,
+    },
+    DownArrives {
+        connection: u64,
+        generation: u64,
+        frame: Box<ControlFrame>,
+    },
+    MemberSeesClose {
+        connection: u64,
+    },
+    AgentSeesClose {
+        connection: u64,
+    },
     /// The cluster's pods do what is due.
-    PodsDue { cluster: usize },
+    PodsDue {
+        cluster: usize,
+    },
     /// An action reaches the cluster.
-    ActionArrives { cluster: usize, action: Box<argosy_agent_runtime::RuntimeAction> },
-    UserActs { user: usize },
-    RequestArrives { request: u64 },
-    AnswerArrives { request: u64, answer: Box<UserAnswer> },
+    ActionArrives {
+        cluster: usize,
+        action: Box<argosy_agent_runtime::RuntimeAction>,
+    },
+    UserActs {
+        user: usize,
+    },
+    RequestArrives {
+        request: u64,
+    },
+    AnswerArrives {
+        request: u64,
+        answer: Box<UserAnswer>,
+    },
     /// The user waits no longer.
-    PatienceEnds { request: u64 },
+    PatienceEnds {
+        request: u64,
+    },
     Fault(Box<Fault>),
     Mend(Box<Mend>),
     /// Has everything ended?
@@ -64,7 +117,7 @@ pub(crate) enum Mend {
 #[derive(Debug)]
 pub(crate) enum UserAnswer {
     Outcome(Outcome),
-    State(Option<State>),
+    State(Option<Box<State>>),
     /// The connection broke.
     Broken,
 }
@@ -154,9 +207,9 @@ impl World {
         let clusters: Vec<Cluster> =
             (0..options.clusters).map(|index| Cluster::new(index, seed, &mut random)).collect();
         // The first user is the operator, who registers the clusters.
-        let enrol = clusters.iter().flat_map(|cluster| {
-            [Wish::Invite(cluster.name.clone()), Wish::Redeem(cluster.name.clone())]
-        });
+        let enrol = clusters
+            .iter()
+            .flat_map(|cluster| [Wish::Invite(cluster.name.clone()), Wish::Redeem(cluster.name.clone())]);
         let mut users = vec![User::new(0, part("operator"), enrol)];
         users.extend((1..=options.users).map(|index| User::new(index, part(&format!("user {index}")), [])));
         let mut checkers = Checkers::default();
@@ -208,7 +261,8 @@ impl World {
         let targets = Targets { members: self.options.members, clusters: self.options.clusters };
         let mut random = Random::of_part(self.options.seed, "nemesis");
         let until_ms = self.options.active_ms;
-        for (at_ms, fault) in nemesis::schedule(&mut random, &self.options.intensity, targets, FAULTS_FROM_MS, until_ms)
+        for (at_ms, fault) in
+            nemesis::schedule(&mut random, &self.options.intensity, targets, FAULTS_FROM_MS, until_ms)
         {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
         }
@@ -229,7 +283,9 @@ impl World {
         match event {
             Event::MemberFlush { member, number } => self.member_flush(member, number),
             Event::MemberStart { member } => self.member_start(member),
-            Event::PeerArrives { from, to, generation, frame } => self.peer_arrives(from, to, generation, *frame),
+            Event::PeerArrives { from, to, generation, frame } => {
+                self.peer_arrives(from, to, generation, *frame)
+            }
             Event::PeerUnreachable { member, peer } => {
                 self.member_input(member, argosy_member::Input::PeerUnreachable(peer));
             }
@@ -238,8 +294,12 @@ impl World {
             Event::Connect { cluster, number } => self.connect(cluster, number),
             Event::ConnectArrives { connection } => self.connect_arrives(connection),
             Event::Connected { connection, accepted } => self.connected(connection, accepted),
-            Event::UpArrives { connection, generation, frame } => self.up_arrives(connection, generation, *frame),
-            Event::DownArrives { connection, generation, frame } => self.down_arrives(connection, generation, *frame),
+            Event::UpArrives { connection, generation, frame } => {
+                self.up_arrives(connection, generation, *frame)
+            }
+            Event::DownArrives { connection, generation, frame } => {
+                self.down_arrives(connection, generation, *frame)
+            }
             Event::MemberSeesClose { connection } => self.member_sees_close(connection),
             Event::AgentSeesClose { connection } => self.agent_sees_close(connection),
             Event::PodsDue { cluster } => self.pods_due(cluster),

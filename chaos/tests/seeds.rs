@@ -57,7 +57,9 @@ fn seeds_that_once_failed_stay_good() {
     let lines = include_str!("../seeds.txt").lines().map(str::trim);
     let seeds: Vec<u64> = lines
         .filter(|line| !line.is_empty() && !line.starts_with('#'))
-        .map(|line| line.split_whitespace().next().unwrap_or_default().parse().expect("a line begins with its seed"))
+        .map(|line| {
+            line.split_whitespace().next().unwrap_or_default().parse().expect("a line begins with its seed")
+        })
         .collect();
     let (failed, _) = failures(&seeds);
     assert!(failed.is_empty(), "{}", failed.join("\n"));

@@ -39,13 +39,17 @@ impl Bounds {
         self.judged += 1;
         let amounts = |of: &Resources| [of.cpu_milli, of.memory_bytes, of.pods];
         if amounts(used) != amounts(counted) {
-            return Err(format!("cluster {cluster}: state says {used:?} is in use, its attempts add up to {counted:?}"));
+            return Err(format!(
+                "cluster {cluster}: state says {used:?} is in use, its attempts add up to {counted:?}"
+            ));
         }
         if amounts(used).into_iter().zip(amounts(allocatable)).any(|(used, has)| used > has) {
             return Err(format!("cluster {cluster} has {allocatable:?} and was given {used:?}"));
         }
         if *attempts > attempts_max {
-            return Err(format!("cluster {cluster} holds {attempts} attempts, at most {attempts_max} are allowed"));
+            return Err(format!(
+                "cluster {cluster} holds {attempts} attempts, at most {attempts_max} are allowed"
+            ));
         }
         Ok(())
     }
@@ -74,7 +78,8 @@ mod tests {
     #[test]
     fn overcommitment_a_wrong_sum_and_a_long_queue_are_seen() {
         let mut bounds = Bounds::default();
-        let good = ClusterUse { allocatable: pods(2), used: pods(2), counted: pods(2), ..ClusterUse::default() };
+        let good =
+            ClusterUse { allocatable: pods(2), used: pods(2), counted: pods(2), ..ClusterUse::default() };
         assert!(bounds.cluster(&good, 10).is_ok());
         assert!(bounds.cluster(&ClusterUse { used: pods(3), counted: pods(3), ..good.clone() }, 10).is_err());
         assert!(bounds.cluster(&ClusterUse { counted: pods(1), ..good.clone() }, 10).is_err());

@@ -125,7 +125,8 @@ impl Durability {
             match found {
                 None if kept => return Err(format!("workflow {name} was acknowledged and is not there")),
                 Some(found)
-                    if !found.stopped_or_over && times(Operation::Stop).acknowledged_before(read.begun_ms) =>
+                    if !found.stopped_or_over
+                        && times(Operation::Stop).acknowledged_before(read.begun_ms) =>
                 {
                     return Err(format!("workflow {name} was stopped and goes on"));
                 }
@@ -142,7 +143,11 @@ impl Durability {
     /// Committed state doesn't have it.
     pub fn result_acknowledged(&mut self, attempt: &str, recorded: bool) -> Check {
         self.judged += 1;
-        if recorded { Ok(()) } else { Err(format!("the result of attempt {attempt} was acknowledged and is not committed")) }
+        if recorded {
+            Ok(())
+        } else {
+            Err(format!("the result of attempt {attempt} was acknowledged and is not committed"))
+        }
     }
 }
 
@@ -197,7 +202,10 @@ mod tests {
         let mut durability = submitted();
         let first = durability.read_begins(20);
         assert!(durability.read_ends(first, 30, 9, |_| GOES_ON).is_ok());
-        assert!(durability.read_ends(first, 31, 8, |_| GOES_ON).is_ok(), "it began before the first one ended");
+        assert!(
+            durability.read_ends(first, 31, 8, |_| GOES_ON).is_ok(),
+            "it began before the first one ended"
+        );
         let second = durability.read_begins(32);
         assert!(durability.read_ends(second, 40, 8, |_| GOES_ON).is_err());
     }

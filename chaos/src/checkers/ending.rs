@@ -31,7 +31,11 @@ impl Ending {
         if left.is_empty() {
             return Ok(());
         }
-        Err(format!("cluster {cluster} still holds {} attempts nobody wants: {}", left.len(), left.join(", ")))
+        Err(format!(
+            "cluster {cluster} still holds {} attempts nobody wants: {}",
+            left.len(),
+            left.join(", ")
+        ))
     }
 }
 

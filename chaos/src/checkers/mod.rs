@@ -80,7 +80,12 @@ impl fmt::Display for Violation {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { invariant, at_ms, text } = self;
         let (number, title) = (*invariant as u8, invariant.title());
-        write!(formatter, "invariant {number} ({title}) broken at {}.{:03} s: {text}", at_ms / 1_000, at_ms % 1_000)
+        write!(
+            formatter,
+            "invariant {number} ({title}) broken at {}.{:03} s: {text}",
+            at_ms / 1_000,
+            at_ms % 1_000
+        )
     }
 }
 

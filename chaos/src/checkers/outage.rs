@@ -28,7 +28,9 @@ impl Outage {
     /// Its cluster was never out of order.
     pub fn taken_over(&mut self, fence: &str, cluster: &str) -> Check {
         if self.members_only {
-            return Err(format!("attempt {fence} was taken over from cluster {cluster}, which was well all the time"));
+            return Err(format!(
+                "attempt {fence} was taken over from cluster {cluster}, which was well all the time"
+            ));
         }
         Ok(())
     }

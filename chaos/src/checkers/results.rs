@@ -101,9 +101,14 @@ impl Results {
         let text = display_fence(&fence);
         let key = (seen.workflow, seen.node);
         if !seen.fenced && !seen.closed {
-            let other = self.of_node(key).find(|known| known.seen.fence != fence && !known.seen.fenced && !known.seen.closed);
+            let other = self
+                .of_node(key)
+                .find(|known| known.seen.fence != fence && !known.seen.fenced && !known.seen.closed);
             if let Some(other) = other {
-                return Err(format!("attempts {} and {text} both count for one node", display_fence(&other.seen.fence)));
+                return Err(format!(
+                    "attempts {} and {text} both count for one node",
+                    display_fence(&other.seen.fence)
+                ));
             }
         }
         let Some(known) = self.attempts.get_mut(&fence) else {
@@ -164,7 +169,8 @@ impl Results {
     /// The committed result is of the node's newest attempt, which is not fenced, and which ran to its end.
     fn owner(&self, seen: &NodeSeen) -> Check {
         let name = &seen.name;
-        let Some(newest) = self.of_node((seen.workflow, seen.node)).max_by_key(|known| known.seen.fence) else {
+        let Some(newest) = self.of_node((seen.workflow, seen.node)).max_by_key(|known| known.seen.fence)
+        else {
             return Err(format!("node {name} has a result and never had an attempt"));
         };
         let fence = newest.seen.fence;
@@ -199,7 +205,9 @@ impl Results {
             && fenced_at_ms < at_ms
             && !self.executions.contains_key(fence)
         {
-            return Err(format!("attempt {text} got its permit after it was taken over at {fenced_at_ms} ms"));
+            return Err(format!(
+                "attempt {text} got its permit after it was taken over at {fenced_at_ms} ms"
+            ));
         }
         match self.executions.get(fence) {
             Some(execution) if execution.holder != holder => {
