@@ -89,13 +89,14 @@ impl Totals {
             println!("{name:<50} {judged:>12}");
         }
         println!(
-            "\n{} workflows, {} attempts, {} take-overs, {} commands begun again elsewhere, {} faults, {} crashes, {} events",
+            "\n{} workflows, {} attempts, {} take-overs, {} commands begun again elsewhere, {} faults, {} crashes, {} snapshots, {} events",
             counts.workflows,
             counts.attempts,
             counts.taken_over,
             counts.repeated,
             counts.faults,
             counts.crashes,
+            counts.snapshots,
             counts.events,
         );
         let hours = self.virtual_ms as f64 / 3_600_000.0;

@@ -68,6 +68,12 @@ impl MemberProcess {
         self.machine.as_ref()
     }
 
+    /// Snapshots that the running process has installed.
+    pub fn snapshots(&self, at_ms: u64) -> u64 {
+        let status = self.machine.as_ref().map(|machine| machine.status(self.now(at_ms)));
+        status.map_or(0, |status| status.consensus.counters.snapshots_installed)
+    }
+
     fn now(&self, at_ms: u64) -> Now {
         Now { steady_ms: self.clock.steady_ms(at_ms), wall_ms: self.clock.wall_ms(at_ms) }
     }
@@ -145,6 +151,7 @@ impl World {
         let Some(member) = self.members.get_mut(&id) else { return };
         member.down_until_ms = member.down_until_ms.max(now_ms + down_ms);
         let start_ms = member.down_until_ms;
+        self.counts.snapshots += member.snapshots(now_ms);
         if let Some(machine) = member.machine.take() {
             let mut disk = machine.into_kv();
             disk.crash(seed);

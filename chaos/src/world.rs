@@ -359,6 +359,8 @@ impl World {
 
     fn report(self) -> Report {
         let mut counts = self.counts;
+        let now_ms = self.queue.now_ms();
+        counts.snapshots += self.members.values().map(|member| member.snapshots(now_ms)).sum::<u64>();
         counts.events = self.trace.count();
         counts.attempts = self.checkers.results.attempts();
         counts.taken_over = self.checkers.results.taken_over();
