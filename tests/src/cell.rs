@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The token of every test cell.
@@ -72,8 +73,22 @@ pub struct Cell {
     pub authority: Authority,
 }
 
+/// Below those that the kernel gives to outgoing connections: nobody takes a port between its choice and the start of
+/// its member, or while that member is down.
+const PORTS: std::ops::Range<u32> = 12_000..32_000;
+
 fn free_address(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
-    Ok(TcpListener::bind((address, 0))?.local_addr()?)
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let count = PORTS.end - PORTS.start;
+    for _ in PORTS {
+        // Test processes that run side by side begin at different places.
+        let next = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
+        let port = u16::try_from(PORTS.start + next % count)?;
+        if let Ok(listener) = TcpListener::bind((address, port)) {
+            return Ok(listener.local_addr()?);
+        }
+    }
+    bail!("no port of {PORTS:?} is free on {address}")
 }
 
 impl Cell {
