@@ -27,4 +27,7 @@ pub enum Error {
     /// A `depends` text that can't be read.
     #[error("{0}")]
     Depends(String),
+    /// An expression that can't be read or evaluated; the language's message, with the place.
+    #[error("{0}")]
+    Expression(String),
 }

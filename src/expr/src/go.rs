@@ -51,6 +51,74 @@ pub(crate) fn format_double(value: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
+/// A double as Go's `encoding/json` writes it: digits, with an exponent below 1e-6 and from 1e21 on.
+pub(crate) fn json_double(value: f64) -> String {
+    let size = value.abs();
+    if size != 0.0 && !(1e-6..1e21).contains(&size) {
+        let scientific = format!("{value:e}");
+        let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+        return match exponent.strip_prefix('-') {
+            Some(exponent) => format!("{digits}e-{exponent}"),
+            None => format!("{digits}e+{exponent}"),
+        };
+    }
+    value.to_string()
+}
+
+/// Appends a text as Go's `encoding/json` writes it: characters that matter in HTML are escaped.
+pub(crate) fn push_json_text(out: &mut String, text: &str) {
+    out.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{08}' => out.push_str("\\b"),
+            '\u{0c}' => out.push_str("\\f"),
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' | '\0'..='\u{1f}' => {
+                write!(out, "\\u{:04x}", u32::from(character)).expect("writing to a string can't fail");
+            }
+            other => out.push(other),
+        }
+    }
+    out.push('"');
+}
+
+/// Go's words for a text that is not JSON, for the commonest ways of not being it.
+pub(crate) fn json_error(text: &str, error: &serde_json::Error) -> String {
+    if error.is_eof() || text.trim().is_empty() {
+        return "unexpected end of JSON input".to_owned();
+    }
+    if error.to_string().starts_with("recursion limit") {
+        return "exceeded max depth".to_owned();
+    }
+    let line = text.split('\n').nth(error.line().saturating_sub(1)).unwrap_or_default();
+    let column = error.column().saturating_sub(1);
+    let start = (0..=column.min(line.len())).rev().find(|place| line.is_char_boundary(*place)).unwrap_or(0);
+    let found = line[start..].chars().next().unwrap_or(' ');
+    let before = &line[..start];
+    for literal in ["null", "true", "false"] {
+        let typed = (1..literal.len()).rev().find(|length| before.ends_with(&literal[..*length]));
+        if let Some(length) = typed {
+            let expected = &literal[length..=length];
+            return format!("invalid character '{found}' in literal {literal} (expecting '{expected}')");
+        }
+    }
+    let so_far = before.trim_end();
+    let place = if so_far.is_empty() {
+        "looking for beginning of value"
+    } else if error.to_string().starts_with("trailing characters") {
+        "after top-level value"
+    } else if so_far.ends_with('{') {
+        "looking for beginning of object key string"
+    } else {
+        "looking for beginning of value"
+    };
+    format!("invalid character '{found}' {place}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

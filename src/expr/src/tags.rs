@@ -1,4 +1,4 @@
-//! Simple tags: `{{name}}` in the JSON text of an object.
+//! Tags: `{{name}}` and `{{=expression}}` in the JSON text of an object.
 //!
 //! Substitution is textual: a value goes into the JSON text escaped, so it can't end the string it stands in, and the
 //! caller parses the result again. One call is one pass: a tag inside a value that was put in is not read in the same
@@ -6,7 +6,8 @@
 
 use std::borrow::Cow;
 
-use crate::{Error, Limits, go};
+use crate::environment::Environment;
+use crate::{Error, Limits, go, program};
 
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
@@ -116,12 +117,55 @@ pub fn names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Replaces the simple tags of a JSON text.
+/// What expression tags are evaluated with.
+#[derive(Clone, Copy)]
+pub struct Expressions<'a> {
+    /// The names in scope.
+    pub environment: &'a dyn Environment,
+    /// What `now()` gives: milliseconds since 1970.
+    pub now_ms: i64,
+}
+
+/// Names that get their values late: an expression that needs one of them waits for it.
+const LATE: [&str; 4] = ["item", "retries", "workflow.status", "workflow.failures"];
+
+fn is_late(name: &str) -> bool {
+    LATE.contains(&name) || name.starts_with("item.") || name.starts_with("lastRetry.")
+}
+
+/// Replaces the simple tags and the expressions of a JSON text.
+///
+/// The rules for expressions are Argo's: the text is unescaped as JSON first; a syntax error is an error always; an
+/// expression that needs a late name, or that fails and needs an unknown name, stays; nil is no result. A text goes in
+/// escaped, any other result as its JSON text.
+///
+/// # Errors
+/// As [`substitute`]; [`Error::Expression`] for a syntax error, and, unless the rules are lenient, for an expression that
+/// fails although its names are known.
+pub fn substitute_with(
+    text: &str,
+    scope: &dyn Lookup,
+    expressions: &Expressions<'_>,
+    rules: &Rules<'_>,
+) -> Result<String, Error> {
+    substitute_all(text, scope, Some(expressions), rules)
+}
+
+/// Replaces the simple tags of a JSON text; expressions stay.
 ///
 /// # Errors
 /// [`Error::Unresolved`] for an unknown name that the rules want known, [`Error::Absent`] for one without a value,
 /// [`Error::TooLong`] and [`Error::TooManyTags`] at the limits.
 pub fn substitute(text: &str, scope: &dyn Lookup, rules: &Rules<'_>) -> Result<String, Error> {
+    substitute_all(text, scope, None, rules)
+}
+
+fn substitute_all(
+    text: &str,
+    scope: &dyn Lookup,
+    expressions: Option<&Expressions<'_>>,
+    rules: &Rules<'_>,
+) -> Result<String, Error> {
     let mut out = String::with_capacity(text.len());
     let mut tags = 0_usize;
     for piece in pieces(text) {
@@ -132,7 +176,13 @@ pub fn substitute(text: &str, scope: &dyn Lookup, rules: &Rules<'_>) -> Result<S
                 if tags > rules.limits.tags_max {
                     return Err(Error::TooManyTags { tags_max: rules.limits.tags_max });
                 }
-                replace(&mut out, tag, scope, rules)?;
+                match (tag.strip_prefix('='), expressions) {
+                    (Some(expression), Some(expressions)) => {
+                        evaluate(&mut out, tag, expression, expressions, rules)?;
+                    }
+                    (Some(_), None) => push_tag(&mut out, tag),
+                    (None, _) => replace(&mut out, tag, scope, rules)?,
+                }
             }
         }
         if out.len() > rules.limits.output_bytes_max {
@@ -143,15 +193,6 @@ pub fn substitute(text: &str, scope: &dyn Lookup, rules: &Rules<'_>) -> Result<S
 }
 
 fn replace(out: &mut String, tag: &str, scope: &dyn Lookup, rules: &Rules<'_>) -> Result<(), Error> {
-    let keep = |out: &mut String| {
-        out.push_str(OPEN);
-        out.push_str(tag);
-        out.push_str(CLOSE);
-    };
-    if is_expression(tag) {
-        keep(out);
-        return Ok(());
-    }
     let name = tag.trim();
     match scope.get(name) {
         Some(Found::Text(value)) => {
@@ -176,7 +217,66 @@ fn replace(out: &mut String, tag: &str, scope: &dyn Lookup, rules: &Rules<'_>) -
     if strict {
         return Err(Error::Unresolved(tag.to_owned()));
     }
-    keep(out);
+    push_tag(out, tag);
+    Ok(())
+}
+
+fn push_tag(out: &mut String, tag: &str) {
+    out.push_str(OPEN);
+    out.push_str(tag);
+    out.push_str(CLOSE);
+}
+
+fn evaluate(
+    out: &mut String,
+    tag: &str,
+    expression: &str,
+    expressions: &Expressions<'_>,
+    rules: &Rules<'_>,
+) -> Result<(), Error> {
+    let lenient = rules.strict_prefixes.is_empty() && !rules.strict;
+    let Ok(source) = serde_json::from_str::<String>(&format!("\"{expression}\"")) else {
+        if lenient {
+            push_tag(out, tag);
+            return Ok(());
+        }
+        return Err(Error::Expression(format!("failed to unmarshal JSON expression: {expression}")));
+    };
+    let in_tag = |error: Error| Error::Expression(format!("failed to evaluate expression: {error}"));
+    let program = program::compile_within(&source, &rules.limits).map_err(in_tag)?;
+    let env = expressions.environment.environment(&program.paths());
+    let missing = program.missing(&env);
+    let demanded = |name: &String| {
+        rules.strict_prefixes.iter().any(|prefix| name.starts_with(prefix))
+            && !name.contains(".outputs.artifacts.")
+    };
+    if !rules.strict && missing.iter().any(|name| is_late(name)) {
+        push_tag(out, tag);
+        return Ok(());
+    }
+    if missing.iter().any(demanded) {
+        return Err(Error::Unresolved(tag.to_owned()));
+    }
+    let result =
+        program.evaluate(&env, &rules.limits, expressions.now_ms).map_err(in_tag).and_then(|value| {
+            if value.is_nil() {
+                return Err(Error::Expression(format!("failed to evaluate expression {source:?}")));
+            }
+            let json = value.json(false, rules.limits.output_bytes_max);
+            let json = json.map_err(|message| {
+                Error::Expression(format!("failed to marshal evaluated expression: {message}"))
+            })?;
+            Ok(json)
+        });
+    match result {
+        // A JSON text loses its quotes: the tag stands inside a text already.
+        Ok(json) => match json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) {
+            Some(inner) => out.push_str(inner),
+            None => go::push_quoted(out, &json),
+        },
+        Err(_) if lenient || (!missing.is_empty() && !rules.strict) => push_tag(out, tag),
+        Err(error) => return Err(error),
+    }
     Ok(())
 }
 

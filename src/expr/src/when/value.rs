@@ -5,9 +5,6 @@ use std::fmt;
 
 use crate::go;
 
-/// Bytes of a compiled pattern, so that a hostile one stays small.
-const PATTERN_BYTES_MAX: usize = 1024 * 1024;
-
 /// A value.
 #[derive(Clone, Debug)]
 pub(super) enum Value {
@@ -75,35 +72,11 @@ pub(super) struct Pattern {
 impl Pattern {
     /// Compiles it; the error is Go's where there is a counterpart.
     pub(super) fn new(text: &str) -> Result<Self, String> {
-        let compiled = regex::RegexBuilder::new(text).size_limit(PATTERN_BYTES_MAX).build();
-        compiled.map(|regex| Self { text: text.to_owned(), regex }).map_err(|_| syntax_error(text))
+        Ok(Self { text: text.to_owned(), regex: crate::pattern::compile(text)? })
     }
 
     /// Whether it matches anywhere in the text.
     pub(super) fn is_match(&self, text: &str) -> bool {
         self.regex.is_match(text)
     }
-}
-
-fn syntax_error(text: &str) -> String {
-    use regex_syntax::ast::ErrorKind;
-    let Err(regex_syntax::Error::Parse(error)) = regex_syntax::Parser::new().parse(text) else {
-        return format!("error parsing regexp: expression too large: `{text}`");
-    };
-    let span = error.span();
-    let part = text.get(span.start.offset..span.end.offset).unwrap_or(text);
-    let from = text.get(span.start.offset..).unwrap_or(text);
-    let (what, shown) = match error.kind() {
-        ErrorKind::GroupUnclosed => ("missing closing )", text),
-        ErrorKind::GroupUnopened => ("unexpected )", text),
-        ErrorKind::ClassUnclosed => ("missing closing ]", from),
-        ErrorKind::ClassRangeInvalid => ("invalid character class range", part),
-        ErrorKind::RepetitionMissing => {
-            ("missing argument to repetition operator", from.get(..1).unwrap_or(from))
-        }
-        ErrorKind::EscapeUnexpectedEof => ("trailing backslash at end of expression", ""),
-        ErrorKind::EscapeUnrecognized => ("invalid escape sequence", part),
-        _ => ("invalid syntax", part),
-    };
-    format!("error parsing regexp: {what}: `{shown}`")
 }
