@@ -5,8 +5,9 @@ use crate::config::RuntimeKind;
 use crate::simulated::SimulatedRuntime;
 use anyhow::Context;
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options as ServerOptions};
-use argosy_agent_runtime::{ExecutorAnswer, Runtime, RuntimeEvent};
+use argosy_agent_runtime::{ExecutorAnswer, Runtime, RuntimeAction, RuntimeEvent};
 use argosy_kubernetes::KubernetesRuntime;
+use argosy_link::Millis;
 use argosy_process::{ProcessRuntime, host_resources};
 use argosy_proto::common;
 use std::sync::Arc;
@@ -25,6 +26,16 @@ pub struct Running {
 }
 
 impl Running {
+    /// Passes an action on. A permit goes with the end of the lease under which it is given.
+    pub fn act(&self, action: RuntimeAction, lease_until: Millis) {
+        if let (RuntimeAction::GrantPermit { fence, holder }, Answers::Server(executors)) =
+            (&action, &self.answers)
+        {
+            executors.permit_until(*fence, holder, lease_until);
+        }
+        self.runtime.act(action);
+    }
+
     pub fn answer(&self, answer: ExecutorAnswer) {
         match &self.answers {
             Answers::Server(executors) => executors.answer(&answer),

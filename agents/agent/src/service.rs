@@ -14,6 +14,7 @@ use argosy_proto::agent::{AgentFrame, LogChunk};
 use argosy_proto::common::AttemptPhase;
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
@@ -89,7 +90,11 @@ async fn open_ledger(config: &Config) -> anyhow::Result<FileLedger> {
 
 impl Agent {
     async fn start(config: Config) -> anyhow::Result<Self> {
-        std::fs::create_dir_all(&config.data_dir)
+        // Keys, results and logs of steps: for this user only.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&config.data_dir)
             .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
         // Locks the directory before anything else in it is touched.
         let ledger = open_ledger(&config).await?;
@@ -230,10 +235,12 @@ impl Agent {
             }
         };
         self.ledger_problem = false;
+        // Outputs may have waited for the ledger: what counts for permits is the lease as it is now.
+        let lease_until = self.reconciler.session().lease_until();
         for output in outputs {
             match output {
                 Output::Send(frame) => self.send(frame),
-                Output::Runtime(action) => self.running.runtime.act(action),
+                Output::Runtime(action) => self.running.act(action, lease_until),
                 Output::Executor(answer) => self.running.answer(answer),
                 Output::Connect { after_ms } => self.connect(after_ms),
                 Output::Log(request) => self.readers.request(request),

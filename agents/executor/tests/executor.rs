@@ -90,6 +90,28 @@ async fn a_refused_executor_runs_nothing() {
 }
 
 #[tokio::test]
+async fn a_permit_whose_lease_has_ended_starts_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (_server, executors, _sender, mut events) = server(directory.path()).await;
+    let mark = directory.path().join("mark");
+    let command = ["touch", mark.to_str().unwrap()];
+    let child = start(&executors, fence(1), &staged(directory.path()), &command).spawn().unwrap();
+    let holder = events.permit_asked(fence(1)).await;
+    // Given under a lease, bound after its end; the same permit is no good a second time.
+    executors.permit_until(fence(1), &holder, 1);
+    executors.grant(fence(1), &holder);
+    let holder = events.permit_asked(fence(1)).await;
+    executors.grant(fence(1), &holder);
+    let holder = events.permit_asked(fence(1)).await;
+    assert!(!mark.exists());
+    executors.permit_until(fence(1), &holder, u64::MAX);
+    executors.grant(fence(1), &holder);
+    record(&executors, &mut events, fence(1)).await;
+    assert_eq!(end(child).await.0, Some(0));
+    assert!(mark.exists());
+}
+
+#[tokio::test]
 async fn a_foreign_token_or_another_certificate_gets_nowhere() {
     let directory = tempfile::tempdir().unwrap();
     let (_server, executors, _sender, mut events) = server(directory.path()).await;

@@ -9,6 +9,7 @@ use argosy_executor::protocol::{
     ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitRequest, REQUEST_BYTES_MAX,
     Task,
 };
+use argosy_link::Millis;
 use argosy_model::{display_fence, parse_fence};
 use argosy_proto::common::Fence;
 use bytes::Bytes;
@@ -16,6 +17,7 @@ use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::time::{ClockId, clock_gettime};
 use ring::rand::SecureRandom;
 use ring::{digest, hmac, rand};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -30,7 +32,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_rustls::TlsAcceptor;
 
-/// With this many unanswered questions, those whose connection is gone are dropped.
+/// With this many unanswered questions, those whose connection is gone are dropped; with this many permits under way, those
+/// whose lease has run out.
 const WAITING_SWEEP_MIN: usize = 2_048;
 
 /// Where and how to serve.
@@ -94,6 +97,9 @@ enum Question {
 }
 
 type Waiting = BTreeMap<(Fence, String, Question), oneshot::Sender<(StatusCode, String)>>;
+/// Permits that the reconciler has given and the runtime is binding, and when their lease ends; `None` while nobody has said
+/// when one does.
+type UnderWay = Option<BTreeMap<(Fence, String), Millis>>;
 
 struct Shared {
     address: SocketAddr,
@@ -101,6 +107,7 @@ struct Shared {
     token_key: hmac::Key,
     events: mpsc::Sender<RuntimeEvent>,
     waiting: Mutex<Waiting>,
+    under_way: Mutex<UnderWay>,
     answer_wait: Duration,
 }
 
@@ -149,6 +156,7 @@ impl ExecutorServer {
             token_key,
             events,
             waiting: Mutex::default(),
+            under_way: Mutex::default(),
             answer_wait: Duration::from_millis(options.answer_wait_ms),
         };
         Ok(Self {
@@ -252,8 +260,30 @@ impl Executors {
         self.shared.address
     }
 
-    /// Lets the executor start: the runtime calls this once the binding is in place.
+    /// A permit is on its way to the runtime, good until the lease that it was given under ends (CLOCK_BOOTTIME). Binding may
+    /// take long, and a step must not start after the control plane has given it to another cluster.
+    pub fn permit_until(&self, fence: Fence, holder: &str, lease_until: Millis) {
+        let mut under_way = self.shared.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        let under_way = under_way.get_or_insert_default();
+        if under_way.len() >= WAITING_SWEEP_MIN {
+            let now = boot_time();
+            under_way.retain(|_, until| now < *until);
+        }
+        under_way.insert((fence, holder.to_owned()), lease_until);
+    }
+
+    /// Lets the executor start: the runtime calls this once the binding is in place. A permit whose lease has ended meanwhile
+    /// (see [`Self::permit_until`]) starts nothing: the executor asks again. Without any such word every permit holds.
     pub fn grant(&self, fence: Fence, holder: &str) {
+        let is_live = {
+            let mut under_way = self.shared.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            under_way.as_mut().is_none_or(|under_way| {
+                under_way.remove(&(fence, holder.to_owned())).is_some_and(|until| boot_time() < until)
+            })
+        };
+        if !is_live {
+            return self.answer(&ExecutorAnswer::AskAgain { fence, holder: holder.to_owned() });
+        }
         self.resolve(fence, holder, Question::Permit, StatusCode::OK, "");
     }
 
@@ -380,6 +410,12 @@ impl Executors {
             }
         }
     }
+}
+
+fn boot_time() -> Millis {
+    let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every supported kernel has this clock");
+    let (seconds, nanoseconds) = (time.tv_sec(), time.tv_nsec());
+    u64::try_from(seconds).unwrap_or(0) * 1_000 + u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000
 }
 
 const CERTIFICATE_FILE: &str = "executor-certificate.der";
