@@ -28,6 +28,7 @@ use argosy_proto::common::{Fence, Resources};
 use async_trait::async_trait;
 use directory::AttemptDirectory;
 use std::collections::BTreeSet;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -105,7 +106,9 @@ impl ProcessRuntime {
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Result<Self, Error> {
         let attempts_directory = options.data_directory.join("attempts");
-        std::fs::create_dir_all(&attempts_directory).map_err(|error| {
+        // Logs, results and holders of steps are for this user only.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&attempts_directory);
+        made.map_err(|error| {
             Error::Setup(format!("cannot make {}: {error}", attempts_directory.display()))
         })?;
         if !options.executor.is_file() {

@@ -4,6 +4,7 @@ use argosy_proto::common::{AttemptReport, Fence};
 use prost::Message;
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 /// Version that new records carry.
@@ -187,10 +188,7 @@ impl FileLedger {
     /// When the file system refuses, or another process has it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        let file = options.open(&path).map_err(|source| file_error("open", &path, source))?;
+        let file = private().truncate(false).open(&path).map_err(|source| file_error("open", &path, source))?;
         if file.try_lock().is_err() {
             return Err(Error::InUse { path: path.display().to_string() });
         }
@@ -220,8 +218,12 @@ impl FileLedger {
         let temporary = self.path.with_extension("new");
         let mut bytes = HEADER.to_vec();
         live.iter().for_each(|record| frame(record, &mut bytes));
-        let mut file =
-            OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        // A left-over of a crash may have other permissions.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = private().create_new(true).open(&temporary)?;
         file.write_all(&bytes)?;
         file.sync_all()?;
         // Locked before it has the name, so that no other agent can come between.
@@ -279,6 +281,13 @@ impl Ledger for FileLedger {
     }
 }
 
+/// Results of steps are for the agent's user only.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    options
+}
+
 fn file_error(action: &'static str, path: &Path, source: std::io::Error) -> Error {
     Error::File { action, path: path.display().to_string(), source }
 }
@@ -325,8 +334,10 @@ fn parse(bytes: &[u8]) -> Result<(Vec<LedgerRecord>, usize), String> {
 fn parse_record(bytes: &[u8]) -> Option<(LedgerRecord, usize)> {
     let (length, rest) = bytes.split_first_chunk::<4>()?;
     let (sum, rest) = rest.split_first_chunk::<4>()?;
-    let length =
-        usize::try_from(u32::from_le_bytes(*length)).ok().filter(|length| *length <= RECORD_BYTES_MAX)?;
+    // Zeros, as a file system may leave where a write was cut off, look like an empty record; there is none.
+    let length = usize::try_from(u32::from_le_bytes(*length))
+        .ok()
+        .filter(|length| (1..=RECORD_BYTES_MAX).contains(length))?;
     let body = rest.get(..length)?;
     if crc32(body) != u32::from_le_bytes(*sum) {
         return None;
@@ -388,6 +399,35 @@ mod tests {
             drop(ledger);
             assert_eq!(FileLedger::open(&path).unwrap().load().unwrap(), [permit(1), permit(9)]);
         }
+    }
+
+    #[test]
+    fn zeros_at_the_end_are_cut() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        let mut ledger = FileLedger::open(&path).unwrap();
+        ledger.load().unwrap();
+        ledger.append(&permit(1));
+        ledger.sync().unwrap();
+        drop(ledger);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, [whole.as_slice(), &[0; 4096]].concat()).unwrap();
+        let mut ledger = FileLedger::open(&path).unwrap();
+        assert_eq!(ledger.load().unwrap(), [permit(1)]);
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
+    }
+
+    #[test]
+    fn the_file_is_its_owners_before_and_after_compaction() {
+        use std::os::unix::fs::PermissionsExt;
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ledger");
+        let mode = || std::fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        let mut ledger = FileLedger::open(&path).unwrap();
+        assert_eq!(mode(), 0o600);
+        std::fs::write(path.with_extension("new"), "left over").unwrap();
+        ledger.compact(&[permit(1)]).unwrap();
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]
