@@ -150,6 +150,22 @@ impl Cell {
         }
     }
 
+    /// Ends an agent and all of its steps at once, as a power cut would.
+    pub fn lose_cluster(&mut self, cluster: &str) {
+        if let Some(mut agent) = self.agents.remove(cluster) {
+            agent.lose();
+        }
+    }
+
+    /// A signal to a running member.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal_member(&self, member: u64, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
+        let pid = self.members.get(&member).context("the member does not run")?.pid();
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
     /// Enrols a process cluster and starts its agent, or starts it again.
     ///
     /// # Errors

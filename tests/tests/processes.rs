@@ -260,7 +260,7 @@ impl Draw {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
-        self.0 % bound
+        (self.0 >> 32) % bound
     }
 }
 
@@ -273,9 +273,9 @@ fn handed_over(name: &str) -> Value {
             {"name": "main", "steps": [
                 [{"name": "a", "template": "say"}], [{"name": "b", "template": "repeat", "arguments": argument}],
             ]},
-            {"name": "say", "retryStrategy": {"limit": 5},
+            {"name": "say", "retryStrategy": {"limit": 5, "retryPolicy": "Always"},
              "container": {"image": "busybox", "command": ["sh", "-c", format!("sleep 0.4; echo {name}")]}},
-            {"name": "repeat", "retryStrategy": {"limit": 5}, "inputs": {"parameters": [{"name": "word"}]},
+            {"name": "repeat", "retryStrategy": {"limit": 5, "retryPolicy": "Always"}, "inputs": {"parameters": [{"name": "word"}]},
              "container": {"image": "busybox", "command": ["sh", "-c", "sleep 0.2; echo {{inputs.parameters.word}}"]}},
         ]},
     })
@@ -305,9 +305,14 @@ async fn members_and_agents_killed_in_random_order_lose_nothing_and_commit_each_
             _ => vec![1 + draw.below(3)],
         };
         let agent = [None, Some("east"), Some("west")][usize::try_from(draw.below(3))?];
-        println!("round {round}: members {members:?}, agent {agent:?}");
+        let with_steps = draw.below(3) == 0;
+        println!("round {round}: members {members:?}, agent {agent:?}, its steps too: {with_steps}");
         members.iter().for_each(|member| cell.kill_member(*member));
-        agent.into_iter().for_each(|cluster| cell.kill_agent(cluster));
+        match agent {
+            Some(cluster) if with_steps => cell.lose_cluster(cluster),
+            Some(cluster) => cell.kill_agent(cluster),
+            None => {}
+        }
         if members.len() < 2 {
             accepted.push(cell.submit(&handed_over(&format!("without-{round}"))).await?);
         }
@@ -351,5 +356,40 @@ async fn members_and_agents_killed_in_random_order_lose_nothing_and_commit_each_
         })
         .await?;
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_leader_comes_back_as_a_follower_and_tells_nothing_old() -> anyhow::Result<()> {
+    use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
+    let mut cell = Cell::start(&Options::default()).await?;
+    let frozen = cell.leader().await?;
+    cell.submit(&echo("before")).await?;
+    cell.signal_member(frozen, SIGSTOP)?;
+    let stopped = cell.members.remove(&frozen).context("it runs")?;
+    let name = cell.submit(&echo("meanwhile")).await?;
+    cell.members.insert(frozen, stopped);
+    // The first thing that it is asked on waking is what happened while it slept: it believes that it leads.
+    let url = format!("{}/api/v1/workflows/default/{name}", cell.api(frozen));
+    let asked = cell.http.get(&url).bearer_auth(argosy_tests::cell::TOKEN).send();
+    let (asked, woken) = tokio::join!(asked, async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        cell.signal_member(frozen, SIGCONT)
+    });
+    woken?;
+    let (status, found): (_, Value) = {
+        let answer = asked?;
+        (answer.status(), answer.json().await?)
+    };
+    assert!(status.is_success() || status == 503, "what is committed, or nothing: {status} {found}");
+    assert!(status == 503 || found["metadata"]["name"] == json!(name), "{found}");
+    cell.until(Duration::from_secs(20), "the old leader to follow", async || {
+        let members = cell.get("/api/v1/members").await.ok()?;
+        let leader =
+            members["items"].as_array()?.iter().find(|member| member["role"] == "leader")?["id"].as_u64()?;
+        (leader != frozen).then_some(())
+    })
+    .await?;
+    cell.submit(&echo("afterwards")).await?;
     Ok(())
 }
