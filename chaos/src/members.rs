@@ -303,6 +303,7 @@ impl World {
             Some(peer_frame::Body::AgentClosed(_)) => "agent closed",
             Some(peer_frame::Body::Forward(_)) => "forward",
             Some(peer_frame::Body::ForwardReply(_)) => "forward reply",
+            Some(peer_frame::Body::SessionSummary(_)) => "session summary",
             None => "empty",
         };
         self.line(format_args!("member {from} -> {to}: {what}"));

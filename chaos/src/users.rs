@@ -166,6 +166,7 @@ impl User {
                     name,
                     strategy: strategy.into(),
                     message,
+                    ..ShutdownWorkflow::default()
                 })
             }
             Wish::Delete(name) => Body::DeleteWorkflow(DeleteWorkflow { namespace, name }),

@@ -103,7 +103,9 @@ impl Draft {
             command::Body::DeleteWorkflow(command) => {
                 commands::delete_workflow::decide(self, leader, command)
             }
-            command::Body::ShutdownWorkflow(command) => commands::shutdown_workflow::decide(self, command),
+            command::Body::ShutdownWorkflow(command) => {
+                commands::shutdown_workflow::decide(self, leader, command)
+            }
             command::Body::CreateInvite(command) => commands::create_invite::decide(self, leader, command),
             command::Body::RedeemInvite(command) => commands::redeem_invite::decide(self, leader, command),
             command::Body::OpenSession(command) => commands::open_session::decide(self, command),
@@ -113,6 +115,22 @@ impl Draft {
             }
             command::Body::TakeOver(command) => commands::take_over::decide(self, leader, command),
             command::Body::UpdateCluster(command) => commands::update_cluster::decide(self, command),
+            command::Body::SuspendWorkflow(command) => commands::suspend_workflow::decide(self, command),
+            command::Body::ResumeWorkflow(command) => {
+                commands::resume_workflow::decide(self, leader, command)
+            }
+            command::Body::SetNode(command) => commands::set_node::decide(self, leader, command),
+            command::Body::RetryWorkflow(command) => commands::retry_workflow::decide(self, leader, command),
+            command::Body::ResubmitWorkflow(command) => {
+                commands::resubmit_workflow::decide(self, leader, command)
+            }
+            command::Body::CreateTemplate(command) => {
+                commands::create_template::decide(self, leader, command)
+            }
+            command::Body::UpdateTemplate(command) => {
+                commands::update_template::decide(self, leader, command)
+            }
+            command::Body::DeleteTemplate(command) => commands::delete_template::decide(self, command),
         }
     }
 

@@ -169,6 +169,18 @@ pub(crate) fn apply(
         Body::NodesPurged(fact) => step.nodes_purged(fact)?,
         Body::TakeOverMoved(fact) => step.take_over_moved(fact)?,
         Body::WorkflowPurged(fact) => step.workflow_purged(fact),
+        Body::WorkflowSuspended(fact) => step.workflow_suspended(fact)?,
+        Body::ActionTaken(fact) => step.action_taken(fact)?,
+        Body::NodeSet(fact) => step.node_set(fact)?,
+        Body::WorkflowReopened(fact) => step.workflow_reopened(fact)?,
+        Body::WorkflowAmended(fact) => step.workflow_amended(fact)?,
+        Body::NodesRemoved(fact) => step.nodes_removed(fact)?,
+        Body::NodeReopened(fact) => step.node_reopened(fact)?,
+        Body::DependenciesSet(fact) => step.dependencies_set(fact),
+        Body::WorkflowResolved(fact) => step.workflow_resolved(fact)?,
+        Body::NodeRemembered(fact) => step.node_remembered(fact)?,
+        Body::TemplateStored(fact) => step.template_stored(fact),
+        Body::TemplateDeleted(fact) => step.template_deleted(fact),
     }
     Ok(())
 }
@@ -378,7 +390,11 @@ impl Step<'_> {
         let workflow = self.workflow(id)?;
         let sequence = workflow.agenda_next;
         workflow.agenda_next += 1;
+        let waits = workflow.suspended;
         self.state.agenda.insert((id, sequence), item);
+        if !waits {
+            self.state.index.ready.insert(id);
+        }
         self.touch(Key::Agenda(id, sequence));
         Ok(())
     }
@@ -398,6 +414,13 @@ impl Step<'_> {
     fn agenda_done(&mut self, fact: &fact::AgendaDone) {
         self.state.agenda.remove(&(fact.workflow, fact.sequence));
         self.touch(Key::Agenda(fact.workflow, fact.sequence));
+        if !self.has_agenda(fact.workflow) {
+            self.state.index.ready.remove(&fact.workflow);
+        }
+    }
+
+    pub(crate) fn has_agenda(&self, id: u64) -> bool {
+        self.state.agenda.range((id, 0)..=(id, u64::MAX)).next().is_some()
     }
 
     fn loop_expanded(&mut self, fact: &fact::LoopExpanded) {

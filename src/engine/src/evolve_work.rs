@@ -32,7 +32,11 @@ impl Step<'_> {
         self.state.index.names.insert(names, id);
         self.state.index.active_workflows += 1;
         self.state.workflows.insert(id, Arc::new(workflow));
-        let manifest = row::Manifest { version: ROW_VERSION, json: fact.manifest_json.clone() };
+        let manifest = row::Manifest {
+            version: ROW_VERSION,
+            json: fact.manifest_json.clone(),
+            ..row::Manifest::default()
+        };
         self.state.manifests.insert(id, Arc::new(manifest));
         self.state.meta.workflow_next = self.state.meta.workflow_next.max(id + 1);
         self.touch(Key::Workflow(id));
@@ -63,6 +67,7 @@ impl Step<'_> {
             return Err(Error::Misfit { what: "workflow that is not deleted", id });
         }
         workflow.deleted = true;
+        workflow.suspended = false;
         let finished_at_ms = workflow.finished_at_ms;
         let names = (Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str()));
         self.state.index.names.remove(&names);
@@ -111,12 +116,13 @@ impl Step<'_> {
     }
 
     pub(crate) fn workflow_purged(&mut self, fact: &fact::WorkflowPurged) {
+        self.forget_remembered(fact.workflow);
         self.state.workflows.remove(&fact.workflow);
         self.touch(Key::Workflow(fact.workflow));
     }
 
     /// Open attempts of a node that goes away stay as orders to stop; closed ones go with it.
-    fn orphan_attempts(&mut self, id: u64, node: u32) -> Result<(), Error> {
+    pub(crate) fn orphan_attempts(&mut self, id: u64, node: u32) -> Result<(), Error> {
         let from = (id, node, Fence::default());
         let mine: Vec<_> = self
             .state
@@ -147,7 +153,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn drop_work(&mut self, id: u64, node: u32) {
+    pub(crate) fn drop_work(&mut self, id: u64, node: u32) {
         if let Some(work) = self.state.works.remove(&(id, node)) {
             self.touch(Key::Work(id, node));
             if work.fence.is_none() {
@@ -190,6 +196,9 @@ impl Step<'_> {
             added.finished_at_ms = now;
         }
         let (leaf, active) = (is_leaf_type(fact.r#type), is_active_leaf(&added));
+        if self.state.remembered.remove(&(id, fact.name.clone())).is_some() {
+            self.touch(Key::Remembered(id, fact.name.clone()));
+        }
         let workflow = self.workflow(id)?;
         workflow.node_next = workflow.node_next.max(node + 1);
         workflow.leaves_total += u32::from(leaf);

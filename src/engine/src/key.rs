@@ -32,6 +32,10 @@ pub enum Key {
     Idempotency(String, String),
     /// A shape that found no cluster.
     Blocked(Vec<u8>),
+    /// A stored template: of the cluster's scope, namespace, name.
+    Template(bool, String, String),
+    /// What a node of an earlier workflow came to: workflow, node name.
+    Remembered(u64, String),
 }
 
 /// Longest text in a key. Longer names are refused before they come here; a key is read back only if it obeys this.
@@ -79,6 +83,14 @@ impl Key {
                 put(&mut out, 13, &[&length.to_be_bytes(), tenant.as_bytes(), key.as_bytes()]);
             }
             Self::Blocked(shape) => put(&mut out, 14, &[shape]),
+            Self::Template(cluster_scope, namespace, name) => {
+                let length = u32::try_from(namespace.len()).unwrap_or(u32::MAX);
+                let scope = [u8::from(*cluster_scope)];
+                put(&mut out, 20, &[&scope, &length.to_be_bytes(), namespace.as_bytes(), name.as_bytes()]);
+            }
+            Self::Remembered(workflow, name) => {
+                put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
+            }
         }
         out
     }
@@ -106,6 +118,16 @@ impl Key {
                 Self::Idempotency(rest.text(Some(length))?, rest.text(None)?)
             }
             14 => Self::Blocked(rest.bytes(None)?),
+            20 => {
+                let cluster_scope = match rest.bytes(Some(1))?.as_slice() {
+                    [0] => false,
+                    [1] => true,
+                    _ => return None,
+                };
+                let length = usize::try_from(rest.u32()?).ok()?;
+                Self::Template(cluster_scope, rest.text(Some(length))?, rest.text(None)?)
+            }
+            21 => Self::Remembered(rest.u64()?, rest.text(None)?),
             _ => return None,
         };
         rest.0.is_empty().then_some(key)
@@ -179,6 +201,9 @@ mod tests {
             Key::Invite(vec![1, 2]),
             Key::Idempotency("t".into(), "k".into()),
             Key::Blocked(vec![9; 16]),
+            Key::Template(false, "argo".into(), "t".into()),
+            Key::Template(true, String::new(), "t".into()),
+            Key::Remembered(7, "w.a".into()),
         ]
     }
 

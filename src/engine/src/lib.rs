@@ -24,6 +24,7 @@ mod counts;
 mod dispatch;
 mod draft;
 mod evolve;
+mod evolve_operator;
 mod evolve_work;
 mod inspect;
 mod key;

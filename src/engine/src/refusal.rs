@@ -43,11 +43,25 @@ pub enum Code {
     InvalidArgument,
     /// The workflow cannot be placed as written.
     Unplaceable,
+    /// Nothing that waits is selected, or it cannot be set.
+    NothingSelected,
+    /// A waiting node lacks an output that somebody must supply.
+    NodeNotReady,
+    /// The workflow cannot be retried as it stands.
+    NotRetryable,
+    /// A template of that name exists.
+    TemplateExists,
+    /// No template of that name.
+    TemplateMissing,
+    /// The template was changed since the caller looked.
+    TemplateChanged,
+    /// The cell has all the templates it may have.
+    TooManyTemplates,
 }
 
 impl Code {
     /// Every code, for the documentation's test.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 27] = [
         Self::UnknownCommand,
         Self::InvalidManifest,
         Self::ManifestTooLarge,
@@ -68,6 +82,13 @@ impl Code {
         Self::InvalidTtl,
         Self::InvalidArgument,
         Self::Unplaceable,
+        Self::NothingSelected,
+        Self::NodeNotReady,
+        Self::NotRetryable,
+        Self::TemplateExists,
+        Self::TemplateMissing,
+        Self::TemplateChanged,
+        Self::TooManyTemplates,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -93,6 +114,13 @@ impl Code {
             Self::InvalidTtl => ("ARG1018", 3, 400),
             Self::InvalidArgument => ("ARG1019", 3, 400),
             Self::Unplaceable => ("ARG1020", 3, 400),
+            Self::NothingSelected => ("ARG1021", 13, 500),
+            Self::NodeNotReady => ("ARG1022", 13, 500),
+            Self::NotRetryable => ("ARG1023", 3, 400),
+            Self::TemplateExists => ("ARG1024", 6, 409),
+            Self::TemplateMissing => ("ARG1025", 5, 404),
+            Self::TemplateChanged => ("ARG1026", 6, 409),
+            Self::TooManyTemplates => ("ARG1027", 8, 429),
         }
     }
 

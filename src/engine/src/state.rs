@@ -35,6 +35,10 @@ pub struct State {
     pub(crate) invites: OrdMap<Vec<u8>, row::Invite>,
     pub(crate) idempotency: OrdMap<(String, String), Arc<row::Idempotency>>,
     pub(crate) blocked: OrdMap<Vec<u8>, row::Blocked>,
+    /// Stored templates: of the cluster's scope, namespace, name.
+    pub(crate) templates: OrdMap<(bool, String, String), Arc<row::Template>>,
+    /// Outcomes of an earlier workflow's nodes, by workflow and node name.
+    pub(crate) remembered: OrdMap<(u64, String), Arc<row::Remembered>>,
     pub(crate) index: Index,
 }
 
@@ -63,6 +67,8 @@ pub(crate) struct Index {
     pub timers_of: OrdSet<(u64, u32, i64, i32)>,
     /// Clusters whose attempts are being taken over.
     pub take_overs: OrdSet<Arc<str>>,
+    /// Workflows that have something on the agenda and are not suspended.
+    pub ready: OrdSet<u64>,
     /// Number of workflows that are not over.
     pub active_workflows: usize,
 }
@@ -163,6 +169,14 @@ impl State {
             Key::Blocked(shape) => {
                 drop(self.blocked.insert(shape, read(value, |row: &row::Blocked| row.version)?))
             }
+            Key::Template(cluster_scope, namespace, name) => {
+                let template = Arc::new(read(value, |row: &row::Template| row.version)?);
+                self.templates.insert((cluster_scope, namespace, name), template);
+            }
+            Key::Remembered(id, name) => {
+                let remembered = Arc::new(read(value, |row: &row::Remembered| row.version)?);
+                self.remembered.insert((id, name), remembered);
+            }
         }
         Some(())
     }
@@ -184,6 +198,13 @@ impl State {
             if is_active_leaf(row) {
                 self.index.active_leaves.insert((*id, *node));
             }
+        }
+        for (id, _) in self.agenda.keys() {
+            self.index.ready.insert(*id);
+        }
+        let suspended = self.workflows.iter().filter(|(_, row)| row.suspended && !row.deleted);
+        for (id, _) in suspended {
+            self.index.ready.remove(id);
         }
         for (fence, attempt) in &self.attempts {
             if !attempt.closed {
@@ -277,6 +298,13 @@ impl State {
                 self.idempotency.get(&(tenant.clone(), key.clone())).map(|row| row.encode_to_vec())
             }
             Key::Blocked(shape) => self.blocked.get(shape).map(Message::encode_to_vec),
+            Key::Template(cluster_scope, namespace, name) => self
+                .templates
+                .get(&(*cluster_scope, namespace.clone(), name.clone()))
+                .map(|row| row.encode_to_vec()),
+            Key::Remembered(id, name) => {
+                self.remembered.get(&(*id, name.clone())).map(|row| row.encode_to_vec())
+            }
         }
     }
 
@@ -299,6 +327,10 @@ impl State {
             self.idempotency.keys().map(|(tenant, key)| Key::Idempotency(tenant.clone(), key.clone())),
         );
         keys.extend(self.blocked.keys().map(|shape| Key::Blocked(shape.clone())));
+        keys.extend(self.templates.keys().map(|(cluster_scope, namespace, name)| {
+            Key::Template(*cluster_scope, namespace.clone(), name.clone())
+        }));
+        keys.extend(self.remembered.keys().map(|(id, name)| Key::Remembered(*id, name.clone())));
         keys.iter().filter_map(|key| self.row(key).map(|value| (key.encode(), value))).collect()
     }
 
@@ -382,7 +414,7 @@ impl State {
     /// [`crate::Draft::advance`] has something to do now, timers aside.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.agenda.is_empty() || !self.index.take_overs.is_empty() || self.next_shape().is_some()
+        !self.index.ready.is_empty() || !self.index.take_overs.is_empty() || self.next_shape().is_some()
     }
 
     /// The shape to place next: never tried, or blocked before capacity last grew.

@@ -91,8 +91,10 @@ fn head(row: &row::Workflow, manifest: &Value) -> Value {
         labels.insert("workflows.argoproj.io/phase".to_owned(), phase.as_str().into());
         labels.insert("workflows.argoproj.io/completed".to_owned(), phase.is_completed().to_string().into());
     }
-    if let Some(strategy) = shutdown(row) {
-        labels.insert("workflows.argoproj.io/action".to_owned(), strategy.into());
+    for (label, value) in [("action", &row.action), ("actor", &row.actor)] {
+        if !value.is_empty() {
+            labels.insert(format!("workflows.argoproj.io/{label}"), value.clone().into());
+        }
     }
     if !labels.is_empty() {
         metadata.insert("labels".to_owned(), Value::Object(labels));
@@ -114,8 +116,14 @@ fn spec(row: &row::Workflow, manifest: &Value) -> Value {
     for template in spec.get_mut("templates").and_then(Value::as_array_mut).into_iter().flatten() {
         default_template(template);
     }
-    if let Some(strategy) = shutdown(row) {
-        spec.insert("shutdown".to_owned(), strategy.into());
+    match shutdown(row) {
+        Some(strategy) => drop(spec.insert("shutdown".to_owned(), strategy.into())),
+        None => drop(spec.remove("shutdown")),
+    }
+    if row.suspended {
+        spec.insert("suspend".to_owned(), true.into());
+    } else {
+        spec.remove("suspend");
     }
     Value::Object(spec)
 }
@@ -150,13 +158,18 @@ fn default_template(template: &mut Value) {
     }
 }
 
+/// When its run began: as created, or at the newest retry.
+pub(crate) fn started_at_ms(row: &row::Workflow) -> i64 {
+    if row.started_at_ms == 0 { row.created_at_ms } else { row.started_at_ms }
+}
+
 fn put_outcome(status: &mut Map<String, Value>, row: &row::Workflow) {
     let time = |ms: i64| if ms == 0 { Value::Null } else { time_text(ms).into() };
     let phase = WorkflowPhase::from_number(row.phase);
     if let Some(phase) = phase {
         status.insert("phase".to_owned(), phase.as_str().into());
     }
-    status.insert("startedAt".to_owned(), phase.map_or(Value::Null, |_| time(row.created_at_ms)));
+    status.insert("startedAt".to_owned(), phase.map_or(Value::Null, |_| time(started_at_ms(row))));
     status.insert("finishedAt".to_owned(), time(row.finished_at_ms));
     if !row.message.is_empty() {
         status.insert("message".to_owned(), row.message.clone().into());

@@ -11,18 +11,19 @@
     reason = "a test that reads files"
 )]
 
+mod operator;
 mod world;
 
 use argosy_model::{Limits, node_id};
-use argosy_proto::command::{ShutdownStrategy, ShutdownWorkflow, command::Body};
+use argosy_proto::command::{CreateTemplate, command::Body};
 use argosy_proto::common::{AttemptPhase, AttemptReport, OutputParameter};
+use operator::Player;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use world::World;
 
-const AREAS: &str =
-    "steps,dag,params,exit,retry,loops,when,suspend,tags,recursion,globals,shutdown,deadline,limits,failure";
+const AREAS: &str = "steps,dag,params,exit,retry,loops,when,suspend,tags,recursion,globals,shutdown,deadline,limits,failure,again,refs,templateref,templates";
 
 enum Outcome {
     Same,
@@ -30,51 +31,7 @@ enum Outcome {
     Different(Vec<String>),
 }
 
-/// An operator's stop or terminate, and the node that must run before it.
-struct Action {
-    node: String,
-    strategy: ShutdownStrategy,
-}
-
-/// The scripts that can be played here: one stop or terminate when a node runs.
-fn action(path: &Path) -> Result<Option<Action>, String> {
-    let Ok(text) = std::fs::read_to_string(path.with_extension("actions.json")) else { return Ok(None) };
-    let actions: Value = serde_json::from_str(&text).unwrap();
-    let [only] = actions.as_array().unwrap().as_slice() else { return Err("several actions".into()) };
-    let strategy = match only["do"].as_str() {
-        Some("stop") => ShutdownStrategy::Stop,
-        Some("terminate") => ShutdownStrategy::Terminate,
-        _ => return Err("an action other than stop".into()),
-    };
-    if only["args"].is_array() {
-        return Err("an action with arguments".into());
-    }
-    match (only["after"]["node"].as_str(), only["after"]["phase"].as_str()) {
-        (Some(node), Some("Running")) => Ok(Some(Action { node: node.into(), strategy })),
-        _ => Err("a condition other than a running node".into()),
-    }
-}
-
-/// Plays the action once its node runs.
-fn act(world: &mut World, name: &str, action: &mut Option<Action>) -> bool {
-    let shown = world.json(name);
-    let runs = |wanted: &Action| {
-        shown["status"]["nodes"].as_object().into_iter().flatten().any(|(_, node)| {
-            (node["name"] == wanted.node || node["displayName"] == wanted.node) && node["phase"] == "Running"
-        })
-    };
-    let Some(action) = action.take_if(|action| runs(action)) else { return false };
-    let shutdown = ShutdownWorkflow {
-        namespace: "argo".into(),
-        name: name.into(),
-        strategy: action.strategy.into(),
-        message: String::new(),
-    };
-    world.command(Body::ShutdownWorkflow(shutdown)).unwrap();
-    true
-}
-
-fn run(yaml: &str, recording: &Value, mut action: Option<Action>) -> Outcome {
+fn run(path: &Path, yaml: &str, recording: &Value) -> Outcome {
     let documents = match argosy_spec::parse_yaml("case", yaml, &argosy_spec::Options::default()) {
         Ok(documents) => documents,
         Err(problems) => {
@@ -87,51 +44,126 @@ fn run(yaml: &str, recording: &Value, mut action: Option<Action>) -> Outcome {
     let name = document.manifest.metadata.name.clone();
     let mut world = World::new(Limits::default());
     world.join("one", 1_000_000_000);
+    let mut player = match Player::of(path, &name, recording) {
+        Ok(player) => player,
+        Err(reason) => return Outcome::Unsupported(reason),
+    };
+    set_up(&mut world, path);
     if let Err(refusal) = world.submit(&name, &document.value) {
         // Argo's controller finds what we refuse at once.
         let found = recording["workflow"]["message"]
             .as_str()
-            .and_then(|message| message.strip_prefix("invalid spec: "));
+            .filter(|_| recording["nodes"].as_array().is_none_or(Vec::is_empty))
+            .map(|message| message.strip_prefix("invalid spec: ").unwrap_or(message));
         if found.is_some_and(|found| found.replace("$WF", &name) == refusal.message) {
             return Outcome::Same;
         }
         return Outcome::Unsupported(refusal.message);
     }
-    let recorded: BTreeMap<String, &Value> = recording["nodes"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|node| (node["name"].as_str().unwrap().replace("$WF", &name), node))
-        .collect();
+    play_on(&mut world, &mut player, recording, &name);
+    let ours = world.json(&name);
+    if std::env::var("ARGOSY_CONFORMANCE_PRINT").is_ok() {
+        println!("RECORD {name} {}", shape(&name, &ours));
+    }
+    let mut differences = compare(&name, &ours, recording);
+    differences.append(&mut player.problems);
+    if player.waits() {
+        differences.push("the operator's script did not come to its end".to_owned());
+    }
+    for (snapshot, shown) in &player.snapshots {
+        // Progress lags behind the nodes until the controller looks again.
+        let mut found = compare(&name, shown, &recording["snapshots"][snapshot]);
+        found.retain(|difference| !difference.contains(" progress: "));
+        differences.extend(found.into_iter().map(|difference| format!("snapshot {snapshot}: {difference}")));
+    }
+    if let Some(child) = &player.child {
+        let found = compare(child, &world.json(child), &recording["others"][0]);
+        differences.extend(found.into_iter().map(|difference| format!("{child}: {difference}")));
+    }
+    if differences.is_empty() { Outcome::Same } else { Outcome::Different(differences) }
+}
+
+/// Stores the templates that a case needs; in `refs` those of all cases.
+fn set_up(world: &mut World, path: &Path) {
+    let own = path.with_extension("setup.yaml");
+    let shared = path.parent().unwrap().join("ref-workflow-template.setup.yaml");
+    for setup in [own, shared] {
+        let Ok(text) = std::fs::read_to_string(&setup) else { continue };
+        for document in text.split("\n---\n") {
+            let Ok(read) = argosy_spec::parse_yaml("setup", document, &argosy_spec::Options::default())
+            else {
+                continue;
+            };
+            for document in read {
+                let cluster_scope = document.value["kind"] == "ClusterWorkflowTemplate";
+                let create = CreateTemplate {
+                    cluster_scope,
+                    namespace: if cluster_scope { String::new() } else { "argo".into() },
+                    name: document.value["metadata"]["name"].as_str().unwrap().into(),
+                    uid: "uid".into(),
+                    manifest_json: document.value.to_string(),
+                    creator: "admin".into(),
+                };
+                let _ = world.command(Body::CreateTemplate(create));
+            }
+        }
+    }
+}
+
+/// Pods end as recorded, time goes by, and the operator acts, until nothing moves.
+fn play_on(world: &mut World, player: &mut Player, recording: &Value, name: &str) {
     for _ in 0..2_000 {
         world.settle();
-        if act(&mut world, &name, &mut action) {
+        if player.play(world) {
             continue;
         }
         let running = |fence: &argosy_model::Fence| {
             world.state.attempt(fence).is_some_and(|attempt| attempt.revision > 0)
         };
         let open: Vec<_> = world.state.attempts_on("one").map(|(fence, _)| fence).collect();
-        let idle = open.iter().copied().find(|fence| action.is_some() && !running(fence));
-        if let Some(fence) = idle {
+        let idle = open.iter().copied().find(|fence| player.waits() && !running(fence));
+        if let (Some(fence), Some(message)) = (idle, player.coming_message()) {
+            let phase = AttemptPhase::Pending.into();
+            let message = message.to_owned();
+            let report =
+                AttemptReport { fence: Some(fence), revision: 1, phase, message, ..AttemptReport::default() };
+            world.report("one", report);
+        } else if let Some(fence) = idle {
             world.running("one", fence);
         } else if let Some(fence) = open.first().copied() {
-            let node = node_of(&world, &name, fence);
-            let mut report = scripted(recorded.get(&node).copied(), fence);
+            let mut report = outcome(world, player, recording, name, fence);
             report.revision = 9;
             world.now += 1000;
             world.report("one", report);
         } else if let Some(due) = world.state.next_timer() {
             world.now = world.now.max(due.0);
         } else {
-            break;
+            return;
         }
     }
-    let ours = world.json(&name);
-    if std::env::var("ARGOSY_CONFORMANCE_PRINT").is_ok() {
-        println!("RECORD {name} {}", shape(&name, &ours));
-    }
-    compare(&name, &ours, recording)
+}
+
+/// How an attempt ends: as the next snapshot says, or the recording's end.
+fn outcome(
+    world: &World,
+    player: &Player,
+    recording: &Value,
+    name: &str,
+    fence: argosy_model::Fence,
+) -> AttemptReport {
+    let of_child = player.child.as_ref().and_then(|child| Some((child, node_of(world, child, fence)?)));
+    let (workflow, node, source) = match of_child {
+        Some((child, node)) => (child.as_str(), node, &recording["others"][0]),
+        None => {
+            let snapshot = player.coming_snapshot().map(|coming| &recording["snapshots"][coming]);
+            let node = node_of(world, name, fence).unwrap();
+            (name, node, snapshot.filter(|_| player.repeats()).unwrap_or(recording))
+        }
+    };
+    let nodes = source["nodes"].as_array().into_iter().flatten();
+    let recorded =
+        nodes.into_iter().find(|found| found["name"].as_str().unwrap().replace("$WF", workflow) == node);
+    scripted(recorded, fence)
 }
 
 /// Ours in the shape of a recording.
@@ -181,13 +213,14 @@ fn names(status: &Value, ids: &Value, workflow: &str) -> Value {
     names.into()
 }
 
-fn node_of(world: &World, name: &str, fence: argosy_model::Fence) -> String {
+fn node_of(world: &World, name: &str, fence: argosy_model::Fence) -> Option<String> {
     let shown = world.json(name);
     let fence = argosy_model::display_fence(&fence);
     let holds = |node: &Value| {
         node["attempts"].as_array().into_iter().flatten().any(|attempt| attempt["fence"] == fence)
     };
-    shown["status"]["nodes"].as_object().into_iter().flatten().find(|(_, node)| holds(node)).unwrap().1["name"].as_str().unwrap().to_owned()
+    let nodes = shown["status"]["nodes"].as_object().into_iter().flatten();
+    Some(nodes.map(|(_, node)| node).find(|node| holds(node))?["name"].as_str().unwrap().to_owned())
 }
 
 fn scripted(node: Option<&Value>, fence: argosy_model::Fence) -> AttemptReport {
@@ -217,9 +250,18 @@ fn scripted(node: Option<&Value>, fence: argosy_model::Fence) -> AttemptReport {
     }
 }
 
-fn compare(name: &str, ours: &Value, recording: &Value) -> Outcome {
+fn compare(name: &str, ours: &Value, recording: &Value) -> Vec<String> {
     let mut differences = Vec::new();
     let status = &ours["status"];
+    for label in ["workflows.argoproj.io/action", "workflows.argoproj.io/resubmitted-from-workflow"] {
+        let recorded = &recording["meta"]["labels"][label];
+        same(label, recorded, &ours["metadata"]["labels"][label], name, &mut differences);
+    }
+    let stored = status["storedTemplates"].as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    let stored: Vec<&str> = stored.collect();
+    if let Some(expected) = recording["workflow"]["storedTemplates"].as_array() {
+        same("storedTemplates", &expected.clone().into(), &stored.into(), name, &mut differences);
+    }
     for field in ["phase", "message", "progress"] {
         same(
             &format!("workflow {field}"),
@@ -241,7 +283,7 @@ fn compare(name: &str, ours: &Value, recording: &Value) -> Outcome {
         }
     }
     differences.extend(mine.keys().map(|node| format!("{node}: not in the recording")));
-    if differences.is_empty() { Outcome::Same } else { Outcome::Different(differences) }
+    differences
 }
 
 fn compare_node(
@@ -252,9 +294,17 @@ fn compare_node(
     status: &Value,
     differences: &mut Vec<String>,
 ) {
-    for field in
-        ["displayName", "type", "phase", "message", "templateName", "templateScope", "progress", "nodeFlag"]
-    {
+    for field in [
+        "displayName",
+        "type",
+        "phase",
+        "message",
+        "templateName",
+        "templateRef",
+        "templateScope",
+        "progress",
+        "nodeFlag",
+    ] {
         same(&format!("{node} {field}"), &expected[field], &found[field], workflow, differences);
     }
     same(
@@ -361,10 +411,7 @@ fn recordings_of_argo_come_out_the_same() {
         if recording.get("createError").is_some() || recording.get("incomplete").is_some() {
             continue;
         }
-        let outcome = match action(&path) {
-            Ok(action) => run(&std::fs::read_to_string(&path).unwrap(), &recording, action),
-            Err(reason) => Outcome::Unsupported(reason),
-        };
+        let outcome = run(&path, &std::fs::read_to_string(&path).unwrap(), &recording);
         match outcome {
             Outcome::Same => same += 1,
             Outcome::Unsupported(reason) => {

@@ -260,7 +260,7 @@ fn stop_ends_what_runs_and_runs_the_exit_handler() {
         namespace: "argo".into(),
         name: "w".into(),
         strategy: ask::ShutdownStrategy::Stop.into(),
-        message: String::new(),
+        ..ask::ShutdownWorkflow::default()
     };
     world.command(Body::ShutdownWorkflow(stop.clone())).unwrap();
     world.settle();
@@ -643,7 +643,7 @@ fn random_step(world: &mut World, seed: &mut Seed, round: usize) {
                     namespace: "argo".into(),
                     name,
                     strategy: strategy.into(),
-                    message: String::new(),
+                    ..ask::ShutdownWorkflow::default()
                 }));
             }
         }

@@ -237,7 +237,7 @@ pub struct CellStatus {
     pub ready: bool,
     /// All members.
     pub members: Vec<MemberStatus>,
-    /// What the leader's sessions say of each cluster; empty on members that don't lead.
+    /// What the leader's sessions say of each cluster; a follower has heard it at most seconds ago.
     pub sessions: Vec<SessionStatus>,
 }
 

@@ -244,10 +244,6 @@ async fn shutdown<C: Cell>(
     let body = read_body(app, body).await?;
     let request = decode_object(&body)?;
     let text = |field: &str| request.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    if !text("nodeFieldSelector").is_empty() {
-        let message = "nodeFieldSelector is not supported yet: stop the whole workflow, without it";
-        return Err(ApiError::new(Code::Unimplemented, message));
-    }
     let name = alias(app, &namespace, name).await?;
     let what = format!("{} {namespace}/{name}", strategy.as_str_name());
     let key = WorkflowKey { namespace: namespace.clone(), name: name.clone() };
@@ -259,6 +255,8 @@ async fn shutdown<C: Cell>(
             name: name.clone(),
             strategy: strategy.into(),
             message: text("message"),
+            actor: crate::submission::label_value(&identity.name),
+            node_field_selector: text("nodeFieldSelector"),
         })),
     };
     app.cell.command(command).await?;

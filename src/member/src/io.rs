@@ -165,6 +165,8 @@ pub struct MemberStatus {
     pub connections: usize,
     /// Sessions, on the leader only.
     pub sessions: Vec<argosy_link::control::ClusterStatus>,
+    /// How every cluster's session stands, on any member: the leader tells the others once a second.
+    pub sessions_known: Vec<argosy_proto::peer::ClusterSession>,
     /// Counts of the agent link since leadership started, on the leader only.
     pub link: Option<argosy_link::control::Counters>,
     /// The storm brake holds take-overs.

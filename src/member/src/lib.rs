@@ -28,6 +28,7 @@ mod leading;
 mod machine;
 mod reads;
 mod sessions;
+mod summary;
 
 pub use clock::Now;
 pub use config::Config;
@@ -57,6 +58,7 @@ pub struct Member<K: Kv> {
     connections: sessions::Connections,
     forwards: forward::Forwards,
     reads: Reads,
+    summaries: summary::Summaries,
     outputs: Vec<Output>,
     counters: Counters,
     ticks: TickClock,
@@ -83,6 +85,7 @@ impl<K: Kv> Member<K> {
             known_leader: None,
             connections: sessions::Connections::new(),
             forwards: forward::Forwards::default(),
+            summaries: summary::Summaries::default(),
             outputs: Vec::new(),
             counters: Counters::default(),
             ticks: TickClock::new(&config.consensus, now.steady_ms),
@@ -133,6 +136,7 @@ impl<K: Kv> Member<K> {
             storm_held: self.leading.as_ref().is_some_and(|leading| leading.sessions.storm_held()),
             connections: self.connections.len(),
             sessions,
+            sessions_known: self.sessions_known(now),
             counters: self.counters.clone(),
             consensus,
         }
@@ -170,6 +174,7 @@ impl<K: Kv> Member<K> {
             Some(peer_frame::Body::AgentClosed(closed)) => self.relayed_close(now, from, &closed),
             Some(peer_frame::Body::Forward(forward)) => self.forwarded(now, from, forward),
             Some(peer_frame::Body::ForwardReply(reply)) => self.forward_reply(reply),
+            Some(peer_frame::Body::SessionSummary(summary)) => self.sessions_told(now, from, summary),
             None => self.drop_peer_frame("empty"),
         }
     }
@@ -230,6 +235,7 @@ impl<K: Kv> Member<K> {
         self.next_tick_ms = now.steady_ms + self.config.tick_ms;
         self.session_step(now, control::Input::Tick);
         self.expire_forwards(now);
+        self.tell_sessions(now);
     }
 
     fn poll_reads(&mut self, now: Now) {

@@ -74,11 +74,11 @@ fn cell_status(
             reachable: own || connected.get(id).is_some_and(|connected| connected.load(Ordering::Relaxed)),
         }
     });
-    let sessions = status.sessions.iter().map(|session| SessionStatus {
+    let sessions = status.sessions_known.iter().map(|session| SessionStatus {
         cluster: session.cluster.clone(),
-        connected: session.connection.is_some(),
-        member: session.connection.map_or(0, |connection| connection.member),
-        lease_remaining_ms: as_gauge(session.lease_remaining_ms),
+        connected: session.connected,
+        member: session.member,
+        lease_remaining_ms: session.lease_remaining_ms,
     });
     CellStatus {
         cell: config.cell.clone(),

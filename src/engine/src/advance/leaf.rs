@@ -12,9 +12,11 @@ use std::collections::BTreeMap;
 use crate::Leader;
 use crate::advance::{Turn, retry, workflow};
 use crate::commands::report_attempt::clip;
+use crate::commands::resume_workflow;
 use crate::draft::Draft;
 use crate::place;
 use crate::state::{ROW_VERSION, phase_of, type_of};
+use crate::view::started_at_ms;
 
 /// Between asking a process to end and ending it, when the template doesn't say.
 const STOP_GRACE_MS: i64 = 30_000;
@@ -122,7 +124,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
     let deadline_ms = spec
         .active_deadline_seconds
         .filter(|_| !node.on_exit)
-        .map_or(0, |seconds| workflow.created_at_ms.saturating_add(seconds.saturating_mul(1000)));
+        .map_or(0, |seconds| started_at_ms(&workflow).saturating_add(seconds.saturating_mul(1000)));
     let grace = raw
         .get("terminationGracePeriodSeconds")
         .or_else(|| spec.pod.get("terminationGracePeriodSeconds"))
@@ -183,6 +185,9 @@ pub(crate) fn suspend(turn: &mut Turn<'_>, index: u32) {
         | TemplateKind::Dag(_)
         | TemplateKind::Missing => Ok(None),
     });
+    if outcome.is_ok() {
+        declare_supplied(turn, index, &node);
+    }
     match outcome {
         Ok(None) => {}
         Ok(Some(0)) => suspend_over(turn, index),
@@ -204,28 +209,45 @@ pub(crate) fn suspend(turn: &mut Turn<'_>, index: u32) {
 /// A suspend's time is over: its supplied outputs take their defaults.
 pub(crate) fn suspend_over(turn: &mut Turn<'_>, index: u32) {
     let node = turn.node(index);
-    let declared = match resolved(turn, &node) {
-        Ok((_, template)) => template.outputs.parameters,
-        Err(message) => {
-            turn.finish(index, NodePhase::Error, message, None);
-            return;
-        }
-    };
-    let mut outputs = row::Outputs::default();
-    for parameter in declared {
-        let default = parameter.value_from.as_ref().and_then(|from| from.default.clone());
-        let Some(value) = default.or(parameter.value) else {
-            let message = format!(
-                "raw output parameter '{}' has not been set and does not have a default value",
-                parameter.name
-            );
-            turn.finish(index, NodePhase::Error, message, None);
-            return;
-        };
-        outputs.parameters.push(row::Parameter { name: parameter.name, value: Some(value) });
+    match supplied_outputs(turn, &node) {
+        Ok(outputs) => turn.finish(index, NodePhase::Succeeded, node.message.clone(), outputs),
+        Err(message) => turn.finish(index, NodePhase::Error, message, None),
     }
-    let outputs = (!outputs.parameters.is_empty()).then_some(outputs);
-    turn.finish(index, NodePhase::Succeeded, String::new(), outputs);
+}
+
+fn supplied_outputs(turn: &Turn<'_>, node: &row::Node) -> Result<Option<row::Outputs>, String> {
+    let (_, template) = resolved(turn, node)?;
+    resume_workflow::supplied(node.outputs.as_ref(), &template)
+}
+
+/// What a waiting Suspend node yields if it is resumed now.
+pub(crate) fn suspend_outputs(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    workflow: u64,
+    index: u32,
+) -> Result<Option<row::Outputs>, String> {
+    let turn = Turn::new(draft, leader, workflow)
+        .ok_or_else(|| "the stored manifest cannot be read: submit the workflow again".to_owned())?;
+    let node = turn.node(index);
+    supplied_outputs(&turn, &node)
+}
+
+/// Outputs that somebody must supply are shown while the node waits.
+fn declare_supplied(turn: &mut Turn<'_>, index: u32, node: &row::Node) {
+    let parsed = turn.parsed.clone();
+    let declared =
+        parsed.template(&node.template).map(|found| found.outputs.parameters.as_slice()).unwrap_or_default();
+    let parameters: Vec<_> =
+        declared.iter().map(|declared| row::Parameter { name: declared.name.clone(), value: None }).collect();
+    if !parameters.is_empty() {
+        turn.draft.emit(Body::NodeSet(fact::NodeSet {
+            workflow: turn.workflow,
+            node: index,
+            message: node.message.clone(),
+            outputs: Some(row::Outputs { parameters, ..row::Outputs::default() }),
+        }));
+    }
 }
 
 /// The current attempt of a leaf reported its end.

@@ -51,12 +51,11 @@ pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
     // A quarter is left to placement, so that a long cascade doesn't keep ready steps waiting.
     let agenda_work_max = leader.limits.decide_work_max - leader.limits.decide_work_max / 4;
     while draft.work() < agenda_work_max && !draft.is_full(&leader.limits) {
-        let next = (leader.served.saturating_add(1), 0);
-        let Some(((workflow, sequence), item)) =
-            draft.state.agenda.range(next..).next().or_else(|| draft.state.agenda.iter().next())
-        else {
-            break;
-        };
+        let ready = &draft.state.index.ready;
+        let after = ready.range(leader.served.saturating_add(1)..).next();
+        let Some(workflow) = after.or_else(|| ready.get_min()) else { break };
+        let from = (*workflow, 0)..=(*workflow, u64::MAX);
+        let Some(((workflow, sequence), item)) = draft.state.agenda.range(from).next() else { break };
         let (workflow, sequence, item) = (*workflow, *sequence, *item);
         leader.served = workflow;
         take(draft, leader, workflow, sequence, item);
@@ -143,12 +142,8 @@ impl<'a> Turn<'a> {
             NodeType::Dag => return dag::start(self, index, cursor),
             NodeType::TaskGroup => return dag::start_group(self, index, cursor),
             NodeType::Retry => retry::next_try(self, index),
-            NodeType::Pod
-            | NodeType::Container
-            | NodeType::Skipped
-            | NodeType::Suspend
-            | NodeType::Http
-            | NodeType::Plugin => {}
+            NodeType::Suspend => leaf::suspend_over(self, index),
+            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Http | NodeType::Plugin => {}
         }
         Progress::Done
     }

@@ -16,6 +16,9 @@ pub(crate) fn next_try(turn: &mut Turn<'_>, index: u32) {
     if phase_of(&node).is_fulfilled() {
         return;
     }
+    if !node.message.is_empty() {
+        turn.change(index, |node| node.message.clear());
+    }
     let number = node.children_total;
     let place = Place {
         parent: index,

@@ -7,6 +7,7 @@ use crate::Leader;
 use crate::advance::{Turn, leaf, retry, workflow};
 use crate::commands::shutdown_workflow;
 use crate::draft::Draft;
+use crate::evolve_work::agenda_item;
 use crate::state::{ROW_VERSION, phase_of};
 
 /// A timer waits that is due.
@@ -23,8 +24,14 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
         draft.emit(Body::TimerCleared(fact::TimerCleared { timer: Some(timer) }));
         let over =
             draft.state.workflows.get(&workflow).is_none_or(|row| row.finished_at_ms != 0 || row.deleted);
+        let suspended = draft.state.workflows.get(&workflow).is_some_and(|row| row.suspended);
         match row::TimerKind::try_from(kind).unwrap_or_default() {
             row::TimerKind::Deadline if !over => deadline(draft, workflow),
+            row::TimerKind::Suspend | row::TimerKind::Retry if suspended => {
+                // Its turn comes when the workflow is resumed.
+                let item = agenda_item(row::AgendaKind::Start, node);
+                draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
+            }
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),
             row::TimerKind::Retry => with(draft, leader, workflow, node, again),
             row::TimerKind::Deadline | row::TimerKind::Unspecified => {}

@@ -61,6 +61,11 @@ pub(crate) fn accepted(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
         };
         draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
     }
+    if manifest.spec.suspend == Some(true) {
+        let (phase, message) = (WorkflowPhase::Running.number(), String::new());
+        draft.emit(Body::WorkflowPhaseChanged(fact::WorkflowPhaseChanged { workflow, phase, message }));
+        draft.emit(Body::WorkflowSuspended(fact::WorkflowSuspended { workflow, suspended: true }));
+    }
     let strategy = match manifest.spec.shutdown.as_str() {
         "Stop" => STOP,
         "Terminate" => TERMINATE,
@@ -236,7 +241,7 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
                 let message = stopped_message(row.shutdown)
                     .filter(|_| waits)
                     .unwrap_or_else(|| leaf_message(row.shutdown));
-                turn.finish(index, NodePhase::Failed, message, None);
+                turn.finish(index, NodePhase::Failed, message, node.outputs.clone());
             }
         }
     }

@@ -1,20 +1,32 @@
 //! One file per command: what it needs, what it decides, what it refuses.
 
 pub(crate) mod create_invite;
+pub(crate) mod create_template;
+pub(crate) mod delete_template;
 pub(crate) mod delete_workflow;
 pub(crate) mod open_session;
 pub(crate) mod redeem_invite;
 pub(crate) mod report_attempt;
+pub(crate) mod resubmit_workflow;
+pub(crate) mod resume_workflow;
 pub(crate) mod resync_attempts;
+pub(crate) mod retry_workflow;
+pub(crate) mod selector;
+pub(crate) mod set_node;
 pub(crate) mod shutdown_workflow;
 pub(crate) mod submit_workflow;
+pub(crate) mod suspend_workflow;
 pub(crate) mod take_over;
+pub(crate) mod template;
 pub(crate) mod update_cluster;
+pub(crate) mod update_template;
 
 use argosy_model::WorkflowKey;
 use argosy_proto::command::{Done, Refusal, Reply, reply};
+use argosy_proto::fact::{self, fact::Body};
 
 use crate::Code;
+use crate::draft::Draft;
 use crate::state::State;
 
 /// The reply of a command that yields nothing.
@@ -29,4 +41,14 @@ pub(crate) fn find_workflow(state: &State, namespace: &str, name: &str) -> Resul
         .workflow_id(&key)
         .map(|id| id.0)
         .ok_or_else(|| Code::WorkflowMissing.refuse(format!("workflows.argoproj.io {name:?} not found")))
+}
+
+/// Notes who acted on a workflow; an empty action leaves the one before in the label.
+pub(crate) fn acted(draft: &mut Draft, workflow: u64, actor: &str, action: &str) {
+    let row = &draft.state.workflows[&workflow];
+    if row.actor == actor && (row.action == action || action.is_empty()) {
+        return;
+    }
+    let (actor, action) = (actor.to_owned(), action.to_owned());
+    draft.emit(Body::ActionTaken(fact::ActionTaken { workflow, actor, action }));
 }

@@ -332,7 +332,8 @@ impl<'a> Tree<'a> {
             }
             if let Some(declared) = self.declared(node, "outputs", &output.name) {
                 for key in ["valueFrom", "globalName"] {
-                    if let Some(value) = declared.get(key) {
+                    let given = output.value.is_some() && declared.pointer("/valueFrom/supplied").is_some();
+                    if let Some(value) = declared.get(key).filter(|_| key != "valueFrom" || !given) {
                         fields.insert(key.to_owned(), value.clone());
                     }
                 }
