@@ -181,6 +181,10 @@ pub(crate) fn apply(
         Body::NodeRemembered(fact) => step.node_remembered(fact)?,
         Body::TemplateStored(fact) => step.template_stored(fact),
         Body::TemplateDeleted(fact) => step.template_deleted(fact),
+        Body::GlobalsSet(fact) => step.globals_set(fact)?,
+        Body::StartHeld(fact) => step.start_held(fact)?,
+        Body::StartReleased(fact) => step.start_released(fact)?,
+        Body::TaskReleased(fact) => step.task_released(fact)?,
     }
     Ok(())
 }

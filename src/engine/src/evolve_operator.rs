@@ -136,6 +136,11 @@ impl Step<'_> {
         node.failed_first = fact.failed_first;
         node.failed_last = fact.failed_last;
         node.children_complete = fact.children_complete;
+        // Only what has ended is reopened: nothing below it runs or waits.
+        (node.active_below, node.failed_below) = (0, 0);
+        (node.hooks_open, node.hooks_below) = (0, 0);
+        node.held = false;
+        node.held_tasks.clear();
         Ok(())
     }
 

@@ -1,6 +1,6 @@
 //! Facts about workflows, nodes and attempts to state.
 
-use argosy_model::{Fence, NodePhase};
+use argosy_model::{Fence, NodePhase, NodeType};
 use argosy_proto::common::Resources;
 use argosy_proto::fact;
 use argosy_proto::state as row;
@@ -202,6 +202,7 @@ impl Step<'_> {
         let workflow = self.workflow(id)?;
         workflow.node_next = workflow.node_next.max(node + 1);
         workflow.leaves_total += u32::from(leaf);
+        workflow.pods_active += u32::from(active && fact.r#type == NodeType::Pod.number());
         if fact.on_exit && fact.parent == 0 {
             workflow.exit_node = node;
         }
@@ -211,7 +212,12 @@ impl Step<'_> {
         if active {
             self.state.index.active_leaves.insert((id, node));
         }
-        if fact.parent != 0 {
+        if !fulfilled && counts_to_boundary(fact.r#type) && fact.boundary != 0 {
+            self.node(id, fact.boundary)?.active_below += 1;
+        }
+        if fact.flag == i32::from(row::NodeFlag::Hooked) && fact.parent != 0 {
+            self.hook_added(id, fact.parent, fulfilled)?;
+        } else if fact.parent != 0 {
             let parent = self.node(id, fact.parent)?;
             parent.children_total += 1;
             parent.children_done += u32::from(fulfilled);
@@ -251,15 +257,27 @@ impl Step<'_> {
         node.outputs.clone_from(&fact.outputs);
         node.finished_at_ms = if fact.finished_at_ms == 0 { now } else { fact.finished_at_ms };
         node.branch_phase = fact.phase;
-        let (phase, parent) = (phase_of(node), node.parent);
-        let leaf = is_leaf_type(node.r#type);
+        let (phase, parent, boundary) = (phase_of(node), node.parent, node.boundary);
+        let (kind, hooked) = (node.r#type, node.flag == i32::from(row::NodeFlag::Hooked));
+        let leaf = is_leaf_type(kind);
         self.state.index.active_leaves.remove(&(id, index));
         self.drop_work(id, index);
         self.drop_timers(id, index);
         if leaf && phase == NodePhase::Succeeded {
             self.workflow(id)?.leaves_succeeded += 1;
         }
-        if parent != 0 {
+        if kind == NodeType::Pod.number() {
+            let workflow = self.workflow(id)?;
+            workflow.pods_active = workflow.pods_active.saturating_sub(1);
+        }
+        if counts_to_boundary(kind) && boundary != 0 {
+            let boundary = self.node(id, boundary)?;
+            boundary.active_below = boundary.active_below.saturating_sub(1);
+            boundary.failed_below += u32::from(phase.is_failed_or_error());
+        }
+        if hooked && parent != 0 {
+            self.hook_over(id, parent)?;
+        } else if parent != 0 {
             let child = row::FailedChild { rank: fact.rank, node: index };
             let parent = self.node(id, parent)?;
             parent.children_done += 1;
@@ -270,6 +288,31 @@ impl Step<'_> {
             }
         }
         self.push_agenda(id, agenda_item(row::AgendaKind::Done, index))
+    }
+
+    /// A hook is counted at its node, and at the node's parent, which ends after it.
+    fn hook_added(&mut self, id: u64, owner: u32, fulfilled: bool) -> Result<(), Error> {
+        if fulfilled {
+            return Ok(());
+        }
+        let node = self.node(id, owner)?;
+        node.hooks_open += 1;
+        let parent = node.parent;
+        if parent != 0 {
+            self.node(id, parent)?.hooks_below += 1;
+        }
+        Ok(())
+    }
+
+    fn hook_over(&mut self, id: u64, owner: u32) -> Result<(), Error> {
+        let node = self.node(id, owner)?;
+        node.hooks_open = node.hooks_open.saturating_sub(1);
+        let parent = node.parent;
+        if parent != 0 {
+            let parent = self.node(id, parent)?;
+            parent.hooks_below = parent.hooks_below.saturating_sub(1);
+        }
+        Ok(())
     }
 
     pub(crate) fn node_queued(&mut self, fact: &fact::NodeQueued) -> Result<(), Error> {
@@ -401,6 +444,11 @@ impl Step<'_> {
         self.workflow(fact.workflow)?.pins.insert(fact.group, fact.cluster.clone());
         Ok(())
     }
+}
+
+/// Node types that a template's `parallelism` counts.
+fn counts_to_boundary(kind: i32) -> bool {
+    [NodeType::Pod, NodeType::Steps, NodeType::Dag].iter().any(|counted| counted.number() == kind)
 }
 
 pub(crate) fn agenda_item(kind: row::AgendaKind, node: u32) -> row::AgendaItem {

@@ -1,9 +1,10 @@
 use argosy_model::Limits;
-use argosy_spec::{Manifest, Template, TemplateKind};
+use argosy_spec::{Manifest, Step, Template, TemplateKind};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::effective::effective;
 use crate::state::State;
 
 /// What only a leader keeps: limits and caches of what can be rebuilt from state. Dropped whole on step-down.
@@ -31,6 +32,8 @@ pub(crate) struct Parsed {
     pub globals: BTreeMap<String, String>,
     /// (template, step or task) whose `outputs.result` somebody in the template reads: only those are kept, as in Argo.
     results: BTreeSet<(String, String)>,
+    /// Some step or task has hooks.
+    pub hooked: bool,
     /// Template to colocation group, from 1.
     pub groups: BTreeMap<String, u32>,
 }
@@ -68,7 +71,7 @@ impl Leader {
         }
         let json = &state.manifests.get(&id)?.json;
         let value = serde_json::from_str(json).ok()?;
-        let manifest = Manifest::from_value(value).ok()?;
+        let manifest = Manifest::from_value(effective(&value).into_owned()).ok()?;
         let workflow = state.workflows.get(&id)?;
         let parsed = Arc::new(Parsed::new(manifest, workflow));
         while self.parsed_bytes > PARSED_BYTES_MAX
@@ -148,7 +151,8 @@ impl Parsed {
         let globals = crate::scope::globals(&manifest, workflow);
         let groups = crate::place::groups(&manifest);
         let results = results_read(&manifest);
-        Self { manifest, templates, plans, steps, globals, results, groups }
+        let hooked = manifest.spec.templates.iter().flat_map(steps_of).any(has_hooks);
+        Self { manifest, templates, plans, steps, globals, results, hooked, groups }
     }
 
     pub(crate) fn template(&self, name: &str) -> Option<&Template> {
@@ -166,6 +170,21 @@ impl Parsed {
     pub(crate) fn plan(&self, template: &str) -> Option<Arc<Plan>> {
         self.plans.get(template).cloned()
     }
+}
+
+fn steps_of(template: &Template) -> Vec<&Step> {
+    match &template.kind {
+        TemplateKind::Steps(groups) => groups.iter().flatten().collect(),
+        TemplateKind::Dag(dag) => dag.tasks.iter().collect(),
+        TemplateKind::Container(_)
+        | TemplateKind::Script(_)
+        | TemplateKind::Suspend(_)
+        | TemplateKind::Missing => Vec::new(),
+    }
+}
+
+fn has_hooks(step: &Step) -> bool {
+    !step.hooks.is_empty() || !step.on_exit.is_empty()
 }
 
 fn results_read(manifest: &Manifest) -> BTreeSet<(String, String)> {

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::effective::shown_name;
 use crate::leader::Parsed;
 use crate::state::{State, phase_of, type_of};
 use crate::view::time_text;
@@ -143,7 +144,7 @@ impl<'a> Scope<'a> {
                 serde_json::json!({
                     "displayName": display_name(self.state, self.workflow, node),
                     "message": node.message,
-                    "templateName": node.template,
+                    "templateName": shown_name(&node.template),
                     "phase": phase_of(node).as_str(),
                     "podName": self.pod_name(node),
                     "finishedAt": time_text(node.finished_at_ms),
@@ -155,10 +156,9 @@ impl<'a> Scope<'a> {
     }
 
     fn pod_name(&self, node: &row::Node) -> String {
-        self.state
-            .workflows
-            .get(&self.workflow)
-            .map_or_else(String::new, |row| argosy_model::pod_name(&row.name, &node.template, &node.name))
+        self.state.workflows.get(&self.workflow).map_or_else(String::new, |row| {
+            argosy_model::pod_name(&row.name, shown_name(&node.template), &node.name)
+        })
     }
 
     fn of_sibling(&self, sibling: &str, field: &str) -> Option<Found<'_>> {

@@ -7,6 +7,7 @@ use argosy_proto::common::Assignment;
 use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 
+use crate::effective::effective;
 use crate::state::State;
 use tree::Tree;
 
@@ -185,7 +186,9 @@ fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) 
     if row.phase == 0 {
         return Value::Object(status);
     }
-    let tree = Tree::new(state, id.0, row, manifest);
+    let manifest = effective(manifest);
+    let tree = Tree::new(state, id.0, row, &manifest);
+    status.insert("progress".to_owned(), tree.total_progress().into());
     status.insert("nodes".to_owned(), Value::Object(tree.nodes()));
     let mut conditions = Vec::new();
     if tree.has_pods() {

@@ -6,8 +6,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::manifest::{
-    Arguments, ContinueOn, Dag, Inputs, IntOrString, Manifest, Metadata, Outputs, RetryStrategy, Script,
-    Sequence, Step, Suspend, Template, TemplateKind, null_is_default,
+    Arguments, ContinueOn, Dag, Inputs, IntOrString, LifecycleHook, Manifest, Metadata, Outputs,
+    RetryStrategy, Script, Sequence, Step, Suspend, Template, TemplateKind, null_is_default,
 };
 use crate::{Diagnostic, Error};
 
@@ -28,6 +28,9 @@ struct TemplateFields {
     annotations: BTreeMap<String, String>,
     active_deadline_seconds: Option<IntOrString>,
     fail_fast: Option<bool>,
+    #[serde(deserialize_with = "null_is_default")]
+    timeout: String,
+    parallelism: Option<i64>,
     container: Option<Value>,
     script: Option<Value>,
     steps: Option<Vec<Vec<Step>>>,
@@ -57,6 +60,11 @@ struct StepFields {
     dependencies: Vec<String>,
     #[serde(deserialize_with = "null_is_default")]
     depends: String,
+    inline: Option<Template>,
+    #[serde(deserialize_with = "null_is_default")]
+    hooks: BTreeMap<String, LifecycleHook>,
+    #[serde(deserialize_with = "null_is_default")]
+    on_exit: String,
 }
 
 pub(crate) fn manifest(value: Value) -> Result<Manifest, Vec<Diagnostic>> {
@@ -89,6 +97,8 @@ pub(crate) fn template(value: Value) -> Result<Template, Error> {
         annotations: fields.annotations,
         active_deadline_seconds: fields.active_deadline_seconds,
         fail_fast: fields.fail_fast,
+        timeout: fields.timeout,
+        parallelism: fields.parallelism,
         raw: value,
     })
 }
@@ -114,6 +124,9 @@ pub(crate) fn step(value: Value) -> Result<Step, Error> {
         continue_on: fields.continue_on,
         dependencies: fields.dependencies,
         depends: fields.depends,
+        inline: fields.inline.map(Box::new),
+        hooks: fields.hooks,
+        on_exit: fields.on_exit,
         raw: value,
     })
 }

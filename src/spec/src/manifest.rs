@@ -72,6 +72,18 @@ pub struct WorkflowSpec {
     /// `Stop` or `Terminate` when the workflow is to be shut down; empty otherwise.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub shutdown: String,
+    /// Hooks by name: `exit` runs at the end like [`WorkflowSpec::on_exit`], others when their expression holds.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub hooks: BTreeMap<String, LifecycleHook>,
+    /// Steps that may run at the same time; `None` for no bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallelism: Option<i64>,
+    /// What templates have where they say nothing themselves.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_defaults: Option<Value>,
+    /// Labels and annotations that the workflow gets as it starts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_metadata: Option<Metadata>,
     /// True: nothing new starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
@@ -116,6 +128,10 @@ pub struct Template {
     pub active_deadline_seconds: Option<IntOrString>,
     /// False: the children of a steps or dag template go on after one failed.
     pub fail_fast: Option<bool>,
+    /// Seconds or a Go duration from the node's start, waiting included; empty for none.
+    pub timeout: String,
+    /// Steps and dag only: children that may run at the same time; `None` for no bound.
+    pub parallelism: Option<i64>,
     /// The template as submitted, after reading rules were applied: what tag substitution works on, and where the Pod's
     /// fields (`volumes`, `sidecars`, `nodeSelector`, ...) are.
     pub raw: Value,
@@ -193,12 +209,36 @@ pub struct Step {
     pub dependencies: Vec<String>,
     /// Tasks only: the expression over other tasks' results; empty for none.
     pub depends: String,
+    /// The template itself, instead of a name.
+    pub inline: Option<Box<Template>>,
+    /// Hooks by name: `exit` runs when the step is over, others when their expression holds.
+    pub hooks: BTreeMap<String, LifecycleHook>,
+    /// Argo's older word for `hooks.exit`: a template's name; empty for none.
+    pub on_exit: String,
     /// The step as submitted, after reading rules were applied: what tag substitution works on.
     pub raw: Value,
 }
 
 /// A task of a dag template.
 pub type Task = Step;
+
+/// A template that runs beside a workflow, step or task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LifecycleHook {
+    /// The template it runs.
+    #[serde(deserialize_with = "null_is_default")]
+    pub template: String,
+    /// What it hands to the template.
+    #[serde(deserialize_with = "null_is_default")]
+    pub arguments: Arguments,
+    /// When it runs; empty: at the end.
+    #[serde(deserialize_with = "null_is_default")]
+    pub expression: String,
+}
+
+/// The name of the hook that runs at the end.
+pub const EXIT_HOOK: &str = "exit";
 
 /// Argo's ContinueOn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -400,6 +440,21 @@ impl Manifest {
     }
 }
 
+impl WorkflowSpec {
+    /// What runs at the end whatever the outcome: `onExit`, else the hook `exit`.
+    pub fn exit_hook(&self) -> Option<LifecycleHook> {
+        exit_hook(&self.on_exit, &self.hooks)
+    }
+}
+
+fn exit_hook(on_exit: &str, hooks: &BTreeMap<String, LifecycleHook>) -> Option<LifecycleHook> {
+    match hooks.get(EXIT_HOOK) {
+        Some(hook) => Some(hook.clone()),
+        None if on_exit.is_empty() => None,
+        None => Some(LifecycleHook { template: on_exit.to_owned(), ..LifecycleHook::default() }),
+    }
+}
+
 impl Template {
     /// Reads a template, for instance after tag substitution rewrote its JSON.
     ///
@@ -435,6 +490,11 @@ impl Step {
     /// When a substituted value doesn't fit its field.
     pub fn from_value(value: Value) -> Result<Self, Error> {
         crate::decode::step(value)
+    }
+
+    /// What runs when the step is over: the hook `exit`, else `onExit`.
+    pub fn exit_hook(&self) -> Option<LifecycleHook> {
+        exit_hook(&self.on_exit, &self.hooks)
     }
 
     /// True when the step is a loop. A literal empty `withItems` is none, as in Argo.

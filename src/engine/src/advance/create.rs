@@ -7,6 +7,7 @@ use argosy_proto::state as row;
 use argosy_spec::{Arguments, Step, Template, TemplateKind};
 
 use crate::advance::{Turn, leaf};
+use crate::scope::display_name;
 
 /// Argo's message at the depth limit.
 const TOO_DEEP: &str = "Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth";
@@ -42,7 +43,7 @@ pub(crate) fn call(
     if place.depth + 1 >= turn.leader.limits.template_depth_max {
         return ended(turn, &place, &template.name, NodePhase::Error, TOO_DEEP, NodePhase::Error);
     }
-    let inputs = inputs(turn, template, arguments)?;
+    let inputs = inputs(turn, &place, template, arguments)?;
     let retried = template.retry_strategy.is_some() || parsed.manifest.spec.retry_strategy.is_some();
     if retried {
         let node = added(turn, &place, template, NodeType::Retry, NodePhase::Running, inputs)?;
@@ -166,6 +167,7 @@ fn emit(turn: &mut Turn<'_>, fact: fact::NodeAdded) -> u32 {
 /// A template's inputs from arguments: an argument wins over the declared value, that over the default.
 fn inputs(
     turn: &Turn<'_>,
+    place: &Place,
     template: &Template,
     arguments: &Arguments,
 ) -> Result<Vec<row::Parameter>, String> {
@@ -174,7 +176,7 @@ fn inputs(
     for declared in &template.inputs.parameters {
         let given = arguments.parameter(&declared.name).and_then(|argument| argument.value.clone());
         let value = match given.or_else(|| declared.value.clone()).or_else(|| declared.default.clone()) {
-            Some(text) if text.contains("{{") => Some(known_in(turn, &text, &inputs)?),
+            Some(text) if text.contains("{{") => Some(known_in(turn, place, &text, &inputs)?),
             other => other,
         };
         let value = value.ok_or_else(|| format!("inputs.parameters.{} was not supplied", declared.name))?;
@@ -191,13 +193,18 @@ fn inputs(
 }
 
 /// A declared value or default may name globals and the inputs before it.
-fn known_in(turn: &Turn<'_>, text: &str, inputs: &[row::Parameter]) -> Result<String, String> {
+fn known_in(turn: &Turn<'_>, place: &Place, text: &str, inputs: &[row::Parameter]) -> Result<String, String> {
     let quoted = serde_json::Value::String(text.to_owned()).to_string();
     let mut scope = turn.scope(0);
     let pairs = inputs
         .iter()
         .filter_map(|input| Some((format!("inputs.parameters.{}", input.name), input.value.clone()?)));
     scope.locals = pairs.collect();
+    let node = row::Node { name: place.name.clone(), boundary: place.boundary, ..row::Node::default() };
+    let display = display_name(&turn.draft.state, turn.workflow, &node);
+    scope.locals.insert("steps.name".to_owned(), display.clone());
+    scope.locals.insert("tasks.name".to_owned(), display);
+    scope.locals.insert("node.name".to_owned(), node.name);
     let resolved = substitute(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
     serde_json::from_str(&resolved).map_err(|error| error.to_string())
 }

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use crate::advance::create::{self, Place};
 use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
-use crate::advance::{Progress, Turn, continues_on, leaf, steps, workflow};
+use crate::advance::{Progress, Turn, continues_on, hold, leaf, steps, workflow};
+use crate::evolve_hold::HELD_TASKS;
 use crate::leader::{Parsed, Plan};
 use crate::state::{phase_of, type_of};
 
@@ -32,6 +33,10 @@ pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
         turn.finish(index, NodePhase::Error, "the template is not in the manifest".to_owned(), None);
         return Progress::Done;
     };
+    if cursor >= HELD_TASKS {
+        start_held(turn, index, dag, &plan);
+        return Progress::Done;
+    }
     let first =
         if stopping(turn, &node) { dag.tasks.len() } else { usize::try_from(cursor).unwrap_or(usize::MAX) };
     for task in first..dag.tasks.len() {
@@ -45,6 +50,27 @@ pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
     }
     check(turn, index, &plan, dag);
     Progress::Done
+}
+
+/// Makes the tasks that were ready and had to wait for others to end, as far as they may start now.
+fn start_held(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan) {
+    for task in turn.node(index).held_tasks.clone() {
+        if stopping(turn, &turn.node(index)) {
+            break;
+        }
+        if hold::is_held(turn, index) {
+            hold::hold(turn, index, HELD_TASKS, Some(task));
+            return;
+        }
+        turn.draft.spend(1);
+        turn.draft.emit(Body::TaskReleased(fact::TaskReleased {
+            workflow: turn.workflow,
+            node: index,
+            task,
+        }));
+        make_task(turn, index, dag, plan, task as usize);
+    }
+    check(turn, index, plan, dag);
 }
 
 /// A task is over: those that waited for it alone start, from the cursor on; the DAG may be over.
@@ -89,6 +115,9 @@ fn check(turn: &mut Turn<'_>, index: u32, plan: &Plan, dag: &Dag) {
     if phase_of(&node).is_fulfilled() {
         return;
     }
+    if node.hooks_below > 0 {
+        return;
+    }
     if node.children_done < plan.wanted_total {
         if stopping(turn, &node) && node.children_done == node.children_total {
             turn.finish(index, NodePhase::Failed, String::new(), None);
@@ -111,6 +140,10 @@ fn check(turn: &mut Turn<'_>, index: u32, plan: &Plan, dag: &Dag) {
 
 /// Makes one task all of whose dependencies are fulfilled.
 fn make_task(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan, number: usize) {
+    if hold::is_held(turn, index) {
+        hold::hold(turn, index, HELD_TASKS, u32::try_from(number).ok());
+        return;
+    }
     let task = &dag.tasks[number];
     let node = turn.node(index);
     let place = Place {
@@ -226,6 +259,10 @@ pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progr
         if turn.is_full() {
             return Progress::At(at);
         }
+        if hold::is_held(turn, group.boundary) {
+            hold::hold(turn, index, at, None);
+            return Progress::Done;
+        }
         let (value, description) = item_at(&expansion, &items, at);
         let place = Place {
             parent: index,
@@ -261,7 +298,7 @@ pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progr
 /// Ends a TaskGroup whose children are all over: with the phase of the last that failed.
 pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
     let group = turn.node(index);
-    if !group.children_complete || group.children_done < group.children_total {
+    if !group.children_complete || group.children_done < group.children_total || group.hooks_below > 0 {
         return;
     }
     let phase = group.failed_last.map_or(NodePhase::Succeeded, |failed| phase_of(&turn.node(failed.node)));

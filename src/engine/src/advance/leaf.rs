@@ -10,11 +10,13 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::Leader;
-use crate::advance::{Turn, retry, workflow};
+use crate::advance::{Turn, hooks, retry, workflow};
 use crate::commands::report_attempt::clip;
 use crate::commands::resume_workflow;
 use crate::draft::Draft;
+use crate::effective::{is_inline, shown_name};
 use crate::place;
+use crate::scope::display_name;
 use crate::state::{ROW_VERSION, phase_of, type_of};
 use crate::view::started_at_ms;
 
@@ -36,7 +38,9 @@ pub(crate) fn inputs_of(node: &row::Node) -> BTreeMap<String, String> {
 }
 
 /// A leaf's template with everything resolved that can be.
-fn resolved(turn: &Turn<'_>, node: &row::Node) -> Result<(Value, Template), String> {
+fn resolved(turn: &mut Turn<'_>, node: &row::Node) -> Result<(Value, Template), String> {
+    let around = if is_inline(&node.template) { hooks::item_names(turn, node) } else { BTreeMap::new() };
+    let turn = &*turn;
     let template = turn
         .parsed
         .template(&node.template)
@@ -47,7 +51,14 @@ fn resolved(turn: &Turn<'_>, node: &row::Node) -> Result<(Value, Template), Stri
         let mut scope = turn.scope(0);
         scope.on_exit = node.on_exit;
         scope.locals = locals(turn, node, template);
-        let text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        let mut text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        if is_inline(&node.template) {
+            // Written inside a step, it also sees what the step sees.
+            let mut outer = turn.scope(node.boundary);
+            outer.locals = inputs_of(&turn.node(node.boundary));
+            outer.locals.extend(around);
+            text = substitute(&text, &outer, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        }
         scope.locals.extend(inputs_of(node));
         let text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
         raw = serde_json::from_str(&text).map_err(|error| error.to_string())?;
@@ -59,10 +70,11 @@ fn resolved(turn: &Turn<'_>, node: &row::Node) -> Result<(Value, Template), Stri
 fn locals(turn: &Turn<'_>, node: &row::Node, template: &Template) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let workflow = turn.row();
-    names.insert("pod.name".to_owned(), pod_name(&workflow.name, &node.template, &node.name));
+    names.insert("pod.name".to_owned(), pod_name(&workflow.name, shown_name(&node.template), &node.name));
     names.insert("node.name".to_owned(), node.name.clone());
-    names.insert("steps.name".to_owned(), node.name.clone());
-    names.insert("tasks.name".to_owned(), node.name.clone());
+    let display = display_name(&turn.draft.state, turn.workflow, node);
+    names.insert("steps.name".to_owned(), display.clone());
+    names.insert("tasks.name".to_owned(), display);
     for output in &template.outputs.parameters {
         if let Some(from) = output.value_from.as_ref().filter(|from| !from.path.is_empty()) {
             names.insert(format!("outputs.parameters.{}.path", output.name), from.path.clone());
@@ -113,6 +125,10 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
             return;
         }
     };
+    if let Err(message) = timeout(turn, index, &template, &mut raw) {
+        turn.finish(index, NodePhase::Error, message, None);
+        return;
+    }
     let selector = place::selector(&turn.parsed.manifest, &raw);
     let requests = place::requests(&raw);
     if let Some(fields) = raw.as_object_mut() {
@@ -132,7 +148,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
     let mut work = row::Work {
         version: ROW_VERSION,
         template_json: raw.to_string(),
-        template_name: node.template.clone(),
+        template_name: shown_name(&node.template).to_owned(),
         requests: Some(requests),
         selector,
         group: turn.parsed.groups.get(&node.template).copied().unwrap_or(0),
@@ -149,6 +165,46 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         work: Some(work),
     }));
 }
+
+/// A template's `timeout`: a bound on the time that the Pod is active, and on waiting for a cluster.
+fn timeout(turn: &mut Turn<'_>, index: u32, template: &Template, raw: &mut Value) -> Result<(), String> {
+    if template.timeout.is_empty() {
+        return Ok(());
+    }
+    let limit_ms = retry::duration_ms(&template.timeout)?;
+    let seconds = (limit_ms.saturating_add(999) / 1000).max(1);
+    let own = template.active_deadline_seconds.as_ref().and_then(argosy_spec::IntOrString::as_i64);
+    if let Some(fields) = raw.as_object_mut() {
+        fields.insert("activeDeadlineSeconds".to_owned(), own.map_or(seconds, |own| own.min(seconds)).into());
+    }
+    let timer = row::Timer {
+        version: ROW_VERSION,
+        due_ms: turn.draft.now().plus_ms(limit_ms).0,
+        workflow: turn.workflow,
+        node: index,
+        kind: row::TimerKind::Timeout.into(),
+    };
+    turn.draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
+    Ok(())
+}
+
+/// A template's timeout passed: one that still waits fails; one that runs is ended by its cluster.
+pub(crate) fn timed_out(turn: &mut Turn<'_>, index: u32) {
+    let node = turn.node(index);
+    if phase_of(&node) != NodePhase::Pending {
+        return;
+    }
+    match turn.draft.state.works.get(&(turn.workflow, index)).and_then(|work| work.fence) {
+        Some(fence) => {
+            let reason = TIMEOUT.to_owned();
+            turn.draft.emit(Body::AttemptStopped(fact::AttemptStopped { fence: Some(fence), reason }));
+        }
+        None => turn.finish(index, NodePhase::Failed, TIMEOUT.to_owned(), None),
+    }
+}
+
+/// The message of a node whose template's timeout passed while it waited.
+pub(crate) const TIMEOUT: &str = "timeout";
 
 fn failover(word: Option<argosy_spec::Failover>) -> row::Failover {
     match word {
@@ -215,7 +271,7 @@ pub(crate) fn suspend_over(turn: &mut Turn<'_>, index: u32) {
     }
 }
 
-fn supplied_outputs(turn: &Turn<'_>, node: &row::Node) -> Result<Option<row::Outputs>, String> {
+fn supplied_outputs(turn: &mut Turn<'_>, node: &row::Node) -> Result<Option<row::Outputs>, String> {
     let (_, template) = resolved(turn, node)?;
     resume_workflow::supplied(node.outputs.as_ref(), &template)
 }
@@ -227,10 +283,10 @@ pub(crate) fn suspend_outputs(
     workflow: u64,
     index: u32,
 ) -> Result<Option<row::Outputs>, String> {
-    let turn = Turn::new(draft, leader, workflow)
+    let mut turn = Turn::new(draft, leader, workflow)
         .ok_or_else(|| "the stored manifest cannot be read: submit the workflow again".to_owned())?;
     let node = turn.node(index);
-    supplied_outputs(&turn, &node)
+    supplied_outputs(&mut turn, &node)
 }
 
 /// Outputs that somebody must supply are shown while the node waits.
@@ -293,6 +349,12 @@ fn ending(turn: &Turn<'_>, report: &AttemptReport) -> (NodePhase, String) {
         AttemptPhase::Failed => (NodePhase::Failed, message),
         AttemptPhase::Stopped => {
             let shutdown = turn.row().shutdown;
+            let fence = report.fence.unwrap_or_default();
+            let timed_out =
+                turn.draft.state.attempt(&fence).is_some_and(|attempt| attempt.stop_reason == TIMEOUT);
+            if shutdown == 0 && timed_out {
+                return (NodePhase::Failed, TIMEOUT.to_owned());
+            }
             if shutdown == 0 {
                 return (
                     NodePhase::Error,
@@ -410,5 +472,17 @@ pub(crate) fn is_execution_error(node: &row::Node) -> bool {
     let composed = matches!(type_of(node), NodeType::Steps | NodeType::Dag) && !node.message.is_empty();
     let unreadable =
         type_of(node) == NodeType::Suspend && node.message.starts_with(retry::UNREADABLE_DURATION);
-    phase_of(node) == NodePhase::Error && (composed || unreadable)
+    let refused = type_of(node) == NodeType::Pod && is_refusal(&node.message);
+    phase_of(node) == NodePhase::Error && (composed || unreadable || refused)
+}
+
+/// The message of a Pod that could not be made: Kubernetes' refusal, or a template that makes none.
+fn is_refusal(message: &str) -> bool {
+    let refused = ["Pod \"", "pods \""].iter().any(|start| message.starts_with(start))
+        && (message.contains("\" is invalid: ") || message.contains("\" is forbidden: "));
+    let unshown = message.starts_with("displayName must match the regex ");
+    refused
+        || unshown
+        || message.ends_with("' not found in workflow spec")
+        || message == "Error applying PodSpecPatch"
 }

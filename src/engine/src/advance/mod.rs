@@ -3,7 +3,10 @@
 
 pub(crate) mod create;
 pub(crate) mod dag;
+pub(crate) mod hold;
+pub(crate) mod hooks;
 pub(crate) mod leaf;
+pub(crate) mod raw_json;
 pub(crate) mod resolve;
 pub(crate) mod retry;
 pub(crate) mod steps;
@@ -141,7 +144,7 @@ impl<'a> Turn<'a> {
             NodeType::StepGroup => return steps::start_group(self, index, cursor),
             NodeType::Dag => return dag::start(self, index, cursor),
             NodeType::TaskGroup => return dag::start_group(self, index, cursor),
-            NodeType::Retry => retry::next_try(self, index),
+            NodeType::Retry => retry::begin(self, index),
             NodeType::Suspend => leaf::suspend_over(self, index),
             NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Http | NodeType::Plugin => {}
         }
@@ -151,6 +154,19 @@ impl<'a> Turn<'a> {
     /// A node is fulfilled: what that means to its parent.
     fn done(&mut self, index: u32, cursor: u64) -> Progress {
         let node = self.node(index);
+        if let Some(owner) = hooks::owner_of(&node) {
+            if phase_of(&self.node(owner)).is_fulfilled() {
+                return self.done(owner, cursor);
+            }
+            return Progress::Done;
+        }
+        if node.hooks_open > 0 {
+            // The last of them tells.
+            return Progress::Done;
+        }
+        if phase_of(&node).is_failed_or_error() && hold::fail_fast(self, &node) {
+            return Progress::Done;
+        }
         if node.parent == 0 {
             workflow::top_ended(self, index);
             return Progress::Done;
@@ -226,6 +242,29 @@ impl<'a> Turn<'a> {
             counts_as_failure,
             rank,
         }));
+        self.publish_globals(index);
+        hooks::changed(self, index);
+        hold::released(self);
+    }
+
+    /// A node's outputs with a globalName become the workflow's; Argo leaves those of Suspend and DAG nodes out.
+    fn publish_globals(&mut self, index: u32) {
+        let node = self.node(index);
+        if !matches!(type_of(&node), NodeType::Pod | NodeType::Steps | NodeType::Retry) {
+            return;
+        }
+        let Some(template) = self.parsed.template(&node.template) else { return };
+        let global = |output: &row::Parameter| {
+            let declared = template.outputs.parameters.iter().find(|one| one.name == output.name)?;
+            let name = declared.global_name.clone();
+            (!name.is_empty() && output.value.is_some())
+                .then(|| row::Parameter { name, value: output.value.clone() })
+        };
+        let outputs: Vec<row::Parameter> =
+            node.outputs.iter().flat_map(|outputs| &outputs.parameters).filter_map(global).collect();
+        if !outputs.is_empty() {
+            self.draft.emit(Body::GlobalsSet(fact::GlobalsSet { workflow: self.workflow, outputs }));
+        }
     }
 
     /// Whether a child that ends with (or, omitted, carries on) `phase` fails its parent, and its rank among those.

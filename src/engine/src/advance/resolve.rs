@@ -2,11 +2,11 @@
 
 use argosy_expr::{Found, Lookup, Rules, substitute, when};
 use argosy_proto::state as row;
-use argosy_spec::{IntOrString, Sequence, Step};
-use serde_json::Value;
-use std::collections::BTreeMap;
+use argosy_spec::{Arguments, IntOrString, LifecycleHook, Sequence, Step};
+use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::advance::Turn;
+use crate::advance::{Turn, hooks, raw_json};
 use crate::scope::{Scope, sorted_json};
 use crate::state::ROW_VERSION;
 
@@ -59,6 +59,10 @@ pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result
     {
         fields.shift_remove("when");
         fields.shift_remove("withItems");
+    }
+    // Hooks are resolved when they run.
+    if let Some(fields) = raw.as_object_mut().filter(|fields| fields.contains_key("hooks")) {
+        fields.shift_remove("hooks");
     }
     let rules = if skip.is_some() { Rules::LENIENT } else { Rules::STRICT_NODES };
     let resolved = resolve_value(raw, &scope, &inputs, &rules)?;
@@ -153,16 +157,42 @@ fn expansion(step: &Step, skipped: bool) -> Result<row::Expansion, String> {
     if let Some(sequence) = &step.with_sequence {
         sequence_of(sequence, &mut expansion)?;
     } else {
-        let list = if step.with_param.is_empty() {
-            items.unwrap_or_default()
+        expansion.raw = !step.with_param.is_empty();
+        let list = if expansion.raw {
+            let list = list_of(&step.with_param, skipped)?;
+            let texts = if list.as_array().is_some_and(|list| !list.is_empty()) {
+                raw_json::elements(&step.with_param)
+            } else {
+                Vec::new()
+            };
+            texts.into_iter().map(|text| Value::String(text.to_owned())).collect()
         } else {
-            list_of(&step.with_param, skipped)?
+            items.unwrap_or_default()
         };
+        every_key(&raw, &list, expansion.raw && !skipped)?;
         expansion.total = list.as_array().map_or(0, Vec::len) as u64;
         expansion.items_json = list.to_string();
     }
     expansion.step_json = raw.to_string();
     Ok(expansion)
+}
+
+/// Every item of a list must have the keys that the step asks of its items, before any node is made.
+fn every_key(step: &Value, list: &Value, is_asked: bool) -> Result<(), String> {
+    if !is_asked {
+        return Ok(());
+    }
+    let text = step.to_string();
+    let asked: BTreeSet<&str> =
+        argosy_expr::tags::names(&text).filter_map(|name| name.strip_prefix("item.")).collect();
+    for item in list.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        let parsed: Option<Map<String, Value>> = serde_json::from_str(item).ok();
+        let Some(fields) = parsed.filter(|_| !asked.is_empty()) else { continue };
+        if let Some(missing) = asked.iter().find(|key| !fields.contains_key(**key)) {
+            return Err(format!("failed to resolve {{{{item.{missing}}}}}"));
+        }
+    }
+    Ok(())
 }
 
 fn list_of(text: &str, skipped: bool) -> Result<Value, String> {
@@ -238,6 +268,10 @@ pub(crate) fn item_at(expansion: &row::Expansion, items: &[Value], at: u64) -> (
         return (Value::String(text), description);
     }
     let item = usize::try_from(at).ok().and_then(|at| items.get(at)).cloned().unwrap_or_default();
+    if let Some(text) = item.as_str().filter(|_| expansion.raw) {
+        let description = shortened(raw_json::describe(text));
+        return (raw_json::marked(text), description);
+    }
     let description = describe(&item);
     (item, description)
 }
@@ -320,6 +354,11 @@ fn describe(item: &Value) -> String {
         Value::Null => "[]".to_owned(),
         Value::Bool(_) | Value::Number(_) | Value::Array(_) => go_text(item),
     };
+    shortened(text)
+}
+
+/// As it may stand in a node's name: without parentheses, and not too long.
+fn shortened(text: String) -> String {
     let mut text = text.replace(['(', ')'], "");
     let mut end = text.len().min(DESCRIPTION_LENGTH_MAX);
     while !text.is_char_boundary(end) {
@@ -365,6 +404,47 @@ fn item_text(item: &Value) -> String {
     }
 }
 
+/// The names that an item gives.
+pub(crate) fn names_of_item(item: &Value) -> BTreeMap<String, String> {
+    if let Some(names) = raw_json::names(item) {
+        return names;
+    }
+    let fields = item.as_object().into_iter().flatten();
+    let mut names: BTreeMap<String, String> =
+        fields.map(|(key, value)| (format!("item.{key}"), item_text(value))).collect();
+    names.insert("item".to_owned(), item_text(item));
+    names
+}
+
+/// Whether the time of a node's hook has come: its expression, or the node's end.
+pub(crate) fn hook_holds(turn: &mut Turn<'_>, owner: u32, hook: &LifecycleHook) -> Result<bool, String> {
+    if hook.expression.is_empty() {
+        return Ok(true);
+    }
+    let _ = (turn, owner);
+    Err("expressions are not evaluated yet".to_owned())
+}
+
+/// A hook's arguments with everything resolved; those of the workflow when it has none, as in Argo.
+pub(crate) fn hook_arguments(
+    turn: &mut Turn<'_>,
+    owner: u32,
+    hook: &LifecycleHook,
+) -> Result<Arguments, String> {
+    if hook.arguments.parameters.is_empty() {
+        return Ok(turn.parsed.manifest.spec.arguments.clone());
+    }
+    let node = turn.node(owner);
+    let items = hooks::item_names(turn, &node);
+    let boundary = turn.node(node.boundary);
+    let mut scope = turn.scope(node.boundary);
+    scope.on_exit |= node.parent == 0;
+    scope.locals = items;
+    let raw = serde_json::to_value(&hook.arguments).map_err(|error| error.to_string())?;
+    let resolved = resolve_value(raw, &scope, &inputs_scope(&boundary.inputs), &Rules::STRICT_NODES)?;
+    serde_json::from_value(resolved).map_err(|error| error.to_string())
+}
+
 /// One iteration of a loop.
 pub(crate) fn iteration(
     turn: &mut Turn<'_>,
@@ -374,10 +454,7 @@ pub(crate) fn iteration(
 ) -> Result<Resolved, String> {
     turn.draft.spend(1);
     let mut scope = turn.scope(boundary);
-    scope.locals.insert("item".to_owned(), item_text(item));
-    for (key, value) in item.as_object().into_iter().flatten() {
-        scope.locals.insert(format!("item.{key}"), item_text(value));
-    }
+    scope.locals = names_of_item(item);
     let raw: Value = serde_json::from_str(&expansion.step_json).map_err(|error| error.to_string())?;
     let condition = raw.get("when").and_then(Value::as_str).unwrap_or_default();
     if !condition.is_empty() {

@@ -7,8 +7,18 @@ use argosy_proto::state as row;
 use argosy_spec::RetryStrategy;
 
 use crate::advance::create::{self, Place};
-use crate::advance::{Turn, leaf, workflow};
+use crate::advance::{Turn, hold, leaf, workflow};
 use crate::state::{ROW_VERSION, phase_of};
+
+/// Makes the next try of a Retry node, or notes that it waits for others to end.
+pub(crate) fn begin(turn: &mut Turn<'_>, index: u32) {
+    let boundary = turn.node(index).boundary;
+    if hold::is_held(turn, boundary) {
+        hold::hold(turn, index, 0, None);
+    } else {
+        next_try(turn, index);
+    }
+}
 
 /// Makes the next try of a Retry node.
 pub(crate) fn next_try(turn: &mut Turn<'_>, index: u32) {

@@ -7,7 +7,7 @@ use argosy_spec::{Step, TemplateKind};
 
 use crate::advance::create::{self, Place};
 use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
-use crate::advance::{Progress, Turn, leaf};
+use crate::advance::{Progress, Turn, hold, leaf};
 use crate::leader::Parsed;
 use crate::state::phase_of;
 
@@ -76,6 +76,7 @@ pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progr
         return Progress::Done;
     };
     match make_children(turn, index, &group, members, cursor) {
+        Ok(Some(cursor)) if hold::is_held(turn, group.parent) => hold::hold(turn, index, cursor, None),
         Ok(Some(cursor)) => return Progress::At(cursor),
         Ok(None) => {
             turn.change(index, |node| node.children_complete = true);
@@ -104,6 +105,9 @@ fn make_children(
     for (slot, member) in members.iter().enumerate().skip(first) {
         // The first one is made whatever the check above has cost, else the check would begin again and again.
         if turn.is_full() && (slot, item) != (0, 0) {
+            return Ok(Some((slot as u64) << 32 | item));
+        }
+        if hold::is_held(turn, group.parent) {
             return Ok(Some((slot as u64) << 32 | item));
         }
         if let Some(item) = make_member(turn, index, group, slot as u64, member, item)? {
@@ -184,6 +188,9 @@ fn make_items(
         if turn.is_full() && (slot, at) != (0, 0) {
             return Ok(Some(at));
         }
+        if hold::is_held(turn, boundary) {
+            return Ok(Some(at));
+        }
         let (value, description) = item_at(&expansion, &items, at);
         place.ordinal = slot | (at + 1);
         place.name = format!("{base}({at}:{description})");
@@ -225,7 +232,7 @@ fn unresolved(message: String) -> String {
 /// Ends a StepGroup whose children are all over.
 pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
     let group = turn.node(index);
-    if !group.children_complete || group.children_done < group.children_total {
+    if !group.children_complete || group.children_done < group.children_total || group.hooks_below > 0 {
         return;
     }
     match group.failed_first {

@@ -34,6 +34,7 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
             }
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),
             row::TimerKind::Retry => with(draft, leader, workflow, node, again),
+            row::TimerKind::Timeout => with(draft, leader, workflow, node, leaf::timed_out),
             row::TimerKind::Deadline | row::TimerKind::Unspecified => {}
         }
     }

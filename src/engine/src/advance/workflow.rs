@@ -8,7 +8,7 @@ use argosy_spec::Manifest;
 
 use crate::Leader;
 use crate::advance::create::{self, Place};
-use crate::advance::{Progress, Turn, leaf, workflow_phase_of};
+use crate::advance::{Progress, Turn, hooks, leaf, resolve, workflow_phase_of};
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::state::{ROW_VERSION, phase_of, type_of};
@@ -95,6 +95,8 @@ pub(crate) fn start(turn: &mut Turn<'_>) {
     let spec = &parsed.manifest.spec;
     if let Err(message) = create::call(turn, place, &spec.entrypoint, &spec.arguments) {
         phase(turn, WorkflowPhase::Error, format!("error in entry template execution: {message}"));
+    } else {
+        hooks::changed(turn, 1);
     }
 }
 
@@ -123,8 +125,16 @@ pub(crate) fn top_ended(turn: &mut Turn<'_>, index: u32) {
         return;
     }
     let node = turn.node(index);
-    let on_exit = turn.parsed.manifest.spec.on_exit.clone();
-    if !node.on_exit && !on_exit.is_empty() && row.shutdown != TERMINATE && row.exit_node == 0 {
+    let exit_hook = turn.parsed.manifest.spec.exit_hook();
+    if node.hooks_open > 0 {
+        // Their end comes back here.
+        return;
+    }
+    if let Some(hook) = exit_hook
+        && !node.on_exit
+        && row.shutdown != TERMINATE
+        && row.exit_node == 0
+    {
         let place = Place {
             parent: 0,
             ordinal: 1,
@@ -134,8 +144,9 @@ pub(crate) fn top_ended(turn: &mut Turn<'_>, index: u32) {
             flag: row::NodeFlag::Hooked,
             on_exit: true,
         };
-        let arguments = turn.parsed.manifest.spec.arguments.clone();
-        match create::call(turn, place, &on_exit, &arguments) {
+        let made = resolve::hook_arguments(turn, index, &hook)
+            .and_then(|arguments| create::call(turn, place, &hook.template, &arguments));
+        match made {
             Ok(_) => return,
             Err(message) => {
                 complete(turn, Some(format!("error in exit template execution : {message}")));
@@ -154,6 +165,11 @@ fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
     let mut outcome = workflow_phase_of(root_phase);
     let mut message = root.message.clone();
     if leaf::is_execution_error(&root) {
+        message = format!("error in entry template execution: {message}");
+    }
+    if root_phase == NodePhase::Failed && message == leaf::TIMEOUT {
+        // Argo tells a node that timed out before it ran as an error of its own.
+        outcome = WorkflowPhase::Error;
         message = format!("error in entry template execution: {message}");
     }
     if root_phase.is_failed_or_error()

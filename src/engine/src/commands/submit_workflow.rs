@@ -3,8 +3,10 @@ use argosy_proto::command::{Refusal, Reply, SubmitWorkflow, WorkflowAccepted, re
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state::{AgendaItem, AgendaKind, Workflow};
 use argosy_spec::Manifest;
+use std::borrow::Cow;
 
 use crate::draft::Draft;
+use crate::effective::effective;
 use crate::evolve_work::agenda_item;
 use crate::leader::Parsed;
 use crate::{Code, Leader, advance, place};
@@ -38,11 +40,11 @@ pub(crate) fn decide(
             leader.limits.workflows_active_max
         )));
     }
-    let manifest = read(&command.manifest_json)?;
+    let (manifest, effective) = read(&command.manifest_json)?;
     let (pod_json, summary_json) = (place::pod_json(&manifest), summary_json(&manifest));
     let preview =
         Workflow { namespace: command.namespace.clone(), name: command.name.clone(), ..Workflow::default() };
-    let parsed = Parsed::new(manifest, &preview);
+    let parsed = Parsed::new(effective.unwrap_or(manifest), &preview);
     place::check(&parsed).map_err(|reason| Code::Unplaceable.refuse(reason))?;
     let workflow = draft.state.meta.workflow_next;
     draft.emit(Body::WorkflowAccepted(fact::WorkflowAccepted {
@@ -93,15 +95,23 @@ fn summary_json(manifest: &Manifest) -> String {
     .to_string()
 }
 
-fn read(json: &str) -> Result<Manifest, Refusal> {
+/// The manifest as written, and as it runs where that is something else.
+fn read(json: &str) -> Result<(Manifest, Option<Manifest>), Refusal> {
     let invalid = |message: String| Code::InvalidManifest.refuse(message);
+    let typed = |value| {
+        Manifest::from_value(value).map_err(|problems| {
+            invalid(problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("\n"))
+        })
+    };
     let value =
         serde_json::from_str(json).map_err(|error| invalid(format!("the manifest is not JSON: {error}")))?;
-    let manifest = Manifest::from_value(value).map_err(|problems| {
-        invalid(problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("\n"))
-    })?;
+    let runs = match effective(&value) {
+        Cow::Borrowed(_) => None,
+        Cow::Owned(value) => Some(typed(value)?),
+    };
+    let manifest = typed(value)?;
     place::validate(&manifest).map_err(invalid)?;
-    Ok(manifest)
+    Ok((manifest, runs))
 }
 
 /// Finished workflows beyond the maximum leave, oldest first; two per submission, so one submission never costs much.

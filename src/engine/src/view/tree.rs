@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::advance::{hold, hooks};
+use crate::effective::shown_name;
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
 use crate::view::{EXACT_PROGRESS_NODES_MAX, time_text};
@@ -66,8 +68,13 @@ impl<'a> Tree<'a> {
         self.nodes.values().any(|node| type_of(node) == NodeType::Pod && phase_of(node) == NodePhase::Running)
     }
 
+    /// Children in order, hooks left out.
     fn children(&self, index: u32) -> Vec<u32> {
-        self.state.children_from(self.workflow, index, 0).map(|(_, child)| child).collect()
+        self.state
+            .children_from(self.workflow, index, 0)
+            .take_while(|(ordinal, _)| *ordinal < hooks::ORDINAL_FIRST)
+            .map(|(_, child)| child)
+            .collect()
     }
 
     fn child(&self, parent: u32, ordinal: u64) -> Option<u32> {
@@ -148,6 +155,9 @@ impl<'a> Tree<'a> {
 
     fn hangs_below(&self, node: &row::Node) -> Vec<u32> {
         let Some(parent) = self.nodes.get(&node.parent) else { return Vec::new() };
+        if node.ordinal >= hooks::ORDINAL_FIRST {
+            return vec![node.parent];
+        }
         match type_of(parent) {
             NodeType::Steps => {
                 let before = node.ordinal.checked_sub(1).and_then(|before| self.child(node.parent, before));
@@ -210,8 +220,9 @@ impl<'a> Tree<'a> {
         put("name", node.name.clone().into());
         put("displayName", self.display(node).into());
         put("type", kind.as_str().into());
-        if !node.template.is_empty() {
-            put("templateName", node.template.clone().into());
+        let template = shown_name(&node.template);
+        if !template.is_empty() {
+            put("templateName", template.into());
         }
         put("templateScope", format!("local/{}", self.row.name).into());
         put("phase", phase_of(node).as_str().into());
@@ -357,7 +368,7 @@ impl<'a> Tree<'a> {
         let ended = phase_of(node).is_fulfilled() && !self.outbound[&index].is_empty();
         match kind {
             NodeType::Dag => ended && node.message.is_empty(),
-            NodeType::Steps => ended && phase_of(node) != NodePhase::Error,
+            NodeType::Steps => ended && phase_of(node) != NodePhase::Error && node.message != hold::FAIL_FAST,
             NodeType::Pod
             | NodeType::Container
             | NodeType::StepGroup
@@ -394,6 +405,15 @@ impl<'a> Tree<'a> {
             }
         }
         all
+    }
+
+    /// The workflow's progress: of all leaves together.
+    pub(super) fn total_progress(&self) -> String {
+        let leaves = self.nodes.values().filter(|node| is_leaf_type(node.r#type));
+        let (done, total) = leaves
+            .map(|node| leaf_progress(node))
+            .fold((0_u64, 0_u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
+        format!("{done}/{total}")
     }
 
     fn reachable(&self, from: u32, own: &BTreeMap<u32, (u64, u64)>) -> (u64, u64) {

@@ -5,6 +5,7 @@ use super::{Field, Shape, Type, dropped, honoured, passed, refused};
 
 const STRINGS: Shape = Shape::Map(&Shape::String);
 const ANY_LIST: Shape = Shape::List(&Shape::Any);
+const HOOKS: Shape = Shape::Map(&Shape::Object(&LIFECYCLE_HOOK));
 
 /// All types of this file, for the table.
 pub(super) static TYPES: &[&Type] = &[
@@ -28,6 +29,8 @@ pub(super) static TYPES: &[&Type] = &[
     &CONTINUE_ON,
     &RETRY_STRATEGY,
     &BACKOFF,
+    &LIFECYCLE_HOOK,
+    &WORKFLOW_METADATA,
 ];
 
 pub(crate) static WORKFLOW: Type = Type {
@@ -91,25 +94,25 @@ static WORKFLOW_SPEC: Type = Type {
         refused("artifactRepositoryRef"),
         refused("executor"),
         refused("executorPlugins"),
-        refused("hooks"),
+        honoured("hooks", HOOKS),
         refused("metrics"),
         refused("mutex"),
-        refused("parallelism"),
+        honoured("parallelism", Shape::Integer),
         refused("podDisruptionBudget"),
         refused("podGC"),
         refused("podResources"),
         refused("podSpecPatch"),
-        refused("priority"),
+        honoured("priority", Shape::Integer),
         refused("resourceClaims"),
         refused("semaphore"),
         honoured("shutdown", Shape::String),
         honoured("suspend", Shape::Boolean),
         refused("synchronization"),
-        refused("templateDefaults"),
+        honoured("templateDefaults", Shape::Object(&TEMPLATE)),
         refused("ttlStrategy"),
         refused("volumeClaimGC"),
         refused("volumeClaimTemplates"),
-        refused("workflowMetadata"),
+        honoured("workflowMetadata", Shape::Object(&WORKFLOW_METADATA)),
         refused("workflowTemplateRef"),
     ],
 };
@@ -149,7 +152,7 @@ static TEMPLATE: Type = Type {
         refused("initContainers"),
         refused("memoize"),
         refused("metrics"),
-        refused("parallelism"),
+        honoured("parallelism", Shape::Integer),
         refused("pendingTimeout"),
         refused("plugin"),
         refused("podResources"),
@@ -158,7 +161,7 @@ static TEMPLATE: Type = Type {
         refused("resourceClaims"),
         refused("sidecars"),
         refused("synchronization"),
-        refused("timeout"),
+        honoured("timeout", Shape::String),
     ],
 };
 
@@ -196,7 +199,7 @@ static PARAMETER: Type = Type {
         honoured("valueFrom", Shape::Object(&VALUE_FROM)),
         honoured("enum", Shape::List(&Shape::AnyString)),
         honoured("description", Shape::AnyString),
-        refused("globalName"),
+        honoured("globalName", Shape::String),
     ],
 };
 
@@ -232,37 +235,38 @@ const fn container_and(extra: Field) -> [Field; CONTAINER_FIELDS.len() + 1] {
 static SCRIPT: Type = Type { name: "ScriptTemplate", fields: &container_and(SOURCE) };
 static USER_CONTAINER: Type = Type { name: "UserContainer", fields: &container_and(MIRROR) };
 
-/// The fields that steps and tasks share.
-const STEP_FIELDS: [Field; 12] = [
-    honoured("name", Shape::String),
-    honoured("template", Shape::String),
-    honoured("arguments", Shape::Object(&ARGUMENTS)),
-    honoured("withItems", Shape::List(&Shape::Any)),
-    honoured("withParam", Shape::String),
-    honoured("withSequence", Shape::Object(&SEQUENCE)),
-    honoured("when", Shape::String),
-    honoured("continueOn", Shape::Object(&CONTINUE_ON)),
-    refused("hooks"),
-    refused("inline"),
-    refused("onExit"),
-    refused("templateRef"),
-];
-
-static STEP: Type = Type { name: "WorkflowStep", fields: &STEP_FIELDS };
-
-/// The fields of a step and the two of a task.
-const fn task_fields() -> [Field; STEP_FIELDS.len() + 2] {
-    let mut fields = [honoured("depends", Shape::String); STEP_FIELDS.len() + 2];
-    fields[STEP_FIELDS.len()] = honoured("dependencies", Shape::List(&Shape::String));
-    let mut index = 0;
-    while index < STEP_FIELDS.len() {
-        fields[index] = STEP_FIELDS[index];
-        index += 1;
-    }
-    fields
+/// A type with the fields that steps and tasks share, and some more. Written out in place: the types are recursive, and a
+/// constant can't be.
+macro_rules! step_type {
+    ($name:literal $(, $more:expr)*) => {
+        Type {
+            name: $name,
+            fields: &[
+                honoured("name", Shape::String),
+                honoured("template", Shape::String),
+                honoured("arguments", Shape::Object(&ARGUMENTS)),
+                honoured("withItems", Shape::List(&Shape::Any)),
+                honoured("withParam", Shape::String),
+                honoured("withSequence", Shape::Object(&SEQUENCE)),
+                honoured("when", Shape::String),
+                honoured("continueOn", Shape::Object(&CONTINUE_ON)),
+                honoured("hooks", HOOKS),
+                honoured("inline", Shape::Object(&TEMPLATE)),
+                honoured("onExit", Shape::String),
+                refused("templateRef"),
+                $($more,)*
+            ],
+        }
+    };
 }
 
-static TASK: Type = Type { name: "DAGTask", fields: &task_fields() };
+static STEP: Type = step_type!("WorkflowStep");
+
+static TASK: Type = step_type!(
+    "DAGTask",
+    honoured("depends", Shape::String),
+    honoured("dependencies", Shape::List(&Shape::String))
+);
 
 static DAG: Type = Type {
     name: "DAGTemplate",
@@ -309,4 +313,19 @@ static BACKOFF: Type = Type {
         honoured("maxDuration", Shape::String),
         honoured("cap", Shape::String),
     ],
+};
+
+static LIFECYCLE_HOOK: Type = Type {
+    name: "LifecycleHook",
+    fields: &[
+        honoured("template", Shape::String),
+        honoured("arguments", Shape::Object(&ARGUMENTS)),
+        honoured("expression", Shape::String),
+        refused("templateRef"),
+    ],
+};
+
+static WORKFLOW_METADATA: Type = Type {
+    name: "WorkflowMetadata",
+    fields: &[honoured("labels", STRINGS), honoured("annotations", STRINGS), refused("labelsFrom")],
 };

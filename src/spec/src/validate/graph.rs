@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use argosy_expr::{depends, tags};
 
 use super::names::Kind;
-use super::steps::template_path;
+use super::steps::without_hooks;
 use super::{Scope, Validator, known_inputs};
 use crate::manifest::{Arguments, Dag, Task, Template};
 use crate::suggest;
@@ -43,11 +43,11 @@ impl<'a> Links<'a> {
     }
 }
 
-impl Validator<'_> {
+impl<'v> Validator<'v> {
     pub(super) fn dag(
         &mut self,
-        template: &Template,
-        dag: &Dag,
+        template: &'v Template,
+        dag: &'v Dag,
         scope: &mut Scope,
         arguments: Option<&Arguments>,
         path: &str,
@@ -71,9 +71,9 @@ impl Validator<'_> {
             let words = format!("templates.{name}.tasks.{}", task.name);
             let at = format!("{tasks_path}[{index}]");
             self.trail.push(words.clone());
-            let target = self.call(&task.template, None, &known, &template_path(task, &at));
+            let target = self.target(task, None, &known, &at);
+            self.hooks(&task.hooks, &task.on_exit, &at);
             self.trail.pop();
-            let target = target.map(|index| &self.manifest.spec.templates[index]);
             scope.add_outputs(&format!("tasks.{}", task.name), target, task);
             self.results(template, task, &links, &format!("{at}.depends"));
         }
@@ -84,7 +84,7 @@ impl Validator<'_> {
             let at = format!("{tasks_path}[{index}]");
             self.looping(task, &words, &at);
             scope.add_items(task);
-            self.references(&task.raw, scope, &words, &at);
+            self.references(&without_hooks(&task.raw), scope, &words, &at);
             self.arguments(
                 &task.arguments,
                 &format!("{words}.arguments."),
@@ -93,7 +93,7 @@ impl Validator<'_> {
             );
             self.ancestry(task, &mut links, &words, &at);
             self.trail.push(words);
-            self.call(&task.template, Some(&task.arguments), &known, &template_path(task, &at));
+            self.target(task, Some(&task.arguments), &known, &at);
             self.trail.pop();
         }
     }

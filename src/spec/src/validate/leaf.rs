@@ -24,6 +24,10 @@ impl Validator<'_> {
             | TemplateKind::Dag(_)
             | TemplateKind::Missing => {}
         }
+        if template.parallelism.is_some() {
+            let message = format!("templates.{name}.parallelism is only valid for steps and dag templates");
+            self.tell("ARG0019", format!("{path}.parallelism"), message);
+        }
         let fits = match &template.active_deadline_seconds {
             None => true,
             Some(IntOrString::Int(seconds)) => *seconds > 0,

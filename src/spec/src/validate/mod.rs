@@ -15,8 +15,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use argosy_expr::{Lookup, Rules, substitute};
 
 use crate::manifest::{
-    Arguments, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, Manifest, Metadata, Parameter, RetryStrategy,
-    Template, TemplateKind,
+    Arguments, EXIT_HOOK, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, LifecycleHook, Manifest, Metadata,
+    Parameter, RetryStrategy, Step, Template, TemplateKind,
 };
 use crate::{Diagnostic, suggest};
 use scope::Scope;
@@ -152,9 +152,16 @@ impl<'a> Validator<'a> {
         } else {
             self.call(&spec.entrypoint, Some(&spec.arguments), &BTreeMap::new(), "spec.entrypoint");
         }
-        if !spec.on_exit.is_empty() {
+        if let Some(hook) = spec.exit_hook() {
             self.globals.add_global("workflow.failures");
-            self.call(&spec.on_exit, Some(&spec.arguments), &BTreeMap::new(), "spec.onExit");
+            let own = !hook.arguments.parameters.is_empty();
+            let arguments = if own { &hook.arguments } else { &spec.arguments };
+            self.call(&hook.template, Some(arguments), &BTreeMap::new(), "spec.onExit");
+        }
+        for (name, hook) in spec.hooks.iter().filter(|(name, _)| *name != EXIT_HOOK) {
+            let own = !hook.arguments.parameters.is_empty();
+            let arguments = if own { &hook.arguments } else { &spec.arguments };
+            self.call(&hook.template, Some(arguments), &BTreeMap::new(), &format!("spec.hooks.{name}"));
         }
     }
 
@@ -165,7 +172,7 @@ impl<'a> Validator<'a> {
         arguments: Option<&Arguments>,
         known: &BTreeMap<String, String>,
         path: &str,
-    ) -> Option<usize> {
+    ) -> Option<&'a Template> {
         if name.is_empty() {
             self.tell("ARG0010", path, "failed to get a template");
             return None;
@@ -179,7 +186,44 @@ impl<'a> Validator<'a> {
             return None;
         };
         self.template(index, Some((arguments, path)));
-        Some(index)
+        Some(&self.manifest.spec.templates[index])
+    }
+
+    /// Checks what a step or task runs: a template by name, or its own.
+    fn target(
+        &mut self,
+        step: &'a Step,
+        arguments: Option<&Arguments>,
+        known: &BTreeMap<String, String>,
+        at: &str,
+    ) -> Option<&'a Template> {
+        let Some(inline) = &step.inline else {
+            return self.call(&step.template, arguments, known, &steps::template_path(step, at));
+        };
+        if !step.template.is_empty() {
+            let message = format!("{} template and inline are exclusive", step.name);
+            self.tell("ARG0018", format!("{at}.inline"), message);
+        }
+        if let Some(arguments) = arguments {
+            for input in &inline.inputs.parameters {
+                self.supplied(inline, input, arguments, at);
+            }
+        }
+        if self.trail.len() <= DEPTH_MAX {
+            self.body(inline, &format!("{at}.inline"), arguments);
+        }
+        Some(inline)
+    }
+
+    /// The templates of hooks: there, and supplied with what they need.
+    fn hooks(&mut self, hooks: &BTreeMap<String, LifecycleHook>, on_exit: &str, path: &str) {
+        for (name, hook) in hooks {
+            let arguments = if hook.arguments.parameters.is_empty() { None } else { Some(&hook.arguments) };
+            self.call(&hook.template, arguments, &BTreeMap::new(), &format!("{path}.hooks.{name}"));
+        }
+        if !on_exit.is_empty() {
+            self.call(on_exit, None, &BTreeMap::new(), &format!("{path}.onExit"));
+        }
     }
 
     /// Checks a template. With `call`, also that its inputs are supplied by the arguments (at the path).
@@ -196,26 +240,45 @@ impl<'a> Validator<'a> {
             return;
         }
         self.visited.insert(index);
-        if !self.template_type(template, &path) {
+        self.body(template, &path, call.and_then(|(arguments, _)| arguments));
+    }
+
+    /// Checks a template itself.
+    fn body(&mut self, template: &'a Template, path: &str, arguments: Option<&Arguments>) {
+        if !self.template_type(template, path) {
             return;
         }
         let inputs = format!("templates.{}.inputs.parameters", template.name);
         let names = template.inputs.parameters.iter().map(|parameter| parameter.name.as_str());
         self.field_names(names, names::Kind::Parameter, &inputs, &format!("{path}.inputs.parameters"));
-        self.expression_tags(template, &path);
+        self.expression_tags(template, path);
+        self.timeout(template, path);
         self.annotations(&template.metadata, &format!("{path}.metadata"));
         self.retry_strategy(template.retry_strategy.as_ref(), &format!("{path}.retryStrategy"));
-        let arguments = call.and_then(|(arguments, _)| arguments);
         let mut scope = Scope::of_template(&self.globals, template);
         match &template.kind {
-            TemplateKind::Steps(groups) => self.steps(template, groups, &mut scope, arguments, &path),
-            TemplateKind::Dag(dag) => self.dag(template, dag, &mut scope, arguments, &path),
+            TemplateKind::Steps(groups) => self.steps(template, groups, &mut scope, arguments, path),
+            TemplateKind::Dag(dag) => self.dag(template, dag, &mut scope, arguments, path),
             TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Suspend(_) => {
-                self.leaf(template, &scope, &path);
+                self.leaf(template, &scope, path);
             }
             TemplateKind::Missing => {}
         }
-        self.outputs(template, &scope, &path);
+        self.outputs(template, &scope, path);
+    }
+
+    fn timeout(&mut self, template: &Template, path: &str) {
+        if template.timeout.is_empty() {
+            return;
+        }
+        let kind = match template.kind {
+            TemplateKind::Steps(_) => "Steps",
+            TemplateKind::Dag(_) => "DAG",
+            TemplateKind::Suspend(_) => "Suspend",
+            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Missing => return,
+        };
+        let message = format!("{kind} template doesn't support timeout field");
+        self.tell("ARG0019", format!("{path}.timeout"), message);
     }
 
     fn supplied(&mut self, template: &Template, input: &Parameter, arguments: &Arguments, path: &str) {

@@ -1,16 +1,19 @@
 //! Steps templates.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
+
+use serde_json::Value;
 
 use super::names::{Kind, refusal};
 use super::{Scope, Validator, known_inputs};
 use crate::manifest::{Arguments, Step, Template};
 
-impl Validator<'_> {
+impl<'a> Validator<'a> {
     pub(super) fn steps(
         &mut self,
-        template: &Template,
-        groups: &[Vec<Step>],
+        template: &'a Template,
+        groups: &'a [Vec<Step>],
         scope: &mut Scope,
         arguments: Option<&Arguments>,
         path: &str,
@@ -35,20 +38,20 @@ impl Validator<'_> {
                     false,
                 );
                 self.trail.push(words);
-                targets.push(self.call(
-                    &step.template,
-                    Some(&step.arguments),
-                    &known,
-                    &template_path(step, &at),
-                ));
+                targets.push(self.target(step, Some(&step.arguments), &known, &at));
+                self.hooks(&step.hooks, &step.on_exit, &at);
                 self.trail.pop();
             }
             for (index, step) in group.iter().enumerate() {
                 let at = format!("{path}.steps[{number}][{index}]");
-                self.references(&step.raw, scope, &format!("templates.{}.steps", template.name), &at);
+                self.references(
+                    &without_hooks(&step.raw),
+                    scope,
+                    &format!("templates.{}.steps", template.name),
+                    &at,
+                );
             }
             for (step, target) in group.iter().zip(targets) {
-                let target = target.map(|index| &self.manifest.spec.templates[index]);
                 scope.add_outputs(&format!("steps.{}", step.name), target, step);
             }
         }
@@ -82,6 +85,17 @@ impl Validator<'_> {
             self.tell("ARG0018", format!("{at}.withSequence"), message);
         }
     }
+}
+
+/// Hooks are resolved when they run, with their own step's outputs.
+pub(super) fn without_hooks(step: &Value) -> Cow<'_, Value> {
+    let mut step = Cow::Borrowed(step);
+    if step.get("hooks").is_some()
+        && let Some(fields) = step.to_mut().as_object_mut()
+    {
+        fields.shift_remove("hooks");
+    }
+    step
 }
 
 /// Where a step names its template; the step itself when it doesn't.

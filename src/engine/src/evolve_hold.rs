@@ -1,0 +1,56 @@
+//! Facts about starts that wait for others to end, and about global outputs, to state.
+
+use argosy_proto::fact;
+use argosy_proto::state as row;
+
+use crate::Error;
+use crate::evolve::Step;
+use crate::evolve_work::agenda_item;
+
+/// Cursor of an agenda's START item of a DAG: make the tasks that were held.
+pub(crate) const HELD_TASKS: u64 = 1 << 63;
+
+impl Step<'_> {
+    pub(crate) fn globals_set(&mut self, fact: &fact::GlobalsSet) -> Result<(), Error> {
+        let workflow = self.workflow(fact.workflow)?;
+        for output in &fact.outputs {
+            match workflow.outputs.iter_mut().find(|known| known.name == output.name) {
+                Some(known) => known.value.clone_from(&output.value),
+                None => workflow.outputs.push(output.clone()),
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start_held(&mut self, fact: &fact::StartHeld) -> Result<(), Error> {
+        let node = self.node(fact.workflow, fact.node)?;
+        let was_held = std::mem::replace(&mut node.held, true);
+        match fact.task {
+            Some(task) => {
+                node.held_cursor = HELD_TASKS;
+                if !node.held_tasks.contains(&task) {
+                    node.held_tasks.push(task);
+                }
+            }
+            None => node.held_cursor = fact.cursor,
+        }
+        if !was_held {
+            self.workflow(fact.workflow)?.held.push(fact.node);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn start_released(&mut self, fact: &fact::StartReleased) -> Result<(), Error> {
+        let node = self.node(fact.workflow, fact.node)?;
+        node.held = false;
+        let cursor = node.held_cursor;
+        self.workflow(fact.workflow)?.held.retain(|held| *held != fact.node);
+        let item = row::AgendaItem { cursor, ..agenda_item(row::AgendaKind::Start, fact.node) };
+        self.push_agenda(fact.workflow, item)
+    }
+
+    pub(crate) fn task_released(&mut self, fact: &fact::TaskReleased) -> Result<(), Error> {
+        self.node(fact.workflow, fact.node)?.held_tasks.retain(|task| *task != fact.task);
+        Ok(())
+    }
+}
