@@ -29,10 +29,14 @@ pub enum Prefix {
 /// Operators between two operands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Infix {
-    /// `||`, `or`
+    /// `||`
     Or,
-    /// `&&`, `and`
+    /// `or`: the same under another name, which errors repeat.
+    OrWord,
+    /// `&&`
     And,
+    /// `and`
+    AndWord,
     /// `==`
     Equal,
     /// `!=`
@@ -67,8 +71,10 @@ pub enum Infix {
     Divide,
     /// `%`
     Modulo,
-    /// `**`, `^`
+    /// `**`
     Power,
+    /// `^`
+    PowerSign,
     /// `??`
     Coalesce,
 }
@@ -78,7 +84,9 @@ impl Infix {
     pub fn text(self) -> &'static str {
         match self {
             Self::Or => "||",
+            Self::OrWord => "or",
             Self::And => "&&",
+            Self::AndWord => "and",
             Self::Equal => "==",
             Self::NotEqual => "!=",
             Self::Less => "<",
@@ -97,6 +105,7 @@ impl Infix {
             Self::Divide => "/",
             Self::Modulo => "%",
             Self::Power => "**",
+            Self::PowerSign => "^",
             Self::Coalesce => "??",
         }
     }

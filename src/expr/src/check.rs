@@ -1,5 +1,9 @@
 //! Types as far as they are known before evaluation. The language refuses what can't fit, even where it would not be
 //! evaluated, with its own words.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the language is dynamically typed: what fits no arm is refused, kinds yet to come too"
+)]
 
 use std::sync::Arc;
 
@@ -19,6 +23,8 @@ enum Type {
     Text,
     List,
     Map,
+    /// A map with keys of any type.
+    Groups,
     Time,
     Duration,
     Zone,
@@ -36,6 +42,7 @@ impl Type {
             Self::Text => "string",
             Self::List => "[]interface {}",
             Self::Map => "map[string]interface {}",
+            Self::Groups => "map[interface {}]interface {}",
             Self::Time => "time.Time",
             Self::Duration => "time.Duration",
             Self::Zone => "*time.Location",
@@ -51,11 +58,12 @@ impl Type {
             Value::Float(_) => Self::Float,
             Value::Text(_) => Self::Text,
             Value::List(_) => Self::List,
+            Value::Map(map) if map.any_keys() => Self::Groups,
             Value::Map(_) => Self::Map,
             Value::Time(_) => Self::Time,
             Value::Duration(_) => Self::Duration,
             Value::Zone(_) => Self::Zone,
-            Value::Version(_) | Value::Function(_) => Self::Any,
+            Value::Version(_) | Value::Calendar(..) | Value::Function(_) => Self::Any,
         }
     }
 
@@ -67,6 +75,7 @@ impl Type {
             's' => Self::Text,
             'l' => Self::List,
             'm' => Self::Map,
+            'k' => Self::Groups,
             't' => Self::Time,
             'd' => Self::Duration,
             'z' => Self::Zone,
@@ -86,8 +95,8 @@ impl Type {
             'n' => self.is_number(),
             'v' => self.is_number() || self == Self::Text,
             'l' => self == Self::List,
-            'm' => self == Self::Map,
-            'x' => matches!(self, Self::List | Self::Map | Self::Text),
+            'm' => matches!(self, Self::Map | Self::Groups),
+            'x' => matches!(self, Self::List | Self::Map | Self::Groups | Self::Text),
             _ => true,
         }
     }
@@ -211,7 +220,9 @@ impl Checker<'_> {
         let index = self.visit(property)?;
         let name = if let Kind::Text(name) = &property.kind { Some(name) } else { None };
         match base {
-            Type::Any | Type::Time | Type::Duration | Type::Function | Type::Zone => Ok(Type::Any),
+            Type::Any | Type::Groups | Type::Time | Type::Duration | Type::Function | Type::Zone => {
+                Ok(Type::Any)
+            }
             Type::Map if matches!(index, Type::Text | Type::Any | Type::Nil) => Ok(Type::Any),
             Type::Map => refuse(
                 property,
@@ -309,7 +320,7 @@ impl Checker<'_> {
             "all" | "none" | "any" | "one" => Type::Bool,
             "filter" | "map" | "sortBy" => Type::List,
             "count" | "findIndex" | "findLastIndex" => Type::Int,
-            "groupBy" => Type::Map,
+            "groupBy" => Type::Groups,
             _ => Type::Any,
         })
     }
@@ -426,7 +437,9 @@ fn result_type(operator: Infix, l: Type, r: Type) -> Option<Type> {
                 || l == r;
             fits.then_some(Type::Bool)
         }
-        Infix::Or | Infix::And => any_of(&|kind| kind == Type::Bool).then_some(Type::Bool),
+        Infix::Or | Infix::OrWord | Infix::And | Infix::AndWord => {
+            any_of(&|kind| kind == Type::Bool).then_some(Type::Bool)
+        }
         Infix::Less | Infix::LessOrEqual | Infix::More | Infix::MoreOrEqual => {
             let same = number_pair || (l == r && matches!(l, Type::Text | Type::Time));
             let fits = |kind: Type| kind.is_number() || matches!(kind, Type::Text | Type::Time);
@@ -455,12 +468,12 @@ fn result_type(operator: Infix, l: Type, r: Type) -> Option<Type> {
             both_any_or(same, &fits).then_some(kind)
         }
         Infix::Multiply => any_of(&Type::is_number).then_some(combined),
-        Infix::Divide | Infix::Power => any_of(&Type::is_number).then_some(Type::Float),
+        Infix::Divide | Infix::Power | Infix::PowerSign => any_of(&Type::is_number).then_some(Type::Float),
         Infix::Modulo => any_of(&int).then_some(if l == r { l } else { Type::Any }),
         Infix::In => {
             let fits = match r {
                 Type::Map => matches!(l, Type::Any | Type::Nil | Type::Text),
-                Type::List | Type::Any => true,
+                Type::List | Type::Groups | Type::Any => true,
                 Type::Text => l == Type::Any,
                 Type::Nil
                 | Type::Bool

@@ -3,6 +3,10 @@
 //! Knows `$`, `.name`, `['name']`, `[0]`, `[-1]`, `[*]`, `.*`, `[1:3:1]`, `['a','b']`, `[0,1]`, `..name`, and filters
 //! `[?(@.a > 1)]`, which are evaluated as expressions in which `@` is the element. Paths that may lead to several values
 //! give a list.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the language is dynamically typed: what fits no arm is refused, kinds yet to come too"
+)]
 
 use std::sync::Arc;
 
@@ -174,6 +178,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Text(_) => "string",
         Value::List(_) => "slice",
         Value::Map(_) => "map",
+        Value::Calendar(..) => "struct",
         Value::Time(_) | Value::Duration(_) | Value::Zone(_) | Value::Version(_) | Value::Function(_) => {
             "struct"
         }

@@ -78,7 +78,7 @@ impl Limits {
         condition_bytes_max: 64 * 1024,
         depth_max: 100,
         expression_bytes_max: 64 * 1024,
-        steps_max: 5_000_000,
+        steps_max: 2_000_000,
         memory_bytes_max: 64 * 1024 * 1024,
     };
 }

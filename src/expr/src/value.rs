@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::date::{Time, Zone};
+use crate::date::{Calendar, Time, Zone};
 use crate::go;
 use crate::sprig::semver::Version;
 
@@ -56,7 +56,7 @@ impl Key {
         Some(match value {
             Value::Nil => Self::Nil,
             Value::Bool(flag) => Self::Bool(*flag),
-            Value::Int(number) | Value::Duration(number) => Self::Int(*number),
+            Value::Int(number) | Value::Duration(number) | Value::Calendar(_, number) => Self::Int(*number),
             Value::Float(number) => Self::Float(number.to_bits()),
             Value::Text(text) => Self::Text(text.clone()),
             Value::List(_)
@@ -101,8 +101,10 @@ pub enum Value {
     Time(Arc<Time>),
     /// A span of time in nanoseconds.
     Duration(i64),
+    /// A month or a day of the week.
+    Calendar(Calendar, i64),
     /// A time zone.
-    Zone(Zone),
+    Zone(Arc<Zone>),
     /// A semantic version.
     Version(Arc<Version>),
     /// Something that can be called.
@@ -244,6 +246,7 @@ impl Value {
             | Self::Map(_)
             | Self::Time(_)
             | Self::Duration(_)
+            | Self::Calendar(..)
             | Self::Zone(_)
             | Self::Version(_)
             | Self::Function(_) => None,
@@ -268,6 +271,8 @@ impl Value {
             Self::Map(_) => "map[string]interface {}",
             Self::Time(_) => "time.Time",
             Self::Duration(_) => "time.Duration",
+            Self::Calendar(Calendar::Month, _) => "time.Month",
+            Self::Calendar(Calendar::Weekday, _) => "time.Weekday",
             Self::Zone(_) => "*time.Location",
             Self::Version(_) => "*semver.Version",
             Self::Function(function) => function.type_text,
@@ -286,6 +291,8 @@ impl Value {
             Self::Map(_) => "map",
             Self::Time(_) => "time.Time",
             Self::Duration(_) => "time.Duration",
+            Self::Calendar(Calendar::Month, _) => "time.Month",
+            Self::Calendar(Calendar::Weekday, _) => "time.Weekday",
             Self::Zone(_) => "time.Location",
             Self::Version(_) => "github.com/Masterminds/semver/v3.Version",
             Self::Function(_) => "func",
@@ -303,6 +310,7 @@ impl Value {
             | Self::Text(_)
             | Self::Time(_)
             | Self::Duration(_)
+            | Self::Calendar(..)
             | Self::Zone(_)
             | Self::Version(_)
             | Self::Function(_) => 0,
@@ -350,6 +358,7 @@ impl Value {
             }
             Self::Time(time) => out.push_str(&time.to_string()),
             Self::Duration(nanoseconds) => out.push_str(&crate::date::duration_text(*nanoseconds)),
+            Self::Calendar(calendar, number) => out.push_str(calendar.name(*number)),
             Self::Zone(zone) => push(out, zone),
             Self::Version(version) => push(out, version),
             Self::Function(_) => out.push_str("0x0"),
@@ -371,7 +380,7 @@ impl Value {
         match self {
             Self::Nil => out.push_str("null"),
             Self::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
-            Self::Int(number) | Self::Duration(number) => push(out, number),
+            Self::Int(number) | Self::Duration(number) | Self::Calendar(_, number) => push(out, number),
             Self::Float(number) if !number.is_finite() => {
                 return Err(format!("json: unsupported value: {}", go::format_double(*number)));
             }

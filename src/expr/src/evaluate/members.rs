@@ -1,8 +1,12 @@
 //! Looking into values: members, elements, slices, methods.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the language is dynamically typed: what fits no arm is refused, kinds yet to come too"
+)]
 
 use std::sync::Arc;
 
-use crate::date::{self, Time};
+use crate::date::{self, Calendar, Time};
 use crate::evaluate::{Machine, wrong_type};
 use crate::value::{Function, Key, Value};
 
@@ -16,7 +20,7 @@ pub(crate) fn index(value: &Value) -> Result<i64, String> {
     }
 }
 
-const TIME_METHODS: [(&str, &str); 31] = [
+const TIME_METHODS: [(&str, &str); 30] = [
     ("Year", "func() int"),
     ("Month", "func() time.Month"),
     ("Day", "func() int"),
@@ -46,8 +50,7 @@ const TIME_METHODS: [(&str, &str); 31] = [
     ("Truncate", "func(time.Duration) time.Time"),
     ("Round", "func(time.Duration) time.Time"),
     ("Location", "func() *time.Location"),
-    ("Date", "func() (int, time.Month, int)"),
-    ("ISOWeek", "func() (int, int)"),
+    ("IsDST", "func() bool"),
 ];
 const DURATION_METHODS: [(&str, &str); 10] = [
     ("Hours", "func() float64"),
@@ -81,7 +84,7 @@ fn methods(value: &Value) -> &'static [(&'static str, &'static str)] {
         Value::Time(_) => &TIME_METHODS,
         Value::Duration(_) => &DURATION_METHODS,
         Value::Version(_) => &VERSION_METHODS,
-        Value::Zone(_) => &[("String", "func() string")],
+        Value::Zone(_) | Value::Calendar(..) => &[("String", "func() string")],
         Value::Nil
         | Value::Bool(_)
         | Value::Int(_)
@@ -161,9 +164,9 @@ impl Machine<'_> {
                 self.list(list.items()[from..to].to_vec())
             }
             Value::Text(text) => {
-                self.charge(text.len())?;
-                let (from, to) = bounds(text.chars().count());
-                Ok(Value::from(text.chars().skip(from).take(to - from).collect::<String>()))
+                // Texts are cut by bytes; half a character becomes a replacement character.
+                let (from, to) = bounds(text.len());
+                self.text(String::from_utf8_lossy(&text.as_bytes()[from..to]))
             }
             other => Err(format!("cannot slice {}", other.go_type())),
         }
@@ -182,6 +185,7 @@ impl Machine<'_> {
                 crate::sprig::semver::method(version, name, arguments).ok_or_else(|| no_such_method(name))
             }
             Value::Zone(zone) => self.text(zone.to_string()),
+            Value::Calendar(calendar, number) => self.text(calendar.name(*number)),
             other => Err(format!("cannot fetch {name} from {}", other.go_type())),
         }
     }
@@ -192,13 +196,15 @@ impl Machine<'_> {
         let int = |value: i128| Ok(Value::Int(i64::try_from(value).unwrap_or(i64::MAX)));
         match (name, arguments) {
             ("Year", []) => int(civil.year().into()),
-            ("Month", []) => int(civil.month().into()),
+            ("Month", []) => Ok(Value::Calendar(Calendar::Month, civil.month().into())),
             ("Day", []) => int(civil.day().into()),
             ("Hour", []) => int(civil.hour().into()),
             ("Minute", []) => int(civil.minute().into()),
             ("Second", []) => int(civil.second().into()),
             ("Nanosecond", []) => int(civil.subsec_nanosecond().into()),
-            ("Weekday", []) => int(civil.weekday().to_sunday_zero_offset().into()),
+            ("Weekday", []) => {
+                Ok(Value::Calendar(Calendar::Weekday, civil.weekday().to_sunday_zero_offset().into()))
+            }
             ("YearDay", []) => int(civil.day_of_year().into()),
             ("Unix", []) => int(nanoseconds.div_euclid(1_000_000_000)),
             ("UnixMilli", []) => int(nanoseconds.div_euclid(1_000_000)),
@@ -223,15 +229,18 @@ impl Machine<'_> {
             ("After", [Value::Time(other)]) => Ok(Value::Bool(nanoseconds > other.unix_nanoseconds())),
             ("Equal", [Value::Time(other)]) => Ok(Value::Bool(nanoseconds == other.unix_nanoseconds())),
             ("Compare", [Value::Time(other)]) => int(nanoseconds.cmp(&other.unix_nanoseconds()) as i128),
-            ("IsZero", []) => Ok(Value::Bool(false)),
-            ("UTC" | "Local", []) => Ok(Value::Time(time.within(date::Zone::utc()).into())),
-            ("In", [Value::Zone(zone)]) => Ok(Value::Time(time.within(zone.clone()).into())),
+            ("IsZero", []) => Ok(Value::Bool(nanoseconds == date::YEAR_ONE_NS)),
+            ("IsDST", []) => Ok(Value::Bool(time.is_summer_time())),
+            ("Location", []) => Ok(Value::Zone(time.zone().clone().into())),
+            ("Local", []) => Ok(Value::Time(time.within(date::Zone::local()).into())),
+            ("UTC", []) => Ok(Value::Time(time.within(date::Zone::utc()).into())),
+            ("In", [Value::Zone(zone)]) => Ok(Value::Time(time.within((**zone).clone()).into())),
             ("Truncate", [Value::Duration(unit)]) if *unit > 0 => {
-                let rest = nanoseconds.rem_euclid((*unit).into());
+                let rest = (nanoseconds - date::YEAR_ONE_NS).rem_euclid((*unit).into());
                 Ok(Value::Time(time.at(nanoseconds - rest)?.into()))
             }
             ("Round", [Value::Duration(unit)]) if *unit > 0 => {
-                let rest = nanoseconds.rem_euclid((*unit).into());
+                let rest = (nanoseconds - date::YEAR_ONE_NS).rem_euclid((*unit).into());
                 let up = if rest * 2 >= i128::from(*unit) { i128::from(*unit) } else { 0 };
                 Ok(Value::Time(time.at(nanoseconds - rest + up)?.into()))
             }

@@ -21,7 +21,7 @@ pub(crate) const PREDICATES: [(&str, &str); 15] = [
 ];
 
 /// What a built-in takes and gives. A letter per argument: `a` anything, `s` text, `i` whole number, `n` number, `l`
-/// list, `m` map, `x` list or anything that has a length; capital when it may be left out, `*` any number of them.
+/// list, `m` map (`k` one with keys of any type), `x` list or anything that has a length; capital when it may be left out, `*` any number of them.
 pub(crate) struct Signature {
     pub(crate) name: &'static str,
     pub(crate) takes: &'static str,
@@ -81,7 +81,7 @@ pub(crate) const BUILTINS: [Signature; 56] = [
     counted("keys", "m", 'l'),
     counted("values", "m", 'l'),
     counted("toPairs", "m", 'l'),
-    counted("fromPairs", "l", 'm'),
+    counted("fromPairs", "l", 'k'),
     counted("reverse", "l", 'l'),
     counted("uniq", "l", 'l'),
     counted("concat", "l*", 'l'),

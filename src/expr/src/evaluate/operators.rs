@@ -1,4 +1,8 @@
 //! What the operators do to values.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the language is dynamically typed: what fits no arm is refused, kinds yet to come too"
+)]
 
 use crate::ast::{Infix, Prefix};
 use crate::evaluate::{BYTES_PER_STEP, Machine, members, wrong_type};
@@ -12,7 +16,6 @@ pub(super) fn unary(operator: Prefix, value: Value) -> Result<Value, String> {
         (Prefix::Not, Value::Bool(flag)) => Ok(Value::Bool(!flag)),
         (Prefix::Not, other) => Err(wrong_type(&other, "bool")),
         (Prefix::Minus, Value::Int(number)) => Ok(Value::Int(number.wrapping_neg())),
-        (Prefix::Minus, Value::Duration(span)) => Ok(Value::Duration(span.wrapping_neg())),
         (Prefix::Minus, Value::Float(number)) => Ok(Value::Float(-number)),
         (Prefix::Minus, other) => Err(format!("invalid operation: - {}", other.go_type())),
         (Prefix::Plus, value) => Ok(value),
@@ -31,6 +34,7 @@ pub(crate) fn double(value: &Value) -> Option<f64> {
         | Value::Map(_)
         | Value::Time(_)
         | Value::Zone(_)
+        | Value::Calendar(..)
         | Value::Version(_)
         | Value::Function(_) => None,
     }
@@ -57,6 +61,9 @@ impl Machine<'_> {
             Infix::Subtract => subtract(left, right),
             Infix::Multiply => arithmetic(operator, left, right, i64::wrapping_mul, |a, b| a * b),
             Infix::Divide => match (double(left), double(right)) {
+                _ if matches!(left, Value::Duration(_)) || matches!(right, Value::Duration(_)) => {
+                    Err(mismatch(operator, left, right))
+                }
                 (Some(left), Some(right)) => Ok(Value::Float(left / right)),
                 _ => Err(mismatch(operator, left, right)),
             },
@@ -65,12 +72,14 @@ impl Machine<'_> {
                 (Value::Int(left), Value::Int(right)) => Ok(Value::Int(left.wrapping_rem(*right))),
                 _ => Err(mismatch(operator, left, right)),
             },
-            Infix::Power => match (double(left), double(right)) {
+            Infix::Power | Infix::PowerSign => match (double(left), double(right)) {
                 (Some(left), Some(right)) => Ok(Value::Float(left.powf(right))),
                 (None, _) => Err(format!("invalid operation: float({})", left.go_type())),
                 (_, None) => Err(format!("invalid operation: float({})", right.go_type())),
             },
-            Infix::And | Infix::Or | Infix::Coalesce => Err(mismatch(operator, left, right)),
+            Infix::And | Infix::AndWord | Infix::Or | Infix::OrWord | Infix::Coalesce => {
+                Err(mismatch(operator, left, right))
+            }
         }
     }
 
@@ -124,6 +133,7 @@ impl Machine<'_> {
             (Value::Bool(left), Value::Bool(right)) => left == right,
             (Value::Int(left), Value::Int(right)) => left == right,
             (Value::Duration(left), Value::Duration(right)) => left == right,
+            (Value::Calendar(kind, left), Value::Calendar(other, right)) => kind == other && left == right,
             (Value::Text(left), Value::Text(right)) => {
                 self.spend(left.len() / BYTES_PER_STEP)?;
                 left == right
@@ -143,7 +153,7 @@ impl Machine<'_> {
                 true
             }
             (Value::Map(left), Value::Map(right)) => {
-                if left.entries().len() != right.entries().len() {
+                if left.any_keys() != right.any_keys() || left.entries().len() != right.entries().len() {
                     return Ok(false);
                 }
                 for ((left_key, left), (right_key, right)) in left.entries().iter().zip(right.entries()) {

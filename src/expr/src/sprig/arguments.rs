@@ -1,4 +1,8 @@
 //! Reading the arguments of a call.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the language is dynamically typed: what fits no arm is refused, kinds yet to come too"
+)]
 
 use crate::evaluate::operators_double;
 use crate::value::Value;
@@ -61,6 +65,7 @@ pub(super) fn to_int(value: &Value) -> i64 {
         | Value::Map(_)
         | Value::Time(_)
         | Value::Zone(_)
+        | Value::Calendar(..)
         | Value::Version(_)
         | Value::Function(_) => 0,
     }
@@ -102,5 +107,6 @@ pub(super) fn is_empty(value: &Value) -> bool {
         Value::List(list) => list.items().is_empty(),
         Value::Map(map) => map.entries().is_empty(),
         Value::Time(_) | Value::Zone(_) | Value::Version(_) | Value::Function(_) => false,
+        Value::Calendar(_, number) => *number == 0,
     }
 }

@@ -1,4 +1,8 @@
 //! Times. "Local" is UTC.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the language is dynamically typed: what fits no arm is refused, kinds yet to come too"
+)]
 
 use super::arguments::{Arguments, to_int};
 use crate::date::{self, Time, Zone};

@@ -1,4 +1,8 @@
 //! Lists, and what there is for values of any kind.
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the language is dynamically typed: what fits no arm is refused, kinds yet to come too"
+)]
 
 use super::arguments::{Arguments, is_empty};
 use crate::evaluate::Machine;
@@ -179,6 +183,7 @@ fn kind(value: &Value) -> &'static str {
         Value::Time(_) => "struct",
         Value::Duration(_) => "int64",
         Value::Zone(_) | Value::Version(_) => "ptr",
+        Value::Calendar(..) => "int",
         Value::Function(_) => "func",
     }
 }

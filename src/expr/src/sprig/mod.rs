@@ -226,6 +226,9 @@ pub(crate) const NAMES: &[&str] = &[
     "urlJoin",
 ];
 
+/// What is said of a name that is listed and not there.
+const MISSING: &str = "is not there";
+
 /// Why some functions are not there.
 fn refusal(name: &str) -> Option<&'static str> {
     Some(match name {
@@ -270,5 +273,20 @@ pub(crate) fn call(machine: &mut Machine<'_>, name: &str, arguments: &[Value]) -
             return Ok(value);
         }
     }
-    Err(given.refuse())
+    Err(format!("sprig.{name} {MISSING}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Env, Limits};
+
+    #[test]
+    fn every_name_is_there_or_refused() {
+        let (env, limits) = (Env::default(), Limits::DEFAULT);
+        for name in NAMES {
+            let message = call(&mut Machine::new(&env, &limits, 0), name, &[]).err().unwrap_or_default();
+            assert!(!message.contains(MISSING), "{name}");
+        }
+    }
 }

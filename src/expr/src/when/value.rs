@@ -1,5 +1,4 @@
 //! Values of conditions.
-#![expect(clippy::wildcard_enum_match_arm, reason = "kinds of another crate without a counterpart in Go")]
 
 use std::fmt;
 
