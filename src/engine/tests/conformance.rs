@@ -162,7 +162,15 @@ fn outcome(
     let nodes = source["nodes"].as_array().into_iter().flatten();
     let recorded =
         nodes.into_iter().find(|found| found["name"].as_str().unwrap().replace("$WF", workflow) == node);
-    scripted(recorded, fence)
+    let mut report = scripted(recorded, fence);
+    let stopping = world.wanted("one").into_iter().any(|(wanted, desired)| {
+        wanted == fence && matches!(desired, argosy_engine::DesiredAttempt::Stop { .. })
+    });
+    if stopping && player.repeats() && player.coming_snapshot().is_none() {
+        // Nothing is recorded of the run that was stopped before the retry.
+        report.phase = AttemptPhase::Failed.into();
+    }
+    report
 }
 
 /// Ours in the shape of a recording.

@@ -44,12 +44,39 @@ pub(crate) fn call(
         return ended(turn, &place, &template.name, NodePhase::Error, TOO_DEEP, NodePhase::Error);
     }
     let inputs = inputs(turn, &place, template, arguments)?;
+    if let Some(node) = remembered(turn, &place, template, &inputs)? {
+        return Ok(node);
+    }
     let retried = template.retry_strategy.is_some() || parsed.manifest.spec.retry_strategy.is_some();
     if retried {
         let node = added(turn, &place, template, NodeType::Retry, NodePhase::Running, inputs)?;
         return Ok(node);
     }
     instance(turn, place, template, inputs)
+}
+
+/// A node that succeeded in the workflow which this one repeats: it is not run again.
+fn remembered(
+    turn: &mut Turn<'_>,
+    place: &Place,
+    template: &Template,
+    inputs: &[row::Parameter],
+) -> Result<Option<u32>, String> {
+    let key = (turn.workflow, place.name.clone());
+    let Some(outcome) = turn.draft.state.remembered.get(&key).cloned() else { return Ok(None) };
+    let mut fact = blank(turn, place)?;
+    fact.r#type = NodeType::Skipped.number();
+    fact.phase = NodePhase::Skipped.number();
+    fact.message.clone_from(&outcome.message);
+    fact.template.clone_from(&template.name);
+    fact.inputs = inputs.to_vec();
+    fact.branch_phase = NodePhase::Succeeded.number();
+    let (workflow, node) = (turn.workflow, emit(turn, fact));
+    if outcome.outputs.is_some() {
+        let (message, outputs) = (outcome.message.clone(), outcome.outputs.clone());
+        turn.draft.emit(Body::NodeSet(fact::NodeSet { workflow, node, message, outputs }));
+    }
+    Ok(Some(node))
 }
 
 /// Makes the node of a template itself, without a retry wrapper.

@@ -44,7 +44,11 @@ pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
             return Progress::At(task as u64);
         }
         turn.draft.spend(1);
-        if plan.wanted[task] && plan.dependencies[task].is_empty() {
+        // After a retry some exist already, and some have waited for others that are over.
+        let number = u32::try_from(task).unwrap_or(u32::MAX);
+        let met = turn.draft.state.waits.get(&(turn.workflow, index, number)).map_or(0, |wait| wait.met);
+        let made = turn.draft.state.index.children.contains_key(&(turn.workflow, index, (task as u64) << 32));
+        if plan.wanted[task] && !made && met as usize == plan.dependencies[task].len() {
             make_task(turn, index, dag, &plan, task);
         }
     }
@@ -258,6 +262,9 @@ pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progr
     for at in cursor..expansion.total {
         if turn.is_full() {
             return Progress::At(at);
+        }
+        if turn.draft.state.index.children.contains_key(&(turn.workflow, index, at)) {
+            continue;
         }
         if hold::is_held(turn, group.boundary) {
             hold::hold(turn, index, at, None);

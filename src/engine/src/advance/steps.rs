@@ -24,7 +24,9 @@ pub(crate) fn groups<'a>(parsed: &'a Parsed, template: &str) -> Option<&'a Vec<V
 }
 
 pub(crate) fn start(turn: &mut Turn<'_>, index: u32) {
-    add_group(turn, index, 0);
+    // After a retry some groups are over.
+    let over = turn.node(index).children_total;
+    add_group(turn, index, u64::from(over));
 }
 
 /// Makes group `number` of a Steps node, or ends the node when there is none.
@@ -137,6 +139,9 @@ fn make_member(
         flag: row::NodeFlag::Unspecified,
         on_exit: group.on_exit,
     };
+    if turn.draft.state.index.children.contains_key(&(turn.workflow, index, place.ordinal)) {
+        return Ok(None);
+    }
     if !turn.draft.state.expansions.contains_key(&key) {
         match resolve(turn, group.parent, member).map_err(unresolved)? {
             Resolved::Skip(message) => {
@@ -193,6 +198,9 @@ fn make_items(
         }
         let (value, description) = item_at(&expansion, &items, at);
         place.ordinal = slot | (at + 1);
+        if turn.draft.state.index.children.contains_key(&(turn.workflow, place.parent, place.ordinal)) {
+            continue;
+        }
         place.name = format!("{base}({at}:{description})");
         match iteration(turn, boundary, &expansion, &value).map_err(unresolved)? {
             Resolved::Run(step) => {

@@ -50,6 +50,16 @@ pub(crate) fn stopped_message(shutdown: i32) -> Option<String> {
 
 /// What acceptance sets up beside the root: the deadline, and a shutdown that the manifest asks for.
 pub(crate) fn accepted(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
+    set_deadline(draft, workflow, manifest);
+    asked_for(draft, workflow, manifest);
+}
+
+/// A retried workflow has its whole time again.
+pub(crate) fn retried(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
+    set_deadline(draft, workflow, manifest);
+}
+
+fn set_deadline(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
     if let Some(seconds) = manifest.spec.active_deadline_seconds {
         let due_ms = draft.now().plus_ms(seconds.max(0).saturating_mul(1000)).0;
         let timer = row::Timer {
@@ -61,6 +71,9 @@ pub(crate) fn accepted(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
         };
         draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
     }
+}
+
+fn asked_for(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
     if manifest.spec.suspend == Some(true) {
         let (phase, message) = (WorkflowPhase::Running.number(), String::new());
         draft.emit(Body::WorkflowPhaseChanged(fact::WorkflowPhaseChanged { workflow, phase, message }));

@@ -5,6 +5,7 @@ pub(crate) mod create_template;
 pub(crate) mod delete_template;
 pub(crate) mod delete_workflow;
 pub(crate) mod open_session;
+pub(crate) mod parameters;
 pub(crate) mod redeem_invite;
 pub(crate) mod report_attempt;
 pub(crate) mod resubmit_workflow;

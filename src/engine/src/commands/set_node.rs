@@ -59,7 +59,7 @@ fn change(
         match phase {
             Some(phase) => finish_node(draft, leader, workflow, index, phase, message, outputs, 0),
             None => {
-                drop(draft.emit(Body::NodeSet(fact::NodeSet { workflow, node: index, message, outputs })))
+                draft.emit(Body::NodeSet(fact::NodeSet { workflow, node: index, message, outputs }));
             }
         }
     }

@@ -83,7 +83,7 @@ fn check_names(command: &SubmitWorkflow) -> Result<(), Refusal> {
 }
 
 /// Metadata and arguments: all that lists show of a manifest.
-fn summary_json(manifest: &Manifest) -> String {
+pub(crate) fn summary_json(manifest: &Manifest) -> String {
     serde_json::json!({
         "metadata": {
             "generateName": manifest.metadata.generate_name,
