@@ -299,10 +299,10 @@ impl Cell {
                 self.request(reqwest::Method::POST, path, Some(&body), &key).await.ok()
             })
             .await;
-        if accepted.is_err() {
-            if let Err(error) = self.request(reqwest::Method::POST, path, Some(&body), &key).await {
-                refused = error.to_string();
-            }
+        if accepted.is_err()
+            && let Err(error) = self.request(reqwest::Method::POST, path, Some(&body), &key).await
+        {
+            refused = error.to_string();
         }
         let accepted = accepted.with_context(|| refused)?;
         Ok(accepted["metadata"]["name"].as_str().context("an accepted workflow has a name")?.to_owned())

@@ -1,4 +1,5 @@
 //! Members in one thread, with frames carried by hand.
+#![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use argosy_member::{Config, Input, Member, Now, Outcome, Output};
 use argosy_proto::command::{
@@ -65,7 +66,11 @@ impl Cell {
                 }
                 Output::Answer { request, outcome } => drop(self.answers.insert((from, request), outcome)),
                 Output::Read { request, state } => drop(self.reads.insert((from, request), state)),
-                _ => {}
+                Output::Peer { .. }
+                | Output::Agent { .. }
+                | Output::CloseAgent { .. }
+                | Output::Published { .. }
+                | Output::Committed { .. } => {}
             }
         }
     }
