@@ -79,7 +79,7 @@ impl Program {
         if let Value::Bool(flag) = value {
             return Ok(flag);
         }
-        let shown = value.display(limits.output_bytes_max).map_err(Error::Expression)?;
+        let shown = value.display_as_text(limits.output_bytes_max).map_err(Error::Expression)?;
         Err(Error::Expression(format!("unable to cast expression result '{shown}' to bool")))
     }
 }

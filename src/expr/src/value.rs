@@ -323,12 +323,30 @@ impl Value {
     /// When the text grows over `bytes_max`.
     pub fn display(&self, bytes_max: usize) -> Result<String, String> {
         let mut out = String::new();
-        self.push_display(&mut out, bytes_max)?;
+        self.push_display(&mut out, false, bytes_max)?;
         Ok(out)
     }
 
-    fn push_display(&self, out: &mut String, bytes_max: usize) -> Result<(), String> {
+    /// Writes the value as Go's `%s` does, which complains of what is no text: `%!s(int=2)`.
+    ///
+    /// # Errors
+    /// When the text grows over `bytes_max`.
+    pub fn display_as_text(&self, bytes_max: usize) -> Result<String, String> {
+        let mut out = String::new();
+        self.push_display(&mut out, true, bytes_max)?;
+        Ok(out)
+    }
+
+    fn push_display(&self, out: &mut String, as_text: bool, bytes_max: usize) -> Result<(), String> {
         match self {
+            Self::Nil if as_text => out.push_str("%!s(<nil>)"),
+            Self::Bool(_) | Self::Int(_) | Self::Float(_) | Self::Function(_) if as_text => {
+                out.push_str("%!s(");
+                out.push_str(self.go_type());
+                out.push('=');
+                self.push_display(out, false, bytes_max)?;
+                out.push(')');
+            }
             Self::Nil => out.push_str("<nil>"),
             Self::Bool(flag) => out.push_str(if *flag { "true" } else { "false" }),
             Self::Int(number) => push(out, number),
@@ -340,7 +358,7 @@ impl Value {
                     if index > 0 {
                         out.push(' ');
                     }
-                    item.push_display(out, bytes_max)?;
+                    item.push_display(out, as_text, bytes_max)?;
                 }
                 out.push(']');
             }
@@ -350,9 +368,9 @@ impl Value {
                     if index > 0 {
                         out.push(' ');
                     }
-                    key.value().push_display(out, bytes_max)?;
+                    key.value().push_display(out, as_text, bytes_max)?;
                     out.push(':');
-                    value.push_display(out, bytes_max)?;
+                    value.push_display(out, as_text, bytes_max)?;
                 }
                 out.push(']');
             }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use argosy_expr::{Env, Limits, Value, program};
+use argosy_expr::{Env, Expressions, Limits, Rules, Value, program, substitute_with};
 use proptest::prelude::*;
 
 fn evaluate(text: &str) -> Result<Value, String> {
@@ -31,6 +31,15 @@ fn nesting_is_bounded() {
     refused(&"1 ? ".repeat(5_000), "nested");
     refused(&format!("{}1{}", "1 < (".repeat(30), " < 2)".repeat(30)), "nested too deeply");
     refused(&"x".repeat(100_000), "longer than");
+}
+
+#[test]
+fn what_is_within_the_bounds_is_evaluated() {
+    assert!(evaluate(&format!("1{}", " + 1".repeat(390))).is_ok());
+    assert!(evaluate(&format!("{}1{}", "(".repeat(45), ")".repeat(45))).is_ok());
+    assert!(evaluate(&format!("{}1{}", "map([1], ".repeat(45), ")".repeat(45))).is_ok());
+    assert!(evaluate(&format!("{}1{}", "{a: [".repeat(45), "]}".repeat(45))).is_ok());
+    assert!(evaluate("len(map(1..100000, # * 2 + 1))").is_ok());
 }
 
 #[test]
@@ -182,6 +191,16 @@ proptest! {
     #[test]
     fn any_words_end(text in words()) {
         let _ = evaluate(&text).map(|value| (value.json(false, 10_000), value.display(10_000)));
+    }
+
+    #[test]
+    fn any_tag_ends(text in "[{}=a-c?.'\\\\\"\\[\\]()0-9 +u]{0,40}") {
+        let env: Env = [("a", Value::from("{{=b}}")), ("b.c", Value::Int(1))].into_iter().collect();
+        let scope = std::collections::BTreeMap::from([("a".to_owned(), "1".to_owned())]);
+        let with = Expressions { environment: &env, now_ms: 0 };
+        for rules in [Rules::LENIENT, Rules::STRICT_NODES, Rules::STRICT] {
+            let _ = substitute_with(&text, &scope, &with, &rules);
+        }
     }
 
     #[test]

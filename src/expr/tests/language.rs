@@ -170,6 +170,13 @@ fn functions_of_sprig() {
             "sprig.sha256sum('') | trimPrefix('e3b0c44298fc1c149afbf4c8996fb924')",
             "\"27ae41e4649b934ca495991b7852b855\"",
         ),
+        ("sprig.sha1sum('abc')", "\"a9993e364706816aba3e25717850c26c9cd0d89d\""),
+        ("sprig.sha1sum(repeat('a', 64)) == sprig.sha1sum(repeat('a', 63))", "false"),
+        ("sprig.urlParse('https://u:p@example.org:8080/a%20b?q=1#top').hostname", "\"example.org\""),
+        (
+            "sprig.urlJoin(sprig.urlParse('https://u:p@example.org:8080/a?q=1#top'))",
+            "\"https://u:p@example.org:8080/a?q=1#top\"",
+        ),
         ("sprig.adler32sum('Wikipedia')", "\"300286872\""),
         ("sprig.b32enc('hi') + sprig.b32dec('NBUQ====')", "\"NBUQ====hi\""),
         ("sprig.regexFindAll('a.', 'abacad', -1)", "[\"ab\",\"ac\",\"ad\"]"),
@@ -284,8 +291,15 @@ fn missing_names_are_found_by_walking_the_tree() {
 fn conditions_must_be_booleans() {
     let check = |text: &str| program::compile(text).unwrap().evaluate_bool(&env(), &Limits::DEFAULT, NOW_MS);
     assert_eq!(check("asInt(item) > 2"), Ok(true));
-    let message = "unable to cast expression result '3' to bool";
-    assert_eq!(check("item"), Err(Error::Expression(message.to_owned())));
+    for (text, shown) in [
+        ("item", "3"),
+        ("1 + 1", "%!s(int=2)"),
+        ("[1.5, 'a']", "[%!s(float64=1.5) a]"),
+        ("nil", "%!s(<nil>)"),
+    ] {
+        let message = format!("unable to cast expression result '{shown}' to bool");
+        assert_eq!(check(text), Err(Error::Expression(message)));
+    }
 }
 
 fn tags(text: &str, rules: &Rules<'_>) -> Result<String, String> {

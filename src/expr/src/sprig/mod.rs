@@ -9,6 +9,7 @@ mod lists;
 mod numbers;
 pub mod semver;
 mod strings;
+mod web;
 
 use crate::evaluate::Machine;
 use crate::value::Value;
@@ -248,8 +249,6 @@ fn refusal(name: &str) -> Option<&'static str> {
         | "encryptAES"
         | "decryptAES" => "secrets are not made in expressions; make them in a step",
         "getHostByName" => "expressions don't reach the network",
-        "urlParse" | "urlJoin" => "use split and regexFind",
-        "sha1sum" => "use sha256sum",
         _ => return None,
     })
 }
@@ -268,7 +267,7 @@ pub(crate) fn call(machine: &mut Machine<'_>, name: &str, arguments: &[Value]) -
         },
     };
     let given = arguments::Arguments::new(&plain, arguments);
-    for family in [strings::call, numbers::call, lists::call, dicts::call, dates::call] {
+    for family in [strings::call, numbers::call, lists::call, dicts::call, dates::call, web::call] {
         if let Some(value) = family(machine, &given)? {
             return Ok(value);
         }
