@@ -170,7 +170,11 @@ fn a_repeat_under_the_same_key_happens_once() {
         Outcome::Done(argosy_proto::command::Reply {
             body: Some(reply::Body::WorkflowAccepted(accepted)),
         }) => accepted.workflow_id,
-        other => panic!("{other:?}"),
+        other @ (Outcome::Done(_)
+        | Outcome::Refused(_)
+        | Outcome::NotLeader
+        | Outcome::Overloaded
+        | Outcome::Unknown) => panic!("{other:?}"),
     };
     let first = uid(&cell.answers[&(1, 1)]);
     assert_eq!(uid(&cell.answers[&(1, 2)]), first);
