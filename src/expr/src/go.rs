@@ -51,6 +51,21 @@ pub(crate) fn format_double(value: f64) -> String {
     format!("{digits}e{sign}{:02}", exponent.abs())
 }
 
+/// In capitals, character by character: what would become two characters stays.
+pub(crate) fn upper(text: &str) -> String {
+    text.chars().map(|character| single(character.to_uppercase()).unwrap_or(character)).collect()
+}
+
+/// In small letters, character by character.
+pub(crate) fn lower(text: &str) -> String {
+    text.chars().map(|character| single(character.to_lowercase()).unwrap_or(character)).collect()
+}
+
+fn single(mut characters: impl Iterator<Item = char>) -> Option<char> {
+    let first = characters.next();
+    first.filter(|_| characters.next().is_none())
+}
+
 /// A double as Go's `encoding/json` writes it: digits, with an exponent below 1e-6 and from 1e21 on.
 pub(crate) fn json_double(value: f64) -> String {
     let size = value.abs();

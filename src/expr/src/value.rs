@@ -33,7 +33,7 @@ pub enum Key {
     Bool(bool),
     /// A whole number.
     Int(i64),
-    /// A double, by its bits.
+    /// A double, as a number in the same order.
     Float(u64),
     /// A text.
     Text(Arc<str>),
@@ -46,7 +46,7 @@ impl Key {
             Self::Nil => Value::Nil,
             Self::Bool(flag) => Value::Bool(*flag),
             Self::Int(number) => Value::Int(*number),
-            Self::Float(bits) => Value::Float(f64::from_bits(*bits)),
+            Self::Float(code) => Value::Float(from_ordered(*code)),
             Self::Text(text) => Value::Text(text.clone()),
         }
     }
@@ -57,7 +57,7 @@ impl Key {
             Value::Nil => Self::Nil,
             Value::Bool(flag) => Self::Bool(*flag),
             Value::Int(number) | Value::Duration(number) | Value::Calendar(_, number) => Self::Int(*number),
-            Value::Float(number) => Self::Float(number.to_bits()),
+            Value::Float(number) => Self::Float(ordered(*number)),
             Value::Text(text) => Self::Text(text.clone()),
             Value::List(_)
             | Value::Map(_)
@@ -67,6 +67,18 @@ impl Key {
             | Value::Function(_) => return None,
         })
     }
+}
+
+const SIGN: u64 = 1 << 63;
+
+/// A code of a double that orders as the double does; both zeros have one.
+fn ordered(number: f64) -> u64 {
+    let bits = (number + 0.0).to_bits();
+    if bits & SIGN == 0 { bits | SIGN } else { !bits }
+}
+
+fn from_ordered(code: u64) -> f64 {
+    f64::from_bits(if code & SIGN == 0 { !code } else { code & !SIGN })
 }
 
 /// Something that can be called.

@@ -155,6 +155,8 @@ fn times() {
 #[test]
 fn functions_of_sprig() {
     all_equal(&[
+        ("sprig.title(`it's a-b`) + upper('straße')", "\"It'S A-BSTRAßE\""),
+        ("string(fromPairs([[-1.5, 1], [-2.5, 2], [0.5, 3]]))", "\"map[-2.5:2 -1.5:1 0.5:3]\""),
         ("sprig.title('the end') + sprig.untitle('The End')", "\"The Endthe end\""),
         (
             "sprig.snakecase('FooBarHTTP') + sprig.kebabcase('FooBar') + sprig.camelcase('foo_bar')",

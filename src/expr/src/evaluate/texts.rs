@@ -39,8 +39,8 @@ impl Machine<'_> {
                 let part = part.map_or(" ", Part::text);
                 self.text(text.strip_suffix(part).unwrap_or(text))?
             }
-            ("upper", None) => self.text(text.to_uppercase())?,
-            ("lower", None) => self.text(text.to_lowercase())?,
+            ("upper", None) => self.text(crate::go::upper(text))?,
+            ("lower", None) => self.text(crate::go::lower(text))?,
             ("split" | "splitAfter", Some(Part::Text(by))) => {
                 let parts = self.split(text, by, number(1)?.unwrap_or(-1), name == "splitAfter")?;
                 self.texts(parts)?

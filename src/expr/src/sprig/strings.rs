@@ -17,8 +17,8 @@ pub(super) fn call(machine: &mut Machine<'_>, given: &Arguments<'_>) -> Answer {
         "hello" => Value::from("Hello!"),
         "fail" => return Err(given.text(0)?.to_owned()),
         "trim" => machine.text(given.text(0)?.trim())?,
-        "upper" => machine.text(given.text(0)?.to_uppercase())?,
-        "lower" => machine.text(given.text(0)?.to_lowercase())?,
+        "upper" => machine.text(crate::go::upper(given.text(0)?))?,
+        "lower" => machine.text(crate::go::lower(given.text(0)?))?,
         "title" => machine.text(capitals(given.text(0)?, true))?,
         "untitle" => machine.text(capitals(given.text(0)?, false))?,
         "swapcase" => machine.text(swapped(given.text(0)?))?,
@@ -189,7 +189,11 @@ fn capitals(text: &str, upper: bool) -> String {
         } else {
             out.push(character);
         }
-        begins = !(character.is_alphanumeric() || character == '_' || character == '\'');
+        begins = if upper && character.is_ascii() {
+            !character.is_ascii_alphanumeric() && character != '_'
+        } else {
+            character.is_whitespace()
+        };
     }
     out
 }
