@@ -52,7 +52,10 @@ pub enum Input {
 }
 
 /// Something a member wants done. Nothing in it has to arrive: what matters is repeated.
-#[expect(clippy::large_enum_variant, reason = "outputs are few and moved once; a published state is three handles")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "outputs are few and moved once; a published state is three handles"
+)]
 #[derive(Debug)]
 pub enum Output {
     /// Send a frame to a peer.
@@ -101,6 +104,10 @@ pub enum Output {
     Committed {
         /// Milliseconds.
         latency_ms: u64,
+        /// Size of the entry.
+        bytes: usize,
+        /// Commands answered with it.
+        commands: usize,
     },
 }
 
@@ -134,10 +141,18 @@ pub struct Counters {
     pub commands: u64,
     /// Commands refused.
     pub refusals: u64,
+    /// Counted units of deciding.
+    pub work: u64,
+    /// Attempts assigned to a cluster, by cluster; counted while leading.
+    pub assigned: std::collections::BTreeMap<String, u64>,
+    /// Workflows accepted; counted while leading.
+    pub workflows_accepted: u64,
+    /// Workflows that ended, by phase; counted while leading.
+    pub workflows_finished: std::collections::BTreeMap<&'static str, u64>,
     /// Commands turned away because too many waited.
     pub overloaded: u64,
-    /// Take-overs of silent clusters, by cluster and scope (safe, all).
-    pub take_overs: std::collections::BTreeMap<(String, &'static str), u64>,
+    /// Attempts fenced because their cluster was lost, by cluster; counted while leading.
+    pub take_overs: std::collections::BTreeMap<String, u64>,
     /// Peer frames that were not understood, or consensus messages refused, by reason.
     pub peer_frames_dropped: std::collections::BTreeMap<&'static str, u64>,
     /// Agent frames not acted on, by reason.

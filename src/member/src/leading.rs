@@ -61,6 +61,8 @@ pub(crate) struct Decided {
     pub proposed: bool,
     pub refusals: u64,
     pub commands: u64,
+    /// Counted units of work.
+    pub work: u64,
     /// More work waits for the next round.
     pub more: bool,
 }
@@ -145,13 +147,14 @@ impl Leading {
         let position = Position { incarnation, index: consensus.next_index() };
         let id = self.batch_id();
         let mut draft = Draft::new(&self.speculative, position, self.log_time(now), id);
-        let full = |draft: &Draft| {
+        let full = |draft: &Draft, share: u32| {
             draft.bytes() >= config.limits.batch_bytes_max / 2
-                || draft.work() >= config.limits.decide_work_max
+                || draft.work() >= config.limits.decide_work_max / share
         };
         draft.create_cell(&config.cell, FIRST_INCARNATION);
         let mut answers = Vec::new();
-        while !full(&draft) {
+        // Half of the work is left for what is under way, however many commands come.
+        while !full(&draft, 2) {
             let Some(waiter) = self.queue.pop_front() else { break };
             let answer = draft.command(waiter.command(), &mut self.engine);
             decided.commands += 1;
@@ -159,19 +162,23 @@ impl Leading {
             answers.push((waiter, answer));
         }
         // Once: what it leaves waits for the next batch. It may leave work although the batch is not full.
-        if !full(&draft) {
+        if !full(&draft, 1) {
             draft.advance(&mut self.engine);
         }
         if draft.is_empty() {
             decided.unbacked.append(&mut answers);
-            return false;
+            return !self.queue.is_empty();
         }
+        decided.work += u64::from(draft.work());
         let (batch, state, changes) = draft.finish();
-        match consensus.propose(batch.encode_to_vec()) {
+        let bytes = batch.encode_to_vec();
+        let size = bytes.len();
+        match consensus.propose(bytes) {
             Ok(at) if at == (LogPosition { term: self.term, index: position.index }) => {
                 self.speculative = state.clone();
                 let proposed_at_ms = now.steady_ms;
-                machine.pending.push_back(Pending { at, follows, state, changes, answers, proposed_at_ms });
+                let pending = Pending { at, follows, state, changes, answers, bytes: size, proposed_at_ms };
+                machine.pending.push_back(pending);
                 decided.proposed = true;
                 true
             }

@@ -38,12 +38,13 @@ pub use io::{Counters, Input, MemberStatus, Outcome, Output};
 use argosy_consensus::{Consensus, RoleChange, TickClock};
 use argosy_engine::State;
 use argosy_link::control;
-use argosy_model::{MemberId, WorkflowKey};
+use argosy_model::{MemberId, WorkflowId, WorkflowKey};
 use argosy_proto::peer::{PeerFrame, peer_frame};
 use argosy_store::Kv;
 use leading::Leading;
 use machine::{Happened, Machine};
 use reads::{Reads, Waiting};
+use std::collections::BTreeSet;
 
 /// Rounds of deciding and applying in one flush; what is left waits for the next, so that inputs get their turn.
 const ROUNDS_PER_FLUSH_MAX: usize = 16;
@@ -259,6 +260,7 @@ impl<K: Kv> Member<K> {
         let decided = leading.decide(now, &mut self.consensus, &mut self.machine, &self.config);
         self.counters.commands += decided.commands;
         self.counters.refusals += decided.refusals;
+        self.counters.work += decided.work;
         self.counters.proposals += u64::from(decided.proposed);
         if decided.more {
             self.next_tick_ms = now.steady_ms;
@@ -403,8 +405,11 @@ impl<K: Kv> Member<K> {
             leading.speculative = self.machine.state.clone();
         }
         for pending in happened.committed {
-            self.outputs
-                .push(Output::Committed { latency_ms: now.steady_ms.saturating_sub(pending.proposed_at_ms) });
+            self.outputs.push(Output::Committed {
+                latency_ms: now.steady_ms.saturating_sub(pending.proposed_at_ms),
+                bytes: pending.bytes,
+                commands: pending.answers.len(),
+            });
             for (waiter, answer) in pending.answers {
                 self.answer(now, &waiter, answer);
             }
@@ -414,23 +419,35 @@ impl<K: Kv> Member<K> {
     }
 
     /// Publishes committed state if it moved on; returns what was published before.
-    fn publish(
-        &mut self,
-        workflows: &std::collections::BTreeSet<argosy_model::WorkflowId>,
-        reloaded: bool,
-    ) -> State {
+    fn publish(&mut self, workflows: &BTreeSet<WorkflowId>, reloaded: bool) -> State {
         let after = self.machine.state.clone();
         let before = std::mem::replace(&mut self.published, after.clone());
         if after.sequence() == before.sequence() && !reloaded {
             return before;
         }
-        let key = |id: &argosy_model::WorkflowId| {
+        if self.leading.is_some() {
+            self.count_workflows(&before, &after, workflows);
+        }
+        let key = |id: &WorkflowId| {
             let workflow = after.workflow(*id).or_else(|| before.workflow(*id))?;
             Some(WorkflowKey { namespace: workflow.namespace.clone(), name: workflow.name.clone() })
         };
         let workflows: Vec<WorkflowKey> = workflows.iter().filter_map(key).collect();
         self.outputs.push(Output::Published { before: before.clone(), after, workflows });
         before
+    }
+
+    fn count_workflows(&mut self, before: &State, after: &State, workflows: &BTreeSet<WorkflowId>) {
+        let phase =
+            |state: &State, id: WorkflowId| state.workflow(id).and_then(argosy_engine::workflow_phase);
+        for id in workflows {
+            self.counters.workflows_accepted +=
+                u64::from(before.workflow(*id).is_none() && after.workflow(*id).is_some());
+            let ended = phase(after, *id).filter(|phase| phase.is_completed());
+            if let Some(ended) = ended.filter(|ended| phase(before, *id) != Some(*ended)) {
+                *self.counters.workflows_finished.entry(ended.as_str()).or_default() += 1;
+            }
+        }
     }
 
     fn serve_reads(&mut self, now: Now) {

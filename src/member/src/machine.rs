@@ -22,6 +22,8 @@ pub(crate) struct Pending {
     pub changes: Changes,
     /// Who waits for the commit, with the answer decided for them.
     pub answers: Vec<(Waiter, Result<Reply, Refusal>)>,
+    /// Size of the entry.
+    pub bytes: usize,
     /// Steady clock of the proposal, for the commit latency.
     pub proposed_at_ms: u64,
 }
@@ -131,7 +133,7 @@ impl StateMachine for Machine {
     fn reload(&mut self, kv: &dyn Kv) -> Result<(), argosy_consensus::Error> {
         self.state =
             load(kv).map_err(|error| argosy_consensus::Error::Machine { message: error.to_string() })?;
-        self.pending.clear();
+        // Whoever waits for a pending batch is told that its outcome is unknown, by the member: none may be forgotten.
         self.happened.reloaded = true;
         Ok(())
     }

@@ -6,7 +6,7 @@ use argosy_engine::{DesiredAttempt, State};
 use argosy_link::control::{self, Answer, ConnectionRef, DecisionId, Desired, KnownCluster, TakenOver};
 use argosy_model::{Fence, MemberId};
 use argosy_proto::agent::{AgentFrame, ControlFrame, agent_frame};
-use argosy_proto::command::{Command, TakeOverScope, command, reply};
+use argosy_proto::command::{Command, reply};
 use argosy_proto::common::Verdict;
 use argosy_proto::peer::{AgentClosed, AgentDown, AgentUp, peer_frame};
 use argosy_store::Kv;
@@ -47,6 +47,11 @@ pub(crate) fn known_clusters(state: &State) -> Vec<KnownCluster> {
 /// Everything committed state wants of a cluster.
 pub(crate) fn desired(state: &State, cluster: &str) -> Vec<(Fence, Desired)> {
     state.attempts_on(cluster).map(|(fence, attempt)| (fence, link_desired(attempt))).collect()
+}
+
+/// The attempt's result no longer counts.
+fn fenced(state: &State, fence: &Fence) -> bool {
+    state.attempt(fence).is_some_and(|attempt| attempt.fenced)
 }
 
 fn link_desired(attempt: DesiredAttempt) -> Desired {
@@ -197,7 +202,7 @@ impl<K: Kv> Member<K> {
     pub(crate) fn session_answer(&mut self, now: Now, asked: &SessionCommand, outcome: Outcome) {
         let answer = match outcome {
             Outcome::Done(reply) => {
-                self.count_answer(&asked.command, &reply);
+                self.count_answer(&reply);
                 Answer::Reply(reply)
             }
             Outcome::Refused(refusal) => Answer::Refused(refusal),
@@ -206,9 +211,9 @@ impl<K: Kv> Member<K> {
         self.session_step(now, control::Input::Decided { decision: asked.decision, answer });
     }
 
-    fn count_answer(&mut self, asked: &Command, reply: &argosy_proto::command::Reply) {
-        match (&asked.body, &reply.body) {
-            (_, Some(reply::Body::AttemptReported(reported))) => {
+    fn count_answer(&mut self, reply: &argosy_proto::command::Reply) {
+        match &reply.body {
+            Some(reply::Body::AttemptReported(reported)) => {
                 let verdict = match reported.verdict() {
                     Verdict::Accepted => "accepted",
                     Verdict::Superseded => "superseded",
@@ -217,15 +222,8 @@ impl<K: Kv> Member<K> {
                 *self.counters.reports.entry(verdict).or_default() += 1;
             }
             // What an agent still holds of fenced attempts comes with its resync: its results are refused there.
-            (_, Some(reply::Body::AttemptsResynced(resynced))) => {
+            Some(reply::Body::AttemptsResynced(resynced)) => {
                 *self.counters.reports.entry("superseded").or_default() += resynced.stop.len() as u64;
-            }
-            (Some(command::Body::TakeOver(take_over)), _) => {
-                let scope = match take_over.scope() {
-                    TakeOverScope::Safe | TakeOverScope::Unspecified => "safe",
-                    TakeOverScope::All => "all",
-                };
-                *self.counters.take_overs.entry((take_over.cluster.clone(), scope)).or_default() += 1;
             }
             _ => {}
         }
@@ -247,6 +245,12 @@ impl<K: Kv> Member<K> {
                 },
             };
             let (cluster, fence) = (cluster.to_owned(), *fence);
+            if before.attempt(&fence).is_none() && after.attempt(&fence).is_some() {
+                *self.counters.assigned.entry(cluster.clone()).or_default() += 1;
+            }
+            if fenced(&after, &fence) && !fenced(before, &fence) {
+                *self.counters.take_overs.entry(cluster.clone()).or_default() += 1;
+            }
             self.session_step(now, control::Input::DesiredChanged { cluster, fence, desired: wanted });
         }
     }

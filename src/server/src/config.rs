@@ -67,7 +67,7 @@ pub struct ApiConfig {
     pub insecure_plain_http: bool,
     /// Names and addresses in the API's certificate, beside localhost and the member's own.
     pub certificate_names: Vec<String>,
-    /// File with the accepted bearer tokens, hashed; `argosy token create` writes it.
+    /// File with the accepted bearer tokens, hashed (docs/configuration.md has its form).
     pub tokens_file: Option<PathBuf>,
 }
 
@@ -177,7 +177,7 @@ impl ServerConfig {
         if self.members.keys().any(|member| *member == 0) {
             return invalid("member ids start at 1".to_owned());
         }
-        if self.members.len() > 1 && self.members.len() % 2 == 0 {
+        if self.members.len() > 1 && self.members.len().is_multiple_of(2) {
             return invalid(format!(
                 "{} members tolerate no more losses than one fewer: use 1, 3 or 5",
                 self.members.len()

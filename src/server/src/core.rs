@@ -3,11 +3,11 @@
 use crate::logs::LogRegistry;
 use crate::mailbox::{AgentConnection, Mail};
 use crate::peers::PeerLinks;
+use crate::timed::TimedKv;
 use argosy_engine::State;
 use argosy_gateway::Change;
 use argosy_member::{Input, Member, Now, Outcome, Output};
 use argosy_proto::agent::{ControlFrame, control_frame};
-use argosy_store::RocksKv;
 use argosy_telemetry::Metrics;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub fn clock() -> Now {
 
 /// State of the member's thread.
 pub struct Core {
-    member: Member<RocksKv>,
+    member: Member<TimedKv>,
     waiting: WaitingOutside,
     next_request: u64,
 }
@@ -70,9 +70,11 @@ struct WaitingOutside {
 }
 
 impl Core {
-    /// A core around an opened member.
+    /// A core around an opened member, whose state as it was durable is published at once: it must not look empty until the
+    /// next commit.
     #[must_use]
-    pub fn new(member: Member<RocksKv>, outlets: Outlets) -> Self {
+    pub fn new(member: Member<TimedKv>, outlets: Outlets) -> Self {
+        outlets.published.send_replace(Published { state: member.state().clone() });
         let waiting = WaitingOutside {
             outlets,
             agents: BTreeMap::new(),
@@ -150,10 +152,8 @@ impl WaitingOutside {
     fn put_out(&mut self, output: Output) {
         match output {
             Output::Peer { to, frame } => self.outlets.peers.send(to, frame),
-            Output::Agent { connection, frame } => self.to_agent(connection, frame),
-            Output::CloseAgent { connection } => {
-                self.agents.remove(&connection);
-            }
+            Output::Agent { connection, frame } => self.send_to_agent(connection, frame),
+            Output::CloseAgent { connection } => self.close_agent(connection),
             Output::Answer { request, outcome } => {
                 if let Some(answer) = self.commands.remove(&request) {
                     let _ = answer.send(outcome);
@@ -170,23 +170,34 @@ impl WaitingOutside {
                     let _ = self.outlets.changes.send(Arc::new(Change { workflows, before, after }));
                 }
             }
-            Output::Committed { latency_ms } => {
-                self.outlets.metrics.commit_latency_seconds.observe(latency_ms as f64 / 1_000.0);
+            Output::Committed { latency_ms, bytes, commands } => {
+                let metrics = &self.outlets.metrics;
+                metrics.commit_latency_seconds.observe(latency_ms as f64 / 1_000.0);
+                metrics.batch_bytes.observe(bytes as f64);
+                metrics.batch_commands.observe(commands as f64);
             }
         }
     }
 
     /// Sends a frame, or ends the connection of an agent that does not keep up: it comes back and resyncs.
-    fn to_agent(&mut self, connection: u64, frame: ControlFrame) {
+    fn send_to_agent(&mut self, connection: u64, frame: ControlFrame) {
         let Some(agent) = self.agents.get(&connection) else { return };
         if matches!(frame.body, Some(control_frame::Body::Welcome(_))) {
             let sender = agent.sender.clone();
             self.outlets.logs.connected(&agent.cluster, connection, sender);
         }
         if agent.sender.try_send(Ok(frame)).is_err() {
+            self.outlets.metrics.limit_hit("agent_queue_max");
             tracing::warn!(cluster = agent.cluster, "closing the session of an agent that does not keep up");
-            self.agents.remove(&connection);
+            self.close_agent(connection);
             self.too_slow.push(connection);
+        }
+    }
+
+    /// The stream to the agent ends once nobody can send on it any more, readers of logs included.
+    fn close_agent(&mut self, connection: u64) {
+        if let Some(agent) = self.agents.remove(&connection) {
+            self.outlets.logs.closed(&agent.cluster, connection);
         }
     }
 }

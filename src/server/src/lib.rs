@@ -29,3 +29,4 @@ pub mod pki;
 pub mod processes;
 pub mod run;
 pub mod status;
+pub mod timed;

@@ -1,7 +1,8 @@
 //! Step logs: requests to agents connected here and the streams that wait for their chunks.
 //!
 //! Logs never pass through the member's thread: a slow reader fills its own bounded queue, and its request is then
-//! cancelled, so that neither the agent's session nor the control plane waits for it.
+//! cancelled, so that neither the agent's session nor the control plane waits for it. A stream that ends before its log does
+//! says so in its last chunk.
 
 use argosy_link::control::log_request_frame;
 use argosy_proto::agent::{ControlFrame, LogChunk, LogRequest};
@@ -10,8 +11,14 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Chunks that wait for one reader.
+/// Chunks that wait for one reader; the last place is kept for the reason of an early end.
 const READER_QUEUE_MAX: usize = 256;
+/// A reader that fell behind by the whole queue.
+const TOO_SLOW: &str =
+    "the log is read more slowly than it comes and was cut off here: read the rest again, with --tail";
+/// The log's agent is not there any more, or greeted anew.
+const CONNECTION_ENDED: &str =
+    "the connection to the cluster's agent ended and the log was cut off here: read it again";
 /// Readers of one cluster at a time.
 const READERS_PER_CLUSTER_MAX: usize = 256;
 
@@ -28,6 +35,20 @@ struct Agent {
     connection: u64,
     sender: AgentSender,
     readers: BTreeMap<u64, mpsc::Sender<LogChunk>>,
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        for (request, reader) in &self.readers {
+            cut_off(reader, *request, CONNECTION_ENDED);
+        }
+    }
+}
+
+/// Tells a reader that its log ends early, in the place that is kept for it.
+fn cut_off(reader: &mpsc::Sender<LogChunk>, request: u64, why: &str) {
+    // Whoever does not read any more needs no reason.
+    let _ = reader.try_send(LogChunk { request, data: Vec::new(), end: true, error: why.to_owned() });
 }
 
 /// The agents connected to this member, as far as logs are concerned.
@@ -56,12 +77,13 @@ impl LogRegistry {
     /// Asks the agent of `cluster`; `None` when it is not connected here or has too many readers.
     pub fn open(&self, cluster: &str, mut request: LogRequest) -> Option<ReceiverStream<LogChunk>> {
         let mut registry = self.lock();
-        registry.next_request += 1;
-        let number = registry.next_request;
-        let agent = registry.agents.get_mut(cluster)?;
+        let Registry { agents, next_request } = &mut *registry;
+        let agent = agents.get_mut(cluster)?;
         if agent.readers.len() >= READERS_PER_CLUSTER_MAX {
             return None;
         }
+        *next_request += 1;
+        let number = *next_request;
         request.request = number;
         let (sender, receiver) = mpsc::channel(READER_QUEUE_MAX);
         agent.send(request).then(|| agent.readers.insert(number, sender))?;
@@ -74,7 +96,10 @@ impl LogRegistry {
         let Some(agent) = registry.agents.get_mut(cluster) else { return };
         let (number, end) = (chunk.request, chunk.end);
         let Some(reader) = agent.readers.get(&number) else { return };
-        let delivered = reader.try_send(chunk).is_ok();
+        let delivered = (end || reader.capacity() > 1) && reader.try_send(chunk).is_ok();
+        if !delivered {
+            cut_off(reader, number, TOO_SLOW);
+        }
         if end || !delivered {
             agent.readers.remove(&number);
         }
@@ -128,7 +153,24 @@ mod tests {
             panic!("expected a cancellation")
         };
         assert!(cancel.cancel && cancel.request == 1);
-        assert_eq!(slow.collect::<Vec<_>>().await.len(), READER_QUEUE_MAX);
+        let chunks = slow.collect::<Vec<_>>().await;
+        assert_eq!(chunks.len(), READER_QUEUE_MAX);
+        assert_eq!(chunks.iter().filter(|chunk| chunk.error == TOO_SLOW).count(), 1);
+        assert_eq!(chunks.last().map(|chunk| (chunk.end, chunk.error.as_str())), Some((true, TOO_SLOW)));
+    }
+
+    #[tokio::test]
+    async fn a_log_that_loses_its_agent_says_so() {
+        let registry = LogRegistry::default();
+        let (sender, mut frames) = mpsc::channel(8);
+        registry.connected("eu", 1, sender);
+        let reader = registry.open("eu", LogRequest::default()).unwrap();
+        registry.chunk("eu", chunk(1, false));
+        registry.closed("eu", 1);
+        let errors: Vec<_> = reader.map(|chunk| chunk.error).collect().await;
+        assert_eq!(errors, ["", CONNECTION_ENDED]);
+        frames.recv().await.unwrap().unwrap();
+        assert!(frames.recv().await.is_none(), "nobody can send to the agent any more");
     }
 
     #[tokio::test]

@@ -81,7 +81,10 @@ impl PeerLinks {
     /// Queues a frame, or drops it when the peer's queue is full.
     pub fn send(&self, to: MemberId, frame: PeerFrame) {
         let Some(sender) = self.senders.get(&to) else { return };
-        if sender.try_send(frame).is_err() {
+        if sender.try_send(frame).is_ok() {
+            self.metrics.peer_frames.with_label_values(&["sent"]).inc();
+        } else {
+            self.metrics.limit_hit("peer_queue_max");
             self.metrics.peer_frames_dropped.with_label_values(&["queue_full"]).inc();
         }
     }
@@ -211,7 +214,10 @@ impl Peer for PeerService {
                 None
             };
             match reason {
-                None => self.mailbox.send(Mail::Peer { from, frame }).await,
+                None => {
+                    self.metrics.peer_frames.with_label_values(&["received"]).inc();
+                    self.mailbox.send(Mail::Peer { from, frame }).await;
+                }
                 Some(reason) => self.metrics.peer_frames_dropped.with_label_values(&[reason]).inc(),
             }
         }

@@ -11,6 +11,7 @@ use crate::mailbox::{Mail, Mailbox};
 use crate::peers::{PEER_FRAME_BYTES_MAX, PeerLinks, PeerService};
 use crate::pki::{MemberTls, Signer, load_authority};
 use crate::status;
+use crate::timed::TimedKv;
 use anyhow::Context;
 use argosy_engine::State;
 use argosy_gateway::{CellStatus, Options, Tokens};
@@ -24,6 +25,7 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use tokio::sync::{broadcast, watch};
@@ -102,8 +104,11 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
 
 fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
     let directory = config.data_dir.join("store");
-    std::fs::create_dir_all(&directory).with_context(|| format!("data directory {}", directory.display()))?;
-    let kv = RocksKv::open(&directory, &argosy_store::Options::default())?;
+    // It holds what users submitted and what steps put out: for the member's user only.
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
+    made.with_context(|| format!("data directory {}", directory.display()))?;
+    let store = RocksKv::open(&directory, &argosy_store::Options::default())?;
+    let kv = TimedKv::new(store, outlets.metrics.fsync_seconds.clone());
     // Differs between starts, so that members that start together don't campaign together for ever.
     let seed = clock().steady_ms ^ (config.member << 32);
     let voters = config.members.keys().copied().collect();
@@ -180,7 +185,7 @@ impl Parts {
             Some(path) => Tokens::load(path)?,
             None => {
                 tracing::warn!(
-                    "api.tokensFile is not set: the API lets nobody in (`argosy token create` makes one)"
+                    "api.tokensFile is not set: the API lets nobody in; docs/operations.md says how to make one"
                 );
                 Tokens::default()
             }

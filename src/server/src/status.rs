@@ -177,9 +177,21 @@ impl Totals {
             let refused = metrics.agent_frames_refused.with_label_values(&[reason]);
             self.add(format!("agent/{reason}"), &refused, *total);
         }
-        for ((cluster, scope), total) in &counters.take_overs {
-            let takeovers = metrics.takeovers.with_label_values(&[cluster.as_str(), scope]);
-            self.add(format!("takeover/{cluster}/{scope}"), &takeovers, *total);
+        self.add("work".to_owned(), &metrics.decide_work, counters.work);
+        self.add("accepted".to_owned(), &metrics.workflows_accepted, counters.workflows_accepted);
+        for (phase, total) in &counters.workflows_finished {
+            let finished = metrics.workflows_finished.with_label_values(&[phase]);
+            self.add(format!("finished/{phase}"), &finished, *total);
+        }
+        for (cluster, total) in &counters.assigned {
+            let assigned = metrics.attempts_assigned.with_label_values(&[cluster]);
+            self.add(format!("assigned/{cluster}"), &assigned, *total);
+        }
+        let turned_away = metrics.limits_hit.with_label_values(&["commands_waiting_max"]);
+        self.add("limits/commands".to_owned(), &turned_away, counters.overloaded);
+        for (cluster, total) in &counters.take_overs {
+            let takeovers = metrics.takeovers.with_label_values(&[cluster]);
+            self.add(format!("takeover/{cluster}"), &takeovers, *total);
         }
         if let Some(link) = &status.link {
             for (reason, total) in [

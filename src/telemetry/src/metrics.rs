@@ -118,7 +118,7 @@ metrics! {
     attempts_assigned: IntCounterVec = "argosy_attempts_assigned_total", ["cluster"], "Attempts assigned to a cluster.";
     reports: IntCounterVec = "argosy_reports_total", ["verdict"], "Reports of attempts by verdict: accepted, superseded, unknown.";
     reports_refused: IntCounterVec = "argosy_reports_refused_total", ["reason"], "Reports that had no effect, by reason: stale_fence, unknown_attempt, stale_epoch, wrong_cluster, old_revision, malformed.";
-    takeovers: IntCounterVec = "argosy_takeovers_total", ["cluster", "scope"], "Attempts fenced because their cluster was lost, by scope: safe, all.";
+    takeovers: IntCounterVec = "argosy_takeovers_total", ["cluster"], "Attempts fenced because their cluster was lost, counted by the leader.";
     agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: no_identity, not_an_agent, expired, invite, session_refused, stale_epoch, unexpected, no_leader.";
     invites: IntCounterVec = "argosy_invites_total", ["outcome"], "Invites by outcome: created, redeemed, refused_unknown, refused_used, refused_expired, refused_cluster.";
     queue_depth: IntGaugeVec = "argosy_queue_depth", ["queue"], "Items waiting in a queue: commands, proposals, agenda, placement, peer_out, agent_out, watch.";
@@ -190,9 +190,9 @@ mod tests {
     fn clones_count_into_one_place_and_two_sets_do_not() {
         let (first, second) = (Metrics::new(), Metrics::new());
         let part = first.clone();
-        part.takeovers.with_label_values(&["eu", "safe"]).inc();
+        part.takeovers.with_label_values(&["eu"]).inc();
         drop(part);
-        assert!(first.render().contains("argosy_takeovers_total{cluster=\"eu\",scope=\"safe\"} 1"));
+        assert!(first.render().contains("argosy_takeovers_total{cluster=\"eu\"} 1"));
         assert!(!second.render().contains("cluster=\"eu\""));
     }
 

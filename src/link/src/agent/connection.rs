@@ -37,6 +37,9 @@ pub(super) struct Standing {
     pub listed_at: Millis,
 }
 
+/// Times `silence_max_ms`: without news of a connection for this long it is asked for again.
+const CONNECTS_WITHIN: Millis = 3;
+
 /// The present connection.
 #[derive(Debug)]
 pub(super) enum Link {
@@ -101,7 +104,12 @@ impl Session {
         self.set_wall_clock(now, wall_clock_ms);
         let times = self.options.times;
         match &self.link {
-            Link::Down { .. } => {}
+            // The owner should have connected or failed by now: its news may have come while it was to wait.
+            Link::Down { until } => {
+                if now >= until.saturating_add(CONNECTS_WITHIN.saturating_mul(times.silence_max_ms)) {
+                    self.reconnect(now, false);
+                }
+            }
             Link::Greeting { heard_at, .. } | Link::Up(_, heard_at)
                 if now.saturating_sub(*heard_at) >= times.silence_max_ms =>
             {

@@ -338,6 +338,19 @@ fn a_stop_is_passed_on_and_a_finished_attempt_answers_at_once() {
 }
 
 #[test]
+fn a_connection_without_news_is_asked_for_again() {
+    let mut rig = Rig::new(Limits::default(), 1);
+    let wait = waits(&rig.step(Input::Disconnected))[0];
+    // The owner tries too early, fails, and its news is ignored.
+    assert!(rig.step(Input::Disconnected).is_empty());
+    let patience = wait + 3 * Times::default().silence_max_ms;
+    rig.now += patience - 1;
+    assert!(waits(&rig.step(Input::Tick { wall_clock_ms: 0 })).is_empty());
+    rig.now += 1;
+    assert_eq!(waits(&rig.step(Input::Tick { wall_clock_ms: 0 })).len(), 1);
+}
+
+#[test]
 fn waits_grow_with_jitter_and_replay() {
     let run = |seed| {
         let mut rig = Rig::new(Limits::default(), seed);
