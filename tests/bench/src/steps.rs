@@ -114,6 +114,9 @@ async fn throughput(cell: &Cell, leader: u64, seen: &Seen, arguments: &Arguments
     let all = wait_for(seen, before + total, arguments).await?;
     let took = begun.elapsed().as_secs_f64();
     let ended = (seen.ended.load(Ordering::Relaxed) - before) as f64;
+    if all {
+        succeeded(cell, arguments.workflows).await?;
+    }
     let spent = cell.processor_seconds();
     let processor = |member: u64| format!("{:.2} ms", (spent[&member] - used[&member]) * 1_000.0 / ended);
     let follower = spent.keys().copied().find(|member| *member != leader).unwrap_or(leader);
@@ -136,5 +139,25 @@ async fn throughput(cell: &Cell, leader: u64, seen: &Seen, arguments: &Arguments
         "a follower's",
     ];
     print_table("No-op steps end to end, three members and simulated clusters on one machine", &head, &[row]);
+    Ok(())
+}
+
+/// Nothing counts unless every workflow has succeeded.
+async fn succeeded(cell: &Cell, workflows: usize) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    for number in 0..workflows {
+        let path = format!("/api/v1/workflows/default/wide-{number}?fields=status.phase");
+        loop {
+            let workflow = cell.client.get(&path).await?;
+            if workflow["status"]["phase"] == "Succeeded" {
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "all steps ended, but workflow wide-{number} did not: {workflow}"
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
     Ok(())
 }
