@@ -108,9 +108,7 @@ impl ProcessRuntime {
         let attempts_directory = options.data_directory.join("attempts");
         // Logs, results and holders of steps are for this user only.
         let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&attempts_directory);
-        made.map_err(|error| {
-            Error::Setup(format!("cannot make {}: {error}", attempts_directory.display()))
-        })?;
+        made.map_err(|error| Error::Setup(format!("cannot make {}: {error}", attempts_directory.display())))?;
         if !options.executor.is_file() {
             return Err(Error::Setup(format!(
                 "there is no executor at {}; name its binary with --executor",

@@ -188,7 +188,8 @@ impl FileLedger {
     /// When the file system refuses, or another process has it.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, Error> {
         let path = path.into();
-        let file = private().truncate(false).open(&path).map_err(|source| file_error("open", &path, source))?;
+        let file =
+            private().truncate(false).open(&path).map_err(|source| file_error("open", &path, source))?;
         if file.try_lock().is_err() {
             return Err(Error::InUse { path: path.display().to_string() });
         }

@@ -427,7 +427,7 @@ async fn a_running_step_survives_its_agent(agent: Agent, cluster: &Cluster, data
         _ => None,
     };
     let adopted = agent.wait_for("list", listed).await;
-    assert_eq!(adopted, [before.clone()]);
+    assert_eq!(adopted, std::slice::from_ref(&before));
     let (namespace, name) = before.handle.split_once('/').unwrap();
     cluster.kubectl(&["-n", namespace, "exec", name, "-c", "main", "--", "touch", "/tmp/end"]).unwrap();
     let outcome = agent.outcome(step).await;
