@@ -160,3 +160,26 @@ pub(crate) fn load(kv: &dyn Kv) -> Result<State, Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use argosy_store::MemoryKv;
+
+    #[test]
+    fn a_snapshot_forgets_nobody_who_waits_for_a_batch() {
+        let mut machine = Machine::new();
+        machine.pending.push_back(Pending {
+            at: LogPosition { term: 1, index: 2 },
+            follows: 0,
+            state: State::new(),
+            changes: Changes::default(),
+            answers: Vec::new(),
+            bytes: 0,
+            proposed_at_ms: 0,
+        });
+        assert!(machine.reload(&MemoryKv::new()).is_ok());
+        assert!(machine.happened.reloaded);
+        assert_eq!(machine.pending.len(), 1, "the member answers them before it forgets them");
+    }
+}
