@@ -32,6 +32,8 @@ pub(crate) struct Parsed {
     pub globals: BTreeMap<String, String>,
     /// (template, step or task) whose `outputs.result` somebody in the template reads: only those are kept, as in Argo.
     results: BTreeSet<(String, String)>,
+    /// Templates with expressions.
+    expressed: BTreeSet<String>,
     /// Some step or task has hooks.
     pub hooked: bool,
     /// Template to colocation group, from 1.
@@ -152,7 +154,14 @@ impl Parsed {
         let groups = crate::place::groups(&manifest);
         let results = results_read(&manifest);
         let hooked = manifest.spec.templates.iter().flat_map(steps_of).any(has_hooks);
-        Self { manifest, templates, plans, steps, globals, results, hooked, groups }
+        let expressed = manifest
+            .spec
+            .templates
+            .iter()
+            .filter(|template| template.raw.to_string().contains("{{="))
+            .map(|template| template.name.clone())
+            .collect();
+        Self { manifest, templates, plans, steps, globals, results, expressed, hooked, groups }
     }
 
     pub(crate) fn template(&self, name: &str) -> Option<&Template> {
@@ -165,6 +174,10 @@ impl Parsed {
 
     pub(crate) fn reads_result(&self, template: &str, step: &str) -> bool {
         self.results.contains(&(template.to_owned(), step.to_owned()))
+    }
+
+    pub(crate) fn has_expressions(&self, template: &str) -> bool {
+        self.expressed.contains(template)
     }
 
     pub(crate) fn plan(&self, template: &str) -> Option<Arc<Plan>> {

@@ -28,6 +28,7 @@ mod evolve;
 mod evolve_hold;
 mod evolve_operator;
 mod evolve_work;
+mod express;
 mod inspect;
 mod key;
 mod leader;

@@ -41,7 +41,10 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
         }
     }
     put("workflow.parameters", Value::Array(list.clone()).to_string());
-    put("workflow.parameters.json", Value::Array(list).to_string());
+    let has_json = manifest.spec.arguments.parameter("json").is_some_and(|own| own.value.is_some());
+    if !has_json {
+        put("workflow.parameters.json", Value::Array(list).to_string());
+    }
     for (kind, map) in
         [("labels", &manifest.metadata.labels), ("annotations", &manifest.metadata.annotations)]
     {
@@ -57,9 +60,12 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
 
 /// Tasks that a `depends` text names; empty when it can't be read, which makes the task an error when its turn comes.
 pub(crate) fn depends_names(depends: &str) -> Vec<String> {
-    argosy_expr::depends::parse(depends)
-        .map(|parsed| parsed.tasks().into_iter().map(str::to_owned).collect())
-        .unwrap_or_default()
+    match argosy_expr::depends::parse(depends) {
+        Ok(parsed) => parsed.tasks().into_iter().map(str::to_owned).collect(),
+        Err(_) => {
+            argosy_expr::depends::mentions(depends).iter().map(|mention| mention.task.to_owned()).collect()
+        }
+    }
 }
 
 /// Everything in scope at one place of a workflow.
@@ -220,6 +226,19 @@ impl<'a> Scope<'a> {
             | NodeType::Http
             | NodeType::Plugin => None,
         }
+    }
+
+    /// Names of the output parameters of a sibling that is one node.
+    pub(crate) fn output_names(&self, sibling: &str) -> Vec<String> {
+        let found = self.state.node(self.workflow, self.boundary);
+        let Some(Sibling::One(index)) = found.and_then(|boundary| self.sibling_nodes(boundary, sibling))
+        else {
+            return Vec::new();
+        };
+        let template =
+            self.state.node(self.workflow, index).and_then(|node| self.parsed.template(&node.template));
+        let declared = template.map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
+        declared.iter().map(|output| output.name.clone()).collect()
     }
 
     fn child(&self, parent: u32, ordinal: u64) -> Option<u32> {

@@ -374,7 +374,7 @@ fn io(side: &Value) -> Value {
 /// Equal after the recording's placeholders are filled in; texts with times or durations count as equal.
 fn same(what: &str, expected: &Value, found: &Value, workflow: &str, differences: &mut Vec<String>) {
     let text = expected.to_string();
-    if ["$TIME", "$DUR", "$UID", "$UUID", "$POSIX", "$HASH", "$POD{", "$PTR", "$IP"]
+    if ["$TIME", "$DUR", "$UID", "$UUID", "$POSIX", "$HASH", "$HEX", "$POD{", "$PTR", "$IP"]
         .iter()
         .any(|marker| text.contains(marker))
     {

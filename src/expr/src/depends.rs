@@ -179,6 +179,25 @@ pub fn mentions(text: &str) -> Vec<Mention<'_>> {
     parts.collect()
 }
 
+/// A condition as Argo expands it: a name alone stands for "it ended well enough".
+pub fn expanded(text: &str) -> String {
+    let is_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
+    let (mut out, mut rest) = (String::new(), text.trim_end());
+    while let Some(start) = rest.find(is_name) {
+        let end = rest[start..].find(|c| !is_name(c)).map_or(rest.len(), |length| start + length);
+        out.push_str(&rest[..start]);
+        let name = rest[start..end].replace('-', "_");
+        if name.contains('.') {
+            out.push_str(&name);
+        } else {
+            out.push_str(&format!("({name}.Succeeded || {name}.Skipped || {name}.Daemoned)"));
+        }
+        rest = &rest[end..];
+    }
+    out.push_str(rest);
+    out
+}
+
 /// Reads a condition: names with an optional `.Result`, `&&` `||` `!` and parentheses.
 ///
 /// # Errors

@@ -355,7 +355,7 @@ pub struct ValueFrom {
     /// A tag of an inner step or task, with or without braces; empty for none.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub parameter: String,
-    /// An expression; empty for none. Refused by the schema walk until expressions are evaluated.
+    /// An expression; empty for none.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub expression: String,
     /// Filled in by a person while the workflow waits (suspend templates).
@@ -376,6 +376,9 @@ pub struct RetryStrategy {
     /// `Always`, `OnFailure` (the default), `OnError` or `OnTransientError`; empty for the default.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub retry_policy: String,
+    /// An expression over the last try that must hold for another; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub expression: String,
     /// How long to wait between attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,

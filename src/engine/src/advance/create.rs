@@ -1,12 +1,13 @@
 //! Making nodes.
 
-use argosy_expr::{Rules, substitute};
+use argosy_expr::Rules;
 use argosy_model::{NodePhase, NodeType};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::{Arguments, Step, Template, TemplateKind};
 
-use crate::advance::{Turn, leaf};
+use crate::advance::{Turn, leaf, resolve};
+use crate::express::fill;
 use crate::scope::display_name;
 
 /// Argo's message at the depth limit.
@@ -44,6 +45,9 @@ pub(crate) fn call(
         return ended(turn, &place, &template.name, NodePhase::Error, TOO_DEEP, NodePhase::Error);
     }
     let inputs = inputs(turn, &place, template, arguments)?;
+    if let Err(message) = resolve::readable(turn, template, &inputs) {
+        return ended(turn, &place, &template.name, NodePhase::Error, &message, NodePhase::Error);
+    }
     if let Some(node) = remembered(turn, &place, template, &inputs)? {
         return Ok(node);
     }
@@ -232,6 +236,6 @@ fn known_in(turn: &Turn<'_>, place: &Place, text: &str, inputs: &[row::Parameter
     scope.locals.insert("steps.name".to_owned(), display.clone());
     scope.locals.insert("tasks.name".to_owned(), display);
     scope.locals.insert("node.name".to_owned(), node.name);
-    let resolved = substitute(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+    let resolved = fill(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
     serde_json::from_str(&resolved).map_err(|error| error.to_string())
 }

@@ -11,7 +11,7 @@ use crate::advance::create::{self, Place};
 use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
 use crate::advance::{Progress, Turn, continues_on, hold, leaf, steps, workflow};
 use crate::evolve_hold::HELD_TASKS;
-use crate::leader::{Parsed, Plan};
+use crate::leader::{Parsed, Plan, task_dependencies};
 use crate::state::{phase_of, type_of};
 
 fn dag_of<'a>(parsed: &'a Parsed, template: &str) -> Option<(&'a Dag, Arc<Plan>)> {
@@ -223,11 +223,31 @@ fn condition(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan, task: &Tas
     let parsed = if task.depends.is_empty() {
         Depends::all_of(&task.dependencies)
     } else {
-        Some(depends::parse(&task.depends).map_err(|error| error.to_string())?)
+        Some(depends::parse(&task.depends).map_err(|error| unreadable(&task.depends, &error))?)
     };
+    // Argo reads the condition as an expression, in which no name begins with a digit.
+    let odd = task_dependencies(task).into_iter().find(|name| name.starts_with(|c: char| c.is_ascii_digit()));
+    if odd.is_some() {
+        let text =
+            if task.depends.is_empty() { task.dependencies.join(" && ") } else { task.depends.clone() };
+        if let Some(message) = argo_message(&text) {
+            return Err(message);
+        }
+    }
     let Some(parsed) = parsed else { return Ok(true) };
     turn.draft.spend(u32::try_from(plan.names.len().min(parsed.terms().len())).unwrap_or(u32::MAX));
     Ok(parsed.evaluate(&mut |term| holds(turn, index, dag, plan, term)))
+}
+
+/// Argo's words for a `depends` that can't be read, where it can't read it either.
+fn unreadable(depends: &str, error: &argosy_expr::Error) -> String {
+    argo_message(depends).unwrap_or_else(|| error.to_string())
+}
+
+fn argo_message(depends: &str) -> Option<String> {
+    let expanded = depends::expanded(depends);
+    let error = argosy_expr::program::compile(&expanded).err()?;
+    Some(format!("unable to evaluate expression '{expanded}': {error}"))
 }
 
 fn holds(turn: &Turn<'_>, index: u32, dag: &Dag, plan: &Plan, term: &Term) -> bool {

@@ -1,6 +1,6 @@
 //! Leaves: what runs on a cluster, and what waits.
 
-use argosy_expr::{Found, Lookup, Rules, substitute};
+use argosy_expr::{Found, Lookup, Rules};
 use argosy_model::{NodePhase, NodeType, pod_name};
 use argosy_proto::common::{AttemptPhase, AttemptReport};
 use argosy_proto::fact::{self, fact::Body};
@@ -15,6 +15,7 @@ use crate::commands::report_attempt::clip;
 use crate::commands::resume_workflow;
 use crate::draft::Draft;
 use crate::effective::{is_inline, shown_name};
+use crate::express::{self, fill};
 use crate::place;
 use crate::scope::display_name;
 use crate::state::{ROW_VERSION, phase_of, type_of};
@@ -51,16 +52,16 @@ fn resolved(turn: &mut Turn<'_>, node: &row::Node) -> Result<(Value, Template), 
         let mut scope = turn.scope(0);
         scope.on_exit = node.on_exit;
         scope.locals = locals(turn, node, template);
-        let mut text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        let mut text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
         if is_inline(&node.template) {
             // Written inside a step, it also sees what the step sees.
             let mut outer = turn.scope(node.boundary);
             outer.locals = inputs_of(&turn.node(node.boundary));
             outer.locals.extend(around);
-            text = substitute(&text, &outer, &Rules::LENIENT).map_err(|error| error.to_string())?;
+            text = fill(&text, &outer, &Rules::LENIENT).map_err(|error| error.to_string())?;
         }
         scope.locals.extend(inputs_of(node));
-        let text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
         raw = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     }
     let template = Template::from_value(raw.clone()).map_err(|error| error.to_string())?;
@@ -90,26 +91,21 @@ fn locals(turn: &Turn<'_>, node: &row::Node, template: &Template) -> BTreeMap<St
                 .get(&(turn.workflow, node.parent, before))
                 .map(|index| turn.node(*index))
         });
-        let code = last.as_ref().and_then(|last| last.outputs.as_ref()?.exit_code);
-        names.insert(
-            "lastRetry.exitCode".to_owned(),
-            code.map_or_else(
-                || if last.is_some() { "-1".to_owned() } else { "0".to_owned() },
-                |code| code.to_string(),
-            ),
-        );
-        names.insert(
-            "lastRetry.status".to_owned(),
-            last.as_ref().map_or("", |last| phase_of(last).as_str()).to_owned(),
-        );
-        let duration = last.as_ref().map_or(0, |last| (last.finished_at_ms - last.started_at_ms) / 1000);
-        names.insert("lastRetry.duration".to_owned(), duration.to_string());
-        names.insert(
-            "lastRetry.message".to_owned(),
-            last.map_or_else(String::new, |last| last.message.clone()),
-        );
+        last_try_names(&mut names, last.as_deref());
     }
     names
+}
+
+/// What is known of the try before: Argo's defaults when there is none.
+pub(crate) fn last_try_names(names: &mut BTreeMap<String, String>, last: Option<&row::Node>) {
+    let code = last.and_then(|last| last.outputs.as_ref()?.exit_code);
+    let unknown = if last.is_some() { "-1" } else { "0" };
+    let code = code.map_or_else(|| unknown.to_owned(), |code| code.to_string());
+    let duration = last.map_or(0, |last| (last.finished_at_ms - last.started_at_ms) / 1000);
+    names.insert("lastRetry.exitCode".to_owned(), code);
+    names.insert("lastRetry.status".to_owned(), last.map_or("", |last| phase_of(last).as_str()).to_owned());
+    names.insert("lastRetry.duration".to_owned(), duration.to_string());
+    names.insert("lastRetry.message".to_owned(), last.map_or_else(String::new, |last| last.message.clone()));
 }
 
 /// A Pod node was made: it waits for a cluster, or ends at once when the workflow is being shut down.
@@ -444,6 +440,19 @@ pub(crate) fn composed_outputs(turn: &mut Turn<'_>, index: u32) -> Result<Option
 
 fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter) -> Result<String, String> {
     let from = parameter.value_from.clone().unwrap_or_default();
+    let mut scope = turn.scope(index);
+    scope.on_exit = node.on_exit;
+    scope.locals = inputs_of(node);
+    if !from.expression.is_empty() {
+        let text = Value::String(from.expression.clone()).to_string();
+        let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        let text: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        return match express::value(&text, &scope) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => from.default.ok_or_else(|| format!("expression {text:?} gives nothing")),
+            Err(message) => from.default.ok_or(message),
+        };
+    }
     if from.parameter.is_empty() {
         return parameter
             .value
@@ -451,9 +460,6 @@ fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter
             .or(from.default)
             .ok_or_else(|| format!("output parameter {:?} has no source", parameter.name));
     }
-    let mut scope = turn.scope(index);
-    scope.on_exit = node.on_exit;
-    scope.locals = inputs_of(node);
     let tag = from.parameter.trim();
     let name = tag.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).unwrap_or(tag).trim();
     match scope.get(name) {
@@ -472,7 +478,19 @@ pub(crate) fn is_execution_error(node: &row::Node) -> bool {
     let composed = matches!(type_of(node), NodeType::Steps | NodeType::Dag) && !node.message.is_empty();
     let unreadable =
         type_of(node) == NodeType::Suspend && node.message.starts_with(retry::UNREADABLE_DURATION);
-    let refused = type_of(node) == NodeType::Pod && is_refusal(&node.message);
+    let refused = match type_of(node) {
+        NodeType::Pod => is_refusal(&node.message),
+        NodeType::Retry => node.message.starts_with("unable to cast expression result "),
+        NodeType::Container
+        | NodeType::Steps
+        | NodeType::StepGroup
+        | NodeType::Dag
+        | NodeType::TaskGroup
+        | NodeType::Skipped
+        | NodeType::Suspend
+        | NodeType::Http
+        | NodeType::Plugin => false,
+    };
     phase_of(node) == NodePhase::Error && (composed || unreadable || refused)
 }
 

@@ -1,14 +1,15 @@
 //! From a step or task as written to one that can run: condition, loop, arguments.
 
-use argosy_expr::{Found, Lookup, Rules, substitute, when};
+use argosy_expr::{Found, Lookup, Rules, when};
 use argosy_proto::state as row;
-use argosy_spec::{Arguments, IntOrString, LifecycleHook, Sequence, Step};
+use argosy_spec::{Arguments, IntOrString, LifecycleHook, Sequence, Step, Template};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::advance::{Turn, hooks, raw_json};
+use crate::express::{self, fill, fill_known};
 use crate::scope::{Scope, sorted_json};
-use crate::state::ROW_VERSION;
+use crate::state::{ROW_VERSION, phase_of};
 
 /// A step ready to be acted on.
 pub(crate) enum Resolved {
@@ -97,13 +98,18 @@ fn resolve_text(
         return Ok(text.to_owned());
     }
     let text = early(text, scope, inputs)?;
-    substitute(&text, scope, rules).map_err(|error| message_of(&error))
+    fill(&text, scope, rules).map_err(|error| message_of(&error))
 }
 
 fn early(text: &str, scope: &Scope<'_>, inputs: &BTreeMap<String, String>) -> Result<String, String> {
-    let text =
-        substitute(text, &scope.parsed.globals, &Rules::LENIENT).map_err(|error| message_of(&error))?;
-    substitute(&text, inputs, &Rules::LENIENT).map_err(|error| message_of(&error))
+    let text = fill_known(text, &scope.parsed.globals, scope.now.0).map_err(|error| message_of(&error))?;
+    if !text.contains("{{=") {
+        return fill_known(&text, inputs, scope.now.0).map_err(|error| message_of(&error));
+    }
+    // The second pass knows the globals, too.
+    let mut names = scope.parsed.globals.clone();
+    names.extend(inputs.iter().map(|(name, value)| (name.clone(), value.clone())));
+    fill_known(&text, &names, scope.now.0).map_err(|error| message_of(&error))
 }
 
 fn resolve_value(
@@ -119,7 +125,7 @@ fn resolve_value(
     let text = early(&text, scope, inputs)?;
     let mut value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     drop_absent(&mut value, scope);
-    let text = substitute(&value.to_string(), scope, rules).map_err(|error| message_of(&error))?;
+    let text = fill(&value.to_string(), scope, rules).map_err(|error| message_of(&error))?;
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
@@ -144,6 +150,18 @@ fn message_of(error: &argosy_expr::Error) -> String {
         );
     }
     error.to_string()
+}
+
+/// A template whose expressions can't be read, found before anything of it is made.
+pub(crate) fn readable(
+    turn: &Turn<'_>,
+    template: &Template,
+    inputs: &[row::Parameter],
+) -> Result<(), String> {
+    if !turn.parsed.has_expressions(&template.name) {
+        return Ok(());
+    }
+    early(&template.raw.to_string(), &turn.scope(0), &inputs_scope(inputs)).map(drop)
 }
 
 /// The items of a loop, written down so that children can be made one by one.
@@ -421,8 +439,15 @@ pub(crate) fn hook_holds(turn: &mut Turn<'_>, owner: u32, hook: &LifecycleHook) 
     if hook.expression.is_empty() {
         return Ok(true);
     }
-    let _ = (turn, owner);
-    Err("expressions are not evaluated yet".to_owned())
+    let node = turn.node(owner);
+    let items = hooks::item_names(turn, &node);
+    let mut scope = turn.scope(node.boundary);
+    scope.locals = items;
+    if node.parent == 0 {
+        // The workflow's own hooks see its outcome as soon as its root has one.
+        scope.on_exit = phase_of(&node).is_fulfilled();
+    }
+    express::holds(&hook.expression, &scope)
 }
 
 /// A hook's arguments with everything resolved; those of the workflow when it has none, as in Argo.
@@ -458,7 +483,7 @@ pub(crate) fn iteration(
     let raw: Value = serde_json::from_str(&expansion.step_json).map_err(|error| error.to_string())?;
     let condition = raw.get("when").and_then(Value::as_str).unwrap_or_default();
     if !condition.is_empty() {
-        let text = substitute(&Value::String(condition.to_owned()).to_string(), &scope, &Rules::STRICT_NODES);
+        let text = fill(&Value::String(condition.to_owned()).to_string(), &scope, &Rules::STRICT_NODES);
         let text = text.map_err(|error| message_of(&error))?;
         let condition: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         if !when::evaluate(&condition).map_err(|error| error.to_string())? {
@@ -466,7 +491,7 @@ pub(crate) fn iteration(
         }
     }
     let rules = Rules { strict_prefixes: &["steps.", "tasks.", "item.", "item["], ..Rules::STRICT_NODES };
-    let text = substitute(&expansion.step_json, &scope, &rules).map_err(|error| message_of(&error))?;
+    let text = fill(&expansion.step_json, &scope, &rules).map_err(|error| message_of(&error))?;
     let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     Step::from_value(value).map(|step| Resolved::Run(Box::new(step))).map_err(|error| error.to_string())
 }

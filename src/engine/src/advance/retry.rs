@@ -1,6 +1,6 @@
 //! Tries of a node below its Retry wrapper (Argo reference 4, "Retry").
 
-use argosy_expr::{Rules, substitute};
+use argosy_expr::Rules;
 use argosy_model::NodePhase;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
@@ -8,6 +8,7 @@ use argosy_spec::RetryStrategy;
 
 use crate::advance::create::{self, Place};
 use crate::advance::{Turn, hold, leaf, workflow};
+use crate::express::{self, fill};
 use crate::state::{ROW_VERSION, phase_of};
 
 /// Makes the next try of a Retry node, or notes that it waits for others to end.
@@ -69,13 +70,18 @@ pub(crate) fn try_done(turn: &mut Turn<'_>, index: u32, child: &row::Node) {
         Verdict::Again => next_try(turn, index),
         Verdict::After { wait_ms } => wait(turn, index, wait_ms),
         Verdict::Over(message) => turn.finish(index, phase, message, child.outputs.clone()),
+        Verdict::Error(message) => turn.finish(index, NodePhase::Error, message, None),
     }
 }
 
 enum Verdict {
     Again,
-    After { wait_ms: i64 },
+    After {
+        wait_ms: i64,
+    },
     Over(String),
+    /// The strategy can't be carried out.
+    Error(String),
 }
 
 fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
@@ -93,6 +99,8 @@ fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
         "Always" => true,
         "OnError" => phase_of(child) == NodePhase::Error,
         "OnTransientError" => is_transient(&child.message),
+        // With an expression, it alone decides.
+        "" if !strategy.expression.is_empty() => true,
         _ => phase_of(child) == NodePhase::Failed,
     };
     if !again {
@@ -105,7 +113,28 @@ fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
             None => return Verdict::Over(format!("retryStrategy.limit {limit:?} is not a number")),
         }
     }
+    if !strategy.expression.is_empty() {
+        match expression(turn, &node, child, &strategy) {
+            Ok(true) => {}
+            Ok(false) => return Verdict::Over("retryStrategy.expression evaluated to false".to_owned()),
+            Err(message) => return Verdict::Error(message),
+        }
+    }
     if backoff > 0 { Verdict::After { wait_ms: backoff } } else { Verdict::Again }
+}
+
+/// Whether the strategy's expression wants another try.
+fn expression(
+    turn: &Turn<'_>,
+    node: &row::Node,
+    child: &row::Node,
+    strategy: &RetryStrategy,
+) -> Result<bool, String> {
+    let mut scope = turn.scope(0);
+    scope.locals = leaf::inputs_of(node);
+    leaf::last_try_names(&mut scope.locals, Some(child));
+    scope.locals.insert("retries".to_owned(), child.ordinal.to_string());
+    express::holds(&strategy.expression, &scope)
 }
 
 /// Messages of failures that are likely to pass (Argo's own list; its environment variable for more is not read).
@@ -135,7 +164,7 @@ fn strategy(turn: &Turn<'_>, node: &row::Node) -> Result<RetryStrategy, String> 
     }
     let mut scope = turn.scope(0);
     scope.locals = leaf::inputs_of(node);
-    let text = substitute(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+    let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 

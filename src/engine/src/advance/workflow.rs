@@ -177,7 +177,8 @@ fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
     let root_phase = phase_of(&root);
     let mut outcome = workflow_phase_of(root_phase);
     let mut message = root.message.clone();
-    if leaf::is_execution_error(&root) {
+    let unreadable = type_of(&root) == NodeType::Skipped && root_phase == NodePhase::Error;
+    if unreadable || leaf::is_execution_error(&root) {
         message = format!("error in entry template execution: {message}");
     }
     if root_phase == NodePhase::Failed && message == leaf::TIMEOUT {

@@ -163,7 +163,7 @@ impl<'a> Tree<'a> {
                 let before = node.ordinal.checked_sub(1).and_then(|before| self.child(node.parent, before));
                 let Some(before) = before else { return vec![node.parent] };
                 let last = self.outbound[&before].as_ref().clone();
-                if last.is_empty() { vec![before] } else { last }
+                if last.is_empty() && self.children(before).is_empty() { vec![before] } else { last }
             }
             NodeType::Dag => {
                 let tasks = self.tasks(parent);

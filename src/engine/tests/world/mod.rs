@@ -114,7 +114,7 @@ impl World {
         let submit = ask::SubmitWorkflow {
             namespace: "argo".into(),
             name: name.into(),
-            uid: format!("uid-{name}"),
+            uid: "6b1c9a52-9d0e-4f0c-8a63-0d5b8f2a7c11".into(),
             manifest_json: manifest.to_string(),
             creator: "tester".into(),
         };

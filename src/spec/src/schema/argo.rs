@@ -212,7 +212,7 @@ static VALUE_FROM: Type = Type {
         honoured("default", Shape::AnyString),
         refused("configMapKeyRef"),
         refused("event"),
-        refused("expression"),
+        honoured("expression", Shape::String),
         refused("jqFilter"),
         refused("jsonPath"),
     ],
@@ -301,7 +301,7 @@ static RETRY_STRATEGY: Type = Type {
         honoured("retryPolicy", Shape::String),
         honoured("backoff", Shape::Object(&BACKOFF)),
         refused("affinity"),
-        refused("expression"),
+        honoured("expression", Shape::String),
     ],
 };
 

@@ -251,7 +251,6 @@ impl<'a> Validator<'a> {
         let inputs = format!("templates.{}.inputs.parameters", template.name);
         let names = template.inputs.parameters.iter().map(|parameter| parameter.name.as_str());
         self.field_names(names, names::Kind::Parameter, &inputs, &format!("{path}.inputs.parameters"));
-        self.expression_tags(template, path);
         self.timeout(template, path);
         self.annotations(&template.metadata, &format!("{path}.metadata"));
         self.retry_strategy(template.retry_strategy.as_ref(), &format!("{path}.retryStrategy"));

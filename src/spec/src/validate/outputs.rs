@@ -32,7 +32,12 @@ impl Validator<'_> {
             self.tell("ARG0018", at, format!("{words} has both valueFrom and value specified. Choose one."));
             return;
         }
-        let set = [!source.path.is_empty(), !source.parameter.is_empty(), source.supplied.is_some()];
+        let set = [
+            !source.path.is_empty(),
+            !source.parameter.is_empty(),
+            !source.expression.is_empty(),
+            source.supplied.is_some(),
+        ];
         let count = set.into_iter().filter(|is_set| *is_set).count();
         let at = format!("{at}.valueFrom");
         if count != 1 {
@@ -51,13 +56,9 @@ impl Validator<'_> {
             TemplateKind::Script(_) => {
                 source.path.is_empty().then_some("path must be specified for Script templates")
             }
-            TemplateKind::Steps(_) => source
-                .parameter
-                .is_empty()
+            TemplateKind::Steps(_) => (source.parameter.is_empty() && source.expression.is_empty())
                 .then_some("parameter or expression must be specified for Steps templates"),
-            TemplateKind::Dag(_) => source
-                .parameter
-                .is_empty()
+            TemplateKind::Dag(_) => (source.parameter.is_empty() && source.expression.is_empty())
                 .then_some("parameter or expression must be specified for DAG templates"),
             TemplateKind::Suspend(_) | TemplateKind::Missing => None,
         };

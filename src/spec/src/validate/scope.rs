@@ -141,19 +141,6 @@ impl Validator<'_> {
             }
         });
     }
-
-    /// Refuses expression tags anywhere in a template.
-    pub(super) fn expression_tags(&mut self, template: &Template, path: &str) {
-        each_text(&template.raw, path, &mut |path, text| {
-            let expression = tags::pieces(text).find_map(|piece| match piece {
-                tags::Piece::Tag(tag) if tags::is_expression(tag) => Some(tag.to_owned()),
-                tags::Piece::Tag(_) | tags::Piece::Text(_) => None,
-            });
-            if let Some(tag) = expression {
-                self.tell("ARG0020", path, format!("expression tags are not supported yet: {{{{{tag}}}}}"));
-            }
-        });
-    }
 }
 
 /// Calls back with every text of a value, keys included, and its path.
