@@ -75,6 +75,7 @@ impl<'v> Validator<'v> {
             self.hooks(&task.hooks, &task.on_exit, &at);
             self.trail.pop();
             scope.add_outputs(&format!("tasks.{}", task.name), target, task);
+            self.add_globals(target, scope);
             self.results(template, task, &links, &format!("{at}.depends"));
         }
         self.targets(template, dag, path);

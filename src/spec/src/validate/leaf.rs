@@ -47,8 +47,10 @@ impl Validator<'_> {
     }
 
     fn image(&mut self, container: &Value, words: &str, path: &str) {
-        if container.get("image").and_then(Value::as_str).unwrap_or_default().is_empty() {
-            let kind = words.rsplit('.').next().unwrap_or_default();
+        let kind = words.rsplit('.').next().unwrap_or_default();
+        let defaults = self.manifest.spec.template_defaults.as_ref();
+        let image = container.get("image").or_else(|| defaults?.get(kind)?.get("image"));
+        if image.and_then(Value::as_str).unwrap_or_default().is_empty() {
             self.tell("ARG0010", format!("{path}.{kind}"), format!("{words}.image may not be empty"));
         }
     }

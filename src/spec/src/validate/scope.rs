@@ -46,6 +46,9 @@ impl Scope {
         for parameter in &manifest.spec.arguments.parameters {
             names.insert(format!("workflow.parameters.{}", parameter.name));
         }
+        if manifest.spec.priority.is_some() {
+            names.insert("workflow.priority".to_owned());
+        }
         names.extend(manifest.metadata.labels.keys().map(|name| format!("workflow.labels.{name}")));
         names.extend(manifest.metadata.annotations.keys().map(|name| format!("workflow.annotations.{name}")));
         Self { globals: Rc::new(names), ..Self::default() }
@@ -131,6 +134,16 @@ impl Scope {
 }
 
 impl Validator<'_> {
+    /// Outputs with a globalName are known to all that is checked after them.
+    pub(super) fn add_globals(&mut self, template: Option<&Template>, scope: &mut Scope) {
+        let outputs = template.map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
+        for output in outputs.iter().filter(|output| !output.global_name.is_empty()) {
+            let name = format!("workflow.outputs.parameters.{}", output.global_name);
+            self.globals.add_global(&name);
+            scope.add(name);
+        }
+    }
+
     /// Checks the tags of every text of a value; `words` comes before the message.
     pub(super) fn references(&mut self, value: &Value, scope: &Scope, words: &str, path: &str) {
         each_text(value, path, &mut |path, text| {

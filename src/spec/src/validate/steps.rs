@@ -53,6 +53,7 @@ impl<'a> Validator<'a> {
             }
             for (step, target) in group.iter().zip(targets) {
                 scope.add_outputs(&format!("steps.{}", step.name), target, step);
+                self.add_globals(target, scope);
             }
         }
     }
