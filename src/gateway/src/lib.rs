@@ -23,6 +23,7 @@ mod http;
 mod info;
 mod list;
 mod log;
+mod operator;
 mod selector;
 mod stream;
 mod submission;
@@ -165,8 +166,13 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/workflows/{namespace}", get(list::list::<C>).post(workflow::create::<C>))
         .route("/api/v1/workflows/{namespace}/lint", post(workflow::lint::<C>).get(workflow::get_lint::<C>))
         .route("/api/v1/workflows/{namespace}/{name}", workflow)
-        .route("/api/v1/workflows/{namespace}/{name}/stop", put(workflow::stop::<C>))
-        .route("/api/v1/workflows/{namespace}/{name}/terminate", put(workflow::terminate::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/suspend", put(operator::suspend::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/resume", put(operator::resume::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/set", put(operator::set::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/stop", put(operator::stop::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/terminate", put(operator::terminate::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/retry", put(operator::retry::<C>))
+        .route("/api/v1/workflows/{namespace}/{name}/resubmit", put(operator::resubmit::<C>))
         .route("/api/v1/workflows/{namespace}/{name}/log", get(log::of_workflow::<C>))
         .route("/api/v1/workflows/{namespace}/{name}/{pod}/log", get(log::of_pod::<C>))
         .route("/api/v1/workflow-events/", get(watch::watch_all::<C>))

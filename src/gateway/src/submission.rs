@@ -61,7 +61,8 @@ pub(crate) fn draw_suffix() -> String {
     bytes.iter().map(|byte| char::from(SUFFIX_LETTERS[usize::from(*byte) % SUFFIX_LETTERS.len()])).collect()
 }
 
-fn generated_name(prefix: &str) -> String {
+/// A drawn name that begins so.
+pub(crate) fn generated_name(prefix: &str) -> String {
     let mut end = prefix.len().min(GENERATED_PREFIX_LENGTH_MAX);
     while !prefix.is_char_boundary(end) {
         end -= 1;

@@ -1,9 +1,8 @@
-//! One workflow: make, read, delete, stop.
+//! One workflow: make, read, delete.
 
 use argosy_model::WorkflowKey;
 use argosy_proto::command::{
-    Command, DeleteWorkflow, ShutdownStrategy, ShutdownWorkflow, SubmitWorkflow, WorkflowAccepted,
-    command::Body as CommandBody, reply,
+    Command, DeleteWorkflow, SubmitWorkflow, WorkflowAccepted, command::Body as CommandBody, reply,
 };
 use axum::Extension;
 use axum::body::Body;
@@ -13,13 +12,14 @@ use serde_json::{Map, Value, json};
 
 use crate::auth::Identity;
 use crate::envelope::{Answer, ApiError, ApiResult, Code};
-use crate::fields::{Fields, restore_zero_fields};
+use crate::fields::Fields;
 use crate::http::{Params, decode_object, idempotency_key, read_body};
 use crate::list::{resolve, view};
 use crate::submission::{self, Submission};
 use crate::{App, Cell, Consistency, View};
 
-const COMMAND_VERSION: u32 = 1;
+/// Of the commands that the gateway makes.
+pub(crate) const COMMAND_VERSION: u32 = 1;
 
 /// Milliseconds since 1970 as Kubernetes writes times: RFC 3339, UTC, to the second.
 pub(crate) fn time_text(ms: i64) -> String {
@@ -160,7 +160,7 @@ async fn created<C: Cell>(
     Ok(Answer(answer))
 }
 
-fn unexpected(reply: &Option<reply::Body>) -> ApiError {
+pub(crate) fn unexpected(reply: &Option<reply::Body>) -> ApiError {
     tracing::error!(?reply, "a command got a reply of another kind");
     ApiError::new(
         Code::Internal,
@@ -205,63 +205,11 @@ pub(crate) async fn delete<C: Cell>(
     Ok(Answer(json!({})))
 }
 
-async fn alias<C: Cell>(app: &App<C>, namespace: &str, name: String) -> Result<String, ApiError> {
+/// The name itself, or the workflow that `@latest` stands for.
+pub(crate) async fn alias<C: Cell>(app: &App<C>, namespace: &str, name: String) -> Result<String, ApiError> {
     if name != "@latest" {
         return Ok(name);
     }
     let view = app.cell.read(Consistency::Linearizable).await?;
     Ok(resolve(&view, namespace, &name)?.name)
-}
-
-pub(crate) async fn stop<C: Cell>(
-    State(app): State<App<C>>,
-    Path(path): Path<(String, String)>,
-    Extension(identity): Extension<Identity>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult {
-    shutdown(&app, path, &identity, &headers, body, ShutdownStrategy::Stop).await
-}
-
-pub(crate) async fn terminate<C: Cell>(
-    State(app): State<App<C>>,
-    Path(path): Path<(String, String)>,
-    Extension(identity): Extension<Identity>,
-    headers: HeaderMap,
-    body: Body,
-) -> ApiResult {
-    shutdown(&app, path, &identity, &headers, body, ShutdownStrategy::Terminate).await
-}
-
-async fn shutdown<C: Cell>(
-    app: &App<C>,
-    (namespace, name): (String, String),
-    identity: &Identity,
-    headers: &HeaderMap,
-    body: Body,
-    strategy: ShutdownStrategy,
-) -> ApiResult {
-    let body = read_body(app, body).await?;
-    let request = decode_object(&body)?;
-    let text = |field: &str| request.get(field).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let name = alias(app, &namespace, name).await?;
-    let what = format!("{} {namespace}/{name}", strategy.as_str_name());
-    let key = WorkflowKey { namespace: namespace.clone(), name: name.clone() };
-    let command = Command {
-        version: COMMAND_VERSION,
-        idempotency_key: idempotency_key(identity, headers, &what, &body)?,
-        body: Some(CommandBody::ShutdownWorkflow(ShutdownWorkflow {
-            namespace,
-            name: name.clone(),
-            strategy: strategy.into(),
-            message: text("message"),
-            actor: crate::submission::label_value(&identity.name),
-            node_field_selector: text("nodeFieldSelector"),
-        })),
-    };
-    app.cell.command(command).await?;
-    let view = app.cell.read(Consistency::Linearizable).await?;
-    let mut workflow = view.workflow_json(&key).ok_or_else(|| ApiError::workflow_not_found(&name))?;
-    restore_zero_fields(&mut workflow);
-    Ok(Answer(workflow))
 }

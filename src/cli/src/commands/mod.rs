@@ -4,9 +4,11 @@ mod cluster;
 mod follow;
 mod list;
 mod manifest;
+mod operate;
 mod remove;
 mod show;
 mod submit;
+mod template;
 
 use serde_json::Value;
 use std::process::ExitCode;
@@ -73,6 +75,9 @@ async fn carry_out(command: Command, settings: &Settings, console: &mut Console)
             console.print(&format!("{}\n", env!("CARGO_PKG_VERSION")))?;
             return Ok(true);
         }
+        Command::Submit(arguments) if arguments.from.is_some() => {
+            return submit::from_template(&Client::of(settings)?, &arguments, console).await;
+        }
         Command::Submit(arguments) => {
             let workflows = submit::read(&arguments, console)?;
             if arguments.dry_run {
@@ -88,6 +93,13 @@ async fn carry_out(command: Command, settings: &Settings, console: &mut Console)
         | Command::Logs(_)
         | Command::Stop(_)
         | Command::Terminate(_)
+        | Command::Suspend(_)
+        | Command::Resume(_)
+        | Command::Retry(_)
+        | Command::Resubmit(_)
+        | Command::Node(_)
+        | Command::Template(_)
+        | Command::ClusterTemplate(_)
         | Command::Delete(_)
         | Command::Cluster(_)
         | Command::Member(_)
@@ -116,6 +128,13 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Logs(arguments) => follow::logs(client, &arguments, console).await,
         Command::Stop(arguments) => remove::shutdown(client, &arguments, "stop", console).await,
         Command::Terminate(arguments) => remove::shutdown(client, &arguments, "terminate", console).await,
+        Command::Suspend(arguments) => operate::suspend(client, &arguments, console).await,
+        Command::Resume(arguments) => operate::resume(client, &arguments, console).await,
+        Command::Retry(arguments) => operate::retry(client, &arguments, console).await,
+        Command::Resubmit(arguments) => operate::resubmit(client, &arguments, console).await,
+        Command::Node(crate::args::Node::Set(arguments)) => operate::set(client, &arguments, console).await,
+        Command::Template(command) => template::run(client, false, command, console).await,
+        Command::ClusterTemplate(command) => template::run(client, true, command, console).await,
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
         Command::Member(command) => cluster::member(client, command, console).await,

@@ -40,8 +40,14 @@ pub(super) async fn shutdown(
             console.print(&format!("workflow {name} {word} (dry-run)\n"))?;
             continue;
         }
-        let body =
-            if arguments.message.is_empty() { json!({}) } else { json!({"message": arguments.message}) };
+        let mut body = json!({});
+        for (field, value) in
+            [("message", &arguments.message), ("nodeFieldSelector", &arguments.node_field_selector)]
+        {
+            if !value.is_empty() {
+                body[field] = json!(value);
+            }
+        }
         client.json(Method::PUT, &path(&["workflows", &namespace, &name, verb]), Request::body(body)).await?;
         console.print(&format!("workflow {name} {word}\n"))?;
     }

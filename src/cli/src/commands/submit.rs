@@ -27,6 +27,59 @@ fn read_text(file: &Path, console: &mut Console) -> Result<(String, String), Err
     Ok((name, text))
 }
 
+/// Objects of any kind, as the files hold them: the server checks them.
+pub(super) fn read_objects(files: &[std::path::PathBuf], console: &mut Console) -> Result<Vec<Value>, Error> {
+    let mut objects = Vec::new();
+    for file in files {
+        let (path, text) = read_text(file, console)?;
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let value: Value =
+                serde::Deserialize::deserialize(document).map_err(|error: serde_yaml::Error| {
+                    Error::File { path: path.clone(), reason: error.to_string() }
+                })?;
+            if !value.is_null() {
+                objects.push(value);
+            }
+        }
+    }
+    Ok(objects)
+}
+
+/// Submits a stored template.
+pub(super) async fn from_template(
+    client: &Client,
+    arguments: &Submit,
+    console: &mut Console,
+) -> Result<bool, Error> {
+    let from = arguments.from.as_deref().unwrap_or_default();
+    let (kind, name) = from.split_once('/').ok_or_else(|| {
+        Error::Usage(format!(
+            "--from is {from:?}: it has to be workflowtemplate/NAME or clusterworkflowtemplate/NAME"
+        ))
+    })?;
+    let mut options = json!({"parameters": arguments.parameters, "serverDryRun": arguments.server_dry_run});
+    for (field, value) in [
+        ("name", &arguments.name),
+        ("generateName", &arguments.generate_name),
+        ("entryPoint", &arguments.entrypoint),
+        ("labels", &arguments.labels),
+        ("serviceAccount", &arguments.serviceaccount),
+    ] {
+        if let Some(value) = value {
+            options[field] = json!(value);
+        }
+    }
+    let body = json!({"resourceKind": kind, "resourceName": name, "submitOptions": options});
+    let path = path(&["workflows", &client.namespace, "submit"]);
+    let answer = client.json(Method::POST, &path, Request::body(body)).await?;
+    print_accepted(&answer, arguments, console)?;
+    if arguments.server_dry_run {
+        return Ok(true);
+    }
+    let name = answer["metadata"]["name"].as_str().unwrap_or_default();
+    after(client, arguments, &client.namespace, name, console).await
+}
+
 /// Parses and checks all files; every problem of every file is printed.
 fn parse(
     files: &[std::path::PathBuf],
@@ -146,7 +199,7 @@ pub(super) async fn submit(
     Ok(good)
 }
 
-fn print_accepted(answer: &Value, arguments: &Submit, console: &mut Console) -> Result<(), Error> {
+pub(super) fn print_accepted(answer: &Value, arguments: &Submit, console: &mut Console) -> Result<(), Error> {
     let dry = arguments.server_dry_run && arguments.output.is_none();
     let output = if dry { Some(Output::Yaml) } else { arguments.output };
     if let Some(text) = formatted(answer, output)? {
@@ -160,7 +213,7 @@ fn print_accepted(answer: &Value, arguments: &Submit, console: &mut Console) -> 
 }
 
 /// Watches, waits or prints logs as the flags say.
-async fn after(
+pub(super) async fn after(
     client: &Client,
     arguments: &Submit,
     namespace: &str,

@@ -258,6 +258,8 @@ impl<'a> Tree<'a> {
         match row::NodeFlag::try_from(node.flag) {
             Ok(row::NodeFlag::Retried) => put("nodeFlag", json!({"retried": true})),
             Ok(row::NodeFlag::Hooked) => put("nodeFlag", json!({"hooked": true})),
+            // Argo writes an empty one here.
+            Ok(row::NodeFlag::Unspecified) if kind == NodeType::StepGroup => put("nodeFlag", json!({})),
             Ok(row::NodeFlag::Unspecified) | Err(_) => {}
         }
         self.put_attempts(index, &mut put);
