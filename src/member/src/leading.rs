@@ -63,8 +63,6 @@ pub(crate) struct Decided {
     pub commands: u64,
     /// Counted units of work.
     pub work: u64,
-    /// More work waits for the next round.
-    pub more: bool,
 }
 
 impl Leading {
@@ -113,15 +111,10 @@ impl Leading {
         config: &Config,
     ) -> Decided {
         let mut decided = Decided::default();
-        while self.has_work(now) {
-            if machine.pending.len() >= config.batches_in_flight_max {
-                decided.more = true;
-                break;
-            }
-            if !self.decide_batch(now, consensus, machine, config, &mut decided) {
-                break;
-            }
-        }
+        while self.has_work(now)
+            && machine.pending.len() < config.batches_in_flight_max
+            && self.decide_batch(now, consensus, machine, config, &mut decided)
+        {}
         decided
     }
 
@@ -193,10 +186,9 @@ impl Leading {
                 true
             }
             Err(error) => {
-                // Not in the log: decided again when there is room, or dropped with the leadership.
+                // Not in the log: decided again when an acknowledgement made room, or dropped with the leadership.
                 tracing::debug!(%error, "a batch was not taken by the log");
                 self.requeue(answers);
-                decided.more = true;
                 false
             }
         }

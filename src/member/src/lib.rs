@@ -218,10 +218,12 @@ impl<K: Kv> Member<K> {
             let happened = self.apply(now, sink)?;
             self.outputs.drain(..).for_each(&mut *sink);
             if !decided && !happened {
-                break;
+                self.next_tick_ms = self.next_tick_ms.min(now.steady_ms + self.config.tick_ms);
+                return Ok(());
             }
         }
-        self.next_tick_ms = self.next_tick_ms.min(now.steady_ms + self.config.tick_ms);
+        // There is more to do than one flush should; acknowledgements, by contrast, wake the member by themselves.
+        self.next_tick_ms = now.steady_ms;
         Ok(())
     }
 
@@ -262,9 +264,6 @@ impl<K: Kv> Member<K> {
         self.counters.refusals += decided.refusals;
         self.counters.work += decided.work;
         self.counters.proposals += u64::from(decided.proposed);
-        if decided.more {
-            self.next_tick_ms = now.steady_ms;
-        }
         if decided.unbacked.is_empty() {
             return decided.proposed;
         }
