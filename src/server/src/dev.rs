@@ -10,6 +10,7 @@ use argosy_pki::{Authority, Lifetimes};
 use clap::Args;
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -78,7 +79,8 @@ impl DevCell {
             );
             std::fs::remove_dir_all(&directory)?;
         }
-        std::fs::create_dir_all(directory.join("logs"))?;
+        // Keys, tokens and what steps put out: for this user only.
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join("logs"))?;
         let (client, servers) = prepare(arguments, &directory)?;
         let mut cell = Self {
             directory,
