@@ -21,6 +21,8 @@ use tokio::process::{Child, Command};
 
 fn start(executors: &Executors, of: Fence, task: &Task, command: &[&str]) -> Command {
     let mut executor = Command::new(EXECUTOR);
+    // The step's environment is compared, and must not hold what the test's own happens to.
+    executor.env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
     executor.arg("--").args(command).envs(executors.environment(&of, task)).env(ENV_HOLDER, "pod-1");
     executor.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     executor
