@@ -132,6 +132,7 @@ impl<'a> Validator<'a> {
         self.field_names(names, names::Kind::Field, "spec.templates", "spec.templates");
         self.arguments(&manifest.spec.arguments, "spec.arguments.", "spec.arguments", lint);
         self.retry_strategy(manifest.spec.retry_strategy.as_ref(), "spec.retryStrategy");
+        self.parallelism(manifest.spec.parallelism, "spec.parallelism");
         self.entrypoints();
         for (index, template) in manifest.spec.templates.iter().enumerate() {
             if self.visited.contains(&index) {
@@ -252,6 +253,7 @@ impl<'a> Validator<'a> {
         let names = template.inputs.parameters.iter().map(|parameter| parameter.name.as_str());
         self.field_names(names, names::Kind::Parameter, &inputs, &format!("{path}.inputs.parameters"));
         self.timeout(template, path);
+        self.parallelism(template.parallelism, &format!("{path}.parallelism"));
         self.annotations(&template.metadata, &format!("{path}.metadata"));
         self.retry_strategy(template.retry_strategy.as_ref(), &format!("{path}.retryStrategy"));
         let mut scope = Scope::of_template(&self.globals, template);
@@ -264,6 +266,12 @@ impl<'a> Validator<'a> {
             TemplateKind::Missing => {}
         }
         self.outputs(template, &scope, path);
+    }
+
+    fn parallelism(&mut self, bound: Option<i64>, path: &str) {
+        if bound.is_some_and(|bound| bound < 1) {
+            self.tell("ARG0018", path, "parallelism must be 1 or more");
+        }
     }
 
     fn timeout(&mut self, template: &Template, path: &str) {
