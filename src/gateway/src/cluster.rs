@@ -17,7 +17,8 @@ use crate::{App, Cell, CellStatus, ClusterRecord, InviteRequest, View};
 const INVITE_TTL_SECONDS_DEFAULT: u64 = 600;
 
 /// One word for people: `invited`, `connected`, `degraded`, `silent`, `lost`.
-fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
+#[must_use]
+pub fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
     let session = status.sessions.iter().find(|session| session.cluster == record.name);
     let leads = status.leader == Some(status.member);
     if !record.enrolled {

@@ -44,6 +44,7 @@ pub use cell::{
     Behind, Cell, CellStatus, Change, ClusterRecord, CommandError, Consistency, Invite, InviteRequest,
     LogError, LogQuery, LogSource, MemberStatus, ReadError, SessionStatus, Summary, View,
 };
+pub use cluster::state_word;
 pub use info::Version;
 
 /// What can go wrong before the gateway serves.

@@ -36,6 +36,20 @@ fn status_of(error: CommandError) -> Status {
     }
 }
 
+/// Why an invite was not redeemed, for the metrics.
+fn invite_outcome(error: &CommandError) -> &'static str {
+    match error {
+        CommandError::Refused(refusal) => match refusal.code.as_str() {
+            "ARG1013" => "refused_unknown",
+            "ARG1014" => "refused_expired",
+            "ARG1015" => "refused_used",
+            "ARG1016" => "refused_cluster",
+            _ => "refused",
+        },
+        CommandError::NotLeader | CommandError::Overloaded | CommandError::Unknown => "failed",
+    }
+}
+
 /// Frames that wait for one agent; an agent that is slower than this loses its connection and resyncs.
 const AGENT_QUEUE_MAX: usize = 4_096;
 /// Longest frame of an agent: a page of its resync.
@@ -119,10 +133,13 @@ impl AgentLink for AgentService {
         let command =
             Command { version: 1, idempotency_key: None, body: Some(command::Body::RedeemInvite(redeem)) };
         match into_result(self.mailbox.command(command).await) {
-            Ok(Reply { body: Some(reply::Body::InviteRedeemed(_)) }) => {}
+            Ok(Reply { body: Some(reply::Body::InviteRedeemed(_)) }) => {
+                self.metrics.invites.with_label_values(&["redeemed"]).inc();
+            }
             Ok(_) => return Err(Status::internal("unexpected answer to an invite")),
             Err(error) => {
                 self.metrics.agent_frames_refused.with_label_values(&["invite"]).inc();
+                self.metrics.invites.with_label_values(&[invite_outcome(&error)]).inc();
                 return Err(status_of(error));
             }
         }

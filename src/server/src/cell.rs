@@ -14,8 +14,9 @@ use argosy_gateway::{
 use argosy_member::Outcome;
 use argosy_model::MemberId;
 use argosy_proto::agent::{LogChunk, LogRequest};
-use argosy_proto::command::{Command, CreateInvite, Reply, command, reply};
+use argosy_proto::command::{Command, CreateInvite, IdempotencyKey, Reply, command, reply};
 use argosy_proto::peer::LogsRequest;
+use argosy_telemetry::Metrics;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
@@ -61,6 +62,8 @@ pub struct MemberCell {
     pub dialer: Dialer,
     /// For invites.
     pub signer: Arc<Signer>,
+    /// Counters.
+    pub metrics: Metrics,
     /// Kept up to date by the status task.
     pub status: watch::Receiver<CellStatus>,
 }
@@ -172,13 +175,24 @@ impl Cell for MemberCell {
             token_hash: invite.hash().to_vec(),
             ttl_ms: request.ttl_ms,
         };
+        // A key of its own: state does not hold the token, so a repeat of the caller's gets a fresh invite and not the answer
+        // to another one. The first one expires.
+        let hash = invite.hash().to_vec();
+        let idempotency_key = request.idempotency_key.map(|key| IdempotencyKey {
+            tenant: key.tenant,
+            key: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+            digest: hash,
+        });
         let body = Some(command::Body::CreateInvite(create));
-        let command = Command { version: 1, idempotency_key: request.idempotency_key, body };
+        let command = Command { version: 1, idempotency_key, body };
         match self.carry_out(command).await?.body {
-            Some(reply::Body::InviteCreated(created)) => Ok(Invite {
-                token: invite.token(),
-                expires_at_ms: i64::try_from(created.expires_at_ms).unwrap_or(i64::MAX),
-            }),
+            Some(reply::Body::InviteCreated(created)) => {
+                self.metrics.invites.with_label_values(&["created"]).inc();
+                Ok(Invite {
+                    token: invite.token(),
+                    expires_at_ms: i64::try_from(created.expires_at_ms).unwrap_or(i64::MAX),
+                })
+            }
             _ => Err(CommandError::Unknown),
         }
     }
@@ -190,7 +204,7 @@ impl Cell for MemberCell {
 
 fn invalid(message: &str) -> argosy_proto::command::Refusal {
     argosy_proto::command::Refusal {
-        code: "ARG1001".to_owned(),
+        code: "ARG1009".to_owned(),
         grpc_code: 3,
         http_status: 400,
         message: message.to_owned(),

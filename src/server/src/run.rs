@@ -22,13 +22,14 @@ use argosy_proto::peer::peer_server::PeerServer;
 use argosy_store::RocksKv;
 use argosy_telemetry::Metrics;
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use tokio::sync::{broadcast, watch};
+use std::time::Duration;
+use tokio::sync::{Semaphore, broadcast, watch};
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -85,6 +86,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
         peers: Arc::new(others),
         dialer,
         signer: Arc::clone(&signer),
+        metrics: metrics.clone(),
         status: status_receiver,
     };
     let thread = std::thread::Builder::new().name("member".to_owned()).spawn(move || core.run(&mail))?;
@@ -200,7 +202,7 @@ impl Parts {
             return Ok(());
         }
         let incoming = self.listen("api", address, &self.tls.api_server).await?;
-        tokio::spawn(serve_tls(incoming, router, self.stop.clone()));
+        tokio::spawn(serve_tls(incoming, router, self.metrics.clone(), self.stop.clone()));
         Ok(())
     }
 
@@ -243,8 +245,8 @@ impl Parts {
 /// A silent connection is found out in seconds: leases and elections depend on it.
 fn keep_alive(server: Server) -> Server {
     server
-        .http2_keepalive_interval(Some(std::time::Duration::from_secs(2)))
-        .http2_keepalive_timeout(Some(std::time::Duration::from_secs(4)))
+        .http2_keepalive_interval(Some(Duration::from_secs(2)))
+        .http2_keepalive_timeout(Some(Duration::from_secs(4)))
 }
 
 fn serve_plain(listener: tokio::net::TcpListener, router: Router, stop: CancellationToken) {
@@ -253,18 +255,35 @@ fn serve_plain(listener: tokio::net::TcpListener, router: Router, stop: Cancella
     });
 }
 
+/// Connections of users at a time, open streams included; further ones wait in the kernel's backlog. File descriptors have
+/// to be left for members and agents.
+const API_CONNECTIONS_MAX: usize = 4_096;
+/// How long a connection may take to send the head of its next request.
+const REQUEST_HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+/// A connection of HTTP/2 without an answer to its ping for as long is closed.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
 /// Serves HTTP/1.1 and HTTP/2 on TLS connections. Streams are cut when the member stops.
-async fn serve_tls(mut incoming: Incoming, router: Router, stop: CancellationToken) {
+async fn serve_tls(mut incoming: Incoming, router: Router, metrics: Metrics, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(API_CONNECTIONS_MAX));
+    let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(REQUEST_HEAD_TIMEOUT);
+    let mut http2 = server.http2();
+    http2.timer(TokioTimer::new()).keep_alive_interval(REQUEST_HEAD_TIMEOUT).keep_alive_timeout(PING_TIMEOUT);
     while let Some(Ok(stream)) = incoming.next().await {
+        if places.available_permits() == 0 {
+            metrics.limit_hit("api_connections_max");
+        }
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         let service = TowerToHyperService::new(router.clone());
-        let stop = stop.clone();
+        let (server, stop) = (server.clone(), stop.clone());
         tokio::spawn(async move {
-            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
             let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service);
             tokio::select! {
                 _ = connection => {}
                 () = stop.cancelled() => {}
             }
+            drop(place);
         });
     }
 }

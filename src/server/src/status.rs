@@ -38,7 +38,9 @@ pub async fn keep(
         totals.record(&metrics, &status);
         metrics.queue_depth.with_label_values(&["mailbox"]).set(as_gauge(mailbox.depth() as u64));
         record_state(&metrics, &published);
-        sender.send_replace(cell_status(&config, &status, &connected));
+        let status = cell_status(&config, &status, &connected);
+        record_clusters(&metrics, &published, &status);
+        sender.send_replace(status);
     }
 }
 
@@ -203,6 +205,15 @@ impl Totals {
                 self.add(format!("link/{reason}"), &refused, total);
             }
         }
+    }
+}
+
+/// Clusters by state, in the words of `argosy cluster list`.
+fn record_clusters(metrics: &Metrics, published: &watch::Receiver<Published>, status: &CellStatus) {
+    let clusters = argosy_gateway::View::clusters(&published.borrow().state.clone());
+    metrics.clusters.reset();
+    for cluster in &clusters {
+        metrics.clusters.with_label_values(&[argosy_gateway::state_word(cluster, status)]).inc();
     }
 }
 

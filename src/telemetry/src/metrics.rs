@@ -101,10 +101,10 @@ metrics! {
     applied_index: IntGauge = "argosy_applied_index", [], "Log index up to which entries are applied.";
     commit_latency_seconds: Histogram = "argosy_commit_latency_seconds", [], "Seconds from proposing a batch to its commit, on the leader.", LATENCY_BUCKETS_SECONDS;
     fsync_seconds: Histogram = "argosy_fsync_seconds", [], "Seconds of one synced write to the store.", LATENCY_BUCKETS_SECONDS;
-    proposals: IntCounterVec = "argosy_proposals_total", ["outcome"], "Proposed batches by outcome: committed, void, lost.";
+    proposals: IntCounterVec = "argosy_proposals_total", ["outcome"], "Batches by what became of them: proposed; of these void, lost.";
     batch_bytes: Histogram = "argosy_batch_bytes", [], "Bytes of a proposed batch.", BATCH_BUCKETS_BYTES;
     batch_commands: Histogram = "argosy_batch_commands", [], "Commands decided in a proposed batch.", BATCH_BUCKETS_COUNT;
-    commands: IntCounterVec = "argosy_commands_total", ["command", "outcome"], "Commands by kind and outcome: done, refused, unknown, overloaded, not_leader.";
+    commands: IntCounterVec = "argosy_commands_total", ["command", "outcome"], "Commands on the leader by outcome: decided; of these refused; overloaded. The label command is `all`.";
     decide_work: IntCounter = "argosy_decide_work_total", [], "Counted units of work done by deciding.";
     snapshots: IntCounterVec = "argosy_snapshots_total", ["direction"], "Snapshots sent or installed.";
     peer_frames: IntCounterVec = "argosy_peer_frames_total", ["direction"], "Frames sent to and received from other members.";
@@ -120,8 +120,8 @@ metrics! {
     reports_refused: IntCounterVec = "argosy_reports_refused_total", ["reason"], "Reports that had no effect, by reason: stale_fence, unknown_attempt, stale_epoch, wrong_cluster, old_revision, malformed.";
     takeovers: IntCounterVec = "argosy_takeovers_total", ["cluster"], "Attempts fenced because their cluster was lost, counted by the leader.";
     agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: no_identity, not_an_agent, expired, invite, session_refused, stale_epoch, unexpected, no_leader.";
-    invites: IntCounterVec = "argosy_invites_total", ["outcome"], "Invites by outcome: created, redeemed, refused_unknown, refused_used, refused_expired, refused_cluster.";
-    queue_depth: IntGaugeVec = "argosy_queue_depth", ["queue"], "Items waiting in a queue: commands, proposals, agenda, placement, peer_out, agent_out, watch.";
+    invites: IntCounterVec = "argosy_invites_total", ["outcome"], "Invites at this member by outcome: created, redeemed, refused_unknown, refused_used, refused_expired, refused_cluster, refused, failed.";
+    queue_depth: IntGaugeVec = "argosy_queue_depth", ["queue"], "Items waiting in a queue: mailbox, commands, batches in flight.";
     limits_hit: IntCounterVec = "argosy_limits_hit_total", ["limit"], "Times that a named limit was reached.";
     workflows: IntGaugeVec = "argosy_workflows", ["phase"], "Workflows held in state by phase.";
     workflows_accepted: IntCounter = "argosy_workflows_accepted_total", [], "Workflows accepted.";
