@@ -28,6 +28,8 @@ const BATCH_MAX: usize = 512;
 const TICK: Duration = Duration::from_millis(100);
 /// How long the agent waits for another one on its data directory to end.
 const LEDGER_WAIT_MS: Millis = 5_000;
+/// How long the agent goes on while its ledger cannot be written; longer than a lease.
+const LEDGER_FAILS_MAX_MS: Millis = 60_000;
 /// Room that logs leave in the connection's queue for everything else.
 const FRAMES_OUT_RESERVED: usize = FRAMES_OUT_MAX / 2;
 const FIGURES_EVERY_TICKS: u32 = 10;
@@ -64,7 +66,7 @@ struct Agent {
     figures: SharedFigures,
     ticks: u32,
     last_problem: String,
-    ledger_problem: bool,
+    ledger_fails_since: Option<Millis>,
     _tasks: JoinSet<()>,
 }
 
@@ -143,7 +145,7 @@ impl Agent {
             figures,
             ticks: 0,
             last_problem: String::new(),
-            ledger_problem: false,
+            ledger_fails_since: None,
             _tasks: tasks,
         })
     }
@@ -166,7 +168,7 @@ impl Agent {
                 }
             }
             self.take_what_waits();
-            self.act();
+            self.act()?;
         }
     }
 
@@ -224,17 +226,22 @@ impl Agent {
         self.reconciler.feed(now(), Input::Disconnected);
     }
 
-    fn act(&mut self) {
+    fn act(&mut self) -> anyhow::Result<()> {
         let outputs = match self.reconciler.outputs() {
             Ok(outputs) => outputs,
             Err(error) => {
-                if !std::mem::replace(&mut self.ledger_problem, true) {
+                if self.ledger_fails_since.is_none() {
                     tracing::error!(%error, "nothing is granted or reported meanwhile");
                 }
-                return;
+                let since = *self.ledger_fails_since.get_or_insert_with(now);
+                if now().saturating_sub(since) < LEDGER_FAILS_MAX_MS {
+                    return Ok(());
+                }
+                // What is to be done piles up, and the lease has run out: a fresh start loses nothing.
+                return Err(error).context("the ledger could not be written for a minute");
             }
         };
-        self.ledger_problem = false;
+        self.ledger_fails_since = None;
         // Outputs may have waited for the ledger: what counts for permits is the lease as it is now.
         let lease_until = self.reconciler.session().lease_until();
         for output in outputs {
@@ -252,6 +259,7 @@ impl Agent {
                 }
             }
         }
+        Ok(())
     }
 
     fn send(&mut self, frame: AgentFrame) {
