@@ -3,6 +3,8 @@
 use serde_json::{Map, Value};
 use std::borrow::Cow;
 
+use crate::references::{is_stored, own_name};
+
 /// Names of inline templates begin with it; no template that was written can.
 const INLINE: &str = "\u{1}";
 /// The fields that say what a template does; one of them is set.
@@ -11,7 +13,13 @@ const KINDS: [&str; 10] =
 
 /// A template's name as Argo shows it: an inline one has none.
 pub(crate) fn shown_name(template: &str) -> &str {
-    if is_inline(template) { "" } else { template }
+    if is_inline(template) {
+        ""
+    } else if is_stored(template) {
+        own_name(template)
+    } else {
+        template
+    }
 }
 
 /// True for the name of an inline template.
@@ -95,7 +103,7 @@ fn with_defaults(template: &mut Value, defaults: &Value) {
     *template = merged;
 }
 
-fn merge(below: &Value, above: &Value) -> Value {
+pub(crate) fn merge(below: &Value, above: &Value) -> Value {
     match (below, above) {
         (Value::Object(below), Value::Object(above)) => {
             let mut merged: Map<String, Value> = below.clone();

@@ -71,7 +71,8 @@ impl Leader {
         if let Some((parsed, _)) = self.parsed.get(&id) {
             return Some(parsed.clone());
         }
-        let json = &state.manifests.get(&id)?.json;
+        let stored = state.manifests.get(&id)?;
+        let json = if stored.resolved_json.is_empty() { &stored.json } else { &stored.resolved_json };
         let value = serde_json::from_str(json).ok()?;
         let manifest = Manifest::from_value(effective(&value).into_owned()).ok()?;
         let workflow = state.workflows.get(&id)?;

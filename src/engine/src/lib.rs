@@ -34,6 +34,7 @@ mod key;
 mod leader;
 mod phases;
 mod place;
+mod references;
 mod refusal;
 mod resources;
 mod scope;

@@ -180,13 +180,78 @@ fn put_outcome(status: &mut Map<String, Value>, row: &row::Workflow) {
     }
 }
 
+/// What the workflow's references came to.
+fn put_stored(status: &mut Map<String, Value>, stored_json: &str) {
+    let Ok(Value::Object(mut stored)) = serde_json::from_str(stored_json) else { return };
+    let templates = stored.get_mut("storedTemplates").and_then(Value::as_object_mut).into_iter().flatten();
+    templates.for_each(|(_, template)| default_template(template));
+    if let Some(spec) = stored.get_mut("storedWorkflowTemplateSpec") {
+        let templates = spec.get_mut("templates").and_then(Value::as_array_mut).into_iter().flatten();
+        templates.for_each(default_template);
+    }
+    status.append(&mut stored);
+}
+
+/// A stored template as Argo's API shows it; `None` when there is none.
+#[must_use]
+pub fn template_json(state: &State, cluster_scope: bool, namespace: &str, name: &str) -> Option<Value> {
+    let key = (cluster_scope, namespace.to_owned(), name.to_owned());
+    state.templates.get(&key).and_then(|row| shown_template(&key, row))
+}
+
+/// The stored templates of a namespace (empty: of all), or of the cell's own scope, by name.
+#[must_use]
+pub fn templates_json(state: &State, cluster_scope: bool, namespace: &str) -> Vec<Value> {
+    let from = (cluster_scope, namespace.to_owned(), String::new());
+    let mine =
+        |key: &(bool, String, String)| key.0 == cluster_scope && (namespace.is_empty() || key.1 == namespace);
+    let found = state.templates.range(from..).take_while(|(key, _)| mine(key));
+    found.filter_map(|(key, row)| shown_template(key, row)).collect()
+}
+
+fn shown_template(key: &(bool, String, String), row: &row::Template) -> Option<Value> {
+    let mut shown: Value = serde_json::from_str(&row.json).ok()?;
+    let of = |kind: &str| {
+        shown.pointer(&format!("/metadata/{kind}")).and_then(Value::as_object).cloned().unwrap_or_default()
+    };
+    let (mut labels, annotations) = (of("labels"), of("annotations"));
+    let action = if row.actor.is_empty() { "" } else { "Update" };
+    for (label, value) in [("creator", row.creator.as_str()), ("actor", &row.actor), ("action", action)] {
+        if !value.is_empty() {
+            labels.insert(format!("workflows.argoproj.io/{label}"), value.into());
+        }
+    }
+    let mut metadata = Map::new();
+    metadata.insert("name".to_owned(), key.2.clone().into());
+    if !key.0 {
+        metadata.insert("namespace".to_owned(), key.1.clone().into());
+    }
+    metadata.insert("uid".to_owned(), row.uid.clone().into());
+    metadata.insert("resourceVersion".to_owned(), row.changed_sequence.to_string().into());
+    metadata.insert("generation".to_owned(), row.generation.into());
+    metadata.insert("creationTimestamp".to_owned(), time_text(row.created_at_ms).into());
+    if !labels.is_empty() {
+        metadata.insert("labels".to_owned(), Value::Object(labels));
+    }
+    if !annotations.is_empty() {
+        metadata.insert("annotations".to_owned(), Value::Object(annotations));
+    }
+    shown["metadata"] = Value::Object(metadata);
+    Some(shown)
+}
+
 fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) -> Value {
     let mut status = Map::new();
     put_outcome(&mut status, row);
     if row.phase == 0 {
         return Value::Object(status);
     }
-    let manifest = effective(manifest);
+    let kept = state.manifests.get(&id.0);
+    let resolved: Option<Value> = kept
+        .filter(|kept| !kept.resolved_json.is_empty())
+        .and_then(|kept| serde_json::from_str(&kept.resolved_json).ok());
+    put_stored(&mut status, kept.map_or("", |kept| kept.stored_json.as_str()));
+    let manifest = effective(resolved.as_ref().unwrap_or(manifest));
     let tree = Tree::new(state, id.0, row, &manifest);
     status.insert("progress".to_owned(), tree.total_progress().into());
     status.insert("nodes".to_owned(), Value::Object(tree.nodes()));

@@ -27,6 +27,8 @@ mod operator;
 mod selector;
 mod stream;
 mod submission;
+mod submit;
+mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod view;
@@ -162,8 +164,9 @@ pub fn metrics_router<C: Cell>(cell: C, metrics: Metrics) -> Router {
 
 fn api<C: Cell>() -> Router<App<C>> {
     let workflow = get(workflow::get::<C>).delete(workflow::delete::<C>);
-    Router::new()
+    templates::<C>()
         .route("/api/v1/workflows/", get(list::list_all::<C>))
+        .route("/api/v1/workflows/{namespace}/submit", post(submit::submit::<C>).get(submit::get_submit::<C>))
         .route("/api/v1/workflows/{namespace}", get(list::list::<C>).post(workflow::create::<C>))
         .route("/api/v1/workflows/{namespace}/lint", post(workflow::lint::<C>).get(workflow::get_lint::<C>))
         .route("/api/v1/workflows/{namespace}/{name}", workflow)
@@ -188,6 +191,26 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/members", get(cluster::members::<C>))
         .route("/api/{*rest}", axum::routing::any(info::not_implemented))
         .method_not_allowed_fallback(info::not_implemented)
+}
+
+fn templates<C: Cell>() -> Router<App<C>> {
+    use template::{cluster, namespaced};
+    let one = |namespaced: bool| {
+        if namespaced {
+            get(namespaced::get::<C>).put(namespaced::update::<C>).delete(namespaced::delete::<C>)
+        } else {
+            get(cluster::get::<C>).put(cluster::update::<C>).delete(cluster::delete::<C>)
+        }
+    };
+    let all = "/api/v1/workflow-templates/{namespace}";
+    let of_cell = "/api/v1/cluster-workflow-templates";
+    Router::new()
+        .route(all, get(namespaced::list::<C>).post(namespaced::create::<C>))
+        .route(&format!("{all}/lint"), post(namespaced::lint::<C>))
+        .route(&format!("{all}/{{name}}"), one(true))
+        .route(of_cell, get(cluster::list::<C>).post(cluster::create::<C>))
+        .route(&format!("{of_cell}/lint"), post(cluster::lint::<C>))
+        .route(&format!("{of_cell}/{{name}}"), one(false))
 }
 
 fn open<C: Cell>() -> Router<App<C>> {

@@ -22,7 +22,8 @@ const OWN_METADATA: [&str; 8] = [
     "selfLink",
     "ownerReferences",
 ];
-const CREATOR_LABEL: &str = "workflows.argoproj.io/creator";
+/// Who made it.
+pub(crate) const CREATOR_LABEL: &str = "workflows.argoproj.io/creator";
 
 /// A workflow about to be submitted.
 #[derive(Clone, Debug)]
@@ -153,6 +154,19 @@ impl Submission {
     }
 }
 
+/// A stored template, checked, in the form that is stored.
+pub(crate) fn check_template(template: Value, code: Code, bytes_max: usize) -> Result<Value, ApiError> {
+    let options = argosy_spec::Options {
+        limits: argosy_spec::Limits { bytes_max, ..argosy_spec::Limits::DEFAULT },
+        drop_unknown_fields: true,
+        api_path: Some("template"),
+    };
+    let document =
+        argosy_spec::parse_value(template, &options).map_err(|problems| refusal(&problems, code))?;
+    let problems = document.validate();
+    if problems.is_empty() { Ok(document.value) } else { Err(refusal(&problems, code)) }
+}
+
 /// All problems in one message; one that Argo has too keeps Argo's words when it is alone.
 fn refusal(problems: &[argosy_spec::Diagnostic], code: Code) -> ApiError {
     let stable = problems.first().map_or("", |problem| problem.code);
@@ -185,7 +199,7 @@ fn default(object: &mut Value, key: &str, value: Value) {
 }
 
 /// What Argo's types write even when it is empty.
-fn write_out_defaults(template: &mut Value) {
+pub(crate) fn write_out_defaults(template: &mut Value) {
     for key in ["inputs", "outputs", "metadata"] {
         default(template, key, json!({}));
     }

@@ -55,6 +55,14 @@ impl View for State {
         sources
     }
 
+    fn template(&self, cluster_scope: bool, namespace: &str, name: &str) -> Option<Value> {
+        view::template_json(self, cluster_scope, namespace, name)
+    }
+
+    fn templates(&self, cluster_scope: bool, namespace: &str) -> Vec<Value> {
+        view::templates_json(self, cluster_scope, namespace)
+    }
+
     fn clusters(&self) -> Vec<ClusterRecord> {
         let record = |(name, row): (&str, &argosy_proto::state::Cluster)| ClusterRecord {
             name: name.to_owned(),

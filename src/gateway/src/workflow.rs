@@ -43,7 +43,8 @@ pub(crate) async fn get_lint<C: Cell>(
     one(&app, &namespace, "lint", &params).await
 }
 
-async fn one<C: Cell>(app: &App<C>, namespace: &str, name: &str, params: &Params) -> ApiResult {
+/// The workflow of that name.
+pub(crate) async fn one<C: Cell>(app: &App<C>, namespace: &str, name: &str, params: &Params) -> ApiResult {
     let view = view(app, params).await?;
     let key = resolve(&view, namespace, name)?;
     let workflow = view.workflow_json(&key).ok_or_else(|| ApiError::workflow_not_found(name))?;
@@ -66,7 +67,7 @@ fn is_dry(request: &Map<String, Value>) -> Option<DryRun> {
 }
 
 /// The two ways in which Argo's clients ask for a check without a change; the answers differ in their metadata.
-enum DryRun {
+pub(crate) enum DryRun {
     Server,
     Options,
 }
@@ -89,8 +90,20 @@ pub(crate) async fn create<C: Cell>(
     let mut submission = submission::prepare(&namespace, workflow)?;
     submission.check(Code::InvalidArgument, app.limits.body_bytes_max)?;
     let uid = uuid::Uuid::new_v4().to_string();
+    finish(&app, &identity, submission, uid, (&headers, &body), dry).await
+}
+
+/// Has a checked submission accepted, or only tells what it would be.
+pub(crate) async fn finish<C: Cell>(
+    app: &App<C>,
+    identity: &Identity,
+    submission: Submission,
+    uid: String,
+    (headers, body): (&HeaderMap, &[u8]),
+    dry: Option<DryRun>,
+) -> Result<Answer, ApiError> {
     match dry {
-        None => accept(&app, &identity, submission, uid, &headers, &body).await,
+        None => accept(app, identity, submission, uid, headers, body).await,
         Some(DryRun::Options) => Ok(Answer(submission.answer(&identity.name))),
         Some(DryRun::Server) => {
             let mut answer = submission.answer(&identity.name);

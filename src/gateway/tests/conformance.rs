@@ -114,6 +114,7 @@ async fn between(cell: &EngineCell, service: &Router, name: &str) {
                 cell.end("eu", fence, 143, "main: Error (exit code 143)");
             }
         }
+        "066-get-submitted" => cell.finish_all(),
         "093-retry-failed" => end_open(cell, 1, "main: Error (exit code 1)"),
         "094-get-retried" => cell.finish_all(),
         "097-get-resubmitted" => {
@@ -140,6 +141,13 @@ fn end_open(cell: &EngineCell, code: i32, message: &str) {
     for (cluster, assignment) in cell.assignments() {
         cell.end(&cluster, assignment.fence.unwrap(), code, message);
     }
+}
+
+async fn version_of(service: &Router, path: &str) -> String {
+    let response = call(service, "GET", path, None).await;
+    let body: Value =
+        serde_json::from_slice(&to_bytes(response.into_body(), BODY_MAX).await.unwrap()).unwrap();
+    body["metadata"]["resourceVersion"].as_str().unwrap_or_default().to_owned()
 }
 
 /// The name that a resubmission of `api-fail` drew.
@@ -301,7 +309,11 @@ async fn answers_are_argos() {
                 recorded = serde_json::from_str(&text).unwrap();
             }
             let body = request.get("rawBody").and_then(Value::as_str).map(str::to_owned);
-            let body = body.or_else(|| request.get("body").map(Value::to_string));
+            let mut body = body.or_else(|| request.get("body").map(Value::to_string));
+            if recording.name.starts_with("053") {
+                let version = version_of(&service, "/api/v1/workflow-templates/api/api-tpl").await;
+                body = body.map(|body| body.replace("$RV", &version));
+            }
             let response = call(&service, request["method"].as_str().unwrap(), &path, body).await;
             compare(&recorded, response).await
         };

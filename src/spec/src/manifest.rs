@@ -102,6 +102,9 @@ pub struct WorkflowSpec {
     /// Volumes that containers may mount, as submitted.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Value>,
+    /// The stored template that this workflow is made of; followed by the control plane.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workflow_template_ref: Option<Value>,
     /// The other fields that shape Pods (`nodeSelector`, `tolerations`, `securityContext`, ...), as submitted.
     #[serde(flatten)]
     pub pod: BTreeMap<String, Value>,

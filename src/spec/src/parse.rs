@@ -175,6 +175,9 @@ fn too_long(text: &str, options: &Options<'_>) -> Result<(), Vec<Diagnostic>> {
     Err(vec![Diagnostic::plain("ARG0002", "", message).suggest("split it into several workflows")])
 }
 
+/// Kinds of documents that can be read.
+const KINDS: [&str; 3] = ["Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate"];
+
 fn document(node: Node, rules: Rules<'_>) -> Result<Document, Vec<Diagnostic>> {
     let problem = |path: &str, code: &'static str, message: String| {
         let place = rules.source.and_then(|source| source.place(node.find(path)));
@@ -192,8 +195,8 @@ fn document(node: Node, rules: Rules<'_>) -> Result<Document, Vec<Diagnostic>> {
         Some(_) | None => String::new(),
     };
     let kind = text_at("kind");
-    if !kind.is_empty() && kind != "Workflow" {
-        let message = format!("kind `{kind}` is not supported yet; only `Workflow` is");
+    if !kind.is_empty() && !KINDS.contains(&kind.as_str()) {
+        let message = format!("kind `{kind}` is not supported yet; use one of: {}", KINDS.join(", "));
         return Err(vec![problem("kind", "ARG0007", message)]);
     }
     let version = text_at("apiVersion");

@@ -143,7 +143,7 @@ fn unsupported_fields_are_refused_by_name_unless_empty() {
 fn other_kinds_are_refused() {
     assert_eq!(
         problems("kind: CronWorkflow\nspec: {}\n")[0].message,
-        "kind `CronWorkflow` is not supported yet; only `Workflow` is"
+        "kind `CronWorkflow` is not supported yet; use one of: Workflow, WorkflowTemplate, ClusterWorkflowTemplate"
     );
     assert_eq!(problems("apiVersion: v1\nkind: Workflow\n")[0].code, "ARG0007");
     assert_eq!(problems("- a\n")[0].message, "a workflow must be an object, and this is a list");

@@ -3,12 +3,14 @@ use argosy_proto::command::{Refusal, Reply, SubmitWorkflow, WorkflowAccepted, re
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state::{AgendaItem, AgendaKind, Workflow};
 use argosy_spec::Manifest;
+use serde_json::Value;
 use std::borrow::Cow;
 
 use crate::draft::Draft;
 use crate::effective::effective;
 use crate::evolve_work::agenda_item;
 use crate::leader::Parsed;
+use crate::references::{self, Resolved};
 use crate::{Code, Leader, advance, place};
 
 /// Longest name and namespace (Argo's and Kubernetes').
@@ -40,7 +42,7 @@ pub(crate) fn decide(
             leader.limits.workflows_active_max
         )));
     }
-    let (manifest, effective) = read(&command.manifest_json)?;
+    let Accepted { manifest, runs: effective, resolved, text } = read(draft, leader, command)?;
     let (pod_json, summary_json) = (place::pod_json(&manifest), summary_json(&manifest));
     let preview =
         Workflow { namespace: command.namespace.clone(), name: command.name.clone(), ..Workflow::default() };
@@ -53,10 +55,17 @@ pub(crate) fn decide(
         name: command.name.clone(),
         uid: command.uid.clone(),
         creator: command.creator.clone(),
-        manifest_json: command.manifest_json.clone(),
+        manifest_json: text,
         pod_json,
         summary_json,
     }));
+    if let Some(resolved) = resolved {
+        draft.emit(Body::WorkflowResolved(fact::WorkflowResolved {
+            workflow,
+            resolved_json: resolved.manifest.to_string(),
+            stored_json: resolved.stored.to_string(),
+        }));
+    }
     advance::workflow::accepted(draft, workflow, &parsed.manifest);
     let item: AgendaItem = agenda_item(AgendaKind::Start, 0);
     draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
@@ -95,23 +104,77 @@ pub(crate) fn summary_json(manifest: &Manifest) -> String {
     .to_string()
 }
 
-/// The manifest as written, and as it runs where that is something else.
-fn read(json: &str) -> Result<(Manifest, Option<Manifest>), Refusal> {
+/// A manifest that can be accepted.
+struct Accepted {
+    /// As written, references to stored templates followed.
+    manifest: Manifest,
+    /// As it runs, where that is something else.
+    runs: Option<Manifest>,
+    resolved: Option<Resolved>,
+    /// As it is kept.
+    text: String,
+}
+
+fn read(draft: &Draft, leader: &Leader, command: &SubmitWorkflow) -> Result<Accepted, Refusal> {
     let invalid = |message: String| Code::InvalidManifest.refuse(message);
     let typed = |value| {
         Manifest::from_value(value).map_err(|problems| {
             invalid(problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("\n"))
         })
     };
-    let value =
-        serde_json::from_str(json).map_err(|error| invalid(format!("the manifest is not JSON: {error}")))?;
+    let value = serde_json::from_str(&command.manifest_json)
+        .map_err(|error| invalid(format!("the manifest is not JSON: {error}")))?;
+    let mut resolved = references::resolve(&draft.state, &command.namespace, &value)?;
+    let mut text = command.manifest_json.clone();
+    if let Some(resolved) = &mut resolved {
+        let labelled = labelled(value.clone(), &resolved.manifest);
+        resolved.manifest["metadata"] = labelled["metadata"].clone();
+        text = labelled.to_string();
+    }
+    let bytes_max = leader.limits.manifest_bytes_max;
+    let too_large = |resolved: &Resolved| resolved.manifest.to_string().len() > bytes_max;
+    if resolved.as_ref().is_some_and(too_large) {
+        return Err(Code::ManifestTooLarge.refuse(format!(
+            "with the templates it refers to, the manifest has more than {bytes_max} bytes"
+        )));
+    }
+    let value = resolved.as_ref().map_or(value, |resolved| resolved.manifest.clone());
     let runs = match effective(&value) {
         Cow::Borrowed(_) => None,
         Cow::Owned(value) => Some(typed(value)?),
     };
     let manifest = typed(value)?;
-    place::validate(&manifest).map_err(invalid)?;
-    Ok((manifest, runs))
+    place::validate(&manifest).map_err(|message| invalid(references::plain(&message)))?;
+    Ok(Accepted { manifest, runs, resolved, text })
+}
+
+/// The manifest with the labels and annotations that its references and its `workflowMetadata` give it, as far as it
+/// came by a reference.
+fn labelled(mut value: Value, resolved: &Value) -> Value {
+    let reference = value.pointer("/spec/workflowTemplateRef").and_then(Value::as_object).cloned();
+    let Some(name) = reference.as_ref().and_then(|reference| reference.get("name")?.as_str()) else {
+        return value;
+    };
+    let of_cluster = reference.as_ref().and_then(|reference| reference.get("clusterScope")?.as_bool());
+    let kind = if of_cluster == Some(true) { "cluster-workflow-template" } else { "workflow-template" };
+    let of = |field: &str| {
+        let given = resolved.pointer(&format!("/spec/workflowMetadata/{field}"));
+        given.and_then(Value::as_object).cloned().unwrap_or_default()
+    };
+    let mut labels = of("labels");
+    labels.insert(format!("workflows.argoproj.io/{kind}"), name.into());
+    for (field, given) in [("labels", labels), ("annotations", of("annotations"))] {
+        if given.is_empty() {
+            continue;
+        }
+        if !value["metadata"][field].is_object() {
+            value["metadata"][field] = serde_json::json!({});
+        }
+        for (key, text) in given {
+            value["metadata"][field][key] = text;
+        }
+    }
+    value
 }
 
 /// Finished workflows beyond the maximum leave, oldest first; two per submission, so one submission never costs much.

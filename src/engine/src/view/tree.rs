@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::advance::{hold, hooks};
 use crate::effective::shown_name;
+use crate::references::{is_stored, reference_json, scope_of};
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
 use crate::view::{EXACT_PROGRESS_NODES_MAX, time_text};
@@ -18,6 +19,8 @@ pub(super) struct Tree<'a> {
     state: &'a State,
     workflow: u64,
     row: &'a row::Workflow,
+    /// Where templates written in the workflow itself are: nowhere, when it has none of its own.
+    local_scope: String,
     nodes: BTreeMap<u32, &'a Arc<row::Node>>,
     templates: BTreeMap<&'a str, &'a Value>,
     /// (template, task) to the task's number.
@@ -50,6 +53,7 @@ impl<'a> Tree<'a> {
             state,
             workflow,
             row,
+            local_scope: local_scope(state, workflow, row),
             nodes,
             templates,
             numbers,
@@ -220,11 +224,19 @@ impl<'a> Tree<'a> {
         put("name", node.name.clone().into());
         put("displayName", self.display(node).into());
         put("type", kind.as_str().into());
-        let template = shown_name(&node.template);
+        let around = self.nodes.get(&node.boundary).and_then(|around| scope_of(&around.template));
+        let reference = is_stored(&node.template)
+            .then(|| reference_json(&node.template).filter(|_| scope_of(&node.template) != around))
+            .flatten();
+        let scope = around.map_or_else(|| self.local_scope.clone(), str::to_owned);
+        let template = if reference.is_some() { "" } else { shown_name(&node.template) };
         if !template.is_empty() {
             put("templateName", template.into());
         }
-        put("templateScope", format!("local/{}", self.row.name).into());
+        put("templateScope", scope.into());
+        if let Some(reference) = reference {
+            put("templateRef", reference);
+        }
         put("phase", phase_of(node).as_str().into());
         if node.boundary != 0 {
             put("boundaryID", self.id(node.boundary).into());
@@ -471,4 +483,10 @@ fn dependencies(task: &Value) -> Vec<String> {
             .filter_map(|name| name.as_str().map(str::to_owned))
             .collect(),
     }
+}
+
+fn local_scope(state: &State, workflow: u64, row: &row::Workflow) -> String {
+    let kept = state.manifests.get(&workflow);
+    let of_template = kept.is_some_and(|kept| kept.stored_json.contains("\"storedWorkflowTemplateSpec\""));
+    if of_template { "local/".to_owned() } else { format!("local/{}", row.name) }
 }

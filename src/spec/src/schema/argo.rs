@@ -31,6 +31,8 @@ pub(super) static TYPES: &[&Type] = &[
     &BACKOFF,
     &LIFECYCLE_HOOK,
     &WORKFLOW_METADATA,
+    &TEMPLATE_REF,
+    &WORKFLOW_TEMPLATE_REF,
 ];
 
 pub(crate) static WORKFLOW: Type = Type {
@@ -113,7 +115,7 @@ static WORKFLOW_SPEC: Type = Type {
         refused("volumeClaimGC"),
         refused("volumeClaimTemplates"),
         honoured("workflowMetadata", Shape::Object(&WORKFLOW_METADATA)),
-        refused("workflowTemplateRef"),
+        honoured("workflowTemplateRef", Shape::Object(&WORKFLOW_TEMPLATE_REF)),
     ],
 };
 
@@ -253,7 +255,7 @@ macro_rules! step_type {
                 honoured("hooks", HOOKS),
                 honoured("inline", Shape::Object(&TEMPLATE)),
                 honoured("onExit", Shape::String),
-                refused("templateRef"),
+                honoured("templateRef", Shape::Object(&TEMPLATE_REF)),
                 $($more,)*
             ],
         }
@@ -323,6 +325,20 @@ static LIFECYCLE_HOOK: Type = Type {
         honoured("expression", Shape::String),
         refused("templateRef"),
     ],
+};
+
+static TEMPLATE_REF: Type = Type {
+    name: "TemplateRef",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("template", Shape::String),
+        honoured("clusterScope", Shape::Boolean),
+    ],
+};
+
+static WORKFLOW_TEMPLATE_REF: Type = Type {
+    name: "WorkflowTemplateRef",
+    fields: &[honoured("name", Shape::String), honoured("clusterScope", Shape::Boolean)],
 };
 
 static WORKFLOW_METADATA: Type = Type {

@@ -103,6 +103,8 @@ impl<'a> Validator<'a> {
 
     fn run(mut self, lint: bool) -> Vec<Diagnostic> {
         let manifest = self.manifest;
+        // Parameters of a stored template get their values when it is used.
+        let lint = lint || manifest.kind.ends_with("Template");
         let metadata = &manifest.metadata;
         if metadata.name.chars().count() > NAME_LENGTH_MAX {
             let length = metadata.name.chars().count();
@@ -128,7 +130,13 @@ impl<'a> Validator<'a> {
             );
         }
         self.annotations(metadata, "metadata");
+        if refers_to_stored(manifest) {
+            // The rest is checked where the stored templates are, with them at hand.
+            return self.problems;
+        }
+        // Names made by the control plane for templates that it fetched begin with a control character.
         let names = manifest.spec.templates.iter().map(|template| template.name.as_str());
+        let names = names.filter(|name| !name.starts_with('\u{2}'));
         self.field_names(names, names::Kind::Field, "spec.templates", "spec.templates");
         self.arguments(&manifest.spec.arguments, "spec.arguments.", "spec.arguments", lint);
         self.retry_strategy(manifest.spec.retry_strategy.as_ref(), "spec.retryStrategy");
@@ -148,7 +156,10 @@ impl<'a> Validator<'a> {
     fn entrypoints(&mut self) {
         let manifest = self.manifest;
         let spec = &manifest.spec;
-        if spec.entrypoint.is_empty() {
+        let is_workflow = manifest.kind.is_empty() || manifest.kind == "Workflow";
+        if spec.entrypoint.is_empty() && !is_workflow {
+            // A template need not be one that can be run as a whole.
+        } else if spec.entrypoint.is_empty() {
             self.tell("ARG0010", "spec.entrypoint", "spec.entrypoint is required");
         } else {
             self.call(&spec.entrypoint, Some(&spec.arguments), &BTreeMap::new(), "spec.entrypoint");
@@ -369,6 +380,27 @@ impl<'a> Validator<'a> {
             }
         }
     }
+}
+
+/// Some part of the manifest is in a stored template.
+fn refers_to_stored(manifest: &Manifest) -> bool {
+    fn refers(template: &Template, depth: usize) -> bool {
+        let of_step = |step: &Step| {
+            step.raw.get("templateRef").is_some()
+                || step.inline.as_ref().is_some_and(|inline| refers(inline, depth + 1))
+        };
+        depth <= DEPTH_MAX
+            && match &template.kind {
+                TemplateKind::Steps(groups) => groups.iter().flatten().any(of_step),
+                TemplateKind::Dag(dag) => dag.tasks.iter().any(of_step),
+                TemplateKind::Container(_)
+                | TemplateKind::Script(_)
+                | TemplateKind::Suspend(_)
+                | TemplateKind::Missing => false,
+            }
+    }
+    manifest.spec.workflow_template_ref.is_some()
+        || manifest.spec.templates.iter().any(|template| refers(template, 0))
 }
 
 /// Values of a template's inputs, by tag, as far as they are literal: the template name of a step may hold such a tag.
