@@ -185,6 +185,8 @@ pub(crate) fn apply(
         Body::StartHeld(fact) => step.start_held(fact)?,
         Body::StartReleased(fact) => step.start_released(fact)?,
         Body::TaskReleased(fact) => step.task_released(fact)?,
+        Body::NodeMemoized(fact) => step.node_memoized(fact)?,
+        Body::MemoStored(fact) => step.memo_stored(fact),
     }
     Ok(())
 }

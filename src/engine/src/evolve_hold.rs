@@ -1,14 +1,23 @@
-//! Facts about starts that wait for others to end, and about global outputs, to state.
+//! Facts about starts that wait for others to end, about global outputs and memoized ones, to state.
 
 use argosy_proto::fact;
 use argosy_proto::state as row;
 
+use std::sync::Arc;
+
 use crate::Error;
 use crate::evolve::Step;
 use crate::evolve_work::agenda_item;
+use crate::key::Key;
+use crate::state::ROW_VERSION;
 
 /// Cursor of an agenda's START item of a DAG: make the tasks that were held.
 pub(crate) const HELD_TASKS: u64 = 1 << 63;
+
+/// The name of a cache's entry.
+pub(crate) fn memo_entry(namespace: &str, cache: &str, key: &str) -> String {
+    format!("{namespace}/{cache}/{key}")
+}
 
 impl Step<'_> {
     pub(crate) fn globals_set(&mut self, fact: &fact::GlobalsSet) -> Result<(), Error> {
@@ -47,6 +56,26 @@ impl Step<'_> {
         self.workflow(fact.workflow)?.held.retain(|held| *held != fact.node);
         let item = row::AgendaItem { cursor, ..agenda_item(row::AgendaKind::Start, fact.node) };
         self.push_agenda(fact.workflow, item)
+    }
+
+    pub(crate) fn node_memoized(&mut self, fact: &fact::NodeMemoized) -> Result<(), Error> {
+        let node = self.node(fact.workflow, fact.node)?;
+        node.memo_cache.clone_from(&fact.cache);
+        node.memo_key.clone_from(&fact.key);
+        node.memo_hit = fact.hit;
+        Ok(())
+    }
+
+    pub(crate) fn memo_stored(&mut self, fact: &fact::MemoStored) {
+        let entry = memo_entry(&fact.namespace, &fact.cache, &fact.key);
+        let memo = row::Memo {
+            version: ROW_VERSION,
+            outputs: fact.outputs.clone(),
+            created_at_ms: self.time.0,
+            node_id: fact.node_id.clone(),
+        };
+        self.state.memos.insert(entry.clone(), Arc::new(memo));
+        self.touch(Key::Memo(entry));
     }
 
     pub(crate) fn task_released(&mut self, fact: &fact::TaskReleased) -> Result<(), Error> {

@@ -36,6 +36,8 @@ pub enum Key {
     Template(bool, String, String),
     /// What a node of an earlier workflow came to: workflow, node name.
     Remembered(u64, String),
+    /// An entry of a memoization cache: NAMESPACE/CACHE/KEY.
+    Memo(String),
 }
 
 /// Longest text in a key. Longer names are refused before they come here; a key is read back only if it obeys this.
@@ -88,6 +90,7 @@ impl Key {
                 let scope = [u8::from(*cluster_scope)];
                 put(&mut out, 20, &[&scope, &length.to_be_bytes(), namespace.as_bytes(), name.as_bytes()]);
             }
+            Self::Memo(entry) => put(&mut out, 40, &[entry.as_bytes()]),
             Self::Remembered(workflow, name) => {
                 put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
             }
@@ -128,6 +131,7 @@ impl Key {
                 Self::Template(cluster_scope, rest.text(Some(length))?, rest.text(None)?)
             }
             21 => Self::Remembered(rest.u64()?, rest.text(None)?),
+            40 => Self::Memo(rest.text(None)?),
             _ => return None,
         };
         rest.0.is_empty().then_some(key)
@@ -204,6 +208,7 @@ mod tests {
             Key::Template(false, "argo".into(), "t".into()),
             Key::Template(true, String::new(), "t".into()),
             Key::Remembered(7, "w.a".into()),
+            Key::Memo("argo/cache/key".into()),
         ]
     }
 

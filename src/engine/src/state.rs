@@ -35,6 +35,8 @@ pub struct State {
     pub(crate) invites: OrdMap<Vec<u8>, row::Invite>,
     pub(crate) idempotency: OrdMap<(String, String), Arc<row::Idempotency>>,
     pub(crate) blocked: OrdMap<Vec<u8>, row::Blocked>,
+    /// Entries of memoization caches: NAMESPACE/CACHE/KEY.
+    pub(crate) memos: OrdMap<String, Arc<row::Memo>>,
     /// Stored templates: of the cluster's scope, namespace, name.
     pub(crate) templates: OrdMap<(bool, String, String), Arc<row::Template>>,
     /// Outcomes of an earlier workflow's nodes, by workflow and node name.
@@ -169,6 +171,10 @@ impl State {
             Key::Blocked(shape) => {
                 drop(self.blocked.insert(shape, read(value, |row: &row::Blocked| row.version)?))
             }
+            Key::Memo(entry) => {
+                let memo = Arc::new(read(value, |row: &row::Memo| row.version)?);
+                self.memos.insert(entry, memo);
+            }
             Key::Template(cluster_scope, namespace, name) => {
                 let template = Arc::new(read(value, |row: &row::Template| row.version)?);
                 self.templates.insert((cluster_scope, namespace, name), template);
@@ -298,6 +304,7 @@ impl State {
                 self.idempotency.get(&(tenant.clone(), key.clone())).map(|row| row.encode_to_vec())
             }
             Key::Blocked(shape) => self.blocked.get(shape).map(Message::encode_to_vec),
+            Key::Memo(entry) => self.memos.get(entry.as_str()).map(|row| row.encode_to_vec()),
             Key::Template(cluster_scope, namespace, name) => self
                 .templates
                 .get(&(*cluster_scope, namespace.clone(), name.clone()))
@@ -327,6 +334,7 @@ impl State {
             self.idempotency.keys().map(|(tenant, key)| Key::Idempotency(tenant.clone(), key.clone())),
         );
         keys.extend(self.blocked.keys().map(|shape| Key::Blocked(shape.clone())));
+        keys.extend(self.memos.keys().cloned().map(Key::Memo));
         keys.extend(self.templates.keys().map(|(cluster_scope, namespace, name)| {
             Key::Template(*cluster_scope, namespace.clone(), name.clone())
         }));

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::manifest::{
-    Arguments, ContinueOn, Dag, Inputs, IntOrString, LifecycleHook, Manifest, Metadata, Outputs,
+    Arguments, ContinueOn, Dag, Inputs, IntOrString, LifecycleHook, Manifest, Memoize, Metadata, Outputs,
     RetryStrategy, Script, Sequence, Step, Suspend, Template, TemplateKind, null_is_default,
 };
 use crate::{Diagnostic, Error};
@@ -31,6 +31,7 @@ struct TemplateFields {
     #[serde(deserialize_with = "null_is_default")]
     timeout: String,
     parallelism: Option<i64>,
+    memoize: Option<Memoize>,
     container: Option<Value>,
     script: Option<Value>,
     steps: Option<Vec<Vec<Step>>>,
@@ -99,6 +100,7 @@ pub(crate) fn template(value: Value) -> Result<Template, Error> {
         fail_fast: fields.fail_fast,
         timeout: fields.timeout,
         parallelism: fields.parallelism,
+        memoize: fields.memoize,
         raw: value,
     })
 }

@@ -29,9 +29,9 @@ pub use codes::CODES;
 pub use colocation::ColocationGroup;
 pub use diagnostic::{Diagnostic, Place};
 pub use manifest::{
-    Arguments, Backoff, ContinueOn, Dag, Failover, Inputs, IntOrString, LifecycleHook, Manifest, Metadata,
-    Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind,
-    ValueFrom, WorkflowSpec,
+    Arguments, Backoff, ContinueOn, Dag, Failover, Inputs, IntOrString, LifecycleHook, Manifest, Memoize,
+    Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template,
+    TemplateKind, ValueFrom, WorkflowSpec,
 };
 pub use parse::{Document, Limits, Options, parse_json, parse_value, parse_yaml};
 pub use schema::{FieldLine, Status, field_page, field_table};

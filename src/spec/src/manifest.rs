@@ -135,6 +135,8 @@ pub struct Template {
     pub timeout: String,
     /// Steps and dag only: children that may run at the same time; `None` for no bound.
     pub parallelism: Option<i64>,
+    /// Where and how long its outputs are kept; `None`: they are not.
+    pub memoize: Option<Memoize>,
     /// The template as submitted, after reading rules were applied: what tag substitution works on, and where the Pod's
     /// fields (`volumes`, `sidecars`, `nodeSelector`, ...) are.
     pub raw: Value,
@@ -238,6 +240,39 @@ pub struct LifecycleHook {
     /// When it runs; empty: at the end.
     #[serde(deserialize_with = "null_is_default")]
     pub expression: String,
+}
+
+/// Keeps a template's outputs, so that an equal run need not be repeated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memoize {
+    /// What makes runs equal.
+    #[serde(deserialize_with = "null_is_default")]
+    pub key: String,
+    /// A Go duration after which an entry no longer counts; empty for none.
+    #[serde(deserialize_with = "null_is_default")]
+    pub max_age: String,
+    /// The cache.
+    #[serde(deserialize_with = "null_is_default")]
+    pub cache: Cache,
+}
+
+/// A memoization cache. Its name is a ConfigMap's in Argo; here the control plane keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cache {
+    /// Holds the cache's name.
+    #[serde(deserialize_with = "null_is_default")]
+    pub config_map: CacheName,
+}
+
+/// A cache's name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheName {
+    /// The name.
+    #[serde(deserialize_with = "null_is_default")]
+    pub name: String,
 }
 
 /// The name of the hook that runs at the end.

@@ -329,6 +329,7 @@ fn compare_node(
         "templateScope",
         "progress",
         "nodeFlag",
+        "memoizationStatus",
     ] {
         same(&format!("{node} {field}"), &expected[field], &found[field], workflow, differences);
     }

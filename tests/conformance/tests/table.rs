@@ -7,7 +7,10 @@ use std::path::Path;
 
 const DIFFERENCES: &str = include_str!("../../../docs/argo-differences.md");
 /// Differences that somebody still works on: the case, and what is missing.
-const NOT_YET: [(&str, &str); 2] = [
+const NOT_YET: [(&str, &str); 5] = [
+    ("memo/memoize-configmap-without-label", "ConfigMaps as caches are not read yet"),
+    ("memo/memoize-hit-prepared-cache", "ConfigMaps as caches are not read yet"),
+    ("memo/memoize-max-age-not-reached", "ConfigMaps as caches are not read yet"),
     ("again/resubmit-memoized", "groups of the earlier workflow keep its name in Argo"),
     ("again/resubmit-memoized-dag", "groups of the earlier workflow keep its name in Argo"),
 ];

@@ -6,7 +6,7 @@ use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::{Arguments, Step, Template, TemplateKind};
 
-use crate::advance::{Turn, leaf, resolve};
+use crate::advance::{Turn, leaf, memo, resolve};
 use crate::express::fill;
 use crate::scope::display_name;
 
@@ -51,12 +51,36 @@ pub(crate) fn call(
     if let Some(node) = remembered(turn, &place, template, &inputs)? {
         return Ok(node);
     }
+    let memo = match memo::look_up(turn, template, &inputs) {
+        Ok(memo) => memo,
+        Err(message) => {
+            return ended(turn, &place, &template.name, NodePhase::Error, &message, NodePhase::Error);
+        }
+    };
     let retried = template.retry_strategy.is_some() || parsed.manifest.spec.retry_strategy.is_some();
-    if retried {
-        let node = added(turn, &place, template, NodeType::Retry, NodePhase::Running, inputs)?;
-        return Ok(node);
+    let hit = memo.as_ref().is_some_and(|memo| memo.hit.is_some());
+    let node = if retried {
+        added(turn, &place, template, NodeType::Retry, NodePhase::Running, inputs)?
+    } else if hit {
+        added(turn, &place, template, own_type(template), NodePhase::Running, inputs)?
+    } else {
+        instance(turn, place, template, inputs)?
+    };
+    if let Some(memo) = memo {
+        memo::note(turn, node, &memo);
     }
-    instance(turn, place, template, inputs)
+    Ok(node)
+}
+
+/// The type of a template's node.
+fn own_type(template: &Template) -> NodeType {
+    match &template.kind {
+        TemplateKind::Steps(_) => NodeType::Steps,
+        TemplateKind::Dag(_) => NodeType::Dag,
+        TemplateKind::Container(_) | TemplateKind::Script(_) => NodeType::Pod,
+        TemplateKind::Suspend(_) => NodeType::Suspend,
+        TemplateKind::Missing => NodeType::Skipped,
+    }
 }
 
 /// A node that succeeded in the workflow which this one repeats: it is not run again.

@@ -6,6 +6,7 @@ pub(crate) mod dag;
 pub(crate) mod hold;
 pub(crate) mod hooks;
 pub(crate) mod leaf;
+pub(crate) mod memo;
 pub(crate) mod raw_json;
 pub(crate) mod resolve;
 pub(crate) mod retry;
@@ -243,6 +244,7 @@ impl<'a> Turn<'a> {
             rank,
         }));
         self.publish_globals(index);
+        memo::store(self, index);
         hooks::changed(self, index);
         hold::released(self);
     }

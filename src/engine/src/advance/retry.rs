@@ -7,7 +7,7 @@ use argosy_proto::state as row;
 use argosy_spec::RetryStrategy;
 
 use crate::advance::create::{self, Place};
-use crate::advance::{Turn, hold, leaf, workflow};
+use crate::advance::{Turn, hold, leaf, memo, workflow};
 use crate::express::{self, fill};
 use crate::state::{ROW_VERSION, phase_of};
 
@@ -42,7 +42,8 @@ pub(crate) fn next_try(turn: &mut Turn<'_>, index: u32) {
     };
     let parsed = turn.parsed.clone();
     let made = match parsed.template(&node.template) {
-        Some(template) => create::instance(turn, place, template, node.inputs.clone()).map(drop),
+        Some(template) => create::instance(turn, place, template, node.inputs.clone())
+            .map(|made| memo::note_try(turn, &node, made)),
         None => Err(format!("template {} not found", node.template)),
     };
     if let Err(message) = made {

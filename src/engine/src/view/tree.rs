@@ -103,6 +103,9 @@ impl<'a> Tree<'a> {
 
     fn outbound_of(&self, index: u32) -> Vec<u32> {
         let node = self.nodes[&index];
+        if node.memo_hit && type_of(node) != NodeType::Retry {
+            return vec![index];
+        }
         let all = |children: Vec<u32>| -> Vec<u32> {
             children
                 .iter()
@@ -267,6 +270,12 @@ impl<'a> Tree<'a> {
         if !node.host.is_empty() {
             put("hostNodeName", node.host.clone().into());
         }
+        if !node.memo_key.is_empty() {
+            put(
+                "memoizationStatus",
+                json!({"hit": node.memo_hit, "key": node.memo_key, "cacheName": node.memo_cache}),
+            );
+        }
         match row::NodeFlag::try_from(node.flag) {
             Ok(row::NodeFlag::Retried) => put("nodeFlag", json!({"retried": true})),
             Ok(row::NodeFlag::Hooked) => put("nodeFlag", json!({"hooked": true})),
@@ -379,7 +388,7 @@ impl<'a> Tree<'a> {
 
     /// Steps and DAG nodes show them once they ended with what their children came to.
     fn shows_outbound(&self, index: u32, node: &row::Node, kind: NodeType) -> bool {
-        let ended = phase_of(node).is_fulfilled() && !self.outbound[&index].is_empty();
+        let ended = phase_of(node).is_fulfilled() && !node.memo_hit && !self.outbound[&index].is_empty();
         match kind {
             NodeType::Dag => ended && node.message.is_empty(),
             NodeType::Steps => ended && phase_of(node) != NodePhase::Error && node.message != hold::FAIL_FAST,

@@ -30,6 +30,9 @@ pub(super) static TYPES: &[&Type] = &[
     &RETRY_STRATEGY,
     &BACKOFF,
     &LIFECYCLE_HOOK,
+    &MEMOIZE,
+    &CACHE,
+    &CACHE_CONFIG_MAP,
     &WORKFLOW_METADATA,
     &TEMPLATE_REF,
     &WORKFLOW_TEMPLATE_REF,
@@ -152,7 +155,7 @@ static TEMPLATE: Type = Type {
         refused("executor"),
         refused("http"),
         refused("initContainers"),
-        refused("memoize"),
+        honoured("memoize", Shape::Object(&MEMOIZE)),
         refused("metrics"),
         honoured("parallelism", Shape::Integer),
         refused("pendingTimeout"),
@@ -344,4 +347,21 @@ static WORKFLOW_TEMPLATE_REF: Type = Type {
 static WORKFLOW_METADATA: Type = Type {
     name: "WorkflowMetadata",
     fields: &[honoured("labels", STRINGS), honoured("annotations", STRINGS), refused("labelsFrom")],
+};
+
+static MEMOIZE: Type = Type {
+    name: "Memoize",
+    fields: &[
+        honoured("key", Shape::String),
+        honoured("maxAge", Shape::String),
+        honoured("cache", Shape::Object(&CACHE)),
+    ],
+};
+
+static CACHE: Type =
+    Type { name: "Cache", fields: &[honoured("configMap", Shape::Object(&CACHE_CONFIG_MAP))] };
+
+static CACHE_CONFIG_MAP: Type = Type {
+    name: "ConfigMapKeySelector",
+    fields: &[honoured("name", Shape::String), dropped("key"), dropped("optional")],
 };
