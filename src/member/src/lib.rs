@@ -26,6 +26,7 @@ mod forward;
 mod io;
 mod leading;
 mod machine;
+mod news;
 mod reads;
 mod sessions;
 mod summary;
@@ -425,28 +426,12 @@ impl<K: Kv> Member<K> {
             return before;
         }
         if self.leading.is_some() {
-            self.count_workflows(&before, &after, workflows);
+            self.tell_workflows(&before, &after, workflows);
         }
-        let key = |id: &WorkflowId| {
-            let workflow = after.workflow(*id).or_else(|| before.workflow(*id))?;
-            Some(WorkflowKey { namespace: workflow.namespace.clone(), name: workflow.name.clone() })
-        };
-        let workflows: Vec<WorkflowKey> = workflows.iter().filter_map(key).collect();
+        let workflows: Vec<WorkflowKey> =
+            workflows.iter().filter_map(|id| news::workflow_key(&before, &after, *id)).collect();
         self.outputs.push(Output::Published { before: before.clone(), after, workflows });
         before
-    }
-
-    fn count_workflows(&mut self, before: &State, after: &State, workflows: &BTreeSet<WorkflowId>) {
-        let phase =
-            |state: &State, id: WorkflowId| state.workflow(id).and_then(argosy_engine::workflow_phase);
-        for id in workflows {
-            self.counters.workflows_accepted +=
-                u64::from(before.workflow(*id).is_none() && after.workflow(*id).is_some());
-            let ended = phase(after, *id).filter(|phase| phase.is_completed());
-            if let Some(ended) = ended.filter(|ended| phase(before, *id) != Some(*ended)) {
-                *self.counters.workflows_finished.entry(ended.as_str()).or_default() += 1;
-            }
-        }
     }
 
     fn serve_reads(&mut self, now: Now) {

@@ -49,11 +49,6 @@ pub(crate) fn desired(state: &State, cluster: &str) -> Vec<(Fence, Desired)> {
     state.attempts_on(cluster).map(|(fence, attempt)| (fence, link_desired(attempt))).collect()
 }
 
-/// The attempt's result no longer counts.
-fn fenced(state: &State, fence: &Fence) -> bool {
-    state.attempt(fence).is_some_and(|attempt| attempt.fenced)
-}
-
 fn link_desired(attempt: DesiredAttempt) -> Desired {
     match attempt {
         DesiredAttempt::Run => Desired::Run { exclusive: false },
@@ -245,12 +240,7 @@ impl<K: Kv> Member<K> {
                 },
             };
             let (cluster, fence) = (cluster.to_owned(), *fence);
-            if before.attempt(&fence).is_none() && after.attempt(&fence).is_some() {
-                *self.counters.assigned.entry(cluster.clone()).or_default() += 1;
-            }
-            if fenced(&after, &fence) && !fenced(before, &fence) {
-                *self.counters.take_overs.entry(cluster.clone()).or_default() += 1;
-            }
+            self.tell_attempt(before, &after, &cluster, &fence);
             self.session_step(now, control::Input::DesiredChanged { cluster, fence, desired: wanted });
         }
     }

@@ -1,0 +1,62 @@
+//! What committed changes say to people: counts for the metrics, and log lines with the ids of workflow and attempt.
+//! Told by the leader only, so that a cell says each thing once.
+
+use crate::Member;
+use argosy_engine::State;
+use argosy_model::{Fence, WorkflowId, WorkflowKey, display_fence};
+use argosy_store::Kv;
+use std::collections::BTreeSet;
+
+/// A workflow's name, whether it still is there or no longer.
+pub(crate) fn workflow_key(before: &State, after: &State, id: WorkflowId) -> Option<WorkflowKey> {
+    let workflow = after.workflow(id).or_else(|| before.workflow(id))?;
+    Some(WorkflowKey { namespace: workflow.namespace.clone(), name: workflow.name.clone() })
+}
+
+fn name(before: &State, after: &State, id: WorkflowId) -> String {
+    workflow_key(before, after, id).map_or_else(|| format!("number {}", id.0), |key| key.to_string())
+}
+
+/// The attempt's result no longer counts.
+fn fenced(state: &State, fence: &Fence) -> bool {
+    state.attempt(fence).is_some_and(|attempt| attempt.fenced)
+}
+
+impl<K: Kv> Member<K> {
+    pub(crate) fn tell_workflows(&mut self, before: &State, after: &State, workflows: &BTreeSet<WorkflowId>) {
+        let phase =
+            |state: &State, id: WorkflowId| state.workflow(id).and_then(argosy_engine::workflow_phase);
+        for id in workflows {
+            if before.workflow(*id).is_none() && after.workflow(*id).is_some() {
+                self.counters.workflows_accepted += 1;
+                tracing::info!(workflow = name(before, after, *id), "workflow accepted");
+            }
+            let ended = phase(after, *id).filter(|phase| phase.is_completed());
+            if let Some(ended) = ended.filter(|ended| phase(before, *id) != Some(*ended)) {
+                *self.counters.workflows_finished.entry(ended.as_str()).or_default() += 1;
+                tracing::info!(workflow = name(before, after, *id), phase = ended.as_str(), "workflow ended");
+            }
+        }
+    }
+
+    pub(crate) fn tell_attempt(&mut self, before: &State, after: &State, cluster: &str, fence: &Fence) {
+        let Some(attempt) = after.attempt(fence) else { return };
+        let workflow = || name(before, after, WorkflowId(attempt.workflow));
+        if before.attempt(fence).is_none() {
+            *self.counters.assigned.entry(cluster.to_owned()).or_default() += 1;
+            tracing::debug!(
+                workflow = workflow(),
+                attempt = display_fence(fence),
+                cluster,
+                "attempt assigned"
+            );
+        }
+        if attempt.fenced && !fenced(before, fence) {
+            *self.counters.take_overs.entry(cluster.to_owned()).or_default() += 1;
+            tracing::info!(workflow = workflow(), attempt = display_fence(fence), cluster, "attempt fenced");
+        }
+        if attempt.closed && before.attempt(fence).is_some_and(|before| !before.closed) {
+            tracing::debug!(workflow = workflow(), attempt = display_fence(fence), cluster, "attempt over");
+        }
+    }
+}
