@@ -32,6 +32,15 @@ impl State {
         Difference { nodes: nodes.collect(), attempts: attempts.collect() }
     }
 
+    /// Clusters that were invited and have not enrolled: names, each once, whose invites can still be used.
+    #[must_use]
+    pub fn clusters_invited(&self) -> std::collections::BTreeSet<&str> {
+        let now = self.log_time().0;
+        let open =
+            self.invites.values().filter(|invite| invite.used_by.is_empty() && invite.expires_at_ms > now);
+        open.map(|invite| invite.cluster.as_str()).filter(|name| self.cluster(name).is_none()).collect()
+    }
+
     /// All attempts that state still knows, by fence.
     pub fn attempts(&self) -> impl Iterator<Item = (&Fence, &row::Attempt)> {
         self.attempts.iter().map(|(fence, row)| (fence, row.as_ref()))

@@ -616,11 +616,50 @@ fn some_workflow(seed: &mut Seed, name: &str) -> Value {
     wanted
 }
 
+/// Whatever an operator may do; refusals are as good as anything here.
+fn operate(world: &mut World, seed: &mut Seed, round: usize) {
+    let (namespace, name, actor) = ("argo".to_owned(), format!("w{}", seed.next(12)), "op".to_owned());
+    let node_field_selector = ["", "displayName=b", "phase!=Pending"][seed.next(3)].to_owned();
+    let parameters = if seed.next(3) == 0 { vec!["p=1".to_owned()] } else { Vec::new() };
+    let body = match seed.next(6) {
+        0 => Body::SuspendWorkflow(ask::SuspendWorkflow { namespace, name, actor }),
+        1 => Body::ResumeWorkflow(ask::ResumeWorkflow { namespace, name, node_field_selector, actor }),
+        2 => Body::SetNode(ask::SetNode {
+            namespace,
+            name,
+            node_field_selector,
+            phase: ["", "Failed"][seed.next(2)].to_owned(),
+            message: "looked at".to_owned(),
+            actor,
+            ..ask::SetNode::default()
+        }),
+        3 | 4 => Body::RetryWorkflow(ask::RetryWorkflow {
+            namespace,
+            name,
+            restart_successful: seed.next(2) == 0,
+            node_field_selector,
+            parameters,
+            actor,
+        }),
+        _ => Body::ResubmitWorkflow(ask::ResubmitWorkflow {
+            namespace,
+            name,
+            new_name: format!("w{}", 12 + seed.next(40)),
+            new_uid: format!("again-{round}"),
+            memoized: seed.next(2) == 0,
+            parameters,
+            creator: actor,
+        }),
+    };
+    let _ = world.command(body);
+}
+
 fn random_step(world: &mut World, seed: &mut Seed, round: usize) {
     world.now += seed.next(3000) as i64;
     let clusters = ["east", "west", "north"];
     let cluster = clusters[seed.next(3)];
-    match seed.next(14) {
+    match seed.next(17) {
+        14 | 15 => operate(world, seed, round),
         0 | 1 => {
             let name = format!("w{}", seed.next(12));
             let wanted = some_workflow(seed, &name);
@@ -689,6 +728,79 @@ fn random_step(world: &mut World, seed: &mut Seed, round: usize) {
     }
 }
 
+fn suspended(world: &mut World, name: &str, suspended: bool) {
+    let (namespace, name, actor) = ("argo".to_owned(), name.to_owned(), "op".to_owned());
+    let body = if suspended {
+        Body::SuspendWorkflow(ask::SuspendWorkflow { namespace, name, actor })
+    } else {
+        let node_field_selector = String::new();
+        Body::ResumeWorkflow(ask::ResumeWorkflow { namespace, name, node_field_selector, actor })
+    };
+    world.command(body).unwrap();
+}
+
+#[test]
+fn a_suspended_workflow_waits_without_work_and_goes_on_when_resumed() {
+    let mut world = two_clusters();
+    let steps = json!({"name": "main", "steps": [[{"name": "a", "template": "pod"}], [{"name": "b", "template": "pod"}]]});
+    world.submit("w", &manifest("w", &[steps, pod()])).unwrap();
+    world.settle();
+    suspended(&mut world, "w", true);
+    let (cluster, fence, _) = world.to_run().remove(0);
+    assert_eq!(world.end(&cluster, fence, AttemptPhase::Succeeded), Verdict::Accepted);
+    world.settle();
+    assert!(world.to_run().is_empty() && !world.state.has_work(), "nothing new starts, and nothing spins");
+    assert_eq!(world.json("w")["spec"]["suspend"], true);
+    let loaded = State::load(world.state.rows().into_iter()).unwrap();
+    assert!(!loaded.has_work(), "nor after a restart");
+    suspended(&mut world, "w", false);
+    world.settle();
+    assert_eq!(world.to_run().len(), 1);
+    assert_eq!(world.json("w")["metadata"]["labels"]["workflows.argoproj.io/action"], "Resume");
+}
+
+#[test]
+fn a_template_that_changes_or_goes_changes_no_accepted_workflow() {
+    let mut world = two_clusters();
+    let template = |image: &str| {
+        json!({"kind": "WorkflowTemplate", "metadata": {"name": "t"}, "spec": {"entrypoint": "main", "templates": [
+            {"name": "main", "container": {"image": image, "command": ["true"]}},
+        ]}})
+        .to_string()
+    };
+    let create = ask::CreateTemplate {
+        namespace: "argo".into(),
+        name: "t".into(),
+        uid: "u".into(),
+        manifest_json: template("old"),
+        ..ask::CreateTemplate::default()
+    };
+    world.command(Body::CreateTemplate(create.clone())).unwrap();
+    assert_eq!(world.command(Body::CreateTemplate(create)).unwrap_err().code, "ARG1024");
+    let mut made = manifest("w", &[]);
+    made["spec"] = json!({"workflowTemplateRef": {"name": "t"}});
+    world.submit("w", &made).unwrap();
+    let update = ask::UpdateTemplate {
+        namespace: "argo".into(),
+        name: "t".into(),
+        manifest_json: template("new"),
+        resource_version: "1".into(),
+        ..ask::UpdateTemplate::default()
+    };
+    assert_eq!(world.command(Body::UpdateTemplate(update.clone())).unwrap_err().code, "ARG1026");
+    let shown = argosy_engine::view::template_json(&world.state, false, "argo", "t").unwrap();
+    let resource_version = shown["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    world.command(Body::UpdateTemplate(ask::UpdateTemplate { resource_version, ..update })).unwrap();
+    let delete =
+        ask::DeleteTemplate { namespace: "argo".into(), name: "t".into(), ..ask::DeleteTemplate::default() };
+    world.command(Body::DeleteTemplate(delete)).unwrap();
+    world.settle();
+    let (_, fence, _) = world.to_run().remove(0);
+    assert!(world.state.assignment(&fence).unwrap().template_json.contains("old"));
+    made["metadata"]["name"] = "w2".into();
+    assert_eq!(world.submit("w2", &made).unwrap_err().code, "ARG1025");
+}
+
 #[test]
 fn followers_agree_whatever_happens_and_everything_ends() {
     let mut kinds = std::collections::BTreeMap::new();
@@ -729,6 +841,11 @@ fn followers_agree_whatever_happens_and_everything_ends() {
         "PlacementBlocked",
         "TimerSet",
         "ClusterLost",
+        "WorkflowSuspended",
+        "WorkflowReopened",
+        "NodesRemoved",
+        "NodeReopened",
+        "NodeRemembered",
     ] {
         assert!(kinds.contains_key(kind), "no {kind} in all the histories");
     }
@@ -738,6 +855,12 @@ fn followers_agree_whatever_happens_and_everything_ends() {
 fn end_of_all(world: &mut World, start: u64) {
     for cluster in ["east", "west", "north"] {
         world.open(cluster, 1_000_000);
+    }
+    for name in (0..52).map(|number| format!("w{number}")) {
+        let (namespace, actor) = ("argo".to_owned(), "op".to_owned());
+        let node_field_selector = String::new();
+        let resume = ask::ResumeWorkflow { namespace, name, node_field_selector, actor };
+        let _ = world.command(Body::ResumeWorkflow(resume));
     }
     for round in 0..20_000 {
         world.settle();

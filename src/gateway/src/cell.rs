@@ -63,7 +63,7 @@ pub trait View: Clone + Send + Sync + 'static {
     fn template(&self, cluster_scope: bool, namespace: &str, name: &str) -> Option<serde_json::Value>;
     /// The stored templates of a namespace (empty: of all), or of the cell's own scope, by name.
     fn templates(&self, cluster_scope: bool, namespace: &str) -> Vec<serde_json::Value>;
-    /// All registered clusters, by name.
+    /// All clusters, by name: the registered ones, and those invited that have not enrolled yet.
     fn clusters(&self) -> Vec<ClusterRecord>;
 }
 

@@ -121,6 +121,11 @@ impl Submission {
             drop_unknown_fields: true,
             api_path: Some("workflow"),
         };
+        let kind = self.workflow.get("kind").and_then(Value::as_str).unwrap_or_default();
+        if kind.ends_with("Template") {
+            let message = format!("kind {kind} is not a workflow: create it as a template");
+            return Err(ApiError::new(Code::InvalidArgument, message));
+        }
         let document = argosy_spec::parse_value(std::mem::take(&mut self.workflow), &options);
         let document = document.map_err(|problems| refusal(&problems, code))?;
         let problems = document.validate();

@@ -76,7 +76,13 @@ impl View for State {
             attempts: u64::from(row.attempts_open),
             labels: row.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         };
-        Self::clusters(self).map(record).collect()
+        let invited = self
+            .clusters_invited()
+            .into_iter()
+            .map(|name| ClusterRecord { name: name.to_owned(), ..ClusterRecord::default() });
+        let mut found: Vec<ClusterRecord> = Self::clusters(self).map(record).chain(invited).collect();
+        found.sort_by(|one, other| one.name.cmp(&other.name));
+        found
     }
 }
 

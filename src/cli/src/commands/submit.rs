@@ -144,6 +144,14 @@ pub(super) fn lint(arguments: &Lint, console: &mut Console) -> Result<bool, Erro
 /// The manifests with what the flags change.
 pub(super) fn read(arguments: &Submit, console: &mut Console) -> Result<Vec<Value>, Error> {
     let workflows = parse(&arguments.files, console, |workflow| manifest::apply(workflow, arguments))?;
+    let kind = |workflow: &Value| workflow["kind"].as_str().unwrap_or_default().to_owned();
+    if let Some(other) = workflows.iter().map(kind).find(|kind| kind.ends_with("Template")) {
+        let verb = if other == "WorkflowTemplate" { "template" } else { "cluster-template" };
+        return Err(Error::Usage(format!(
+            "a file holds a {other}: create it with `argosy {verb} create`, and submit it with `argosy submit --from {}/NAME`",
+            other.to_ascii_lowercase()
+        )));
+    }
     if workflows.len() > 1 && arguments.name.is_some() {
         return Err(Error::Usage(format!(
             "--name with {} workflows: submit one at a time, or use --generate-name",

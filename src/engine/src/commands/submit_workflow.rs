@@ -122,8 +122,13 @@ fn read(draft: &Draft, leader: &Leader, command: &SubmitWorkflow) -> Result<Acce
             invalid(problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("\n"))
         })
     };
-    let value = serde_json::from_str(&command.manifest_json)
+    let value: Value = serde_json::from_str(&command.manifest_json)
         .map_err(|error| invalid(format!("the manifest is not JSON: {error}")))?;
+    if let Some(kind) =
+        value.get("kind").and_then(Value::as_str).filter(|kind| !["", "Workflow"].contains(kind))
+    {
+        return Err(invalid(format!("kind {kind} is not a workflow: create it as a template")));
+    }
     let mut resolved = references::resolve(&draft.state, &command.namespace, &value)?;
     let mut text = command.manifest_json.clone();
     if let Some(resolved) = &mut resolved {
