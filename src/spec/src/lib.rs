@@ -19,6 +19,7 @@ mod diagnostic;
 pub mod manifest;
 mod node;
 mod parse;
+mod policy;
 mod scalar;
 mod schema;
 mod suggest;

@@ -8,8 +8,9 @@ use argosy_spec::{Dag, Task, TemplateKind};
 use std::sync::Arc;
 
 use crate::advance::create::{self, Place};
-use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
-use crate::advance::{Progress, Turn, continues_on, hold, leaf, steps, workflow};
+use crate::advance::items::item_at;
+use crate::advance::resolve::{Resolved, iteration, resolve};
+use crate::advance::{Progress, Turn, continues_on, hold, outputs, steps, workflow};
 use crate::evolve_hold::HELD_TASKS;
 use crate::leader::{Parsed, Plan, task_dependencies};
 use crate::state::{phase_of, type_of};
@@ -136,7 +137,7 @@ fn check(turn: &mut Turn<'_>, index: u32, plan: &Plan, dag: &Dag) {
         turn.finish(index, phase, String::new(), None);
         return;
     }
-    match leaf::composed_outputs(turn, index) {
+    match outputs::composed_outputs(turn, index) {
         Ok(outputs) => turn.finish(index, NodePhase::Succeeded, String::new(), outputs),
         Err(message) => turn.finish(index, NodePhase::Error, message, None),
     }

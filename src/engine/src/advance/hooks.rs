@@ -8,7 +8,7 @@ use argosy_spec::{LifecycleHook, Step, TemplateKind};
 use std::collections::BTreeMap;
 
 use crate::advance::create::{self, Place};
-use crate::advance::{Turn, resolve, steps, workflow};
+use crate::advance::{Turn, items, resolve, steps, workflow};
 use crate::state::{phase_of, type_of};
 
 /// Ordinals of hooks begin here, beyond those of groups, items and tries.
@@ -162,6 +162,6 @@ pub(crate) fn item_names(turn: &mut Turn<'_>, node: &row::Node) -> BTreeMap<Stri
     };
     let Some(expansion) = turn.draft.state.expansions.get(&key).cloned() else { return BTreeMap::new() };
     let items = turn.leader.items(&turn.draft.state, key);
-    let (item, _) = resolve::item_at(&expansion, &items, at);
-    resolve::names_of_item(&item)
+    let (item, _) = items::item_at(&expansion, &items, at);
+    items::names(&item)
 }

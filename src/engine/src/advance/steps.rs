@@ -6,8 +6,9 @@ use argosy_proto::state as row;
 use argosy_spec::{Step, TemplateKind};
 
 use crate::advance::create::{self, Place};
-use crate::advance::resolve::{Resolved, item_at, iteration, resolve};
-use crate::advance::{Progress, Turn, hold, leaf};
+use crate::advance::items::item_at;
+use crate::advance::resolve::{Resolved, iteration, resolve};
+use crate::advance::{Progress, Turn, hold, leaf, outputs};
 use crate::leader::Parsed;
 use crate::state::phase_of;
 
@@ -52,7 +53,7 @@ fn add_group(turn: &mut Turn<'_>, index: u32, number: u64) {
 }
 
 fn succeed(turn: &mut Turn<'_>, index: u32) {
-    match leaf::composed_outputs(turn, index) {
+    match outputs::composed_outputs(turn, index) {
         Ok(outputs) => turn.finish(index, NodePhase::Succeeded, String::new(), outputs),
         Err(message) => turn.finish(index, NodePhase::Error, message, None),
     }

@@ -1,0 +1,114 @@
+//! What nodes yield: outputs of leaves as reported, those of steps and dag templates composed of their children's.
+
+use argosy_expr::{Found, Lookup, Rules};
+use argosy_proto::common::{AttemptPhase, AttemptReport};
+use argosy_proto::state as row;
+use argosy_spec::Parameter;
+use serde_json::Value;
+
+use crate::advance::Turn;
+use crate::advance::leaf::inputs_of;
+use crate::express::{self, fill};
+
+/// What a leaf yields: exit code, result where somebody reads it, and every declared parameter, with or without a value.
+pub(crate) fn of_leaf(
+    turn: &Turn<'_>,
+    node: &row::Node,
+    report: &AttemptReport,
+) -> Result<Option<row::Outputs>, String> {
+    let bytes_max = turn.leader.limits.parameter_bytes_max;
+    let mut outputs = row::Outputs { exit_code: report.exit_code, ..row::Outputs::default() };
+    if let Some(result) = report.result.as_ref().filter(|_| result_is_read(turn, node)) {
+        if result.len() > bytes_max {
+            return Err(format!("outputs.result has {} bytes, the limit is {bytes_max}", result.len()));
+        }
+        outputs.result = Some(result.clone());
+    }
+    let declared = turn
+        .parsed
+        .template(&node.template)
+        .map(|template| template.outputs.parameters.as_slice())
+        .unwrap_or_default();
+    for parameter in declared {
+        let reported = report
+            .parameters
+            .iter()
+            .find(|reported| reported.name == parameter.name)
+            .map(|reported| reported.value.clone());
+        let default = || parameter.value_from.as_ref().and_then(|from| from.default.clone());
+        let value =
+            reported.or_else(|| if report.phase() == AttemptPhase::Succeeded { default() } else { None });
+        if value.as_ref().is_some_and(|value| value.len() > bytes_max) {
+            return Err(format!("outputs.parameters.{} is larger than {bytes_max} bytes", parameter.name));
+        }
+        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value });
+    }
+    let empty = outputs == row::Outputs::default();
+    Ok((!empty).then_some(outputs))
+}
+
+/// Some sibling of the leaf (or of its Retry node, or of its loop) reads `outputs.result`.
+fn result_is_read(turn: &Turn<'_>, node: &row::Node) -> bool {
+    let boundary = turn.node(node.boundary);
+    if node.boundary == 0 {
+        return false;
+    }
+    let rest = node.name.strip_prefix(boundary.name.as_str()).unwrap_or_default();
+    let rest = rest.split_once("].").map_or(rest, |(_, step)| step).trim_start_matches('.');
+    let step = rest.split('(').next().unwrap_or(rest);
+    turn.parsed.reads_result(&boundary.template, step)
+}
+
+/// The outputs of a Steps or DAG node that succeeded.
+pub(crate) fn composed_outputs(turn: &mut Turn<'_>, index: u32) -> Result<Option<row::Outputs>, String> {
+    let node = turn.node(index);
+    let parsed = turn.parsed.clone();
+    let declared = parsed
+        .template(&node.template)
+        .map(|template| template.outputs.parameters.as_slice())
+        .unwrap_or_default();
+    if declared.is_empty() {
+        return Ok(None);
+    }
+    turn.draft.spend(u32::try_from(declared.len()).unwrap_or(u32::MAX));
+    let mut outputs = row::Outputs::default();
+    for parameter in declared {
+        let value = composed(turn, index, &node, parameter)?;
+        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value: Some(value) });
+    }
+    Ok(Some(outputs))
+}
+
+fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter) -> Result<String, String> {
+    let from = parameter.value_from.clone().unwrap_or_default();
+    let mut scope = turn.scope(index);
+    scope.on_exit = node.on_exit;
+    scope.locals = inputs_of(node);
+    if !from.expression.is_empty() {
+        let text = Value::String(from.expression.clone()).to_string();
+        let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+        let text: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+        return match express::value(&text, &scope) {
+            Ok(Some(value)) => Ok(value),
+            Ok(None) => from.default.ok_or_else(|| format!("expression {text:?} gives nothing")),
+            Err(message) => from.default.ok_or(message),
+        };
+    }
+    if from.parameter.is_empty() {
+        return parameter
+            .value
+            .clone()
+            .or(from.default)
+            .ok_or_else(|| format!("output parameter {:?} has no source", parameter.name));
+    }
+    let tag = from.parameter.trim();
+    let name = tag.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).unwrap_or(tag).trim();
+    match scope.get(name) {
+        Some(Found::Text(value)) if !name.starts_with("inputs.") => Ok(value.into_owned()),
+        Some(Found::Text(value)) => Err(format!("Unable to resolve: {:?}", value.as_ref())),
+        Some(Found::Absent) => from.default.ok_or_else(|| {
+            format!("output parameter {:?}: \"{{{{{name}}}}}\" is an absent optional (skipped/omitted node output with no default)", parameter.name)
+        }),
+        None => from.default.ok_or_else(|| format!("unable to resolve {:?}", from.parameter)),
+    }
+}

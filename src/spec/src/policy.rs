@@ -1,0 +1,115 @@
+//! What happens around a template's run: tries, hooks, memoization, loss of its cluster.
+
+use serde::{Deserialize, Serialize};
+
+use crate::manifest::{Arguments, IntOrString, Metadata, null_is_default};
+
+/// When and how often a failed node is tried again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryStrategy {
+    /// Retries after the first attempt; `None` is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<IntOrString>,
+    /// `Always`, `OnFailure` (the default), `OnError` or `OnTransientError`; empty for the default.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub retry_policy: String,
+    /// An expression over the last try that must hold for another; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub expression: String,
+    /// How long to wait between attempts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backoff: Option<Backoff>,
+}
+
+/// Waiting times between attempts: `duration * factor^n`, at most `cap`, no attempt after `max_duration`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Backoff {
+    /// The first wait: seconds or a Go duration.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub duration: String,
+    /// The multiplier; one when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub factor: Option<IntOrString>,
+    /// Counted from the first attempt's start; empty for no bound.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub max_duration: String,
+    /// The longest single wait; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub cap: String,
+}
+
+/// A template that runs beside a workflow, step or task.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LifecycleHook {
+    /// The template it runs.
+    #[serde(deserialize_with = "null_is_default")]
+    pub template: String,
+    /// What it hands to the template.
+    #[serde(deserialize_with = "null_is_default")]
+    pub arguments: Arguments,
+    /// When it runs; empty: at the end.
+    #[serde(deserialize_with = "null_is_default")]
+    pub expression: String,
+}
+
+/// Keeps a template's outputs, so that an equal run need not be repeated.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Memoize {
+    /// What makes runs equal.
+    #[serde(deserialize_with = "null_is_default")]
+    pub key: String,
+    /// A Go duration after which an entry no longer counts; empty for none.
+    #[serde(deserialize_with = "null_is_default")]
+    pub max_age: String,
+    /// The cache.
+    #[serde(deserialize_with = "null_is_default")]
+    pub cache: Cache,
+}
+
+/// A memoization cache. Its name is a ConfigMap's in Argo; here the control plane keeps it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Cache {
+    /// Holds the cache's name.
+    #[serde(deserialize_with = "null_is_default")]
+    pub config_map: CacheName,
+}
+
+/// A cache's name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheName {
+    /// The name.
+    #[serde(deserialize_with = "null_is_default")]
+    pub name: String,
+}
+
+/// Whether a lost attempt of a template may be run again without harm, and what to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Failover {
+    /// Run it elsewhere.
+    Reschedule,
+    /// Fail the node.
+    Fail,
+    /// Wait for the cluster.
+    Wait,
+}
+
+/// Annotation: `"true"` says that running the step twice does no harm.
+pub const IDEMPOTENT_ANNOTATION: &str = "argosy.dev/idempotent";
+/// Annotation: `reschedule`, `fail` or `wait`.
+pub const FAILOVER_ANNOTATION: &str = "argosy.dev/failover";
+
+/// What a template's or workflow's annotation says.
+pub(crate) fn failover(metadata: &Metadata) -> Option<Failover> {
+    match metadata.annotations.get(FAILOVER_ANNOTATION).map(String::as_str) {
+        Some("reschedule") => Some(Failover::Reschedule),
+        Some("fail") => Some(Failover::Fail),
+        Some("wait") => Some(Failover::Wait),
+        Some(_) | None => None,
+    }
+}
