@@ -174,16 +174,27 @@ async fn follow_all<C: Cell>(cell: C, wanted: Wanted, view: C::View, lines: Line
     let mut changes = cell.changes();
     let mut begun: BTreeSet<Fence> = BTreeSet::new();
     let mut readers = tokio::task::JoinSet::new();
+    let mut failed = Vec::new();
     let mut view = cell.read(Consistency::Linearizable).await.unwrap_or(view);
     loop {
         for source in sources(&view, &wanted) {
             if readers.len() < wanted.sources_max && begun.insert(source.fence) {
                 let (cell, wanted, lines) = (cell.clone(), wanted.clone(), lines.clone());
-                readers.spawn(async move { read_one(&cell, &wanted, &source, &lines).await });
+                readers.spawn(async move {
+                    read_one(&cell, &wanted, &source, &lines).await.map_err(|error| (source.fence, error))
+                });
             }
         }
         let finished = view.summary(&wanted.key).is_none_or(|summary| summary.finished_at_ms.is_some());
         if finished && readers.is_empty() {
+            // Of a superseded attempt nobody misses the rest: another attempt of the step has its output.
+            let missed = |(fence, _): &(Fence, LogError)| {
+                !sources(&view, &wanted).iter().any(|source| source.fence == *fence && source.superseded)
+            };
+            if let Some((_, error)) = failed.into_iter().find(missed) {
+                // The client may have gone.
+                let _ = lines.send(Err(ApiError::new(Code::Unavailable, error.to_string()))).await;
+            }
             return;
         }
         tokio::select! {
@@ -195,8 +206,9 @@ async fn follow_all<C: Cell>(cell: C, wanted: Wanted, view: C::View, lines: Line
                 }
                 None => return,
             },
-            Some(ended) = readers.join_next() => if let Ok(Err(error)) = ended {
+            Some(ended) = readers.join_next() => if let Ok(Err((fence, error))) = ended {
                 tracing::debug!(workflow = %wanted.key, %error, "the output of an attempt ended early");
+                failed.push((fence, error));
             },
             () = lines.closed() => return,
         }
