@@ -166,7 +166,8 @@ impl<'a> Tree<'a> {
             None => node.template_name.clone(),
         };
         let (pod, duration) = if node.r#type == "Pod" {
-            let pod = argosy_model::pod_name(&self.workflow.metadata.name, &node.template_name, &node.name);
+            let own = node.template_ref.as_ref().map_or(&node.template_name, |reference| &reference.template);
+            let pod = argosy_model::pod_name(&self.workflow.metadata.name, own, &node.name);
             (pod, duration(node, self.now))
         } else {
             Default::default()

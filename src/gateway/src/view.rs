@@ -98,10 +98,11 @@ fn of_node(state: &State, key: &WorkflowKey, node: &Value) -> Vec<LogSource> {
     let fences: Vec<_> =
         attempts.iter().filter_map(|attempt| parse_fence(attempt["fence"].as_str()?)).collect();
     let newest = fences.iter().max().copied();
+    let template = node["templateRef"]["template"].as_str().unwrap_or_else(|| text("templateName"));
     let source = |fence| {
         let row = state.attempt(&fence)?;
         Some(LogSource {
-            pod_name: pod_name(&key.name, text("templateName"), text("name")),
+            pod_name: pod_name(&key.name, template, text("name")),
             node_id: text("id").to_owned(),
             fence,
             cluster: row.cluster.clone(),
