@@ -6,7 +6,7 @@ use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::{Arguments, Step, Template, TemplateKind};
 
-use crate::advance::{Turn, leaf, memo, resolve};
+use crate::advance::{Turn, hooks, leaf, memo, resolve};
 use crate::express::fill;
 use crate::scope::display_name;
 
@@ -215,7 +215,11 @@ fn blank(turn: &mut Turn<'_>, place: &Place) -> Result<fact::NodeAdded, String> 
 fn emit(turn: &mut Turn<'_>, fact: fact::NodeAdded) -> u32 {
     turn.draft.spend(1);
     let node = fact.node;
+    let runs = fact.phase == NodePhase::Running.number();
     turn.draft.emit(Body::NodeAdded(fact));
+    if runs {
+        hooks::changed(turn, node);
+    }
     node
 }
 

@@ -117,6 +117,13 @@ pub(crate) fn finish_node(
     }
 }
 
+/// A leaf runs now: hooks may have waited for that.
+pub(crate) fn begun(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32) {
+    if let Some(mut turn) = Turn::new(draft, leader, workflow) {
+        hooks::changed(&mut turn, node);
+    }
+}
+
 impl<'a> Turn<'a> {
     pub(crate) fn new(draft: &'a mut Draft, leader: &'a mut Leader, workflow: u64) -> Option<Self> {
         let parsed = leader.parsed(&draft.state, workflow)?;

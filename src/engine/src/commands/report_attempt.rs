@@ -63,7 +63,7 @@ pub(crate) fn judge(
             host: clip(&report.host),
             handle: clip(&report.handle),
         }));
-        node_moves(draft, attempt.workflow, attempt.node, report);
+        node_moves(draft, leader, attempt.workflow, attempt.node, report);
     }
     Verdict::Accepted
 }
@@ -89,11 +89,12 @@ fn close(draft: &mut Draft, fence: Fence, report: &AttemptReport) {
 }
 
 /// The node shows what its attempt does.
-fn node_moves(draft: &mut Draft, workflow: u64, node: u32, report: &AttemptReport) {
+fn node_moves(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, report: &AttemptReport) {
     let Some(row) = draft.state.node(workflow, node) else { return };
     let running = report.phase() == AttemptPhase::Running;
     let phase = if running { NodePhase::Running } else { NodePhase::Pending };
     let (message, host, progress) = (clip(&report.message), clip(&report.host), clip(&report.progress));
+    let begins = running && phase_of(row) != NodePhase::Running;
     let same =
         phase_of(row) == phase && row.message == message && row.host == host && row.progress == progress;
     if !same && !phase_of(row).is_fulfilled() {
@@ -108,6 +109,9 @@ fn node_moves(draft: &mut Draft, workflow: u64, node: u32, report: &AttemptRepor
             started_at_ms,
             children_complete: false,
         }));
+        if begins {
+            advance::begun(draft, leader, workflow, node);
+        }
     }
 }
 

@@ -1,0 +1,153 @@
+//! What fields of the language bound or change while a workflow runs; how it ends is what the recordings check.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+mod world;
+
+use argosy_model::Limits;
+use argosy_proto::common::AttemptPhase;
+use serde_json::{Value, json};
+use world::World;
+
+fn world() -> World {
+    let mut world = World::new(Limits::default());
+    world.join("one", 1_000_000);
+    world
+}
+
+fn pod(name: &str) -> Value {
+    json!({"name": name, "container": {"image": "busybox", "command": ["true"]}})
+}
+
+fn manifest(name: &str, spec: Value) -> Value {
+    let mut spec = spec;
+    spec.as_object_mut().unwrap().insert("entrypoint".into(), "main".into());
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name, "namespace": "argo"},
+        "spec": spec,
+    })
+}
+
+/// Ends one Pod after the other; gives the most that ran at the same time, and the names in order.
+fn drain(world: &mut World) -> (usize, Vec<String>) {
+    let (mut most, mut names) = (0, Vec::new());
+    world.settle();
+    for _ in 0..1_000 {
+        let open = world.to_run();
+        most = most.max(open.len());
+        let Some((cluster, fence, node)) = open.into_iter().next() else { return (most, names) };
+        names.push(node);
+        world.now += 1;
+        world.end(&cluster, fence, AttemptPhase::Succeeded);
+        world.settle();
+    }
+    panic!("it does not end");
+}
+
+#[test]
+fn parallelism_of_a_workflow_bounds_its_pods() {
+    let mut world = world();
+    let items: Vec<u32> = (0..7).collect();
+    let spec = json!({"parallelism": 2, "templates": [
+        {"name": "main", "steps": [[{"name": "a", "template": "pod", "withItems": items}]]}, pod("pod")]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    let (most, names) = drain(&mut world);
+    assert_eq!((most, names.len()), (2, 7));
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+#[test]
+fn parallelism_of_a_template_bounds_tasks_items_and_tries() {
+    let mut world = world();
+    let mut retried = pod("pod");
+    retried["retryStrategy"] = json!({"limit": 1});
+    let spec = json!({"templates": [
+        {"name": "main", "parallelism": 2, "dag": {"tasks": [
+            {"name": "a", "template": "pod"}, {"name": "b", "template": "pod"}, {"name": "c", "template": "pod"},
+            {"name": "d", "template": "pod", "withItems": [1, 2, 3]},
+            {"name": "e", "template": "pod", "depends": "a"}]}},
+        retried]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    let (most, names) = drain(&mut world);
+    assert_eq!((most, names.len()), (2, 7));
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+#[test]
+fn nothing_more_starts_after_a_failure_with_fail_fast() {
+    let mut world = world();
+    let spec = json!({"templates": [
+        {"name": "main", "parallelism": 1, "failFast": true,
+         "steps": [[{"name": "a", "template": "pod", "withItems": [1, 2, 3]}]]}, pod("pod")]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    world.settle();
+    let (cluster, fence, _) = world.to_run().remove(0);
+    world.end(&cluster, fence, AttemptPhase::Failed);
+    world.settle();
+    assert!(world.to_run().is_empty());
+    assert_eq!(world.phase("w"), "Failed");
+}
+
+#[test]
+fn a_step_is_over_after_its_exit_hook_and_waits_for_it() {
+    let mut world = world();
+    let spec = json!({"templates": [
+        {"name": "main", "steps": [
+            [{"name": "a", "template": "pod", "hooks": {"exit": {"template": "hook"}}}, {"name": "b", "template": "pod"}],
+            [{"name": "c", "template": "pod"}]]},
+        pod("pod"), pod("hook")]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    let (_, names) = drain(&mut world);
+    assert_eq!(names.last().unwrap(), "w[1].c");
+    assert!(names.contains(&"w[0].a.onExit".to_owned()));
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+#[test]
+fn a_hook_runs_when_its_expression_holds_and_once() {
+    let mut world = world();
+    let running = "steps['a'].status == 'Running'";
+    let spec = json!({"templates": [
+        {"name": "main", "steps": [[{"name": "a", "template": "nap", "hooks": {
+            "begun": {"template": "pod", "expression": running},
+            "lost": {"template": "pod", "expression": "steps['a'].status == 'Failed'"}}}]]},
+        {"name": "nap", "suspend": {"duration": "5"}}, pod("pod")]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    let (_, before) = drain(&mut world);
+    world.now += 5_000;
+    let (_, after) = drain(&mut world);
+    let mut names = before;
+    names.extend(after);
+    assert_eq!(names, ["w[0].a.hooks.begun"]);
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+#[test]
+fn memoized_outputs_serve_later_workflows_of_the_namespace() {
+    let mut world = world();
+    let spec = json!({"templates": [{"name": "main",
+        "memoize": {"key": "k-{{workflow.parameters.p}}", "maxAge": "1h", "cache": {"configMap": {"name": "c"}}},
+        "container": {"image": "busybox", "command": ["true"]}}],
+        "arguments": {"parameters": [{"name": "p", "value": "1"}]}});
+    for (name, pods) in [("first", 1), ("second", 0)] {
+        world.submit(name, &manifest(name, spec.clone())).unwrap();
+        assert_eq!(drain(&mut world).1.len(), pods, "{name}");
+        assert_eq!(world.phase(name), "Succeeded");
+    }
+    assert_eq!(world.json("second")["status"]["nodes"]["second"]["memoizationStatus"]["hit"], true);
+    world.now += 3_600_001;
+    world.submit("late", &manifest("late", spec)).unwrap();
+    assert_eq!(drain(&mut world).1.len(), 1);
+}
+
+#[test]
+fn a_pod_that_no_cluster_takes_fails_at_its_timeout() {
+    let mut world = world();
+    let spec = json!({"templates": [{"name": "main", "timeout": "4s",
+        "container": {"image": "busybox", "resources": {"requests": {"cpu": "100000"}}}}]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    world.settle();
+    world.now += 4_000;
+    world.settle();
+    assert_eq!(world.phase("w"), "Error");
+    assert_eq!(world.json("w")["status"]["nodes"]["w"]["message"], "timeout");
+}
