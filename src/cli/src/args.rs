@@ -2,6 +2,10 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::operator_args::{
+    Node, NodeSet, Resubmit, Resume, Retry, Template, TemplateFiles, TemplateGet, TemplateNames, Then,
+};
+
 /// Flags that every command takes. Each can also come from the environment, or from the context file that
 /// `argosy dev` writes.
 #[derive(Args, Clone, Debug, Default)]
@@ -293,144 +297,6 @@ pub struct Stop {
     /// Only print what would be stopped.
     #[arg(long)]
     pub dry_run: bool,
-}
-
-/// `argosy resume`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Resume {
-    /// Names of workflows; @latest is the newest.
-    #[arg(required = true, value_name = "WORKFLOW")]
-    pub names: Vec<String>,
-    /// Only the waiting steps with these fields, as in displayName=approve.
-    #[arg(long, default_value = "")]
-    pub node_field_selector: String,
-}
-
-/// `argosy retry`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Retry {
-    /// Names of workflows; @latest is the newest.
-    #[arg(required = true, value_name = "WORKFLOW")]
-    pub names: Vec<String>,
-    /// Run steps again that succeeded: those that --node-field-selector names.
-    #[arg(long)]
-    pub restart_successful: bool,
-    /// Steps with these fields, as in displayName=build.
-    #[arg(long, default_value = "")]
-    pub node_field_selector: String,
-    /// Set a parameter of the workflow: NAME=VALUE.
-    #[arg(short, long = "parameter", value_name = "NAME=VALUE")]
-    pub parameters: Vec<String>,
-    /// What to do then.
-    #[command(flatten)]
-    pub then: Then,
-}
-
-/// `argosy resubmit`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Resubmit {
-    /// Names of workflows; @latest is the newest.
-    #[arg(required = true, value_name = "WORKFLOW")]
-    pub names: Vec<String>,
-    /// Don't run steps again that succeeded.
-    #[arg(long)]
-    pub memoized: bool,
-    /// Set a parameter of the workflow: NAME=VALUE.
-    #[arg(short, long = "parameter", value_name = "NAME=VALUE")]
-    pub parameters: Vec<String>,
-    /// What to do then.
-    #[command(flatten)]
-    pub then: Then,
-}
-
-/// How a workflow that was set going is followed.
-#[derive(Args, Clone, Debug, Default)]
-pub struct Then {
-    /// Show the workflow and follow it until it ends.
-    #[arg(long)]
-    pub watch: bool,
-    /// Wait until the workflow ends.
-    #[arg(short, long)]
-    pub wait: bool,
-    /// Print the output of its steps until it ends.
-    #[arg(long)]
-    pub log: bool,
-    /// Output format.
-    #[arg(short, long)]
-    pub output: Option<Output>,
-}
-
-/// `argosy node`.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Node {
-    /// Set phase, message or outputs of steps that wait
-    Set(NodeSet),
-}
-
-/// `argosy node set`.
-#[derive(Args, Clone, Debug, Default)]
-pub struct NodeSet {
-    /// Name of the workflow; @latest is the newest.
-    #[arg(value_name = "WORKFLOW")]
-    pub name: String,
-    /// Steps with these fields, as in displayName=approve.
-    #[arg(long, default_value = "")]
-    pub node_field_selector: String,
-    /// Phase that ends the step: Succeeded, Failed or Error.
-    #[arg(long, default_value = "")]
-    pub phase: String,
-    /// Message of the step.
-    #[arg(short, long, default_value = "")]
-    pub message: String,
-    /// Set an output parameter that the step waits for: NAME=VALUE.
-    #[arg(short = 'p', long = "output-parameter", value_name = "NAME=VALUE")]
-    pub output_parameters: Vec<String>,
-}
-
-/// `argosy template`, `argosy cluster-template`.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Template {
-    /// List templates
-    List(Format),
-    /// Show a template
-    Get(TemplateGet),
-    /// Create templates from files
-    Create(TemplateFiles),
-    /// Put another version in place of templates
-    Update(TemplateFiles),
-    /// Delete templates
-    Delete(TemplateNames),
-    /// Have the server check templates
-    Lint(TemplateFiles),
-}
-
-/// `argosy template get`.
-#[derive(Args, Clone, Debug)]
-pub struct TemplateGet {
-    /// Name of the template.
-    pub name: String,
-    /// Output format.
-    #[arg(short, long)]
-    pub output: Option<Output>,
-}
-
-/// Files with templates.
-#[derive(Args, Clone, Debug)]
-pub struct TemplateFiles {
-    /// Files with templates; - for standard input.
-    #[arg(required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// Output format.
-    #[arg(short, long)]
-    pub output: Option<Output>,
-}
-
-/// Names of templates.
-#[derive(Args, Clone, Debug)]
-pub struct TemplateNames {
-    /// Names of templates.
-    #[arg(required = true, value_name = "TEMPLATE")]
-    pub names: Vec<String>,
 }
 
 /// `argosy delete`.

@@ -18,6 +18,7 @@ mod console;
 pub mod context;
 mod details;
 mod model;
+mod operator_args;
 mod style;
 mod table;
 mod time;

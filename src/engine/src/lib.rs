@@ -37,6 +37,7 @@ mod place;
 mod references;
 mod refusal;
 mod resources;
+mod rows;
 mod scope;
 mod state;
 pub mod view;

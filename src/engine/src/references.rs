@@ -7,6 +7,7 @@
 
 use argosy_expr::{Rules, substitute};
 use argosy_proto::command::Refusal;
+use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -67,6 +68,13 @@ pub(crate) fn reference_json(template: &str) -> Option<Value> {
         shown["clusterScope"] = json!(true);
     }
     Some(shown)
+}
+
+/// Where templates written in the workflow itself are: nowhere, when it is made of a stored one.
+pub(crate) fn local_scope(state: &State, workflow: u64, row: &row::Workflow) -> String {
+    let kept = state.manifests.get(&workflow);
+    let of_template = kept.is_some_and(|kept| kept.stored_json.contains("\"storedWorkflowTemplateSpec\""));
+    if of_template { "local/".to_owned() } else { format!("local/{}", row.name) }
 }
 
 /// Follows the references of a manifest; `None` when it has none.
@@ -330,4 +338,36 @@ fn merged_arguments(below: Option<&Value>, above: Option<&Value>) -> Value {
         }
     }
     Value::Object(merged)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "\u{2}cluster/lib/build";
+
+    #[test]
+    fn names_tell_where_a_template_is_from() {
+        assert_eq!((own_name(NAME), scope_of(NAME)), ("build", Some("cluster/lib")));
+        let expected = json!({"name": "lib", "template": "build", "clusterScope": true});
+        assert_eq!(reference_json(NAME), Some(expected));
+        assert_eq!((is_stored("main"), scope_of("main")), (false, None));
+        // One that is inline in it.
+        assert_eq!(scope_of("\u{1}\u{2}namespaced/lib/build/step"), Some("namespaced/lib"));
+    }
+
+    #[test]
+    fn messages_name_templates_as_people_do() {
+        assert_eq!(plain(&format!("templates.{NAME}.steps failed")), "templates.build.steps failed");
+        assert_eq!(plain("nothing of that"), "nothing of that");
+    }
+
+    #[test]
+    fn a_parameter_of_the_workflow_replaces_that_of_the_template_as_a_whole() {
+        let below =
+            json!({"parameters": [{"name": "p", "value": "1", "enum": ["1"]}, {"name": "q", "value": "2"}]});
+        let above = json!({"parameters": [{"name": "p", "value": "3"}]});
+        let expected = json!({"parameters": [{"name": "p", "value": "3"}, {"name": "q", "value": "2"}]});
+        assert_eq!(merged_arguments(Some(&below), Some(&above)), expected);
+    }
 }

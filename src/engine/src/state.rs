@@ -3,7 +3,6 @@ use std::sync::Arc;
 use argosy_model::{Fence, LogTime, WorkflowId, WorkflowKey};
 use argosy_proto::state as row;
 use imbl::{OrdMap, OrdSet};
-use prost::Message;
 
 use crate::Error;
 use crate::key::Key;
@@ -119,74 +118,6 @@ impl State {
         Ok(state)
     }
 
-    fn load_row(&mut self, key: Key, value: &[u8]) -> Option<()> {
-        match key {
-            Key::Meta => self.meta = read(value, |row: &row::Meta| row.version)?,
-            Key::Workflow(id) => {
-                drop(self.workflows.insert(id, Arc::new(read(value, |row: &row::Workflow| row.version)?)))
-            }
-            Key::Manifest(id) => {
-                drop(self.manifests.insert(id, Arc::new(read(value, |row: &row::Manifest| row.version)?)))
-            }
-            Key::Node(id, node) => {
-                drop(self.nodes.insert((id, node), Arc::new(read(value, |row: &row::Node| row.version)?)))
-            }
-            Key::Work(id, node) => {
-                drop(self.works.insert((id, node), Arc::new(read(value, |row: &row::Work| row.version)?)))
-            }
-            Key::Expansion(id, node, slot) => {
-                drop(
-                    self.expansions
-                        .insert((id, node, slot), Arc::new(read(value, |row: &row::Expansion| row.version)?)),
-                );
-            }
-            Key::Wait(id, node, task) => {
-                self.waits.insert((id, node, task), read(value, |row: &row::DagWait| row.version)?);
-            }
-            Key::Agenda(id, sequence) => {
-                self.agenda.insert((id, sequence), read(value, |row: &row::AgendaItem| row.version)?);
-            }
-            Key::Attempt(fence) => {
-                drop(self.attempts.insert(fence, Arc::new(read(value, |row: &row::Attempt| row.version)?)))
-            }
-            Key::Timer(due, id, node, kind) => {
-                read(value, |row: &row::Timer| row.version)?;
-                self.timers.insert((due, id, node, kind), ());
-            }
-            Key::Cluster(name) => {
-                drop(
-                    self.clusters
-                        .insert(Arc::from(name), Arc::new(read(value, |row: &row::Cluster| row.version)?)),
-                );
-            }
-            Key::Invite(hash) => {
-                drop(self.invites.insert(hash, read(value, |row: &row::Invite| row.version)?))
-            }
-            Key::Idempotency(tenant, key) => {
-                drop(
-                    self.idempotency
-                        .insert((tenant, key), Arc::new(read(value, |row: &row::Idempotency| row.version)?)),
-                );
-            }
-            Key::Blocked(shape) => {
-                drop(self.blocked.insert(shape, read(value, |row: &row::Blocked| row.version)?))
-            }
-            Key::Memo(entry) => {
-                let memo = Arc::new(read(value, |row: &row::Memo| row.version)?);
-                self.memos.insert(entry, memo);
-            }
-            Key::Template(cluster_scope, namespace, name) => {
-                let template = Arc::new(read(value, |row: &row::Template| row.version)?);
-                self.templates.insert((cluster_scope, namespace, name), template);
-            }
-            Key::Remembered(id, name) => {
-                let remembered = Arc::new(read(value, |row: &row::Remembered| row.version)?);
-                self.remembered.insert((id, name), remembered);
-            }
-        }
-        Some(())
-    }
-
     fn reindex(&mut self) {
         self.index = Index::default();
         for (id, workflow) in self.workflows.iter().filter(|(_, workflow)| !workflow.deleted) {
@@ -272,74 +203,6 @@ impl State {
         let ((found, first), _) = self.index.queue.range(from..).next()?;
         let generation = self.blocked.get(shape).map_or(0, |blocked| blocked.generation);
         (found == shape).then(|| (generation, *first, shape.to_vec()))
-    }
-
-    /// The bytes of a row; `None` when there is none.
-    pub(crate) fn row(&self, key: &Key) -> Option<Vec<u8>> {
-        match key {
-            Key::Meta => Some(self.meta.encode_to_vec()),
-            Key::Workflow(id) => self.workflows.get(id).map(|row| row.encode_to_vec()),
-            Key::Manifest(id) => self.manifests.get(id).map(|row| row.encode_to_vec()),
-            Key::Node(id, node) => self.nodes.get(&(*id, *node)).map(|row| row.encode_to_vec()),
-            Key::Work(id, node) => self.works.get(&(*id, *node)).map(|row| row.encode_to_vec()),
-            Key::Expansion(id, node, slot) => {
-                self.expansions.get(&(*id, *node, *slot)).map(|row| row.encode_to_vec())
-            }
-            Key::Wait(id, node, task) => self.waits.get(&(*id, *node, *task)).map(Message::encode_to_vec),
-            Key::Agenda(id, sequence) => self.agenda.get(&(*id, *sequence)).map(Message::encode_to_vec),
-            Key::Attempt(fence) => self.attempts.get(fence).map(|row| row.encode_to_vec()),
-            Key::Timer(due, id, node, kind) => self.timers.get(&(*due, *id, *node, *kind)).map(|()| {
-                let timer = row::Timer {
-                    version: ROW_VERSION,
-                    due_ms: *due,
-                    workflow: *id,
-                    node: *node,
-                    kind: *kind,
-                };
-                timer.encode_to_vec()
-            }),
-            Key::Cluster(name) => self.clusters.get(name.as_str()).map(|row| row.encode_to_vec()),
-            Key::Invite(hash) => self.invites.get(hash).map(Message::encode_to_vec),
-            Key::Idempotency(tenant, key) => {
-                self.idempotency.get(&(tenant.clone(), key.clone())).map(|row| row.encode_to_vec())
-            }
-            Key::Blocked(shape) => self.blocked.get(shape).map(Message::encode_to_vec),
-            Key::Memo(entry) => self.memos.get(entry.as_str()).map(|row| row.encode_to_vec()),
-            Key::Template(cluster_scope, namespace, name) => self
-                .templates
-                .get(&(*cluster_scope, namespace.clone(), name.clone()))
-                .map(|row| row.encode_to_vec()),
-            Key::Remembered(id, name) => {
-                self.remembered.get(&(*id, name.clone())).map(|row| row.encode_to_vec())
-            }
-        }
-    }
-
-    /// Every row, for snapshots made in memory and for tests.
-    #[must_use]
-    pub fn rows(&self) -> Vec<(Vec<u8>, Vec<u8>)> {
-        let mut keys = vec![Key::Meta];
-        keys.extend(self.workflows.keys().map(|id| Key::Workflow(*id)));
-        keys.extend(self.manifests.keys().map(|id| Key::Manifest(*id)));
-        keys.extend(self.nodes.keys().map(|(id, node)| Key::Node(*id, *node)));
-        keys.extend(self.works.keys().map(|(id, node)| Key::Work(*id, *node)));
-        keys.extend(self.expansions.keys().map(|(id, node, slot)| Key::Expansion(*id, *node, *slot)));
-        keys.extend(self.waits.keys().map(|(id, node, task)| Key::Wait(*id, *node, *task)));
-        keys.extend(self.agenda.keys().map(|(id, sequence)| Key::Agenda(*id, *sequence)));
-        keys.extend(self.attempts.keys().map(|fence| Key::Attempt(*fence)));
-        keys.extend(self.timers.keys().map(|(due, id, node, kind)| Key::Timer(*due, *id, *node, *kind)));
-        keys.extend(self.clusters.keys().map(|name| Key::Cluster(name.to_string())));
-        keys.extend(self.invites.keys().map(|hash| Key::Invite(hash.clone())));
-        keys.extend(
-            self.idempotency.keys().map(|(tenant, key)| Key::Idempotency(tenant.clone(), key.clone())),
-        );
-        keys.extend(self.blocked.keys().map(|shape| Key::Blocked(shape.clone())));
-        keys.extend(self.memos.keys().cloned().map(Key::Memo));
-        keys.extend(self.templates.keys().map(|(cluster_scope, namespace, name)| {
-            Key::Template(*cluster_scope, namespace.clone(), name.clone())
-        }));
-        keys.extend(self.remembered.keys().map(|(id, name)| Key::Remembered(*id, name.clone())));
-        keys.iter().filter_map(|key| self.row(key).map(|value| (key.encode(), value))).collect()
     }
 
     /// Batches evolved so far.
@@ -508,9 +371,4 @@ impl State {
             .take_while(move |((id, found, _), _)| *id == workflow && *found == parent)
             .map(|((_, _, ordinal), node)| (*ordinal, *node))
     }
-}
-
-fn read<M: Message + Default>(value: &[u8], version: impl Fn(&M) -> u32) -> Option<M> {
-    let row = M::decode(value).ok()?;
-    (version(&row) == ROW_VERSION).then_some(row)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::advance::{hold, hooks};
 use crate::effective::shown_name;
-use crate::references::{is_stored, reference_json, scope_of};
+use crate::references::{is_stored, local_scope, reference_json, scope_of};
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
 use crate::view::{EXACT_PROGRESS_NODES_MAX, time_text};
@@ -492,10 +492,4 @@ fn dependencies(task: &Value) -> Vec<String> {
             .filter_map(|name| name.as_str().map(str::to_owned))
             .collect(),
     }
-}
-
-fn local_scope(state: &State, workflow: u64, row: &row::Workflow) -> String {
-    let kept = state.manifests.get(&workflow);
-    let of_template = kept.is_some_and(|kept| kept.stored_json.contains("\"storedWorkflowTemplateSpec\""));
-    if of_template { "local/".to_owned() } else { format!("local/{}", row.name) }
 }
