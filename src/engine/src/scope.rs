@@ -45,13 +45,11 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
     if !has_json {
         put("workflow.parameters.json", Value::Array(list).to_string());
     }
-    for (kind, map) in
-        [("labels", &manifest.metadata.labels), ("annotations", &manifest.metadata.annotations)]
-    {
-        for (key, value) in map {
+    for (kind, map) in [("labels", manifest.labels()), ("annotations", manifest.annotations())] {
+        for (key, value) in &map {
             put(&format!("workflow.{kind}.{key}"), value.clone());
         }
-        let text = serde_json::to_string(map).unwrap_or_default();
+        let text = serde_json::to_string(&map).unwrap_or_default();
         put(&format!("workflow.{kind}"), text.clone());
         put(&format!("workflow.{kind}.json"), text);
     }

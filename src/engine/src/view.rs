@@ -82,7 +82,11 @@ fn head(row: &row::Workflow, manifest: &Value) -> Value {
     metadata.insert("generation".to_owned(), row.changed_sequence.into());
     metadata.insert("creationTimestamp".to_owned(), time_text(row.created_at_ms).into());
     let of = |kind: &str| {
-        manifest.pointer(&format!("/metadata/{kind}")).and_then(Value::as_object).cloned().unwrap_or_default()
+        let of =
+            |path: String| manifest.pointer(&path).and_then(Value::as_object).cloned().unwrap_or_default();
+        let mut all = of(format!("/metadata/{kind}"));
+        all.extend(of(format!("/spec/workflowMetadata/{kind}")));
+        all
     };
     let mut labels = of("labels");
     if !row.creator.is_empty() {

@@ -151,3 +151,20 @@ fn a_pod_that_no_cluster_takes_fails_at_its_timeout() {
     assert_eq!(world.phase("w"), "Error");
     assert_eq!(world.json("w")["status"]["nodes"]["w"]["message"], "timeout");
 }
+
+#[test]
+fn workflow_metadata_is_the_workflows_own() {
+    let mut world = world();
+    let spec = json!({"workflowMetadata": {"labels": {"team": "blue"}, "annotations": {"note": "n"}},
+        "templates": [{"name": "main", "steps": [[{"name": "a", "template": "nap",
+            "arguments": {"parameters": [{"name": "v", "value": "{{workflow.labels.team}}"}]}}]]},
+            {"name": "nap", "inputs": {"parameters": [{"name": "v"}]}, "suspend": {"duration": "0"}}]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    drain(&mut world);
+    let shown = world.json("w");
+    assert_eq!(shown["metadata"]["labels"]["team"], "blue");
+    assert_eq!(shown["metadata"]["annotations"]["note"], "n");
+    let nodes = shown["status"]["nodes"].as_object().unwrap();
+    let step = nodes.values().find(|node| node["name"] == "w[0].a").unwrap();
+    assert_eq!(step["inputs"]["parameters"][0]["value"], "blue");
+}

@@ -370,6 +370,18 @@ impl Manifest {
         crate::parse::stored(value)
     }
 
+    /// The workflow's labels: those of its metadata, and what `workflowMetadata` adds.
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        let added = self.spec.workflow_metadata.iter().flat_map(|added| added.labels.clone());
+        self.metadata.labels.clone().into_iter().chain(added).collect()
+    }
+
+    /// The workflow's annotations, likewise.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        let added = self.spec.workflow_metadata.iter().flat_map(|added| added.annotations.clone());
+        self.metadata.annotations.clone().into_iter().chain(added).collect()
+    }
+
     /// The template of that name.
     pub fn template(&self, name: &str) -> Option<&Template> {
         self.spec.templates.iter().find(|template| template.name == name)

@@ -96,8 +96,8 @@ pub(crate) fn summary_json(manifest: &Manifest) -> String {
     serde_json::json!({
         "metadata": {
             "generateName": manifest.metadata.generate_name,
-            "labels": manifest.metadata.labels,
-            "annotations": manifest.metadata.annotations,
+            "labels": manifest.labels(),
+            "annotations": manifest.annotations(),
         },
         "spec": {"arguments": manifest.spec.arguments},
     })

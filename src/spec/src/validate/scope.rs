@@ -49,8 +49,8 @@ impl Scope {
         if manifest.spec.priority.is_some() {
             names.insert("workflow.priority".to_owned());
         }
-        names.extend(manifest.metadata.labels.keys().map(|name| format!("workflow.labels.{name}")));
-        names.extend(manifest.metadata.annotations.keys().map(|name| format!("workflow.annotations.{name}")));
+        names.extend(manifest.labels().keys().map(|name| format!("workflow.labels.{name}")));
+        names.extend(manifest.annotations().keys().map(|name| format!("workflow.annotations.{name}")));
         Self { globals: Rc::new(names), ..Self::default() }
     }
 
