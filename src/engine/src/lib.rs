@@ -47,6 +47,7 @@ pub use evolve::{BATCH_VERSION, Changes, Position, evolve};
 pub use inspect::Difference;
 pub use key::Key;
 pub use leader::Leader;
+pub use references::check_references;
 pub use refusal::Code;
 pub use state::{DesiredAttempt, State, workflow_phase};
 

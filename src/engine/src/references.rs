@@ -8,13 +8,14 @@
 use argosy_expr::{Rules, substitute};
 use argosy_proto::command::Refusal;
 use argosy_proto::state as row;
+use argosy_spec::Manifest;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::Code;
 use crate::commands::template::Kind;
 use crate::effective::merge;
 use crate::state::State;
+use crate::{Code, place};
 
 /// Names of templates from elsewhere begin with it; no template that was written can.
 const STORED: &str = "\u{2}";
@@ -107,6 +108,19 @@ pub(crate) fn resolve(state: &State, namespace: &str, manifest: &Value) -> Resul
     let templates = resolver.stored.into_iter().collect();
     stored.insert("storedTemplates".to_owned(), Value::Object(templates));
     Ok(Some(Resolved { manifest, stored: Value::Object(stored) }))
+}
+
+/// Checks what a manifest with references comes to; one without was checked by [`argosy_spec`] alone.
+///
+/// # Errors
+/// As for a submission: a template that is missing, or what is wrong with the whole.
+pub fn check_references(state: &State, namespace: &str, manifest: &Value) -> Result<(), Refusal> {
+    let Some(resolved) = resolve(state, namespace, manifest)? else { return Ok(()) };
+    let invalid = |message: String| Code::InvalidManifest.refuse(plain(&message));
+    let manifest = Manifest::from_value(resolved.manifest).map_err(|problems| {
+        invalid(problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("\n"))
+    })?;
+    place::validate(&manifest).map_err(invalid)
 }
 
 /// Some step in the template refers to a stored one.

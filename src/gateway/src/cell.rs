@@ -59,6 +59,11 @@ pub trait View: Clone + Send + Sync + 'static {
     fn workflow_json(&self, key: &WorkflowKey) -> Option<serde_json::Value>;
     /// The attempts of a workflow whose output can be asked for, in the order of their assignment.
     fn log_sources(&self, key: &WorkflowKey) -> Vec<LogSource>;
+    /// Checks what a manifest's references to stored templates come to.
+    ///
+    /// # Errors
+    /// What a submission would be refused with.
+    fn check_references(&self, namespace: &str, manifest: &serde_json::Value) -> Result<(), Refusal>;
     /// A stored template as Argo's JSON; those of the cell's own scope have no namespace.
     fn template(&self, cluster_scope: bool, namespace: &str, name: &str) -> Option<serde_json::Value>;
     /// The stored templates of a namespace (empty: of all), or of the cell's own scope, by name.

@@ -2,6 +2,7 @@
 
 use argosy_engine::{State, view};
 use argosy_model::{WorkflowId, WorkflowKey, parse_fence, pod_name};
+use argosy_proto::command::Refusal;
 use argosy_proto::common::Runtime;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -53,6 +54,10 @@ impl View for State {
             .collect();
         sources.sort_unstable_by_key(|source| source.fence);
         sources
+    }
+
+    fn check_references(&self, namespace: &str, manifest: &Value) -> Result<(), Refusal> {
+        argosy_engine::check_references(self, namespace, manifest)
     }
 
     fn template(&self, cluster_scope: bool, namespace: &str, name: &str) -> Option<Value> {

@@ -102,6 +102,10 @@ pub(crate) async fn finish<C: Cell>(
     (headers, body): (&HeaderMap, &[u8]),
     dry: Option<DryRun>,
 ) -> Result<Answer, ApiError> {
+    if dry.is_some() {
+        let view = app.cell.read(Consistency::Linearizable).await?;
+        view.check_references(&submission.key.namespace, &submission.workflow)?;
+    }
     match dry {
         None => accept(app, identity, submission, uid, headers, body).await,
         Some(DryRun::Options) => Ok(Answer(submission.answer(&identity.name))),
@@ -194,6 +198,9 @@ pub(crate) async fn lint<C: Cell>(
     let workflow = workflow.ok_or_else(|| ApiError::new(Code::Unknown, "unable to get a workflow"))?;
     let mut submission = submission::prepare(&namespace, workflow)?;
     submission.check(Code::Unknown, app.limits.body_bytes_max)?;
+    let view = app.cell.read(Consistency::Linearizable).await?;
+    view.check_references(&namespace, &submission.workflow)
+        .map_err(|refusal| ApiError::new(Code::Unknown, refusal.message).stable(refusal.code))?;
     let mut answer = submission.answer(&identity.name);
     if let Some(metadata) = answer["metadata"].as_object_mut() {
         metadata.remove("namespace");
