@@ -38,8 +38,10 @@ fn run(path: &Path, yaml: &str, recording: &Value) -> Outcome {
             return Outcome::Unsupported(all.join(" ## "));
         }
     };
-    let [document] = documents.as_slice() else { return Outcome::Unsupported("several documents".into()) };
-    let name = document.manifest.metadata.name.clone();
+    let Some((document, others)) = documents.split_first() else {
+        return Outcome::Unsupported("no document".into());
+    };
+    let name = name_of(document);
     let mut world = World::new(Limits::default());
     world.join("one", 1_000_000_000);
     let mut player = match Player::of(path, &name, recording) {
@@ -60,6 +62,12 @@ fn run(path: &Path, yaml: &str, recording: &Value) -> Outcome {
             return Outcome::Same;
         }
         return Outcome::Unsupported(refusal.message);
+    }
+    for other in others {
+        // Workflows beside it; those that an action creates later are left to the operator's script.
+        if !other.manifest.metadata.annotations.contains_key("corpus/create-later") {
+            let _ = world.submit(&name_of(other), &other.value);
+        }
     }
     play_on(&mut world, &mut player, recording, &name);
     let ours = world.json(&name);
@@ -82,6 +90,12 @@ fn run(path: &Path, yaml: &str, recording: &Value) -> Outcome {
         differences.extend(found.into_iter().map(|difference| format!("{child}: {difference}")));
     }
     if differences.is_empty() { Outcome::Same } else { Outcome::Different(differences) }
+}
+
+/// A document's name; one that is to be generated ends in the same letters every time.
+fn name_of(document: &argosy_spec::Document) -> String {
+    let metadata = &document.manifest.metadata;
+    if metadata.name.is_empty() { format!("{}x7k2p", metadata.generate_name) } else { metadata.name.clone() }
 }
 
 /// Stores the templates that a case needs; in `refs` those of all cases.

@@ -6,15 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 const DIFFERENCES: &str = include_str!("../../../docs/argo-differences.md");
-/// Differences that somebody still works on: the case, and what is missing.
-const NOT_YET: [(&str, &str); 5] = [
-    ("memo/memoize-configmap-without-label", "ConfigMaps as caches are not read yet"),
-    ("memo/memoize-hit-prepared-cache", "ConfigMaps as caches are not read yet"),
-    ("memo/memoize-max-age-not-reached", "ConfigMaps as caches are not read yet"),
-    ("again/resubmit-memoized", "groups of the earlier workflow keep its name in Argo"),
-    ("again/resubmit-memoized-dag", "groups of the earlier workflow keep its name in Argo"),
-];
-
 #[derive(Default)]
 struct Row {
     same: usize,
@@ -60,13 +51,12 @@ impl Table {
                 *self.reasons.entry(reason).or_default() += 1;
             }
             Outcome::Different(differences) => {
-                let known = NOT_YET.iter().any(|(known, _)| *known == case);
-                if listed || known {
+                if listed {
                     row.deviates += 1;
                 } else {
                     row.different += 1;
                 }
-                self.differences.push((case.to_owned(), listed || known, differences));
+                self.differences.push((case.to_owned(), listed, differences));
             }
         }
     }
