@@ -32,6 +32,11 @@ chaos: ## simulated federation: SEEDS=n seeds, or one: SEED=n
 	@. .ci/env && cargo build -q --release -p argosy-chaos && \
 	  "$$CARGO_TARGET_DIR/release/argosy-chaos" $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS))
 
+conformance: ## Argo's recordings through the real engine, a table by area: CASES=DIR for another directory, AREAS=a,b
+	@.ci/setup build
+	@. .ci/env && $(if $(CASES),CASES=$(abspath $(CASES))) $(if $(AREAS),AREAS=$(AREAS)) \
+	  cargo test -q -p argosy-conformance --test scripted -- --nocapture
+
 bench: ## numbers beside etcd's on this machine: SUITE=name for one of them
 	@.ci/setup
 	@tests/bench/run $(SUITE)

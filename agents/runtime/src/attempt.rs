@@ -19,6 +19,9 @@ pub struct Attempt {
     pub report: AttemptReport,
     /// Unknown for an attempt adopted from an earlier life of the agent.
     pub assignment: Option<Assignment>,
+    /// The control plane is known to want it: it was assigned in this life of the agent, was there before the first
+    /// resync, or a report of it was accepted. Something made late for an attempt that is gone gets no permit.
+    pub confirmed: bool,
     /// Who has the start permit.
     pub holder: Option<String>,
     pub stop: Option<StopAsked>,
@@ -37,6 +40,7 @@ impl Attempt {
         Self {
             report,
             assignment: None,
+            confirmed: false,
             holder: None,
             stop: None,
             unwanted: false,

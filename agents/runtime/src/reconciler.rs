@@ -164,6 +164,7 @@ impl<L: Ledger> Reconciler<L> {
         let is_new = attempt.report.phase() == AttemptPhase::Received && attempt.ensured == 0;
         let is_exclusive = assignment.exclusive;
         attempt.assignment = Some(assignment);
+        attempt.confirmed = true;
         if is_new && is_exclusive {
             // Its permit would have to come through the log, and its process to end with its own lease.
             let message = "this cluster's agent cannot run exclusive steps";
@@ -223,9 +224,10 @@ impl<L: Ledger> Reconciler<L> {
     }
 
     fn verdict(&mut self, now: Millis, fence: Fence, revision: u64, verdict: Verdict, terminal: bool) {
-        let Some(attempt) = self.attempts.get(&fence) else {
+        let Some(attempt) = self.attempts.get_mut(&fence) else {
             return self.session_input(now, session::Input::Released(fence));
         };
+        attempt.confirmed |= verdict == Verdict::Accepted;
         match verdict {
             Verdict::Accepted if terminal && attempt.is_over() && attempt.report.revision == revision => {
                 self.forget(now, fence);
@@ -273,6 +275,8 @@ impl<L: Ledger> Reconciler<L> {
         }
         if !self.is_listed {
             self.is_listed = true;
+            // Their verdicts come with the resync, and no lease is live before it.
+            self.attempts.values_mut().for_each(|attempt| attempt.confirmed = true);
             self.outputs.push(Output::Connect { after_ms: 0 });
         }
     }
@@ -331,7 +335,8 @@ impl<L: Ledger> Reconciler<L> {
             let answer = ExecutorAnswer::Refused { fence, holder, reason: reason.to_owned() };
             return self.outputs.push(Output::Executor(answer));
         }
-        if !self.session.lease_live(now) {
+        let is_confirmed = self.attempts.get(&fence).is_some_and(|attempt| attempt.confirmed);
+        if !is_confirmed || !self.session.lease_live(now) {
             self.counters.permits_put_off += 1;
             return self.outputs.push(Output::Executor(ExecutorAnswer::AskAgain { fence, holder }));
         }

@@ -264,6 +264,21 @@ fn a_permit_has_one_holder_for_ever() {
     assert_eq!(rig.phase(1), AttemptPhase::Running);
 }
 
+/// Simulator seed 5247: the runtime carried out a late repeat of an order after the attempt's result was committed.
+#[test]
+fn something_made_after_its_attempt_was_released_gets_no_permit() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    assert_eq!(rig.ask(1, "first"), [granted(1, "first")]);
+    rig.outcome(1, "first", 0);
+    assert_eq!(rig.judge(1, Verdict::Accepted), [release(1)]);
+    rig.reports.clear();
+    rig.runtime(RuntimeEvent::Observed(pending(1)));
+    assert!(matches!(rig.ask(1, "late").as_slice(), [Output::Executor(ExecutorAnswer::AskAgain { .. })]));
+    assert!(!rig.judge(1, Verdict::Superseded).is_empty(), "it is ended");
+    assert!(!matches!(rig.ask(1, "late").as_slice(), [Output::Runtime(RuntimeAction::GrantPermit { .. })]));
+}
+
 #[test]
 fn no_permit_for_what_is_not_held_or_over_or_being_stopped() {
     let mut rig = Rig::new();

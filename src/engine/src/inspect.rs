@@ -1,8 +1,9 @@
-//! What changed between two states: for checkers and tests. Costs about as much as there are changes.
+//! What changed between two states: for checkers and tests. Costs a look at every row.
 
 use argosy_model::Fence;
 use argosy_proto::state as row;
-use imbl::ordmap::DiffItem;
+use imbl::OrdMap;
+use std::sync::Arc;
 
 use crate::State;
 
@@ -15,21 +16,26 @@ pub struct Difference<'a> {
     pub attempts: Vec<(Fence, Option<&'a row::Attempt>)>,
 }
 
+/// Entries that are not the same value in both maps, by comparing every key: the persistent map's own difference was
+/// seen to leave out changed entries.
+fn changed<'a, K: Ord + Copy, V>(
+    earlier: &'a OrdMap<K, Arc<V>>,
+    later: &'a OrdMap<K, Arc<V>>,
+) -> Vec<(K, Option<&'a V>)> {
+    let same = |key: &K, row: &Arc<V>| earlier.get(key).is_some_and(|old| Arc::ptr_eq(old, row));
+    let kept = later.iter().filter(|(key, row)| !same(key, row)).map(|(key, row)| (*key, Some(row.as_ref())));
+    let gone = earlier.keys().filter(|key| !later.contains_key(*key)).map(|key| (*key, None));
+    kept.chain(gone).collect()
+}
+
 impl State {
-    /// What changed since an earlier state.
+    /// What changed since an earlier state; rows that were written again with the same content may be among it.
     #[must_use]
     pub fn difference<'a>(&'a self, earlier: &'a State) -> Difference<'a> {
-        let nodes = earlier.nodes.diff(&self.nodes).map(|item| match item {
-            DiffItem::Add(key, row) | DiffItem::Update { new: (key, row), .. } => (*key, Some(row.as_ref())),
-            DiffItem::Remove(key, _) => (*key, None),
-        });
-        let attempts = earlier.attempts.diff(&self.attempts).map(|item| match item {
-            DiffItem::Add(fence, row) | DiffItem::Update { new: (fence, row), .. } => {
-                (*fence, Some(row.as_ref()))
-            }
-            DiffItem::Remove(fence, _) => (*fence, None),
-        });
-        Difference { nodes: nodes.collect(), attempts: attempts.collect() }
+        Difference {
+            nodes: changed(&earlier.nodes, &self.nodes),
+            attempts: changed(&earlier.attempts, &self.attempts),
+        }
     }
 
     /// Clusters that were invited and have not enrolled: names, each once, whose invites can still be used.
