@@ -3,7 +3,7 @@ SHELL := /bin/bash
 SEEDS ?= 200
 CI ?=
 
-.PHONY: help setup build demo test test-full chaos bench
+.PHONY: help setup build demo test test-full chaos conformance bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
