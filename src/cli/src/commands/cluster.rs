@@ -143,13 +143,18 @@ pub(super) async fn member(client: &Client, command: Member, console: &mut Conso
             Cell::styled(member.role, style),
             member.address.into(),
             member.api_address.into(),
-            member.matched_index.to_string().into(),
-            member.applied_index.to_string().into(),
+            position(member.matched_index),
+            position(member.applied_index),
             if member.reachable { "yes".into() } else { Cell::styled("no", Style::Red) },
         ]);
     }
     console.print(&table::render(&rows, 3))?;
     Ok(true)
+}
+
+/// A place in the log. Followers don't know each other's: only the leader says how far everybody is.
+fn position(index: u64) -> Cell {
+    if index == 0 { "-".into() } else { index.to_string().into() }
 }
 
 #[cfg(test)]
