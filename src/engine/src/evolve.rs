@@ -187,6 +187,9 @@ pub(crate) fn apply(
         Body::TaskReleased(fact) => step.task_released(fact)?,
         Body::NodeMemoized(fact) => step.node_memoized(fact)?,
         Body::MemoStored(fact) => step.memo_stored(fact),
+        Body::NodeDaemoned(fact) => step.node_daemoned(fact)?,
+        Body::ContainersSet(fact) => step.containers_set(fact)?,
+        Body::GroupFailed(fact) => step.group_failed(fact)?,
     }
     Ok(())
 }

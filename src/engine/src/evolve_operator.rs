@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::Error;
 use crate::evolve::Step;
+use crate::evolve_leaf;
 use crate::key::Key;
 use crate::state::{ROW_VERSION, is_leaf_type, phase_of};
 
@@ -98,9 +99,11 @@ impl Step<'_> {
             self.state.index.active_leaves.remove(&(id, *node));
             let succeeded = phase_of(&row) == NodePhase::Succeeded;
             if is_leaf_type(row.r#type) {
+                let (containers, done) = evolve_leaf::count(&row.containers);
                 let workflow = self.workflow(id)?;
-                workflow.leaves_total = workflow.leaves_total.saturating_sub(1);
-                workflow.leaves_succeeded = workflow.leaves_succeeded.saturating_sub(u32::from(succeeded));
+                workflow.leaves_total = workflow.leaves_total.saturating_sub(1 + containers);
+                workflow.leaves_succeeded =
+                    workflow.leaves_succeeded.saturating_sub(u32::from(succeeded) + done);
             }
         }
         let last =
@@ -141,6 +144,8 @@ impl Step<'_> {
         (node.hooks_open, node.hooks_below) = (0, 0);
         node.held = false;
         node.held_tasks.clear();
+        node.daemons.clear();
+        (node.daemoned, node.was_daemoned) = (false, false);
         Ok(())
     }
 

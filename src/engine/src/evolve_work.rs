@@ -260,32 +260,43 @@ impl Step<'_> {
         let (phase, parent, boundary) = (phase_of(node), node.parent, node.boundary);
         let (kind, hooked) = (node.r#type, node.flag == i32::from(row::NodeFlag::Hooked));
         let leaf = is_leaf_type(kind);
+        // Its parent has gone on when it became a daemon, and hears of it again only when it fails.
+        let daemoned = std::mem::take(&mut node.daemoned);
+        node.was_daemoned = daemoned;
         self.state.index.active_leaves.remove(&(id, index));
         self.drop_work(id, index);
         self.drop_timers(id, index);
         if leaf && phase == NodePhase::Succeeded {
             self.workflow(id)?.leaves_succeeded += 1;
         }
-        if kind == NodeType::Pod.number() {
+        if daemoned {
+            self.daemon_ended(id, boundary, index)?;
+        }
+        if kind == NodeType::Pod.number() && !daemoned {
             let workflow = self.workflow(id)?;
             workflow.pods_active = workflow.pods_active.saturating_sub(1);
         }
         if counts_to_boundary(kind) && boundary != 0 {
             let boundary = self.node(id, boundary)?;
-            boundary.active_below = boundary.active_below.saturating_sub(1);
+            boundary.active_below = boundary.active_below.saturating_sub(u32::from(!daemoned));
             boundary.failed_below += u32::from(phase.is_failed_or_error());
         }
         if hooked && parent != 0 {
-            self.hook_over(id, parent)?;
+            if !daemoned {
+                self.hook_over(id, parent)?;
+            }
         } else if parent != 0 {
             let child = row::FailedChild { rank: fact.rank, node: index };
             let parent = self.node(id, parent)?;
-            parent.children_done += 1;
+            parent.children_done += u32::from(!daemoned);
             parent.children_succeeded += u32::from(phase == NodePhase::Succeeded);
             parent.children_failed += u32::from(phase == NodePhase::Failed);
             if fact.counts_as_failure {
                 count_failure(parent, child);
             }
+        }
+        if daemoned && !phase.is_failed_or_error() {
+            return Ok(());
         }
         self.push_agenda(id, agenda_item(row::AgendaKind::Done, index))
     }
@@ -304,7 +315,7 @@ impl Step<'_> {
         Ok(())
     }
 
-    fn hook_over(&mut self, id: u64, owner: u32) -> Result<(), Error> {
+    pub(crate) fn hook_over(&mut self, id: u64, owner: u32) -> Result<(), Error> {
         let node = self.node(id, owner)?;
         node.hooks_open = node.hooks_open.saturating_sub(1);
         let parent = node.parent;
@@ -447,7 +458,7 @@ impl Step<'_> {
 }
 
 /// Node types that a template's `parallelism` counts.
-fn counts_to_boundary(kind: i32) -> bool {
+pub(crate) fn counts_to_boundary(kind: i32) -> bool {
     [NodeType::Pod, NodeType::Steps, NodeType::Dag].iter().any(|counted| counted.number() == kind)
 }
 

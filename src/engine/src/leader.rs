@@ -1,5 +1,5 @@
 use argosy_model::Limits;
-use argosy_spec::{Manifest, Step, Template, TemplateKind};
+use argosy_spec::{Manifest, Step, Template};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -131,18 +131,14 @@ impl Parsed {
             .spec
             .templates
             .iter()
-            .filter_map(|template| match &template.kind {
-                TemplateKind::Dag(dag) => Some((template.name.clone(), Arc::new(Plan::new(dag)))),
-                TemplateKind::Container(_)
-                | TemplateKind::Script(_)
-                | TemplateKind::Steps(_)
-                | TemplateKind::Suspend(_)
-                | TemplateKind::Missing => None,
+            .filter_map(|template| {
+                let dag = template.kind.dag()?;
+                Some((template.name.clone(), Arc::new(Plan::new(dag))))
             })
             .collect();
         let mut steps: BTreeMap<String, BTreeMap<String, (u64, u64)>> = BTreeMap::new();
         for template in &manifest.spec.templates {
-            if let TemplateKind::Steps(groups) = &template.kind {
+            if let Some(groups) = template.kind.steps() {
                 let places = steps.entry(template.name.clone()).or_default();
                 for (group, members) in groups.iter().enumerate() {
                     for (slot, step) in members.iter().enumerate() {
@@ -154,7 +150,7 @@ impl Parsed {
         let globals = crate::scope::globals(&manifest, workflow);
         let groups = crate::place::groups(&manifest);
         let results = results_read(&manifest);
-        let hooked = manifest.spec.templates.iter().flat_map(steps_of).any(has_hooks);
+        let hooked = manifest.spec.templates.iter().flat_map(|template| template.kind.children()).any(has_hooks);
         let expressed = manifest
             .spec
             .templates
@@ -183,17 +179,6 @@ impl Parsed {
 
     pub(crate) fn plan(&self, template: &str) -> Option<Arc<Plan>> {
         self.plans.get(template).cloned()
-    }
-}
-
-fn steps_of(template: &Template) -> Vec<&Step> {
-    match &template.kind {
-        TemplateKind::Steps(groups) => groups.iter().flatten().collect(),
-        TemplateKind::Dag(dag) => dag.tasks.iter().collect(),
-        TemplateKind::Container(_)
-        | TemplateKind::Script(_)
-        | TemplateKind::Suspend(_)
-        | TemplateKind::Missing => Vec::new(),
     }
 }
 

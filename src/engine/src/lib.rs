@@ -26,6 +26,7 @@ mod draft;
 mod effective;
 mod evolve;
 mod evolve_hold;
+mod evolve_leaf;
 mod evolve_operator;
 mod evolve_work;
 mod express;

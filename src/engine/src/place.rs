@@ -5,12 +5,13 @@ use argosy_placement::{ClusterView, Request, SELECTOR_PREFIX, explain, place};
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::Manifest;
+use argosy_spec::{Manifest, Template};
 use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::Leader;
 use crate::draft::Draft;
+use crate::effective::shown_name;
 use crate::leader::Parsed;
 use crate::resources::{add, quantity};
 use crate::state::State;
@@ -63,21 +64,61 @@ pub(crate) fn selector(manifest: &Manifest, template: &Value) -> BTreeMap<String
     pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
 }
 
-/// What a leaf's Pod requests: its containers' requests (limits where there are none), and one Pod.
+/// What a leaf's Pod requests: its containers' requests (limits where there are none), or those of an init container
+/// where that asks for more, and one Pod. What is no Pod asks for nothing.
 pub(crate) fn requests(template: &Value) -> Resources {
+    if template.get("resource").is_some() {
+        return Resources::default();
+    }
     let mut sum = Resources { pods: 1, ..Resources::default() };
     let main = ["container", "script"].iter().filter_map(|kind| template.get(*kind));
-    let sidecars = template.get("sidecars").and_then(Value::as_array).into_iter().flatten();
-    for container in main.chain(sidecars) {
-        let of = |kind: &str| {
-            container.get("resources").and_then(|resources| resources.get(kind)).and_then(Value::as_object)
-        };
-        let mut wanted: BTreeMap<&str, &Value> = BTreeMap::new();
-        wanted.extend(of("limits").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
-        wanted.extend(of("requests").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
-        add(&mut sum, Some(&container_requests(&wanted)));
+    let lists = ["/containerSet/containers", "/sidecars"];
+    let others = lists.iter().filter_map(|list| template.pointer(list)?.as_array()).flatten();
+    for container in main.chain(others) {
+        add(&mut sum, Some(&container_resources(container)));
+    }
+    for container in template.get("initContainers").and_then(Value::as_array).into_iter().flatten() {
+        let first = container_resources(container);
+        sum.cpu_milli = sum.cpu_milli.max(first.cpu_milli);
+        sum.memory_bytes = sum.memory_bytes.max(first.memory_bytes);
+        sum.ephemeral_storage_bytes = sum.ephemeral_storage_bytes.max(first.ephemeral_storage_bytes);
+        for (name, amount) in first.extended {
+            let known = sum.extended.entry(name).or_default();
+            *known = amount.max(*known);
+        }
     }
     sum
+}
+
+fn container_resources(container: &Value) -> Resources {
+    let of = |kind: &str| {
+        container.get("resources").and_then(|resources| resources.get(kind)).and_then(Value::as_object)
+    };
+    let mut wanted: BTreeMap<&str, &Value> = BTreeMap::new();
+    wanted.extend(of("limits").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
+    wanted.extend(of("requests").into_iter().flatten().map(|(name, value)| (name.as_str(), value)));
+    container_requests(&wanted)
+}
+
+/// The runtime that a leaf needs.
+pub(crate) fn runtime(template: &Template) -> Runtime {
+    if template.needs_kubernetes().is_some() { Runtime::Kubernetes } else { Runtime::Unspecified }
+}
+
+/// What only Kubernetes can do is refused while none but process clusters have joined: it would wait for ever.
+pub(crate) fn check_runtimes(state: &State, manifest: &Manifest) -> Result<(), String> {
+    let runs_processes = |(_, row): (&str, &row::Cluster)| row.runtime() == Runtime::Process;
+    if state.clusters().next().is_none() || !state.clusters().all(runs_processes) {
+        return Ok(());
+    }
+    let needy = |template: &Template| {
+        let what = template.needs_kubernetes()?;
+        Some(format!(
+            "template '{}': {what} need a Kubernetes cluster, and only process clusters have joined",
+            shown_name(&template.name)
+        ))
+    };
+    manifest.spec.templates.iter().find_map(needy).map_or(Ok(()), Err)
 }
 
 fn container_requests(wanted: &BTreeMap<&str, &Value>) -> Resources {
@@ -95,67 +136,15 @@ fn container_requests(wanted: &BTreeMap<&str, &Value>) -> Resources {
     sum
 }
 
-/// Colocation groups: templates that mount the same claim, directly or through others, have one number, from 1.
+/// Colocation groups: the number of each template in one, that of the group's first template, from 1.
 pub(crate) fn groups(manifest: &Manifest) -> BTreeMap<String, u32> {
-    let claims = claims(manifest);
-    if claims.is_empty() {
-        return BTreeMap::new();
+    let mut numbers = BTreeMap::new();
+    for group in manifest.colocation() {
+        let first = (1_u32..).zip(&manifest.spec.templates).find(|(_, one)| group.templates.contains(&one.name));
+        let number = first.map_or(0, |(number, _)| number);
+        numbers.extend(group.templates.into_iter().map(|template| (template, number)));
     }
-    let mut group_of_volume: BTreeMap<String, u32> = BTreeMap::new();
-    let mut group_of_template: BTreeMap<String, u32> = BTreeMap::new();
-    for (number, template) in (1_u32..).zip(&manifest.spec.templates) {
-        let mut mounted = BTreeSet::new();
-        mounts(&template.raw, &mut mounted);
-        mounted.retain(|volume| claims.contains(volume));
-        if mounted.is_empty() {
-            continue;
-        }
-        let joined: BTreeSet<u32> =
-            mounted.iter().filter_map(|volume| group_of_volume.get(volume).copied()).collect();
-        let group = joined.first().copied().unwrap_or(number);
-        for known in group_of_volume.values_mut().chain(group_of_template.values_mut()) {
-            if joined.contains(known) {
-                *known = group;
-            }
-        }
-        group_of_volume.extend(mounted.into_iter().map(|volume| (volume, group)));
-        group_of_template.insert(template.name.clone(), group);
-    }
-    group_of_template
-}
-
-fn claims(manifest: &Manifest) -> BTreeSet<String> {
-    let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
-    let volumes = manifest
-        .spec
-        .volumes
-        .iter()
-        .filter(|volume| volume.get("persistentVolumeClaim").is_some())
-        .filter_map(name);
-    let templates =
-        manifest.spec.volume_claim_templates.iter().filter_map(|claim| claim.get("metadata").and_then(name));
-    volumes.chain(templates).collect()
-}
-
-fn mounts(value: &Value, found: &mut BTreeSet<String>) {
-    match value {
-        Value::Object(fields) => {
-            for (key, value) in fields {
-                if key == "volumeMounts" {
-                    let names = value
-                        .as_array()
-                        .into_iter()
-                        .flatten()
-                        .filter_map(|mount| mount.get("name")?.as_str());
-                    found.extend(names.map(str::to_owned));
-                } else {
-                    mounts(value, found);
-                }
-            }
-        }
-        Value::Array(items) => items.iter().for_each(|item| mounts(item, found)),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
-    }
+    numbers
 }
 
 /// A group whose templates ask for different clusters can never run.
@@ -168,7 +157,7 @@ pub(crate) fn check(parsed: &Parsed) -> Result<(), String> {
                 wanted.entry((*group, key.clone())).or_insert_with(|| (value.clone(), template.name.clone()));
             if first.0 != value {
                 return Err(format!(
-                    "templates '{}' and '{}' share a volume, so their steps must run in one cluster, but they ask for {key} {:?} and {value:?}",
+                    "templates '{}' and '{}' share a volume or a daemon, so their steps must run in one cluster, but they ask for {key} {:?} and {value:?}",
                     first.1, template.name, first.0
                 ));
             }

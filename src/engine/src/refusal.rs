@@ -57,11 +57,13 @@ pub enum Code {
     TemplateChanged,
     /// The cell has all the templates it may have.
     TooManyTemplates,
+    /// No cluster that has joined can run such a template.
+    RuntimeMissing,
 }
 
 impl Code {
     /// Every code, for the documentation's test.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::UnknownCommand,
         Self::InvalidManifest,
         Self::ManifestTooLarge,
@@ -89,6 +91,7 @@ impl Code {
         Self::TemplateMissing,
         Self::TemplateChanged,
         Self::TooManyTemplates,
+        Self::RuntimeMissing,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -121,6 +124,7 @@ impl Code {
             Self::TemplateMissing => ("ARG1025", 5, 404),
             Self::TemplateChanged => ("ARG1026", 6, 409),
             Self::TooManyTemplates => ("ARG1027", 8, 429),
+            Self::RuntimeMissing => ("ARG1121", 9, 400),
         }
     }
 

@@ -1,5 +1,6 @@
 //! Argo's JSON shapes of what state holds.
 
+mod containers;
 mod tree;
 
 use argosy_model::{Fence, WorkflowId, WorkflowPhase};

@@ -121,7 +121,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     if let Some(pinned) = request.pinned.as_ref().filter(|pinned| **pinned != cluster.name) {
         return Some(Reason::Pinned(pinned.clone()));
     }
-    if request.runtime != Runtime::Unspecified && request.runtime != cluster.runtime {
+    // A simulated cluster stands for any other.
+    let fits = [Runtime::Unspecified, cluster.runtime].contains(&request.runtime);
+    if !fits && cluster.runtime != Runtime::Simulated {
         return Some(Reason::Runtime);
     }
     for (key, wanted) in &request.selector {

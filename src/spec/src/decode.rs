@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::leaf::{ContainerSet, Data, Http, Resource};
 use crate::manifest::{
     Arguments, ContinueOn, Dag, Inputs, IntOrString, LifecycleHook, Manifest, Memoize, Metadata, Outputs,
     RetryStrategy, Script, Sequence, Step, Suspend, Template, TemplateKind, null_is_default,
@@ -37,6 +38,15 @@ struct TemplateFields {
     steps: Option<Vec<Vec<Step>>>,
     dag: Option<Dag>,
     suspend: Option<Suspend>,
+    container_set: Option<ContainerSet>,
+    resource: Option<Resource>,
+    http: Option<Http>,
+    data: Option<Data>,
+    plugin: Option<Value>,
+    #[serde(deserialize_with = "null_is_default")]
+    daemon: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pending_timeout: String,
 }
 
 #[derive(Deserialize, Default)]
@@ -77,14 +87,24 @@ pub(crate) fn template(value: Value) -> Result<Template, Error> {
     // Argo's order of precedence when several are set; validation has refused that before anything runs.
     let kind = if let Some(container) = fields.container {
         TemplateKind::Container(container)
+    } else if let Some(set) = fields.container_set {
+        TemplateKind::ContainerSet(set)
     } else if let Some(steps) = fields.steps {
         TemplateKind::Steps(steps)
     } else if let Some(dag) = fields.dag {
         TemplateKind::Dag(dag)
     } else if let Some(script) = fields.script {
         TemplateKind::Script(script_of(script))
+    } else if let Some(resource) = fields.resource {
+        TemplateKind::Resource(resource)
+    } else if let Some(data) = fields.data {
+        TemplateKind::Data(data)
     } else if let Some(suspend) = fields.suspend {
         TemplateKind::Suspend(suspend)
+    } else if let Some(http) = fields.http {
+        TemplateKind::Http(http)
+    } else if let Some(plugin) = fields.plugin {
+        TemplateKind::Plugin(plugin)
     } else {
         TemplateKind::Missing
     };
@@ -101,6 +121,8 @@ pub(crate) fn template(value: Value) -> Result<Template, Error> {
         timeout: fields.timeout,
         parallelism: fields.parallelism,
         memoize: fields.memoize,
+        daemon: fields.daemon,
+        pending_timeout: fields.pending_timeout,
         raw: value,
     })
 }

@@ -16,6 +16,7 @@ mod codes;
 mod colocation;
 mod decode;
 mod diagnostic;
+mod leaf;
 pub mod manifest;
 mod node;
 mod parse;
@@ -29,6 +30,11 @@ mod yaml;
 pub use codes::CODES;
 pub use colocation::ColocationGroup;
 pub use diagnostic::{Diagnostic, Place};
+pub use leaf::{
+    ContainerNode, ContainerSet, ContainerSetRetry, Data, DataSource, Http, HttpBody, HttpHeader,
+    HttpHeaderSource, KeySelector, MAIN_CONTAINER, MERGE_STRATEGIES, RESOURCE_ACTIONS, Resource,
+    Transformation,
+};
 pub use manifest::{
     Arguments, Backoff, ContinueOn, Dag, Failover, Inputs, IntOrString, LifecycleHook, Manifest, Memoize,
     Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template,

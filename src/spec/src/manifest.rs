@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+use crate::leaf::{ContainerSet, Data, Http, MAIN_CONTAINER, Resource};
 use crate::policy::failover;
 pub use crate::policy::{
     Backoff, Cache, CacheName, FAILOVER_ANNOTATION, Failover, IDEMPOTENT_ANNOTATION, LifecycleHook, Memoize,
@@ -142,6 +143,10 @@ pub struct Template {
     pub parallelism: Option<i64>,
     /// Where and how long its outputs are kept; `None`: they are not.
     pub memoize: Option<Memoize>,
+    /// It goes on beside what follows it, and is ended with the template around it.
+    pub daemon: bool,
+    /// Seconds or a Go duration that it may wait for a host; empty for none.
+    pub pending_timeout: String,
     /// The template as submitted, after reading rules were applied: what tag substitution works on, and where the Pod's
     /// fields (`volumes`, `sidecars`, `nodeSelector`, ...) are.
     pub raw: Value,
@@ -160,6 +165,16 @@ pub enum TemplateKind {
     Dag(Dag),
     /// Waits.
     Suspend(Suspend),
+    /// Containers of one Pod, each with a node of its own.
+    ContainerSet(ContainerSet),
+    /// Something done to an object of Kubernetes.
+    Resource(Resource),
+    /// A request over HTTP.
+    Http(Http),
+    /// Paths of artifacts, sifted.
+    Data(Data),
+    /// What an executor plugin does: an object with one key, the plugin's.
+    Plugin(Value),
     /// None: only in an invalid manifest.
     #[default]
     Missing,
@@ -353,6 +368,12 @@ pub struct ValueFrom {
     /// An expression; empty for none.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub expression: String,
+    /// A filter over the resource's JSON; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub jq_filter: String,
+    /// A path into the resource, as `kubectl -o jsonpath=` takes it; empty for none.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub json_path: String,
     /// Filled in by a person while the workflow waits (suspend templates).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supplied: Option<Value>,
@@ -425,9 +446,72 @@ impl Template {
     /// True when the template is a leaf: something that runs or waits, not a steps or dag.
     pub fn is_leaf(&self) -> bool {
         match self.kind {
-            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Suspend(_) => true,
+            TemplateKind::Container(_)
+            | TemplateKind::Script(_)
+            | TemplateKind::Suspend(_)
+            | TemplateKind::ContainerSet(_)
+            | TemplateKind::Resource(_)
+            | TemplateKind::Http(_)
+            | TemplateKind::Data(_)
+            | TemplateKind::Plugin(_) => true,
             TemplateKind::Steps(_) | TemplateKind::Dag(_) | TemplateKind::Missing => false,
         }
+    }
+
+    /// True when the template's node is a Pod in Argo.
+    pub fn is_pod(&self) -> bool {
+        match self.kind {
+            TemplateKind::Container(_)
+            | TemplateKind::Script(_)
+            | TemplateKind::ContainerSet(_)
+            | TemplateKind::Resource(_)
+            | TemplateKind::Data(_) => true,
+            TemplateKind::Suspend(_)
+            | TemplateKind::Http(_)
+            | TemplateKind::Plugin(_)
+            | TemplateKind::Steps(_)
+            | TemplateKind::Dag(_)
+            | TemplateKind::Missing => false,
+        }
+    }
+
+    /// True when the template may yield an exit code and a result.
+    pub fn has_result(&self) -> bool {
+        match &self.kind {
+            TemplateKind::Container(_)
+            | TemplateKind::Script(_)
+            | TemplateKind::Data(_)
+            | TemplateKind::Http(_)
+            | TemplateKind::Plugin(_) => true,
+            TemplateKind::ContainerSet(set) => set.container(MAIN_CONTAINER).is_some(),
+            TemplateKind::Resource(_)
+            | TemplateKind::Suspend(_)
+            | TemplateKind::Steps(_)
+            | TemplateKind::Dag(_)
+            | TemplateKind::Missing => false,
+        }
+    }
+
+    /// What only Kubernetes can do of it, in words; `None`: it may run as a process, too.
+    pub fn needs_kubernetes(&self) -> Option<&'static str> {
+        match self.kind {
+            TemplateKind::ContainerSet(_) => return Some("containerSet templates"),
+            TemplateKind::Resource(_) => return Some("resource templates"),
+            TemplateKind::Data(_) => return Some("data templates"),
+            TemplateKind::Plugin(_) => return Some("plugin templates"),
+            TemplateKind::Container(_)
+            | TemplateKind::Script(_)
+            | TemplateKind::Http(_)
+            | TemplateKind::Suspend(_)
+            | TemplateKind::Steps(_)
+            | TemplateKind::Dag(_)
+            | TemplateKind::Missing => {}
+        }
+        let fields = [("sidecars", "sidecars"), ("initContainers", "init containers")];
+        let has = |field: &str| {
+            self.raw.get(field).and_then(Value::as_array).is_some_and(|containers| !containers.is_empty())
+        };
+        fields.into_iter().find(|(field, _)| has(field)).map(|(_, words)| words)
     }
 
     /// True when the template says that running it twice does no harm.
@@ -438,6 +522,46 @@ impl Template {
     /// What to do with an attempt on a lost cluster, if the template says so.
     pub fn failover(&self) -> Option<Failover> {
         failover(&self.metadata)
+    }
+}
+
+impl TemplateKind {
+    /// The groups of a steps template.
+    pub fn steps(&self) -> Option<&Vec<Vec<Step>>> {
+        if let Self::Steps(groups) = self { Some(groups) } else { None }
+    }
+
+    /// The graph of a dag template.
+    pub fn dag(&self) -> Option<&Dag> {
+        if let Self::Dag(dag) = self { Some(dag) } else { None }
+    }
+
+    /// The containers of a container set.
+    pub fn container_set(&self) -> Option<&ContainerSet> {
+        if let Self::ContainerSet(set) = self { Some(set) } else { None }
+    }
+
+    /// The steps of a steps or dag template, in the order of the text.
+    pub fn children(&self) -> Vec<&Step> {
+        let groups = self.steps().into_iter().flatten().flatten();
+        groups.chain(self.dag().into_iter().flat_map(|dag| &dag.tasks)).collect()
+    }
+
+    /// The type as Argo's messages name it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::Container(_) => "Container",
+            Self::Script(_) => "Script",
+            Self::Steps(_) => "Steps",
+            Self::Dag(_) => "DAG",
+            Self::Suspend(_) => "Suspend",
+            Self::ContainerSet(_) => "ContainerSet",
+            Self::Resource(_) => "Resource",
+            Self::Http(_) => "HTTP",
+            Self::Data(_) => "Data",
+            Self::Plugin(_) => "Plugin",
+            Self::Missing => "Unknown",
+        }
     }
 }
 

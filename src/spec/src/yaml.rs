@@ -40,6 +40,11 @@ fn mark(span: &Span) -> Mark {
     Mark { line: span.start.line(), column: span.start.col() + 1 }
 }
 
+/// A text is YAML, whatever it holds.
+pub(crate) fn is_readable(text: &str) -> bool {
+    read(&Source::new("", text), text, &Limits::DEFAULT).is_ok()
+}
+
 /// Reads all documents of a text. Documents without content are left out.
 pub(crate) fn read(source: &Source<'_>, text: &str, limits: &Limits) -> Result<Vec<Node>, Vec<Diagnostic>> {
     let options = granit_parser::options! {

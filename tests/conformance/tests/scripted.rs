@@ -17,7 +17,7 @@ mod world;
 
 use argosy_model::{Limits, node_id};
 use argosy_proto::command::{CreateTemplate, command::Body};
-use argosy_proto::common::{AttemptPhase, AttemptReport, OutputParameter};
+use argosy_proto::common::{AttemptPhase, AttemptReport, ContainerState, OutputParameter};
 use operator::Player;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -142,7 +142,18 @@ fn play_on(world: &mut World, player: &mut Player, recording: &Value, name: &str
         let running = |fence: &argosy_model::Fence| {
             world.state.attempt(fence).is_some_and(|attempt| attempt.revision > 0)
         };
+        let daemons = daemons(world);
+        let ready = daemons.iter().copied().find(|fence| {
+            !running(fence) && goes_on(world, player, recording, name, *fence)
+        });
+        if let Some(fence) = ready {
+            world.report("one", daemon_ready(fence));
+            continue;
+        }
         let open: Vec<_> = world.state.attempts_on("one").map(|(fence, _)| fence).collect();
+        // A daemon that is ready goes on until it is ended.
+        let open: Vec<_> =
+            open.into_iter().filter(|fence| !(daemons.contains(fence) && running(fence))).collect();
         let idle = open.iter().copied().find(|fence| player.waits() && !running(fence));
         if let (Some(fence), Some(message)) = (idle, player.coming_message()) {
             let phase = AttemptPhase::Pending.into();
@@ -182,10 +193,12 @@ fn outcome(
             (name, node, snapshot.filter(|_| player.repeats()).unwrap_or(recording))
         }
     };
-    let nodes = source["nodes"].as_array().into_iter().flatten();
-    let recorded =
-        nodes.into_iter().find(|found| found["name"].as_str().unwrap().replace("$WF", workflow) == node);
+    let nodes = || source["nodes"].as_array().into_iter().flatten();
+    let named = |found: &Value| found["name"].as_str().unwrap().replace("$WF", workflow);
+    let recorded = nodes().find(|found| named(found) == node);
     let mut report = scripted(recorded, fence);
+    let inside = nodes().filter(|found| found["type"] == "Container");
+    report.containers = inside.filter_map(|found| container(found, named(found).strip_prefix(&node)?)).collect();
     let stopping = world.wanted("one").into_iter().any(|(wanted, desired)| {
         wanted == fence && matches!(desired, argosy_engine::DesiredAttempt::Stop { .. })
     });
@@ -194,6 +207,55 @@ fn outcome(
         report.phase = AttemptPhase::Failed.into();
     }
     report
+}
+
+/// The attempts that are to run and whose step is a daemon.
+fn daemons(world: &World) -> Vec<argosy_model::Fence> {
+    let is_daemon = |fence: &argosy_model::Fence| {
+        let assignment = world.state.assignment(fence);
+        let template = assignment.and_then(|one| serde_json::from_str::<Value>(&one.template_json).ok());
+        template.is_some_and(|template| template["daemon"] == true)
+    };
+    world.state.attempts_on("one").map(|(fence, _)| fence).filter(is_daemon).collect()
+}
+
+/// The recording doesn't say that the daemon ended by itself.
+fn goes_on(
+    world: &World,
+    player: &Player,
+    recording: &Value,
+    name: &str,
+    fence: argosy_model::Fence,
+) -> bool {
+    outcome(world, player, recording, name, fence).phase() == AttemptPhase::Succeeded
+}
+
+fn daemon_ready(fence: argosy_model::Fence) -> AttemptReport {
+    AttemptReport {
+        fence: Some(fence),
+        revision: 2,
+        phase: AttemptPhase::Running.into(),
+        permitted: true,
+        ready: true,
+        pod_ip: "10.200.9.9".to_owned(),
+        host: "host-1".to_owned(),
+        ..AttemptReport::default()
+    }
+}
+
+/// A container of a set as recorded.
+fn container(node: &Value, name: &str) -> Option<ContainerState> {
+    let phase = match node["phase"].as_str()? {
+        "Succeeded" => AttemptPhase::Succeeded,
+        "Error" => AttemptPhase::Error,
+        _ => AttemptPhase::Failed,
+    };
+    Some(ContainerState {
+        name: name.strip_prefix('.')?.to_owned(),
+        phase: phase.into(),
+        message: node["message"].as_str().unwrap_or_default().to_owned(),
+        ..ContainerState::default()
+    })
 }
 
 /// Ours in the shape of a recording.
@@ -276,7 +338,11 @@ fn scripted(node: Option<&Value>, fence: argosy_model::Fence) -> AttemptReport {
         message: node["message"].as_str().unwrap_or_default().to_owned(),
         host: "host-1".to_owned(),
         progress: node["progress"].as_str().filter(|_| node["type"] == "Pod").unwrap_or_default().to_owned(),
-        result: Some(node["outputs"]["result"].as_str().unwrap_or_default().to_owned()),
+        // A request without an answer has none.
+        result: match node["outputs"]["result"].as_str() {
+            None if node["type"] == "HTTP" => None,
+            result => Some(result.unwrap_or_default().to_owned()),
+        },
         parameters: parameters.collect(),
         ..AttemptReport::default()
     }
@@ -343,6 +409,7 @@ fn compare_node(
         "templateScope",
         "progress",
         "nodeFlag",
+        "daemoned",
         "memoizationStatus",
     ] {
         same(&format!("{node} {field}"), &expected[field], &found[field], workflow, differences);

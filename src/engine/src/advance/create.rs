@@ -77,7 +77,13 @@ fn own_type(template: &Template) -> NodeType {
     match &template.kind {
         TemplateKind::Steps(_) => NodeType::Steps,
         TemplateKind::Dag(_) => NodeType::Dag,
-        TemplateKind::Container(_) | TemplateKind::Script(_) => NodeType::Pod,
+        TemplateKind::Container(_)
+        | TemplateKind::Script(_)
+        | TemplateKind::ContainerSet(_)
+        | TemplateKind::Resource(_)
+        | TemplateKind::Data(_) => NodeType::Pod,
+        TemplateKind::Http(_) => NodeType::Http,
+        TemplateKind::Plugin(_) => NodeType::Plugin,
         TemplateKind::Suspend(_) => NodeType::Suspend,
         TemplateKind::Missing => NodeType::Skipped,
     }
@@ -114,20 +120,28 @@ pub(crate) fn instance(
     template: &Template,
     inputs: Vec<row::Parameter>,
 ) -> Result<u32, String> {
-    match &template.kind {
-        TemplateKind::Steps(_) => added(turn, &place, template, NodeType::Steps, NodePhase::Running, inputs),
-        TemplateKind::Dag(_) => added(turn, &place, template, NodeType::Dag, NodePhase::Running, inputs),
-        TemplateKind::Container(_) | TemplateKind::Script(_) => {
-            let node = added(turn, &place, template, NodeType::Pod, NodePhase::Pending, inputs)?;
+    if template.kind == TemplateKind::Missing {
+        return Err(format!("template '{}' has no type", template.name));
+    }
+    let kind = own_type(template);
+    match kind {
+        NodeType::Pod | NodeType::Http | NodeType::Plugin => {
+            let node = added(turn, &place, template, kind, NodePhase::Pending, inputs)?;
             leaf::queue(turn, node);
             Ok(node)
         }
-        TemplateKind::Suspend(_) => {
-            let node = added(turn, &place, template, NodeType::Suspend, NodePhase::Running, inputs)?;
+        NodeType::Suspend => {
+            let node = added(turn, &place, template, kind, NodePhase::Running, inputs)?;
             leaf::suspend(turn, node);
             Ok(node)
         }
-        TemplateKind::Missing => Err(format!("template '{}' has no type", template.name)),
+        NodeType::Steps
+        | NodeType::Dag
+        | NodeType::Container
+        | NodeType::StepGroup
+        | NodeType::TaskGroup
+        | NodeType::Retry
+        | NodeType::Skipped => added(turn, &place, template, kind, NodePhase::Running, inputs),
     }
 }
 

@@ -4,7 +4,7 @@ use argosy_expr::depends::{self, Depends, Selector, Term};
 use argosy_model::{NodePhase, NodeType};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{Dag, Task, TemplateKind};
+use argosy_spec::{Dag, Task};
 use std::sync::Arc;
 
 use crate::advance::create::{self, Place};
@@ -16,14 +16,7 @@ use crate::leader::{Parsed, Plan, task_dependencies};
 use crate::state::{phase_of, type_of};
 
 fn dag_of<'a>(parsed: &'a Parsed, template: &str) -> Option<(&'a Dag, Arc<Plan>)> {
-    match &parsed.template(template)?.kind {
-        TemplateKind::Dag(dag) => Some((dag, parsed.plan(template)?)),
-        TemplateKind::Container(_)
-        | TemplateKind::Script(_)
-        | TemplateKind::Steps(_)
-        | TemplateKind::Suspend(_)
-        | TemplateKind::Missing => None,
-    }
+    Some((parsed.template(template)?.kind.dag()?, parsed.plan(template)?))
 }
 
 /// Makes the tasks that wait for nothing, from the cursor on.
@@ -112,6 +105,20 @@ pub(crate) fn task_done(turn: &mut Turn<'_>, index: u32, child: &row::Node, curs
 /// A shutdown goes on: no further task is made, and the DAG fails when those that exist are over.
 fn stopping(turn: &Turn<'_>, node: &row::Node) -> bool {
     workflow::stops(turn.row().shutdown, node.on_exit)
+}
+
+/// It is ready and runs beside its dependents.
+fn is_daemon(node: &row::Node) -> bool {
+    node.daemoned && phase_of(node) != NodePhase::Pending
+}
+
+/// Looks at a DAG again one of whose daemons failed.
+pub(crate) fn recheck(turn: &mut Turn<'_>, index: u32) {
+    let node = turn.node(index);
+    let parsed = turn.parsed.clone();
+    if let Some((dag, plan)) = dag_of(&parsed, &node.template) {
+        check(turn, index, &plan, dag);
+    }
 }
 
 /// Ends a DAG all of whose wanted tasks are over.
@@ -259,6 +266,7 @@ fn holds(turn: &Turn<'_>, index: u32, dag: &Dag, plan: &Plan, term: &Term) -> bo
     match term.selector {
         None => {
             matches!(phase, NodePhase::Succeeded | NodePhase::Skipped)
+                || is_daemon(&node)
                 || continues_on(dag.tasks[*task].continue_on, phase)
         }
         Some(Selector::Succeeded) => phase == NodePhase::Succeeded,
@@ -266,7 +274,7 @@ fn holds(turn: &Turn<'_>, index: u32, dag: &Dag, plan: &Plan, term: &Term) -> bo
         Some(Selector::Failed) => phase == NodePhase::Failed,
         Some(Selector::Errored) => phase == NodePhase::Error,
         Some(Selector::Omitted) => phase == NodePhase::Omitted,
-        Some(Selector::Daemoned) => false,
+        Some(Selector::Daemoned) => is_daemon(&node),
         Some(Selector::AnySucceeded) => is_group && node.children_succeeded > 0,
         Some(Selector::AllFailed) => {
             is_group && node.children_total > 0 && node.children_failed == node.children_total

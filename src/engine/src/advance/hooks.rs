@@ -4,7 +4,7 @@
 
 use argosy_model::{NodePhase, NodeType};
 use argosy_proto::state as row;
-use argosy_spec::{LifecycleHook, Step, TemplateKind};
+use argosy_spec::{LifecycleHook, Step};
 use std::collections::BTreeMap;
 
 use crate::advance::create::{self, Place};
@@ -125,14 +125,7 @@ pub(crate) fn step_of(turn: &Turn<'_>, node: &row::Node) -> Option<Step> {
 }
 
 fn task(turn: &Turn<'_>, dag: &row::Node, slot: usize) -> Option<Step> {
-    match &turn.parsed.template(&dag.template)?.kind {
-        TemplateKind::Dag(dag) => dag.tasks.get(slot).cloned(),
-        TemplateKind::Container(_)
-        | TemplateKind::Script(_)
-        | TemplateKind::Steps(_)
-        | TemplateKind::Suspend(_)
-        | TemplateKind::Missing => None,
-    }
+    turn.parsed.template(&dag.template)?.kind.dag()?.tasks.get(slot).cloned()
 }
 
 /// The names that a loop's item gives to what belongs to the node of that item; none for other nodes.

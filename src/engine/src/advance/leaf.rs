@@ -5,12 +5,12 @@ use argosy_model::{NodePhase, NodeType, pod_name};
 use argosy_proto::common::{AttemptPhase, AttemptReport};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{Template, TemplateKind};
+use argosy_spec::{IntOrString, Template, TemplateKind};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::Leader;
-use crate::advance::{Turn, hooks, outputs, retry, workflow};
+use crate::advance::{Turn, containers, daemon, hooks, outputs, retry, workflow};
 use crate::commands::report_attempt::clip;
 use crate::commands::resume_workflow;
 use crate::draft::Draft;
@@ -152,6 +152,8 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         deadline_ms,
         failover: failover(template.failover().or_else(|| turn.parsed.manifest.failover())).into(),
         stop_grace_ms: grace.map_or(STOP_GRACE_MS, |seconds| seconds.saturating_mul(1000)),
+        runtime: place::runtime(&template).into(),
+        daemon: template.daemon,
         ..row::Work::default()
     };
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
@@ -160,19 +162,30 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         node: index,
         work: Some(work),
     }));
+    containers::declare(turn, index, &template);
 }
 
-/// A template's `timeout`: a bound on the time that the Pod is active, and on waiting for a cluster.
+/// A template's `timeout`: a bound on the time that the Pod is active, and on waiting for a cluster; `pendingTimeout`:
+/// a bound on waiting alone.
 fn timeout(turn: &mut Turn<'_>, index: u32, template: &Template, raw: &mut Value) -> Result<(), String> {
-    if template.timeout.is_empty() {
-        return Ok(());
+    if !template.timeout.is_empty() {
+        let limit_ms = retry::duration_ms(&template.timeout)?;
+        let seconds = (limit_ms.saturating_add(999) / 1000).max(1);
+        let own = template.active_deadline_seconds.as_ref().and_then(IntOrString::as_i64);
+        let seconds = own.map_or(seconds, |own| own.min(seconds));
+        if let Some(fields) = raw.as_object_mut() {
+            fields.insert("activeDeadlineSeconds".to_owned(), seconds.into());
+        }
+        wait_at_most(turn, index, limit_ms);
     }
-    let limit_ms = retry::duration_ms(&template.timeout)?;
-    let seconds = (limit_ms.saturating_add(999) / 1000).max(1);
-    let own = template.active_deadline_seconds.as_ref().and_then(argosy_spec::IntOrString::as_i64);
-    if let Some(fields) = raw.as_object_mut() {
-        fields.insert("activeDeadlineSeconds".to_owned(), own.map_or(seconds, |own| own.min(seconds)).into());
+    if !template.pending_timeout.is_empty() {
+        wait_at_most(turn, index, retry::duration_ms(&template.pending_timeout)?);
     }
+    Ok(())
+}
+
+/// One that waits longer fails.
+fn wait_at_most(turn: &mut Turn<'_>, index: u32, limit_ms: i64) {
     let timer = row::Timer {
         version: ROW_VERSION,
         due_ms: turn.draft.now().plus_ms(limit_ms).0,
@@ -181,7 +194,6 @@ fn timeout(turn: &mut Turn<'_>, index: u32, template: &Template, raw: &mut Value
         kind: row::TimerKind::Timeout.into(),
     };
     turn.draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
-    Ok(())
 }
 
 /// A template's timeout passed: one that still waits fails; one that runs is ended by its cluster.
@@ -233,6 +245,11 @@ pub(crate) fn suspend(turn: &mut Turn<'_>, index: u32) {
         }
         TemplateKind::Container(_)
         | TemplateKind::Script(_)
+        | TemplateKind::ContainerSet(_)
+        | TemplateKind::Resource(_)
+        | TemplateKind::Http(_)
+        | TemplateKind::Data(_)
+        | TemplateKind::Plugin(_)
         | TemplateKind::Steps(_)
         | TemplateKind::Dag(_)
         | TemplateKind::Missing => Ok(None),
@@ -315,7 +332,7 @@ pub(crate) fn attempt_over(
     if phase_of(&node).is_fulfilled() {
         return;
     }
-    let (mut phase, mut message) = ending(&turn, report);
+    let (mut phase, mut message) = ending(&turn, index, report);
     let outputs = match outputs::of_leaf(&turn, &node, report) {
         Ok(outputs) => outputs,
         Err(problem) => {
@@ -335,12 +352,35 @@ pub(crate) fn attempt_over(
             node.started_at_ms = started_at_ms;
         });
     }
+    if !node.containers.is_empty() {
+        containers::reported(turn.draft, workflow, index, report);
+        if phase == NodePhase::Error && is_refusal(&message) {
+            containers::withdraw(&mut turn, index);
+        }
+    }
     turn.finish_at(index, phase, message, outputs, report.finished_at_ms.max(0));
 }
 
-fn ending(turn: &Turn<'_>, report: &AttemptReport) -> (NodePhase, String) {
+/// The current attempt of a daemon is ready.
+pub(crate) fn daemon_ready(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    workflow: u64,
+    index: u32,
+    report: &AttemptReport,
+) {
+    if let Some(mut turn) = Turn::new(draft, leader, workflow) {
+        daemon::ready(&mut turn, index, &clip(&report.pod_ip));
+    }
+}
+
+fn ending(turn: &Turn<'_>, index: u32, report: &AttemptReport) -> (NodePhase, String) {
     let message = clip(&report.message);
+    let is_daemon =
+        turn.draft.state.works.get(&(turn.workflow, index)).is_some_and(|work| work.daemon);
     match report.phase() {
+        // It is to go on until it is ended.
+        AttemptPhase::Succeeded if is_daemon => (NodePhase::Failed, message),
         AttemptPhase::Succeeded => (NodePhase::Succeeded, message),
         AttemptPhase::Failed => (NodePhase::Failed, message),
         AttemptPhase::Stopped => {
@@ -357,6 +397,9 @@ fn ending(turn: &Turn<'_>, report: &AttemptReport) -> (NodePhase, String) {
                     if message.is_empty() { "pod deleted".to_owned() } else { message },
                 );
             }
+            if let Some(stopped) = workflow::stopped_message(shutdown).filter(|_| is_task(&turn.node(index))) {
+                return (NodePhase::Failed, stopped);
+            }
             // One that never ran has nothing of its own to say.
             let own = message.is_empty() || report.exit_code.is_none();
             (NodePhase::Failed, if own { workflow::leaf_message(shutdown) } else { message })
@@ -367,6 +410,11 @@ fn ending(turn: &Turn<'_>, report: &AttemptReport) -> (NodePhase, String) {
         | AttemptPhase::Pending
         | AttemptPhase::Running => (NodePhase::Error, message),
     }
+}
+
+/// A node that Argo's agent carries out, without a Pod of its own.
+pub(crate) fn is_task(node: &row::Node) -> bool {
+    matches!(type_of(node), NodeType::Http | NodeType::Plugin)
 }
 
 /// The node is in error because the engine could not carry its template out, which Argo tells the nodes around it in

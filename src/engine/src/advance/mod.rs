@@ -1,7 +1,9 @@
 //! What happens by itself: timers that are due, the agenda, placement. Every item is a bounded unit of work, or moves
 //! its cursor and stays on the agenda; workflows take turns.
 
+pub(crate) mod containers;
 pub(crate) mod create;
+pub(crate) mod daemon;
 pub(crate) mod dag;
 pub(crate) mod hold;
 pub(crate) mod hooks;
@@ -19,7 +21,7 @@ pub(crate) mod workflow;
 use argosy_model::{NodePhase, NodeType, WorkflowPhase};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{ContinueOn, TemplateKind};
+use argosy_spec::ContinueOn;
 use std::sync::Arc;
 
 use crate::Leader;
@@ -177,6 +179,10 @@ impl<'a> Turn<'a> {
         if phase_of(&node).is_failed_or_error() && hold::fail_fast(self, &node) {
             return Progress::Done;
         }
+        if node.was_daemoned {
+            daemon::failed(self, index);
+            return Progress::Done;
+        }
         if node.parent == 0 {
             workflow::top_ended(self, index);
             return Progress::Done;
@@ -190,6 +196,7 @@ impl<'a> Turn<'a> {
             NodeType::Steps => steps::group_done(self, node.parent, &node),
             NodeType::TaskGroup => dag::check_group(self, node.parent),
             NodeType::Dag => return dag::task_done(self, node.parent, &node, cursor),
+            NodeType::Retry if node.daemoned => daemon::try_ready(self, node.parent, &node),
             NodeType::Retry => retry::try_done(self, node.parent, &node),
             NodeType::Pod
             | NodeType::Container
@@ -242,6 +249,9 @@ impl<'a> Turn<'a> {
             return;
         }
         let (counts_as_failure, rank) = self.counts(node.parent, node.ordinal, phase);
+        if !node.containers.is_empty() {
+            containers::end(self, index, phase, &message, finished_at_ms);
+        }
         self.draft.emit(Body::NodeFinished(fact::NodeFinished {
             workflow: self.workflow,
             node: index,
@@ -255,13 +265,31 @@ impl<'a> Turn<'a> {
         self.publish_globals(index);
         memo::store(self, index);
         hooks::changed(self, index);
+        if !node.daemons.is_empty() {
+            daemon::end_all(self, index);
+        }
         hold::released(self);
+    }
+
+    /// Ends a node for which no hook runs and nobody waits: its boundary is over.
+    pub(crate) fn finish_quietly(&mut self, index: u32, phase: NodePhase, message: String) {
+        if !self.node(index).containers.is_empty() {
+            containers::end(self, index, phase, &message, 0);
+        }
+        self.draft.emit(Body::NodeFinished(fact::NodeFinished {
+            workflow: self.workflow,
+            node: index,
+            phase: phase.number(),
+            message,
+            ..fact::NodeFinished::default()
+        }));
     }
 
     /// A node's outputs with a globalName become the workflow's; Argo leaves those of Suspend and DAG nodes out.
     fn publish_globals(&mut self, index: u32) {
         let node = self.node(index);
-        if !matches!(type_of(&node), NodeType::Pod | NodeType::Steps | NodeType::Retry) {
+        let kinds = [NodeType::Pod, NodeType::Steps, NodeType::Retry, NodeType::Http, NodeType::Plugin];
+        if !kinds.contains(&type_of(&node)) {
             return;
         }
         let Some(template) = self.parsed.template(&node.template) else { return };
@@ -317,10 +345,10 @@ impl<'a> Turn<'a> {
                     .and_then(|groups| groups.get(group)?.get(slot))
                     .map(|step| step.continue_on)
             }
-            NodeType::Dag => match self.parsed.template(&parent.template).map(|template| &template.kind) {
-                Some(TemplateKind::Dag(dag)) => dag.tasks.get(slot).map(|task| task.continue_on),
-                _ => None,
-            },
+            NodeType::Dag => {
+                let dag = self.parsed.template(&parent.template).and_then(|template| template.kind.dag());
+                dag.and_then(|dag| dag.tasks.get(slot)).map(|task| task.continue_on)
+            }
             NodeType::Pod
             | NodeType::Container
             | NodeType::Steps

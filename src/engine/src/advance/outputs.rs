@@ -3,7 +3,7 @@
 use argosy_expr::{Found, Lookup, Rules};
 use argosy_proto::common::{AttemptPhase, AttemptReport};
 use argosy_proto::state as row;
-use argosy_spec::Parameter;
+use argosy_spec::{Parameter, TemplateKind};
 use serde_json::Value;
 
 use crate::advance::Turn;
@@ -18,17 +18,25 @@ pub(crate) fn of_leaf(
 ) -> Result<Option<row::Outputs>, String> {
     let bytes_max = turn.leader.limits.parameter_bytes_max;
     let mut outputs = row::Outputs { exit_code: report.exit_code, ..row::Outputs::default() };
-    if let Some(result) = report.result.as_ref().filter(|_| result_is_read(turn, node)) {
+    let template = turn.parsed.template(&node.template);
+    let kind = template.map(|template| &template.kind);
+    // Argo keeps what these give whether somebody reads it or not.
+    let kept = matches!(kind, Some(TemplateKind::Http(_) | TemplateKind::Data(_) | TemplateKind::Plugin(_)));
+    if let Some(result) = report.result.as_ref().filter(|_| kept || result_is_read(turn, node)) {
         if result.len() > bytes_max {
             return Err(format!("outputs.result has {} bytes, the limit is {bytes_max}", result.len()));
         }
         outputs.result = Some(result.clone());
     }
-    let declared = turn
-        .parsed
-        .template(&node.template)
-        .map(|template| template.outputs.parameters.as_slice())
-        .unwrap_or_default();
+    if let Some(TemplateKind::Plugin(_)) = kind {
+        for parameter in &report.parameters {
+            let value = Some(parameter.value.clone());
+            outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value });
+        }
+        check_sizes(&outputs.parameters, bytes_max)?;
+        return Ok((outputs != row::Outputs::default()).then_some(outputs));
+    }
+    let declared = template.map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
     for parameter in declared {
         let reported = report
             .parameters
@@ -38,13 +46,19 @@ pub(crate) fn of_leaf(
         let default = || parameter.value_from.as_ref().and_then(|from| from.default.clone());
         let value =
             reported.or_else(|| if report.phase() == AttemptPhase::Succeeded { default() } else { None });
-        if value.as_ref().is_some_and(|value| value.len() > bytes_max) {
-            return Err(format!("outputs.parameters.{} is larger than {bytes_max} bytes", parameter.name));
-        }
         outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value });
     }
+    check_sizes(&outputs.parameters, bytes_max)?;
     let empty = outputs == row::Outputs::default();
     Ok((!empty).then_some(outputs))
+}
+
+fn check_sizes(parameters: &[row::Parameter], bytes_max: usize) -> Result<(), String> {
+    let large = |one: &&row::Parameter| one.value.as_ref().is_some_and(|value| value.len() > bytes_max);
+    match parameters.iter().find(large) {
+        Some(one) => Err(format!("outputs.parameters.{} is larger than {bytes_max} bytes", one.name)),
+        None => Ok(()),
+    }
 }
 
 /// Some sibling of the leaf (or of its Retry node, or of its loop) reads `outputs.result`.

@@ -3,7 +3,7 @@
 use argosy_model::{NodePhase, NodeType, node_id};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{Step, TemplateKind};
+use argosy_spec::Step;
 
 use crate::advance::create::{self, Place};
 use crate::advance::items::item_at;
@@ -14,14 +14,7 @@ use crate::state::phase_of;
 
 /// The groups of a steps template.
 pub(crate) fn groups<'a>(parsed: &'a Parsed, template: &str) -> Option<&'a Vec<Vec<Step>>> {
-    match &parsed.template(template)?.kind {
-        TemplateKind::Steps(groups) => Some(groups),
-        TemplateKind::Container(_)
-        | TemplateKind::Script(_)
-        | TemplateKind::Dag(_)
-        | TemplateKind::Suspend(_)
-        | TemplateKind::Missing => None,
-    }
+    parsed.template(template)?.kind.steps()
 }
 
 pub(crate) fn start(turn: &mut Turn<'_>, index: u32) {

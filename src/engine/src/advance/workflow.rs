@@ -8,7 +8,7 @@ use argosy_spec::Manifest;
 
 use crate::Leader;
 use crate::advance::create::{self, Place};
-use crate::advance::{Progress, Turn, hooks, leaf, resolve, workflow_phase_of};
+use crate::advance::{Progress, Turn, daemon, hooks, leaf, resolve, workflow_phase_of};
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::state::{ROW_VERSION, phase_of, type_of};
@@ -172,6 +172,7 @@ pub(crate) fn top_ended(turn: &mut Turn<'_>, index: u32) {
 
 /// The workflow's last phase and message (Argo reference 4, "Final workflow phase").
 fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
+    daemon::end_all(turn, 0);
     let row = turn.row();
     let root = turn.node(1);
     let root_phase = phase_of(&root);
@@ -258,7 +259,8 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
         turn.draft.spend(1);
         next = index.saturating_add(1);
         let node = turn.node(index);
-        if row.shutdown != 0 && !stops(row.shutdown, node.on_exit) {
+        // A daemon ends with the template around it.
+        if row.shutdown != 0 && (!stops(row.shutdown, node.on_exit) || node.daemoned) {
             continue;
         }
         match turn.draft.state.works.get(&(workflow, index)).and_then(|work| work.fence) {
@@ -267,7 +269,7 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
                 turn.draft.emit(Body::AttemptStopped(fact::AttemptStopped { fence: Some(fence), reason }));
             }
             None => {
-                let waits = type_of(&node) == NodeType::Suspend;
+                let waits = type_of(&node) == NodeType::Suspend || leaf::is_task(&node);
                 let message = stopped_message(row.shutdown)
                     .filter(|_| waits)
                     .unwrap_or_else(|| leaf_message(row.shutdown));

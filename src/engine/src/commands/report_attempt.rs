@@ -3,6 +3,7 @@ use argosy_proto::command::{AttemptReported, Refusal, Reply, ReportAttempt, repl
 use argosy_proto::common::{AttemptPhase, AttemptReport, Verdict};
 use argosy_proto::fact::{self, fact::Body};
 
+use crate::advance::containers;
 use crate::draft::Draft;
 use crate::state::phase_of;
 use crate::{Code, Leader, advance};
@@ -90,8 +91,11 @@ fn close(draft: &mut Draft, fence: Fence, report: &AttemptReport) {
 
 /// The node shows what its attempt does.
 fn node_moves(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, report: &AttemptReport) {
+    containers::reported(draft, workflow, node, report);
+    let is_daemon = draft.state.works.get(&(workflow, node)).is_some_and(|work| work.daemon);
     let Some(row) = draft.state.node(workflow, node) else { return };
-    let running = report.phase() == AttemptPhase::Running;
+    // A daemon runs once it is ready, as in Argo.
+    let running = report.phase() == AttemptPhase::Running && (!is_daemon || report.ready || row.daemoned);
     let phase = if running { NodePhase::Running } else { NodePhase::Pending };
     let (message, host, progress) = (clip(&report.message), clip(&report.host), clip(&report.progress));
     let begins = running && phase_of(row) != NodePhase::Running;
@@ -112,6 +116,9 @@ fn node_moves(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, 
         if begins {
             advance::begun(draft, leader, workflow, node);
         }
+    }
+    if is_daemon && running {
+        advance::leaf::daemon_ready(draft, leader, workflow, node, report);
     }
 }
 

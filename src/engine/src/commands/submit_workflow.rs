@@ -48,6 +48,8 @@ pub(crate) fn decide(
         Workflow { namespace: command.namespace.clone(), name: command.name.clone(), ..Workflow::default() };
     let parsed = Parsed::new(effective.unwrap_or(manifest), &preview);
     place::check(&parsed).map_err(|reason| Code::Unplaceable.refuse(reason))?;
+    place::check_runtimes(&draft.state, &parsed.manifest)
+        .map_err(|reason| Code::RuntimeMissing.refuse(reason))?;
     let workflow = draft.state.meta.workflow_next;
     draft.emit(Body::WorkflowAccepted(fact::WorkflowAccepted {
         workflow,

@@ -113,6 +113,7 @@ fn take(
     let pinned = place::is_pinned_to(&draft.state, workflow, &work, cluster);
     let shape = place::shape(&draft.state, workflow, &moved);
     let reason = format!("cluster {cluster} is lost: taken over");
+    advance::containers::reset(draft, workflow, node);
     draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));
     let message = if stopping {
         Some(format!("stopped while cluster {cluster} was lost"))
@@ -120,7 +121,7 @@ fn take(
         Some(format!("cluster {cluster} was lost while the step ran, and its failover is `fail`"))
     } else if pinned {
         Some(format!(
-            "cluster {cluster} was lost with the volumes of this step's colocation group: submit the workflow again"
+            "cluster {cluster} was lost with the volumes or daemons of this step's colocation group: submit the workflow again"
         ))
     } else if work.takeovers >= leader.limits.takeover_limit {
         Some(format!(

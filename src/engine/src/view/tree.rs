@@ -13,7 +13,7 @@ use crate::effective::shown_name;
 use crate::references::{is_stored, local_scope, reference_json, scope_of};
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
-use crate::view::{EXACT_PROGRESS_NODES_MAX, time_text};
+use crate::view::{EXACT_PROGRESS_NODES_MAX, containers, time_text};
 
 pub(super) struct Tree<'a> {
     state: &'a State,
@@ -21,7 +21,9 @@ pub(super) struct Tree<'a> {
     row: &'a row::Workflow,
     /// Where templates written in the workflow itself are: nowhere, when it has none of its own.
     local_scope: String,
-    nodes: BTreeMap<u32, &'a Arc<row::Node>>,
+    nodes: BTreeMap<u32, Arc<row::Node>>,
+    /// Numbers of the Container nodes of a Pod node, which state doesn't number.
+    containers: BTreeMap<u32, Vec<u32>>,
     templates: BTreeMap<&'a str, &'a Value>,
     /// (template, task) to the task's number.
     numbers: BTreeMap<(&'a str, &'a str), u64>,
@@ -33,11 +35,12 @@ pub(super) struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     pub(super) fn new(state: &'a State, workflow: u64, row: &'a row::Workflow, manifest: &'a Value) -> Self {
-        let nodes = state
+        let mut nodes: BTreeMap<u32, Arc<row::Node>> = state
             .nodes
             .range((workflow, 0)..=(workflow, u32::MAX))
-            .map(|((_, index), node)| (*index, node))
+            .map(|((_, index), node)| (*index, node.clone()))
             .collect();
+        let containers = add_containers(&mut nodes);
         let templates = manifest.pointer("/spec/templates").and_then(Value::as_array).into_iter().flatten();
         let templates: BTreeMap<&str, &Value> =
             templates.filter_map(|template| Some((template.get("name")?.as_str()?, template))).collect();
@@ -55,6 +58,7 @@ impl<'a> Tree<'a> {
             row,
             local_scope: local_scope(state, workflow, row),
             nodes,
+            containers,
             templates,
             numbers,
             edges: BTreeMap::new(),
@@ -95,14 +99,14 @@ impl<'a> Tree<'a> {
             if node.parent == 0 {
                 continue;
             }
-            for from in self.hangs_below(node) {
+            for from in self.hangs_below(&node) {
                 self.edges.entry(from).or_default().push(index);
             }
         }
     }
 
     fn outbound_of(&self, index: u32) -> Vec<u32> {
-        let node = self.nodes[&index];
+        let node = &self.nodes[&index];
         if node.memo_hit && type_of(node) != NodeType::Retry {
             return vec![index];
         }
@@ -125,6 +129,7 @@ impl<'a> Tree<'a> {
                     self.targets(node).into_iter().filter_map(|task| self.child(index, task << 32)).collect();
                 all(targets)
             }
+            NodeType::Pod if self.containers.contains_key(&index) => self.last_containers(index),
             NodeType::Pod
             | NodeType::Container
             | NodeType::Skipped
@@ -132,6 +137,20 @@ impl<'a> Tree<'a> {
             | NodeType::Http
             | NodeType::Plugin => vec![index],
         }
+    }
+
+    /// The containers of a Pod that no other of them waits for.
+    fn last_containers(&self, index: u32) -> Vec<u32> {
+        let numbers = &self.containers[&index];
+        let ordinals = 0..numbers.len() as u64;
+        let waited: std::collections::BTreeSet<u64> =
+            ordinals.clone().flat_map(|ordinal| self.container_waits(index, ordinal)).collect();
+        ordinals.zip(numbers).filter(|(at, _)| !waited.contains(at)).map(|(_, number)| *number).collect()
+    }
+
+    fn container_waits(&self, pod: u32, ordinal: u64) -> Vec<u64> {
+        let pod = &self.nodes[&pod];
+        containers::dependencies(self.templates.get(pod.template.as_str()).copied(), pod, ordinal)
     }
 
     fn tasks(&self, node: &row::Node) -> &'a [Value] {
@@ -189,10 +208,15 @@ impl<'a> Tree<'a> {
                 from.dedup();
                 from
             }
+            NodeType::Pod => {
+                let waits = self.container_waits(node.parent, node.ordinal);
+                let numbers = self.containers.get(&node.parent).map(Vec::as_slice).unwrap_or_default();
+                let numbered = |at: u64| numbers.get(usize::try_from(at).unwrap_or(usize::MAX)).copied();
+                if waits.is_empty() { vec![node.parent] } else { waits.into_iter().filter_map(numbered).collect() }
+            }
             NodeType::StepGroup
             | NodeType::TaskGroup
             | NodeType::Retry
-            | NodeType::Pod
             | NodeType::Container
             | NodeType::Skipped
             | NodeType::Suspend
@@ -266,6 +290,12 @@ impl<'a> Tree<'a> {
         }
         if self.shows_outbound(index, node, kind) {
             put("outboundNodes", self.ids(&self.outbound[&index]));
+        }
+        if node.daemoned {
+            put("daemoned", true.into());
+        }
+        if !node.pod_ip.is_empty() {
+            put("podIP", node.pod_ip.clone().into());
         }
         if !node.host.is_empty() {
             put("hostNodeName", node.host.clone().into());
@@ -408,7 +438,7 @@ impl<'a> Tree<'a> {
         let own: BTreeMap<u32, (u64, u64)> = self
             .nodes
             .iter()
-            .filter(|(_, node)| is_leaf_type(node.r#type))
+            .filter(|(_, node)| has_progress(node))
             .map(|(index, node)| (*index, leaf_progress(node)))
             .collect();
         let mut all = own.clone();
@@ -423,7 +453,7 @@ impl<'a> Tree<'a> {
             return all;
         }
         for (index, node) in &self.nodes {
-            if !is_leaf_type(node.r#type) {
+            if !has_progress(node) {
                 all.insert(*index, self.reachable(*index, &own));
             }
         }
@@ -432,7 +462,7 @@ impl<'a> Tree<'a> {
 
     /// The workflow's progress: of all leaves together.
     pub(super) fn total_progress(&self) -> String {
-        let leaves = self.nodes.values().filter(|node| is_leaf_type(node.r#type));
+        let leaves = self.nodes.values().filter(|node| has_progress(node));
         let (done, total) = leaves
             .map(|node| leaf_progress(node))
             .fold((0_u64, 0_u64), |sum, one| (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1)));
@@ -453,6 +483,26 @@ impl<'a> Tree<'a> {
         }
         (done, total)
     }
+}
+
+/// Numbers the Container nodes after all others, so that they come after their Pod.
+fn add_containers(nodes: &mut BTreeMap<u32, Arc<row::Node>>) -> BTreeMap<u32, Vec<u32>> {
+    let mut next = nodes.last_key_value().map_or(0, |(last, _)| *last);
+    let mut numbers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
+    let pods = nodes.iter().filter(|(_, node)| !node.containers.is_empty());
+    for (pod, container) in pods
+        .flat_map(|(index, node)| containers::nodes_of(*index, node).map(|container| (*index, container)))
+        .collect::<Vec<_>>()
+    {
+        next = next.saturating_add(1);
+        numbers.entry(pod).or_default().push(next);
+        nodes.insert(next, container);
+    }
+    numbers
+}
+
+fn has_progress(node: &row::Node) -> bool {
+    is_leaf_type(node.r#type) || type_of(node) == NodeType::Container
 }
 
 fn leaf_progress(node: &row::Node) -> (u64, u64) {

@@ -1,6 +1,7 @@
 //! Argo's types.
 
-use super::kubernetes::{CONTAINER_FIELDS, LOCAL_REFERENCE, TOLERATION, VOLUME};
+use super::kubernetes::{CONTAINER_FIELDS, LOCAL_REFERENCE, RESOURCES, TOLERATION, VOLUME};
+use super::leaf::{CONTAINER_SET, DATA, EXECUTOR, HTTP, RESOURCE};
 use super::{Field, Shape, Type, dropped, honoured, passed, refused};
 
 const STRINGS: Shape = Shape::Map(&Shape::String);
@@ -97,18 +98,18 @@ static WORKFLOW_SPEC: Type = Type {
         refused("archiveLogs"),
         refused("artifactGC"),
         refused("artifactRepositoryRef"),
-        refused("executor"),
-        refused("executorPlugins"),
+        passed("executor", Shape::Object(&EXECUTOR)),
+        passed("executorPlugins", ANY_LIST),
         honoured("hooks", HOOKS),
         refused("metrics"),
         refused("mutex"),
         honoured("parallelism", Shape::Integer),
         refused("podDisruptionBudget"),
         refused("podGC"),
-        refused("podResources"),
-        refused("podSpecPatch"),
+        passed("podResources", Shape::Object(&RESOURCES)),
+        passed("podSpecPatch", Shape::String),
         honoured("priority", Shape::Integer),
-        refused("resourceClaims"),
+        passed("resourceClaims", ANY_LIST),
         refused("semaphore"),
         honoured("shutdown", Shape::String),
         honoured("suspend", Shape::Boolean),
@@ -149,22 +150,22 @@ static TEMPLATE: Type = Type {
         passed("hostAliases", ANY_LIST),
         passed("securityContext", Shape::Any),
         refused("archiveLocation"),
-        refused("containerSet"),
-        refused("daemon"),
-        refused("data"),
-        refused("executor"),
-        refused("http"),
-        refused("initContainers"),
+        honoured("containerSet", Shape::Object(&CONTAINER_SET)),
+        honoured("daemon", Shape::Boolean),
+        honoured("data", Shape::Object(&DATA)),
+        passed("executor", Shape::Object(&EXECUTOR)),
+        honoured("http", Shape::Object(&HTTP)),
+        passed("initContainers", Shape::Objects(&USER_CONTAINER)),
         honoured("memoize", Shape::Object(&MEMOIZE)),
         refused("metrics"),
         honoured("parallelism", Shape::Integer),
-        refused("pendingTimeout"),
-        refused("plugin"),
-        refused("podResources"),
-        refused("podSpecPatch"),
-        refused("resource"),
-        refused("resourceClaims"),
-        refused("sidecars"),
+        honoured("pendingTimeout", Shape::String),
+        honoured("plugin", Shape::Any),
+        passed("podResources", Shape::Object(&RESOURCES)),
+        passed("podSpecPatch", Shape::String),
+        honoured("resource", Shape::Object(&RESOURCE)),
+        passed("resourceClaims", ANY_LIST),
+        passed("sidecars", Shape::Objects(&USER_CONTAINER)),
         refused("synchronization"),
         honoured("timeout", Shape::String),
     ],
@@ -218,16 +219,16 @@ static VALUE_FROM: Type = Type {
         refused("configMapKeyRef"),
         refused("event"),
         honoured("expression", Shape::String),
-        refused("jqFilter"),
-        refused("jsonPath"),
+        honoured("jqFilter", Shape::String),
+        honoured("jsonPath", Shape::String),
     ],
 };
 
 const SOURCE: Field = honoured("source", Shape::String);
-const MIRROR: Field = refused("mirrorVolumeMounts");
+const MIRROR: Field = passed("mirrorVolumeMounts", Shape::Boolean);
 
 /// The fields of a Container and one more.
-const fn container_and(extra: Field) -> [Field; CONTAINER_FIELDS.len() + 1] {
+pub(super) const fn container_and(extra: Field) -> [Field; CONTAINER_FIELDS.len() + 1] {
     let mut fields = [extra; CONTAINER_FIELDS.len() + 1];
     let mut index = 0;
     while index < CONTAINER_FIELDS.len() {

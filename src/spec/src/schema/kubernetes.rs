@@ -81,7 +81,7 @@ static ENV_VAR_SOURCE: Type = Type {
     ],
 };
 
-static KEY_SELECTOR: Type = Type {
+pub(super) static KEY_SELECTOR: Type = Type {
     name: "KeySelector",
     fields: &[
         passed("name", Shape::String),
@@ -108,7 +108,7 @@ pub(super) static RESOURCES: Type = Type {
     ],
 };
 
-static VOLUME_MOUNT: Type = Type {
+pub(super) static VOLUME_MOUNT: Type = Type {
     name: "VolumeMount",
     fields: &[
         passed("name", Shape::String),

@@ -6,6 +6,7 @@
 
 mod argo;
 mod kubernetes;
+mod leaf;
 mod walk;
 
 pub(crate) use argo::WORKFLOW;
@@ -117,7 +118,7 @@ pub struct FieldLine {
 
 /// Every field that is known, by type.
 pub fn field_table() -> Vec<FieldLine> {
-    let types = argo::TYPES.iter().chain(kubernetes::TYPES);
+    let types = argo::TYPES.iter().chain(leaf::TYPES).chain(kubernetes::TYPES);
     types
         .flat_map(|owner| {
             owner.fields.iter().map(|field| FieldLine {

@@ -1,9 +1,16 @@
 //! Templates that run or wait.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
+use super::names::Kind;
 use super::{Scope, Validator};
+use crate::leaf::{
+    ContainerSet, Http, MAIN_CONTAINER, MERGE_STRATEGIES, RESOURCE_ACTIONS, Resource,
+};
 use crate::manifest::{IntOrString, Template, TemplateKind};
+use crate::suggest;
 
 /// Container names that are ours.
 const RESERVED_NAMES: [&str; 2] = ["wait", "supervisor"];
@@ -19,7 +26,12 @@ impl Validator<'_> {
             TemplateKind::Script(script) => {
                 self.image(&script.container, &format!("templates.{name}.script"), path)
             }
-            TemplateKind::Suspend(_)
+            TemplateKind::ContainerSet(set) => self.container_set(template, set, path),
+            TemplateKind::Resource(resource) => self.resource(template, resource, path),
+            TemplateKind::Http(http) => self.http(template, http, path),
+            TemplateKind::Plugin(plugin) => self.plugin(template, plugin, path),
+            TemplateKind::Data(_)
+            | TemplateKind::Suspend(_)
             | TemplateKind::Steps(_)
             | TemplateKind::Dag(_)
             | TemplateKind::Missing => {}
@@ -62,13 +74,119 @@ impl Validator<'_> {
             let name = container.get("name").and_then(Value::as_str).unwrap_or_default();
             if name.is_empty() {
                 self.tell("ARG0010", at, format!("{field} must all have container name"));
-            } else if RESERVED_NAMES.contains(&name) {
-                let words = format!(
-                    "templates.{}.{field}: \"{name}\" is a reserved Argo container name",
-                    template.name
-                );
-                self.tell("ARG0012", at, words);
+            } else {
+                self.reserved(name, &format!("templates.{}.{field}", template.name), at);
             }
+        }
+    }
+
+    fn reserved(&mut self, name: &str, words: &str, at: String) {
+        if RESERVED_NAMES.contains(&name) {
+            self.tell("ARG0012", at, format!("{words}: \"{name}\" is a reserved Argo container name"));
+        }
+    }
+
+    fn container_set(&mut self, template: &Template, set: &ContainerSet, path: &str) {
+        let words = format!("templates.{}.containerSet", template.name);
+        let at = format!("{path}.containerSet");
+        let containers = format!("{at}.containers");
+        if set.containers.is_empty() {
+            self.tell("ARG0010", containers, format!("{words}.containers must have at least one container"));
+            return;
+        }
+        let names = set.containers.iter().map(|container| container.name.as_str());
+        self.field_names(names, Kind::Field, &format!("{words}.containers"), &containers);
+        let mut mounted = BTreeMap::new();
+        for (index, mount) in set.volume_mounts.iter().enumerate() {
+            let text = |field: &str| mount.get(field).and_then(Value::as_str).unwrap_or_default();
+            if let Some(before) = mounted.insert(text("mountPath"), text("name")) {
+                let message = format!(
+                    "{words}.volumeMounts[{index}].mountPath '{}' already mounted in volumeMounts.{before}",
+                    text("mountPath")
+                );
+                self.tell("ARG0018", format!("{at}.volumeMounts[{index}].mountPath"), message);
+            }
+        }
+        for (index, container) in set.containers.iter().enumerate() {
+            let at = format!("{containers}[{index}]");
+            self.reserved(&container.name, &format!("{words}.containers"), format!("{at}.name"));
+            for dependency in container.dependencies.iter().filter(|name| set.container(name).is_none()) {
+                let known = set.containers.iter().map(|container| container.name.as_str());
+                let near = suggest::nearest(dependency, known);
+                self.tell_with(
+                    "ARG0015",
+                    format!("{at}.dependencies"),
+                    format!("{words}.containers.{} dependency '{dependency}' not defined", container.name),
+                    near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default(),
+                );
+            }
+        }
+        if let Some(cycle) = cycle(set) {
+            let message = format!("{words}.containers dependency cycle detected: {}", cycle.join("->"));
+            self.tell("ARG0015", containers, message);
+        } else if !template.outputs.parameters.is_empty() && set.container(MAIN_CONTAINER).is_none() {
+            let message = format!(
+                "{words}.containers must have a container named \"{MAIN_CONTAINER}\" for input or output"
+            );
+            self.tell("ARG0010", containers, message);
+        }
+    }
+
+    fn resource(&mut self, template: &Template, resource: &Resource, path: &str) {
+        let words = format!("templates.{}.resource", template.name);
+        let at = format!("{path}.resource");
+        let action = resource.action.as_str();
+        if !RESOURCE_ACTIONS.contains(&action) && !action.contains("{{") {
+            let message = format!("{words}.action must be one of: {}", RESOURCE_ACTIONS.join(", "));
+            let near = suggest::nearest(action, RESOURCE_ACTIONS.iter().copied());
+            let suggestion = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
+            self.tell_with("ARG0018", format!("{at}.action"), message, suggestion);
+        }
+        let strategy = resource.merge_strategy.as_str();
+        if !strategy.is_empty() && !MERGE_STRATEGIES.contains(&strategy) && !strategy.contains("{{") {
+            let message = format!("{words}.mergeStrategy must be one of: {}", MERGE_STRATEGIES.join(", "));
+            self.tell("ARG0018", format!("{at}.mergeStrategy"), message);
+        }
+        let has_manifest = !resource.manifest.is_empty();
+        if has_manifest && resource.manifest_from.is_some() {
+            let message = "shouldn't have both `manifest` and `manifestFrom` specified in `Manifest` for resource template";
+            self.tell("ARG0018", at, message);
+            return;
+        }
+        if action == "delete" || action == "get" {
+            return;
+        }
+        if !has_manifest && resource.manifest_from.is_none() {
+            self.tell(
+                "ARG0010",
+                at,
+                format!("either {words}.manifest or {words}.manifestFrom must be specified"),
+            );
+        } else if has_manifest && !resource.manifest.contains("{{") && !crate::yaml::is_readable(&resource.manifest)
+        {
+            self.tell("ARG0001", format!("{at}.manifest"), format!("{words}.manifest must be a valid yaml"));
+        }
+    }
+
+    fn http(&mut self, template: &Template, http: &Http, path: &str) {
+        let words = format!("templates.{}.http", template.name);
+        if http.url.is_empty() {
+            self.tell("ARG0010", format!("{path}.http"), format!("{words}.url is required"));
+        }
+        for (index, header) in http.headers.iter().enumerate() {
+            if header.name.is_empty() {
+                let at = format!("{path}.http.headers[{index}]");
+                self.tell("ARG0010", at, format!("{words}.headers[{index}].name is required"));
+            }
+        }
+    }
+
+    fn plugin(&mut self, template: &Template, plugin: &Value, path: &str) {
+        let keys = plugin.as_object().map_or(0, serde_json::Map::len);
+        if keys != 1 {
+            let message =
+                format!("templates.{}.plugin: expected exactly one key, got {keys}", template.name);
+            self.tell("ARG0018", format!("{path}.plugin"), message);
         }
     }
 
@@ -82,4 +200,32 @@ impl Validator<'_> {
             );
         }
     }
+}
+
+/// A cycle among a set's containers, as Argo tells it: the way from the first container until a name comes again.
+fn cycle(set: &ContainerSet) -> Option<Vec<&str>> {
+    let names: BTreeSet<&str> = set.containers.iter().map(|container| container.name.as_str()).collect();
+    let mut done = BTreeSet::new();
+    for name in names {
+        // A way down the dependencies: the names on it, and how many of each one's dependencies were followed.
+        let mut way: Vec<(&str, usize)> = vec![(name, 0)];
+        while let Some((at, next)) = way.last_mut() {
+            let dependencies = set.container(at).map(|found| found.dependencies.as_slice()).unwrap_or_default();
+            let Some(dependency) = dependencies.get(*next) else {
+                done.insert(*at);
+                way.pop();
+                continue;
+            };
+            *next += 1;
+            // The first name is where the search began; Argo leaves it out until something depends on it.
+            let shown = way.iter().skip(1).map(|(name, _)| *name);
+            if shown.clone().any(|name| name == dependency) {
+                return Some(shown.chain([dependency.as_str()]).collect());
+            }
+            if !done.contains(dependency.as_str()) {
+                way.push((dependency, 0));
+            }
+        }
+    }
+    None
 }

@@ -271,9 +271,14 @@ impl<'a> Validator<'a> {
         match &template.kind {
             TemplateKind::Steps(groups) => self.steps(template, groups, &mut scope, arguments, path),
             TemplateKind::Dag(dag) => self.dag(template, dag, &mut scope, arguments, path),
-            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Suspend(_) => {
-                self.leaf(template, &scope, path);
-            }
+            TemplateKind::Container(_)
+            | TemplateKind::Script(_)
+            | TemplateKind::Suspend(_)
+            | TemplateKind::ContainerSet(_)
+            | TemplateKind::Resource(_)
+            | TemplateKind::Http(_)
+            | TemplateKind::Data(_)
+            | TemplateKind::Plugin(_) => self.leaf(template, &scope, path),
             TemplateKind::Missing => {}
         }
         self.outputs(template, &scope, path);
@@ -286,17 +291,16 @@ impl<'a> Validator<'a> {
     }
 
     fn timeout(&mut self, template: &Template, path: &str) {
-        if template.timeout.is_empty() {
+        let waits = matches!(template.kind, TemplateKind::Suspend(_) | TemplateKind::Missing);
+        if template.is_leaf() && !waits {
             return;
         }
-        let kind = match template.kind {
-            TemplateKind::Steps(_) => "Steps",
-            TemplateKind::Dag(_) => "DAG",
-            TemplateKind::Suspend(_) => "Suspend",
-            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Missing => return,
-        };
-        let message = format!("{kind} template doesn't support timeout field");
-        self.tell("ARG0019", format!("{path}.timeout"), message);
+        for (field, value) in [("timeout", &template.timeout), ("pendingTimeout", &template.pending_timeout)] {
+            if !value.is_empty() {
+                let message = format!("{} template doesn't support {field} field", template.kind.word());
+                self.tell("ARG0019", format!("{path}.{field}"), message);
+            }
+        }
     }
 
     fn supplied(&mut self, template: &Template, input: &Parameter, arguments: &Arguments, path: &str) {
@@ -322,13 +326,24 @@ impl<'a> Validator<'a> {
 
     /// True when the template has exactly one type.
     fn template_type(&mut self, template: &Template, path: &str) -> bool {
-        let types = ["container", "script", "steps", "dag", "suspend"];
+        let types = [
+            "container",
+            "containerSet",
+            "script",
+            "steps",
+            "dag",
+            "suspend",
+            "resource",
+            "http",
+            "data",
+            "plugin",
+        ];
         let set = types.into_iter().filter(|name| template.raw.get(name).is_some()).count();
         if set == 1 {
             return true;
         }
         if set == 0 {
-            let suggestion = "give it one of: container, script, steps, dag, suspend".to_owned();
+            let suggestion = format!("give it one of: {}", types.join(", "));
             self.tell_with(
                 "ARG0014",
                 path,
@@ -390,14 +405,7 @@ fn refers_to_stored(manifest: &Manifest) -> bool {
                 || step.inline.as_ref().is_some_and(|inline| refers(inline, depth + 1))
         };
         depth <= DEPTH_MAX
-            && match &template.kind {
-                TemplateKind::Steps(groups) => groups.iter().flatten().any(of_step),
-                TemplateKind::Dag(dag) => dag.tasks.iter().any(of_step),
-                TemplateKind::Container(_)
-                | TemplateKind::Script(_)
-                | TemplateKind::Suspend(_)
-                | TemplateKind::Missing => false,
-            }
+            && template.kind.children().into_iter().any(of_step)
     }
     manifest.spec.workflow_template_ref.is_some()
         || manifest.spec.templates.iter().any(|template| refers(template, 0))

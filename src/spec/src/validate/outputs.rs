@@ -34,6 +34,8 @@ impl Validator<'_> {
         }
         let set = [
             !source.path.is_empty(),
+            !source.jq_filter.is_empty(),
+            !source.json_path.is_empty(),
             !source.parameter.is_empty(),
             !source.expression.is_empty(),
             source.supplied.is_some(),
@@ -49,21 +51,28 @@ impl Validator<'_> {
             self.tell("ARG0018", at, message);
             return;
         }
-        let missing = match template.kind {
-            TemplateKind::Container(_) => {
-                source.path.is_empty().then_some("path must be specified for Container templates")
+        // Argo's words have a space after the name of a resource's output.
+        let (present, wanted) = match template.kind {
+            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::ContainerSet(_) => {
+                (!source.path.is_empty(), ".path")
             }
-            TemplateKind::Script(_) => {
-                source.path.is_empty().then_some("path must be specified for Script templates")
-            }
-            TemplateKind::Steps(_) => (source.parameter.is_empty() && source.expression.is_empty())
-                .then_some("parameter or expression must be specified for Steps templates"),
-            TemplateKind::Dag(_) => (source.parameter.is_empty() && source.expression.is_empty())
-                .then_some("parameter or expression must be specified for DAG templates"),
-            TemplateKind::Suspend(_) | TemplateKind::Missing => None,
+            TemplateKind::Resource(_) => (
+                !source.jq_filter.is_empty() || !source.json_path.is_empty(),
+                " .jqFilter or jsonPath",
+            ),
+            TemplateKind::Steps(_) | TemplateKind::Dag(_) => (
+                !source.parameter.is_empty() || !source.expression.is_empty(),
+                ".parameter or expression",
+            ),
+            TemplateKind::Suspend(_)
+            | TemplateKind::Http(_)
+            | TemplateKind::Data(_)
+            | TemplateKind::Plugin(_)
+            | TemplateKind::Missing => (true, ""),
         };
-        if let Some(missing) = missing {
-            self.tell("ARG0018", at, format!("{words}.{missing}"));
+        if !present {
+            let message = format!("{words}{wanted} must be specified for {} templates", template.kind.word());
+            self.tell("ARG0018", at, message);
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 use argosy_expr::tags;
 
 use super::Validator;
-use crate::manifest::{Manifest, Step, Template, TemplateKind};
+use crate::manifest::{Manifest, Step, Template};
 
 /// A tag with one of these prefixes must be resolvable; others are left alone.
 const CHECKED_PREFIXES: [&str; 7] = ["item.", "steps.", "inputs.", "outputs.", "pod.", "workflow.", "tasks."];
@@ -68,12 +68,8 @@ impl Scope {
         for input in &template.inputs.parameters {
             scope.add(format!("inputs.parameters.{}", input.name));
         }
-        match template.kind {
-            TemplateKind::Container(_) | TemplateKind::Script(_) => scope.add("pod.name"),
-            TemplateKind::Steps(_)
-            | TemplateKind::Dag(_)
-            | TemplateKind::Suspend(_)
-            | TemplateKind::Missing => {}
+        if template.is_pod() {
+            scope.add("pod.name");
         }
         scope.add("node.name");
         scope.add("steps.name");
@@ -111,8 +107,10 @@ impl Scope {
             self.add(format!("{prefix}.{name}"));
         }
         let Some(template) = template else { return };
-        let is_pod = matches!(template.kind, TemplateKind::Container(_) | TemplateKind::Script(_));
-        if is_pod {
+        if template.daemon {
+            self.add(format!("{prefix}.ip"));
+        }
+        if template.has_result() {
             self.add(format!("{prefix}.outputs.result"));
             self.add(format!("{prefix}.exitCode"));
         }
