@@ -150,7 +150,8 @@ impl Parsed {
         let globals = crate::scope::globals(&manifest, workflow);
         let groups = crate::place::groups(&manifest);
         let results = results_read(&manifest);
-        let hooked = manifest.spec.templates.iter().flat_map(|template| template.kind.children()).any(has_hooks);
+        let hooked =
+            manifest.spec.templates.iter().flat_map(|template| template.kind.children()).any(has_hooks);
         let expressed = manifest
             .spec
             .templates

@@ -140,7 +140,8 @@ fn container_requests(wanted: &BTreeMap<&str, &Value>) -> Resources {
 pub(crate) fn groups(manifest: &Manifest) -> BTreeMap<String, u32> {
     let mut numbers = BTreeMap::new();
     for group in manifest.colocation() {
-        let first = (1_u32..).zip(&manifest.spec.templates).find(|(_, one)| group.templates.contains(&one.name));
+        let first =
+            (1_u32..).zip(&manifest.spec.templates).find(|(_, one)| group.templates.contains(&one.name));
         let number = first.map_or(0, |(number, _)| number);
         numbers.extend(group.templates.into_iter().map(|template| (template, number)));
     }

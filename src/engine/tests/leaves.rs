@@ -84,9 +84,10 @@ fn node<'a>(shown: &'a Value, name: &str) -> &'a Value {
 }
 
 fn stops(world: &World, cluster: &str, fence: Fence) -> bool {
-    world.wanted(cluster).iter().any(|(at, desired)| {
-        *at == fence && matches!(desired, DesiredAttempt::Stop { .. })
-    })
+    world
+        .wanted(cluster)
+        .iter()
+        .any(|(at, desired)| *at == fence && matches!(desired, DesiredAttempt::Stop { .. }))
 }
 
 #[test]
@@ -179,7 +180,10 @@ fn a_daemon_as_entrypoint_ends_the_workflow_once_it_is_ready() {
     let mut world = started(&manifest("w", &[main]));
     let (cluster, fence) = ready(&mut world, "w", "10.1.2.3");
     let shown = world.json("w");
-    assert_eq!((shown["status"]["phase"].as_str(), node(&shown, "w")["phase"].as_str()), (Some("Succeeded"), Some("Succeeded")));
+    assert_eq!(
+        (shown["status"]["phase"].as_str(), node(&shown, "w")["phase"].as_str()),
+        (Some("Succeeded"), Some("Succeeded"))
+    );
     assert!(stops(&world, &cluster, fence));
 }
 
@@ -225,7 +229,12 @@ fn set() -> Value {
 }
 
 fn container(name: &str, phase: AttemptPhase, message: &str) -> ContainerState {
-    ContainerState { name: name.into(), phase: phase.into(), message: message.into(), ..ContainerState::default() }
+    ContainerState {
+        name: name.into(),
+        phase: phase.into(),
+        message: message.into(),
+        ..ContainerState::default()
+    }
 }
 
 #[test]
@@ -270,7 +279,8 @@ fn containers_of_a_set_are_nodes_that_move_with_what_is_reported() {
 
 #[test]
 fn requests_and_plugins_yield_what_they_report() {
-    let main = json!({"name": "main", "steps": [[{"name": "h", "template": "h"}, {"name": "p", "template": "p"}]]});
+    let main =
+        json!({"name": "main", "steps": [[{"name": "h", "template": "h"}, {"name": "p", "template": "p"}]]});
     let templates = [
         main,
         json!({"name": "h", "http": {"url": "http://example/"}}),
@@ -326,7 +336,10 @@ fn pending_timeout_fails_a_step_that_found_no_place() {
     world.now += 31_000;
     world.settle();
     let shown = world.json("w");
-    assert_eq!((node(&shown, "w")["phase"].as_str(), node(&shown, "w")["message"].as_str()), (Some("Failed"), Some("timeout")));
+    assert_eq!(
+        (node(&shown, "w")["phase"].as_str(), node(&shown, "w")["message"].as_str()),
+        (Some("Failed"), Some("timeout"))
+    );
 }
 
 #[test]

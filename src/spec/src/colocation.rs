@@ -62,8 +62,7 @@ impl Manifest {
             let daemons: BTreeSet<String> =
                 steps.iter().map(|step| step.template.clone()).filter(|name| is_daemon(name)).collect();
             let templates = leaves_below(template, &by_name);
-            (!daemons.is_empty())
-                .then(|| ColocationGroup { templates, claims: BTreeSet::new(), daemons })
+            (!daemons.is_empty()).then(|| ColocationGroup { templates, claims: BTreeSet::new(), daemons })
         });
         around.collect()
     }

@@ -143,9 +143,10 @@ fn play_on(world: &mut World, player: &mut Player, recording: &Value, name: &str
             world.state.attempt(fence).is_some_and(|attempt| attempt.revision > 0)
         };
         let daemons = daemons(world);
-        let ready = daemons.iter().copied().find(|fence| {
-            !running(fence) && goes_on(world, player, recording, name, *fence)
-        });
+        let ready = daemons
+            .iter()
+            .copied()
+            .find(|fence| !running(fence) && goes_on(world, player, recording, name, *fence));
         if let Some(fence) = ready {
             world.report("one", daemon_ready(fence));
             continue;
@@ -198,7 +199,8 @@ fn outcome(
     let recorded = nodes().find(|found| named(found) == node);
     let mut report = scripted(recorded, fence);
     let inside = nodes().filter(|found| found["type"] == "Container");
-    report.containers = inside.filter_map(|found| container(found, named(found).strip_prefix(&node)?)).collect();
+    report.containers =
+        inside.filter_map(|found| container(found, named(found).strip_prefix(&node)?)).collect();
     let stopping = world.wanted("one").into_iter().any(|(wanted, desired)| {
         wanted == fence && matches!(desired, argosy_engine::DesiredAttempt::Stop { .. })
     });

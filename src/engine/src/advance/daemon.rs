@@ -37,11 +37,8 @@ pub(crate) fn try_ready(turn: &mut Turn<'_>, index: u32, child: &row::Node) {
 
 /// The boundary (0: the workflow) is over: so are its daemons.
 pub(crate) fn end_all(turn: &mut Turn<'_>, boundary: u32) {
-    let daemons = if boundary == 0 {
-        turn.row().daemons.clone()
-    } else {
-        turn.node(boundary).daemons.clone()
-    };
+    let daemons =
+        if boundary == 0 { turn.row().daemons.clone() } else { turn.node(boundary).daemons.clone() };
     turn.draft.spend(u32::try_from(daemons.len()).unwrap_or(u32::MAX));
     for index in daemons {
         end(turn, index);
@@ -58,9 +55,7 @@ fn end(turn: &mut Turn<'_>, index: u32) {
     if phase_of(&node).is_fulfilled() {
         return;
     }
-    if let Some(fence) =
-        turn.draft.state.works.get(&(turn.workflow, index)).and_then(|work| work.fence)
-    {
+    if let Some(fence) = turn.draft.state.works.get(&(turn.workflow, index)).and_then(|work| work.fence) {
         let reason = OVER.to_owned();
         turn.draft.emit(Body::AttemptStopped(fact::AttemptStopped { fence: Some(fence), reason }));
     }

@@ -376,8 +376,7 @@ pub(crate) fn daemon_ready(
 
 fn ending(turn: &Turn<'_>, index: u32, report: &AttemptReport) -> (NodePhase, String) {
     let message = clip(&report.message);
-    let is_daemon =
-        turn.draft.state.works.get(&(turn.workflow, index)).is_some_and(|work| work.daemon);
+    let is_daemon = turn.draft.state.works.get(&(turn.workflow, index)).is_some_and(|work| work.daemon);
     match report.phase() {
         // It is to go on until it is ended.
         AttemptPhase::Succeeded if is_daemon => (NodePhase::Failed, message),
@@ -397,7 +396,8 @@ fn ending(turn: &Turn<'_>, index: u32, report: &AttemptReport) -> (NodePhase, St
                     if message.is_empty() { "pod deleted".to_owned() } else { message },
                 );
             }
-            if let Some(stopped) = workflow::stopped_message(shutdown).filter(|_| is_task(&turn.node(index))) {
+            if let Some(stopped) = workflow::stopped_message(shutdown).filter(|_| is_task(&turn.node(index)))
+            {
                 return (NodePhase::Failed, stopped);
             }
             // One that never ran has nothing of its own to say.

@@ -20,7 +20,11 @@ pub(super) fn nodes_of(index: u32, pod: &row::Node) -> impl Iterator<Item = Arc<
             template: pod.template.clone(),
             boundary: index,
             flag: pod.flag,
-            started_at_ms: if container.started_at_ms > 0 { container.started_at_ms } else { pod.started_at_ms },
+            started_at_ms: if container.started_at_ms > 0 {
+                container.started_at_ms
+            } else {
+                pod.started_at_ms
+            },
             finished_at_ms: container.finished_at_ms,
             host: pod.host.clone(),
             ..row::Node::default()

@@ -212,7 +212,11 @@ impl<'a> Tree<'a> {
                 let waits = self.container_waits(node.parent, node.ordinal);
                 let numbers = self.containers.get(&node.parent).map(Vec::as_slice).unwrap_or_default();
                 let numbered = |at: u64| numbers.get(usize::try_from(at).unwrap_or(usize::MAX)).copied();
-                if waits.is_empty() { vec![node.parent] } else { waits.into_iter().filter_map(numbered).collect() }
+                if waits.is_empty() {
+                    vec![node.parent]
+                } else {
+                    waits.into_iter().filter_map(numbered).collect()
+                }
             }
             NodeType::StepGroup
             | NodeType::TaskGroup

@@ -6,9 +6,7 @@ use serde_json::Value;
 
 use super::names::Kind;
 use super::{Scope, Validator};
-use crate::leaf::{
-    ContainerSet, Http, MAIN_CONTAINER, MERGE_STRATEGIES, RESOURCE_ACTIONS, Resource,
-};
+use crate::leaf::{ContainerSet, Http, MAIN_CONTAINER, MERGE_STRATEGIES, RESOURCE_ACTIONS, Resource};
 use crate::manifest::{IntOrString, Template, TemplateKind};
 use crate::suggest;
 
@@ -162,7 +160,9 @@ impl Validator<'_> {
                 at,
                 format!("either {words}.manifest or {words}.manifestFrom must be specified"),
             );
-        } else if has_manifest && !resource.manifest.contains("{{") && !crate::yaml::is_readable(&resource.manifest)
+        } else if has_manifest
+            && !resource.manifest.contains("{{")
+            && !crate::yaml::is_readable(&resource.manifest)
         {
             self.tell("ARG0001", format!("{at}.manifest"), format!("{words}.manifest must be a valid yaml"));
         }
@@ -184,8 +184,7 @@ impl Validator<'_> {
     fn plugin(&mut self, template: &Template, plugin: &Value, path: &str) {
         let keys = plugin.as_object().map_or(0, serde_json::Map::len);
         if keys != 1 {
-            let message =
-                format!("templates.{}.plugin: expected exactly one key, got {keys}", template.name);
+            let message = format!("templates.{}.plugin: expected exactly one key, got {keys}", template.name);
             self.tell("ARG0018", format!("{path}.plugin"), message);
         }
     }
@@ -210,7 +209,8 @@ fn cycle(set: &ContainerSet) -> Option<Vec<&str>> {
         // A way down the dependencies: the names on it, and how many of each one's dependencies were followed.
         let mut way: Vec<(&str, usize)> = vec![(name, 0)];
         while let Some((at, next)) = way.last_mut() {
-            let dependencies = set.container(at).map(|found| found.dependencies.as_slice()).unwrap_or_default();
+            let dependencies =
+                set.container(at).map(|found| found.dependencies.as_slice()).unwrap_or_default();
             let Some(dependency) = dependencies.get(*next) else {
                 done.insert(*at);
                 way.pop();

@@ -295,7 +295,8 @@ impl<'a> Validator<'a> {
         if template.is_leaf() && !waits {
             return;
         }
-        for (field, value) in [("timeout", &template.timeout), ("pendingTimeout", &template.pending_timeout)] {
+        for (field, value) in [("timeout", &template.timeout), ("pendingTimeout", &template.pending_timeout)]
+        {
             if !value.is_empty() {
                 let message = format!("{} template doesn't support {field} field", template.kind.word());
                 self.tell("ARG0019", format!("{path}.{field}"), message);
@@ -404,8 +405,7 @@ fn refers_to_stored(manifest: &Manifest) -> bool {
             step.raw.get("templateRef").is_some()
                 || step.inline.as_ref().is_some_and(|inline| refers(inline, depth + 1))
         };
-        depth <= DEPTH_MAX
-            && template.kind.children().into_iter().any(of_step)
+        depth <= DEPTH_MAX && template.kind.children().into_iter().any(of_step)
     }
     manifest.spec.workflow_template_ref.is_some()
         || manifest.spec.templates.iter().any(|template| refers(template, 0))

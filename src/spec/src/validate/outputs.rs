@@ -56,14 +56,12 @@ impl Validator<'_> {
             TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::ContainerSet(_) => {
                 (!source.path.is_empty(), ".path")
             }
-            TemplateKind::Resource(_) => (
-                !source.jq_filter.is_empty() || !source.json_path.is_empty(),
-                " .jqFilter or jsonPath",
-            ),
-            TemplateKind::Steps(_) | TemplateKind::Dag(_) => (
-                !source.parameter.is_empty() || !source.expression.is_empty(),
-                ".parameter or expression",
-            ),
+            TemplateKind::Resource(_) => {
+                (!source.jq_filter.is_empty() || !source.json_path.is_empty(), " .jqFilter or jsonPath")
+            }
+            TemplateKind::Steps(_) | TemplateKind::Dag(_) => {
+                (!source.parameter.is_empty() || !source.expression.is_empty(), ".parameter or expression")
+            }
             TemplateKind::Suspend(_)
             | TemplateKind::Http(_)
             | TemplateKind::Data(_)
