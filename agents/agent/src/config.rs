@@ -2,6 +2,7 @@
 
 use argosy_proto::common::Resources;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -43,6 +44,13 @@ pub struct Config {
     /// The executor's image (kubernetes runtime)
     #[arg(long, env = "ARGOSY_EXECUTOR_IMAGE", default_value = "argosy/executor:latest")]
     pub executor_image: String,
+    /// How the executor comes into Pods (kubernetes runtime)
+    #[arg(long, env = "ARGOSY_EXECUTOR_DELIVERY", value_enum, default_value_t = ExecutorDelivery::Auto)]
+    pub executor_delivery: ExecutorDelivery,
+    /// What images run whose containers name no command, as Argo's table `images`: JSON, or YAML in the file
+    /// (`images: {busybox: {cmd: [sh]}}`) (kubernetes runtime)
+    #[arg(long, env = "ARGOSY_IMAGES", value_parser = images, default_value = "{}", hide_default_value = true)]
+    pub images: Images,
     /// A kubeconfig (kubernetes runtime); default: the Pod's service account, or KUBECONFIG
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
@@ -71,6 +79,21 @@ pub struct Config {
     #[arg(long, env = "ARGOSY_AGENT_CONFIG")]
     pub config: Option<PathBuf>,
 }
+
+/// How the executor comes into Pods.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExecutorDelivery {
+    /// As an image volume where every host can mount one, else by an init container
+    Auto,
+    /// An init container copies it
+    InitContainer,
+    /// Its image is mounted as a volume
+    ImageVolume,
+}
+
+/// The table of images.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Images(pub BTreeMap<String, argosy_kubernetes::pod::Image>);
 
 /// What runs the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -133,6 +156,10 @@ fn file_values(value: &serde_json::Value) -> Vec<String> {
             vec![value.to_string()]
         }
     }
+}
+
+fn images(text: &str) -> Result<Images, String> {
+    serde_json::from_str(text).map(Images).map_err(|error| format!("no table of images: {error}"))
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -210,6 +237,11 @@ mod tests {
         let config = of(&["--config", path_text, "--credit", "6"]).unwrap();
         assert_eq!((config.runtime, config.credit), (RuntimeKind::Process, 6));
         assert_eq!((config.members.len(), config.labels.len()), (2, 1));
+        std::fs::write(&path, "images: {busybox: {cmd: [sh]}}\nexecutor-delivery: image-volume\n").unwrap();
+        let config = of(&["--config", path_text]).unwrap();
+        assert_eq!(config.images.0["busybox"].cmd, ["sh"]);
+        assert_eq!(config.executor_delivery, ExecutorDelivery::ImageVolume);
+        assert!(of(&["--images", "{\"x\":{\"command\":[]}}"]).is_err());
         std::fs::write(&path, "colour: red\n").unwrap();
         assert!(of(&["--config", path_text]).unwrap_err().to_string().contains("colour"));
     }

@@ -1,12 +1,13 @@
 //! Sets up the chosen runtime.
 
 use crate::Config;
-use crate::config::RuntimeKind;
+use crate::config::{ExecutorDelivery, RuntimeKind};
 use crate::simulated::SimulatedRuntime;
 use anyhow::Context;
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options as ServerOptions};
 use argosy_agent_runtime::{ExecutorAnswer, Runtime, RuntimeAction, RuntimeEvent};
 use argosy_kubernetes::KubernetesRuntime;
+use argosy_kubernetes::pod::Delivery;
 use argosy_link::Millis;
 use argosy_process::{ProcessRuntime, host_resources};
 use argosy_proto::common;
@@ -105,8 +106,16 @@ impl Prepared {
                     cell: cell.to_owned(),
                     cluster: cluster.to_owned(),
                     executor_image: config.executor_image.clone(),
+                    delivery: match config.executor_delivery {
+                        ExecutorDelivery::Auto | ExecutorDelivery::InitContainer => Delivery::InitContainer,
+                        ExecutorDelivery::ImageVolume => Delivery::ImageVolume,
+                    },
+                    images: config.images.0.clone(),
                 };
-                let options = argosy_kubernetes::Config::new(settings);
+                let options = argosy_kubernetes::Config {
+                    image_volumes_where_possible: config.executor_delivery == ExecutorDelivery::Auto,
+                    ..argosy_kubernetes::Config::new(settings)
+                };
                 Arc::new(KubernetesRuntime::start(options, client, executors.clone(), events)?)
             }
             None => Arc::new(process(config, &executors, events)?),

@@ -7,6 +7,10 @@
 //! Invariants: the user's command starts at most once per executor, after a permit for this fence and holder; the
 //! executor ends with the user's exit code; the outcome is handed over before it ends (or left in the termination
 //! message and, where the runtime names one, the outcome file).
+//!
+//! Several containers of one Pod find each other in a shared directory: a container waits there for those it depends
+//! on, sidecars for the end of the main containers, and the last main container hands the outcome of all over. One that was
+//! killed together with its executor leaves nothing there; then nobody hands over, and the agent reads the Pod's status.
 //! It is static and small: no tokio, no name resolution (the agent is an address), one thread per pipe.
 //! Built for images with `cargo rustc -p argosy-executor --profile executor -- -C target-feature=+crt-static`.
 //!
@@ -18,7 +22,17 @@ mod client;
 #[cfg(feature = "client")]
 mod isolation;
 #[cfg(feature = "client")]
+mod memory;
+#[cfg(feature = "client")]
+mod neighbours;
+#[cfg(feature = "client")]
 mod outputs;
+#[cfg(feature = "client")]
+mod process;
+#[cfg(feature = "client")]
+mod program;
+#[cfg(feature = "client")]
+mod progress;
 pub mod protocol;
 #[cfg(feature = "client")]
 mod run;

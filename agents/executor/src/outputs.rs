@@ -1,16 +1,31 @@
 //! What is left when the command ended: result, output parameters, and the files that hold the outcome.
 
 use crate::protocol::{
-    PARAMETER_BYTES_MAX, ParameterSource, ParameterValue, TERMINATION_MESSAGE_BYTES_MAX, Task, TaskOutcome,
+    PARAMETER_BYTES_MAX, ParameterSource, ParameterValue, RESULT_BYTES_MAX, TERMINATION_MESSAGE_BYTES_MAX,
+    Task, TaskOutcome,
 };
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::path::Path;
 
-/// Standard output as Argo gives it: text, without one trailing newline.
+/// Standard output as Argo gives it: text, without one trailing newline. Its beginning may have been cut inside a character.
 pub fn result_text(bytes: &[u8]) -> String {
-    let text = String::from_utf8_lossy(bytes);
+    let is_inside = |byte: &&u8| **byte & 0xc0 == 0x80;
+    let cut =
+        if bytes.len() < RESULT_BYTES_MAX { 0 } else { bytes.iter().take(3).take_while(is_inside).count() };
+    let text = String::from_utf8_lossy(&bytes[cut..]);
     text.strip_suffix('\n').unwrap_or(&text).to_owned()
+}
+
+/// What the command wrote for the kubelet, before the outcome takes its place.
+pub fn termination_message(task: &Task) -> String {
+    let Some(path) = &task.termination_message_file else { return String::new() };
+    let mut bytes = Vec::new();
+    let limit = u64::try_from(TERMINATION_MESSAGE_BYTES_MAX).unwrap_or(u64::MAX);
+    match File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes)) {
+        Ok(_) => String::from_utf8_lossy(&bytes).into_owned(),
+        Err(_) => String::new(),
+    }
 }
 
 /// Reads the output parameters; the second value says what went wrong, in Argo's words.

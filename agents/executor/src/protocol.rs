@@ -2,7 +2,11 @@
 //!
 //! `POST /v1/permit` with a [`PermitRequest`] is answered 200 (granted), 403 (refused for good), 503 (ask again) or 401.
 //! `POST /v1/outcome` with an [`OutcomeRequest`] is answered 200 (recorded), 409 (not this attempt's: give up), 503
-//! or 401. Both carry `Authorization: Bearer TOKEN`. All other answers mean: try again.
+//! or 401. `POST /v1/progress` with a [`ProgressRequest`] is answered 200 or 401 and is not repeated. All carry
+//! `Authorization: Bearer TOKEN`. All other answers mean: try again.
+//!
+//! The containers of one Pod ask for the same permit, each by itself: they are one holder. One outcome is handed over for all
+//! of them, by the last main container that ends (see [`Task::containers`]).
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -55,15 +59,59 @@ pub struct OutcomeRequest {
     pub outcome: TaskOutcome,
 }
 
+/// Tells how far the task is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProgressRequest {
+    /// The fence, displayed.
+    pub fence: String,
+    /// Who tells.
+    pub holder: String,
+    /// Argo's `N/M`.
+    pub progress: String,
+}
+
+/// Argo's `N/M`: M is positive, N no more than M.
+#[must_use]
+pub fn is_progress(text: &str) -> bool {
+    let number =
+        |part: &str| part.bytes().all(|byte| byte.is_ascii_digit()).then(|| part.parse::<u64>().ok());
+    let Some((done, all)) = text.split_once('/') else { return false };
+    match (number(done).flatten(), number(all).flatten()) {
+        (Some(done), Some(all)) => all > 0 && done <= all,
+        (None | Some(_), None | Some(_)) => false,
+    }
+}
+
+/// How one container of several ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerOutcome {
+    /// Its name.
+    pub name: String,
+    /// Ended with the main containers; how, hardly matters.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sidecar: bool,
+    /// Its exit code.
+    pub exit_code: i32,
+    /// As [`TaskOutcome::reason`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// As [`TaskOutcome::message`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
+}
+
 /// What was captured when the user's command ended. Also the content of the termination message.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TaskOutcome {
     /// Exit code of the main container; 64 when the command could not be started.
     pub exit_code: i32,
-    /// What went wrong in starting the command; empty otherwise. Follows `main: Error (exit code N)` in the node's
-    /// message.
+    /// What went wrong in starting the command, else what it left as its termination message. Follows `main: Error (exit code
+    /// N)` in the node's message.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Kubernetes' word for a failure other than `Error` (`OOMKilled`).
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
     /// What went wrong in reading outputs; empty otherwise. Makes the attempt an error although the command may have
     /// succeeded. Argo's text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
@@ -78,6 +126,12 @@ pub struct TaskOutcome {
     pub started_at_ms: i64,
     /// Wall clock, milliseconds since 1970.
     pub finished_at_ms: i64,
+    /// The last progress that the command told, Argo's `N/M`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub progress: String,
+    /// All containers under an executor, where there are several; their exit codes count then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerOutcome>,
 }
 
 /// One output parameter.
@@ -87,6 +141,16 @@ pub struct ParameterValue {
     pub name: String,
     /// Its value.
     pub value: String,
+}
+
+/// A container of the same Pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Neighbour {
+    /// Its name.
+    pub name: String,
+    /// It is to end once all that are no sidecars have ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sidecar: bool,
 }
 
 /// What an executor has to do besides running the command.
@@ -111,6 +175,32 @@ pub struct Task {
     /// Where the outcome is left for the kubelet, if it is at most 4 KiB.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub termination_message_file: Option<String>,
+    /// Where the command tells its progress: lines of Argo's `N/M`, the last one counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress_file: Option<String>,
+    /// This container's name.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub container: String,
+    /// All containers of the Pod that an executor runs, this one included; empty: it is alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<Neighbour>,
+    /// A directory that they share.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shared_directory: Option<String>,
+    /// Containers that must have ended well before this one's command starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dependencies: Vec<String>,
+    /// How often a command that fails is run at most; 0 is 1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries_max: u64,
+    /// Milliseconds between two tries.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry_wait_ms: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Default for Task {
@@ -123,6 +213,13 @@ impl Default for Task {
             staging_directory: None,
             outcome_file: None,
             termination_message_file: None,
+            progress_file: None,
+            container: String::new(),
+            containers: Vec::new(),
+            shared_directory: None,
+            dependencies: Vec::new(),
+            tries_max: 0,
+            retry_wait_ms: 0,
         }
     }
 }
@@ -248,6 +345,16 @@ mod tests {
         };
         assert_eq!(task.parameters, [source("a", "/tmp/a", Some("3")), source("b", "/tmp/b", None)]);
         assert!(Task::from_template("[").unwrap_err().to_string().starts_with("the template is not valid: "));
+    }
+
+    #[test]
+    fn progress_is_two_numbers() {
+        assert!(["0/1", "3/10", "100/100"].into_iter().all(is_progress));
+        assert!(
+            ["", "1", "2/1", "0/0", "-1/2", "+1/2", "1/2/3", "a/b", "1/ 2"]
+                .into_iter()
+                .all(|bad| !is_progress(bad))
+        );
     }
 
     #[test]

@@ -30,6 +30,33 @@ pub fn allocatable(hosts: &[Node]) -> Resources {
     sum
 }
 
+/// Every usable host mounts images as volumes: Kubernetes does so by default since 1.35, containerd since 2.1, CRI-O since
+/// 1.31.
+#[must_use]
+pub fn mount_images(hosts: &[Node]) -> bool {
+    let usable: Vec<&Node> = hosts.iter().filter(|host| usable(host)).collect();
+    let mounts = |host: &&Node| {
+        let Some(info) = host.status.as_ref().and_then(|status| status.node_info.as_ref()) else {
+            return false;
+        };
+        let kubelet = version(info.kubelet_version.trim_start_matches('v'));
+        let runtime =
+            info.container_runtime_version.split_once("://").is_some_and(|(name, text)| match name {
+                "containerd" => version(text) >= (2, 1),
+                "cri-o" => version(text) >= (1, 31),
+                _ => false,
+            });
+        runtime && kubelet >= (1, 35)
+    };
+    !usable.is_empty() && usable.iter().all(mounts)
+}
+
+/// Major and minor number; zero where there is none.
+fn version(text: &str) -> (u32, u32) {
+    let mut numbers = text.split(['.', '-', '+']).map(|number| number.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
+
 fn usable(host: &Node) -> bool {
     let spec = host.spec.as_ref();
     let ready = host.status.iter().flat_map(|status| status.conditions.iter().flatten());
@@ -99,6 +126,27 @@ mod tests {
         for bad in ["", "x", "1x", "1e99", "99999999999999999999999999", "1.2.3"] {
             assert_eq!(units(bad, false), None, "{bad}");
         }
+    }
+
+    #[test]
+    fn images_are_mounted_where_every_host_can() {
+        let host = |kubelet: &str, runtime: &str| {
+            serde_json::from_value::<Node>(json!({"status": {"conditions": [{"type": "Ready", "status": "True"}],
+                "nodeInfo": {"architecture": "", "bootID": "", "containerRuntimeVersion": runtime, "kernelVersion": "",
+                    "kubeProxyVersion": "", "kubeletVersion": kubelet, "machineID": "", "operatingSystem": "", "osImage": "",
+                    "systemUUID": ""}}}))
+            .unwrap()
+        };
+        let new = host("v1.35.1", "containerd://2.1.3");
+        assert!(mount_images(&[new.clone(), host("v1.36.0-gke.1", "cri-o://1.35.0")]));
+        for old in [
+            host("v1.34.4", "containerd://2.1.3"),
+            host("v1.35.0", "containerd://1.6.20"),
+            host("v1.35.0", "other://9.9"),
+        ] {
+            assert!(!mount_images(&[new.clone(), old]));
+        }
+        assert!(!mount_images(&[]));
     }
 
     #[test]

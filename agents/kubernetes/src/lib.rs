@@ -9,12 +9,14 @@
 //!
 //! Invariants: one Pod name per fence, so an attempt has at most one Pod at a time; a permit is granted only after the
 //! annotation [`names::PERMIT`] with the Pod's uid was written under the resource version that was read; a Pod keeps
-//! the finalizer [`names::FINALIZER`] until its release, so its end is seen even if somebody deletes it; no command of the
-//! user runs outside the executor (templates that would are refused).
+//! the finalizer [`names::FINALIZER`] until its release, so its end is seen even if somebody deletes it; nothing of the
+//! user's runs before the permit: where something would run beside an executor (init containers, probes, hooks, images
+//! whose command nobody knows), the Pod's first container waits for the permit.
 //!
 //! Pods carry the labels and annotations of Argo, and ours ([`names`]). A Pod's name is the node's Argo pod name with a
 //! suffix for cell and fence; `{{pod.name}}` stays Argo's name, the Pod's own is in `ARGOSY_POD_NAME` and in reports.
-//! Argo finds the entrypoint of an image without `command` in its registry; here `command` is required.
+//! Argo finds the entrypoint of an image without `command` in its registry; here it is in a table of images, or the
+//! container runs without an executor, which captures nothing.
 //!
 //! Released Pods that have ended stay for their logs: at most [`Config::released_pods_max`], at most
 //! [`Config::released_pod_keep_ms`].
@@ -25,9 +27,12 @@
 //! again), the agent may die at any instant (everything is found again by label).
 
 pub mod capacity;
+mod containers;
+mod fields;
 mod logs;
 pub mod names;
 pub mod observe;
+mod patch;
 pub mod pod;
 mod runtime;
 mod setup;

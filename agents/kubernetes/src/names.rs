@@ -12,6 +12,10 @@ pub const CLUSTER: &str = "argosy.dev/cluster";
 pub const FENCE: &str = "argosy.dev/fence";
 /// Annotation: the uid of the Pod that has the attempt's start permit.
 pub const PERMIT: &str = "argosy.dev/permit";
+/// Annotation: no container runs under an executor, so the Pod's own end counts.
+pub const NO_EXECUTOR: &str = "argosy.dev/no-executor";
+/// Annotation: the containers that end with the main ones, separated by commas.
+pub const SIDECARS: &str = "argosy.dev/sidecars";
 /// Annotation: the Pod name that Argo would use, which is also `{{pod.name}}`.
 pub const ARGO_POD_NAME: &str = "argosy.dev/argo-pod-name";
 /// Label: Argo's, the workflow.

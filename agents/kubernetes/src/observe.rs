@@ -3,10 +3,10 @@
 
 use crate::names;
 use argosy_agent_runtime::{AttemptObservation, is_terminal};
-use argosy_executor::protocol::TaskOutcome;
+use argosy_executor::protocol::{ContainerOutcome, EXIT_REFUSED, TaskOutcome};
 use argosy_model::{Fence, parse_fence};
 use argosy_proto::common::AttemptPhase;
-use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Argo's message for a Pod that somebody removed.
@@ -39,11 +39,10 @@ impl Seen {
         let labels = pod.metadata.labels.as_ref()?;
         let fence = parse_fence(labels.get(names::FENCE)?)?;
         let status = pod.status.clone().unwrap_or_default();
-        let main = container(status.container_statuses.as_ref(), names::MAIN);
-        let ended = main.and_then(|main| main.state.as_ref()?.terminated.clone());
-        let outcome = ended.as_ref().and_then(|ended| serde_json::from_str(ended.message.as_ref()?).ok());
+        let containers = Containers::of(pod, &status);
+        let outcome = containers.outcome();
         Some(Self {
-            observation: observe(pod, fence, &status, ended.as_ref(), outcome.as_ref()),
+            observation: observe(pod, fence, &status, &containers),
             outcome,
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
@@ -59,35 +58,119 @@ impl Seen {
     }
 }
 
-fn container<'a>(statuses: Option<&'a Vec<ContainerStatus>>, name: &str) -> Option<&'a ContainerStatus> {
-    statuses?.iter().find(|status| status.name == name)
+/// One container of the user's, as its kubelet tells.
+struct Container<'a> {
+    name: &'a str,
+    sidecar: bool,
+    state: Option<&'a ContainerState>,
+    /// What its executor left in the termination message.
+    outcome: Option<TaskOutcome>,
+}
+
+impl Container<'_> {
+    fn ended(&self) -> Option<&ContainerStateTerminated> {
+        self.state?.terminated.as_ref()
+    }
+
+    /// What made it fail; empty if it did not, or is a sidecar that was told to end.
+    fn failure(&self) -> Option<String> {
+        let ended = self.ended().filter(|ended| ended.exit_code != 0)?;
+        let was_told = self.sidecar && [137, 143].contains(&ended.exit_code);
+        if was_told {
+            return None;
+        }
+        let own = self.outcome.as_ref();
+        let text = own.map_or(ended.message.as_deref().unwrap_or_default(), |outcome| &outcome.message);
+        let reason = own.map(|outcome| outcome.reason.as_str()).filter(|reason| !reason.is_empty());
+        Some(describe(self.name, ended, reason, text))
+    }
+}
+
+/// The containers of a Pod that run side by side, main ones first, in its order.
+struct Containers<'a> {
+    all: Vec<Container<'a>>,
+    has_executor: bool,
+}
+
+impl<'a> Containers<'a> {
+    fn of(pod: &'a Pod, status: &'a PodStatus) -> Self {
+        let annotation = |name: &str| pod.metadata.annotations.as_ref().and_then(|all| all.get(name));
+        let sidecars: Vec<&str> =
+            annotation(names::SIDECARS).map(|names| names.split(',').collect()).unwrap_or_default();
+        let read = |status: &'a ContainerStatus| {
+            let state = status.state.as_ref();
+            let message = state.and_then(|state| state.terminated.as_ref()?.message.as_ref());
+            Container {
+                name: &status.name,
+                sidecar: sidecars.contains(&status.name.as_str()),
+                state,
+                outcome: message.and_then(|message| serde_json::from_str(message).ok()),
+            }
+        };
+        let order: Vec<&str> = pod
+            .spec
+            .as_ref()
+            .map(|spec| spec.containers.iter().map(|one| one.name.as_str()).collect())
+            .unwrap_or_default();
+        let mut all: Vec<Container<'a>> = status.container_statuses.iter().flatten().map(read).collect();
+        // The kubelet sorts by name.
+        all.sort_by_key(|one| (one.sidecar, order.iter().position(|name| *name == one.name)));
+        Self { all, has_executor: annotation(names::NO_EXECUTOR).is_none() }
+    }
+
+    fn main(&self) -> Option<&Container<'a>> {
+        self.all.iter().find(|one| one.name == names::MAIN && !one.sidecar)
+    }
+
+    /// The attempt's outcome, once every container has left its own.
+    fn outcome(&self) -> Option<TaskOutcome> {
+        if let [one] = self.all.as_slice()
+            && one.name == names::MAIN
+        {
+            return one.outcome.clone();
+        }
+        let main = self.main().and_then(|main| main.outcome.clone());
+        let mut outcome = main.unwrap_or_default();
+        for container in &self.all {
+            let own = container.outcome.as_ref()?;
+            outcome.containers.push(ContainerOutcome {
+                name: container.name.to_owned(),
+                sidecar: container.sidecar,
+                exit_code: own.exit_code,
+                reason: own.reason.clone(),
+                message: own.message.clone(),
+            });
+            if outcome.started_at_ms == 0 {
+                outcome.started_at_ms = own.started_at_ms;
+            }
+            outcome.finished_at_ms = outcome.finished_at_ms.max(own.finished_at_ms);
+        }
+        (!outcome.containers.is_empty()).then_some(outcome)
+    }
 }
 
 fn milliseconds(time: Option<&Time>) -> i64 {
     time.map_or(0, |time| time.0.as_millisecond())
 }
 
-fn observe(
-    pod: &Pod,
-    fence: Fence,
-    status: &PodStatus,
-    ended: Option<&ContainerStateTerminated>,
-    outcome: Option<&TaskOutcome>,
-) -> AttemptObservation {
+fn observe(pod: &Pod, fence: Fence, status: &PodStatus, containers: &Containers<'_>) -> AttemptObservation {
     let holder =
         pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::PERMIT)).cloned();
     let host = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let (phase, message) = phase(pod, status, ended, outcome, holder.is_some());
-    let running = container(status.container_statuses.as_ref(), names::MAIN)
-        .and_then(|main| main.state.as_ref()?.running.as_ref());
+    let (phase, message) = phase(pod, status, containers, holder.is_some());
+    let main = containers.main();
+    let ended = main.and_then(Container::ended);
+    let running = main.and_then(|main| main.state?.running.as_ref());
     let started = running
         .and_then(|running| running.started_at.as_ref())
         .or(ended.and_then(|ended| ended.started_at.as_ref()));
-    let finished = ended.and_then(|ended| ended.finished_at.as_ref());
+    let finished = containers.all.iter().filter_map(|one| one.ended()?.finished_at.as_ref());
+    let finished = finished.max_by_key(|time| time.0);
+    let init = own_init(status);
     AttemptObservation {
         fence,
         phase,
-        exit_code: ended.map(|ended| ended.exit_code),
+        exit_code: ended.map(|ended| ended.exit_code).or(init.filter(|code| *code == EXIT_REFUSED)),
         message,
         started_at_ms: if holder.is_some() { milliseconds(started) } else { 0 },
         finished_at_ms: if is_terminal(phase) { milliseconds(finished) } else { 0 },
@@ -102,13 +185,13 @@ fn observe(
     }
 }
 
-fn phase(
-    pod: &Pod,
-    status: &PodStatus,
-    ended: Option<&ContainerStateTerminated>,
-    outcome: Option<&TaskOutcome>,
-    bound: bool,
-) -> (AttemptPhase, String) {
+/// The exit code of the container that brings the executor.
+fn own_init(status: &PodStatus) -> Option<i32> {
+    let init = status.init_container_statuses.iter().flatten().find(|one| one.name == names::INIT)?;
+    Some(init.state.as_ref()?.terminated.as_ref()?.exit_code)
+}
+
+fn phase(pod: &Pod, status: &PodStatus, containers: &Containers<'_>, bound: bool) -> (AttemptPhase, String) {
     let unscheduled = pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none());
     match status.phase.as_deref() {
         // No kubelet will ever end it.
@@ -116,23 +199,32 @@ fn phase(
             (AttemptPhase::Error, POD_DELETED.to_owned())
         }
         Some("Running") if bound => (AttemptPhase::Running, String::new()),
-        Some("Succeeded") => succeeded(outcome, bound),
-        Some("Failed") => failed(status, ended, outcome),
+        Some("Succeeded") => succeeded(containers, bound),
+        Some("Failed") => failed(status, containers, bound),
         // Also "Unknown": the kubelet is out of touch, and what runs there is not over.
-        _ if bound => (AttemptPhase::Running, String::new()),
+        _ if bound && status.phase.as_deref() != Some("Pending") => (AttemptPhase::Running, String::new()),
         _ => (AttemptPhase::Pending, pending_message(status)),
     }
 }
 
-fn succeeded(outcome: Option<&TaskOutcome>, bound: bool) -> (AttemptPhase, String) {
+fn succeeded(containers: &Containers<'_>, bound: bool) -> (AttemptPhase, String) {
+    let outcome = containers.main().and_then(|main| main.outcome.as_ref());
     match outcome {
-        Some(outcome) if outcome.output_error.is_empty() => (AttemptPhase::Succeeded, String::new()),
-        Some(outcome) => (AttemptPhase::Error, outcome.output_error.clone()),
+        Some(outcome) if !outcome.output_error.is_empty() => (AttemptPhase::Error, output_problem(outcome)),
+        Some(_) => (AttemptPhase::Succeeded, String::new()),
+        None if !containers.has_executor || containers.outcome().is_some() => {
+            (AttemptPhase::Succeeded, String::new())
+        }
         None if bound => (AttemptPhase::Error, OUTCOME_LOST.to_owned()),
         None => {
             (AttemptPhase::Error, "the step ended without a start permit; its command did not run".to_owned())
         }
     }
+}
+
+/// Argo reads outputs in a container of its own.
+fn output_problem(outcome: &TaskOutcome) -> String {
+    format!("wait: Error (exit code 64): {}", outcome.output_error)
 }
 
 /// What a Pod waits for: the reason of its first waiting container, or of not being scheduled.
@@ -161,50 +253,53 @@ fn pending_message(status: &PodStatus) -> String {
     }
 }
 
-fn describe(name: &str, ended: &ContainerStateTerminated, text: &str) -> String {
-    let reason = ended.reason.as_deref().unwrap_or("Error");
+fn describe(name: &str, ended: &ContainerStateTerminated, reason: Option<&str>, text: &str) -> String {
+    let reason = reason.or(ended.reason.as_deref()).unwrap_or("Error");
     let head = format!("{name}: {reason} (exit code {})", ended.exit_code);
     if text.is_empty() { head } else { format!("{head}: {text}") }
 }
 
-fn failed(
-    status: &PodStatus,
-    ended: Option<&ContainerStateTerminated>,
-    outcome: Option<&TaskOutcome>,
-) -> (AttemptPhase, String) {
+/// Argo's order: the Pod's own message, init containers, main ones, outputs, sidecars.
+fn failed(status: &PodStatus, containers: &Containers<'_>, bound: bool) -> (AttemptPhase, String) {
     if let Some(message) = status.message.as_ref().filter(|message| !message.is_empty()) {
         return (AttemptPhase::Failed, message.clone());
     }
-    if let Some(init) = container(status.init_container_statuses.as_ref(), names::INIT)
-        .and_then(|init| init.state.as_ref()?.terminated.as_ref())
-        && init.exit_code != 0
-    {
-        return (
-            AttemptPhase::Error,
-            describe(names::INIT, init, init.message.as_deref().unwrap_or_default()),
-        );
-    }
-    if let Some(waiting) = container(status.container_statuses.as_ref(), names::MAIN)
-        .and_then(|main| main.state.as_ref()?.waiting.as_ref())
-    {
-        let reason = waiting.reason.as_deref().unwrap_or_default();
-        let message = waiting.message.as_deref().unwrap_or_default();
-        return (
-            AttemptPhase::Error,
-            format!("Pod failed before main container starts due to {reason}: {message}"),
-        );
-    }
-    match ended {
-        Some(ended) => {
-            let text =
-                outcome.map_or(ended.message.as_deref().unwrap_or_default(), |outcome| &outcome.message);
-            (AttemptPhase::Failed, describe(names::MAIN, ended, text))
+    for init in status.init_container_statuses.iter().flatten() {
+        let ended = init.state.as_ref().and_then(|state| state.terminated.as_ref());
+        if let Some(ended) = ended.filter(|ended| ended.exit_code != 0) {
+            let is_own = init.name == names::INIT;
+            let phase = if is_own { AttemptPhase::Error } else { AttemptPhase::Failed };
+            return (phase, describe(&init.name, ended, None, ended.message.as_deref().unwrap_or_default()));
         }
-        None => (
-            AttemptPhase::Error,
-            format!("pod failed: {}", status.reason.as_deref().unwrap_or("no container has a state")),
-        ),
     }
+    for main in containers.all.iter().filter(|one| !one.sidecar) {
+        if let Some(waiting) = main.state.and_then(|state| state.waiting.as_ref()) {
+            let reason = waiting.reason.as_deref().unwrap_or_default();
+            let message = waiting.message.as_deref().unwrap_or_default();
+            let name = main.name;
+            return (
+                AttemptPhase::Error,
+                format!("Pod failed before {name} container starts due to {reason}: {message}"),
+            );
+        }
+        if let Some(message) = main.failure() {
+            return (AttemptPhase::Failed, message);
+        }
+    }
+    let outcome = containers.main().and_then(|main| main.outcome.as_ref());
+    if let Some(outcome) = outcome.filter(|outcome| !outcome.output_error.is_empty()) {
+        return (AttemptPhase::Error, output_problem(outcome));
+    }
+    if let Some(message) = containers.all.iter().find_map(Container::failure) {
+        return (AttemptPhase::Failed, message);
+    }
+    // Sidecars that were told to end make the Pod's phase Failed.
+    let all_ended = !containers.all.is_empty() && containers.all.iter().all(|one| one.ended().is_some());
+    if all_ended {
+        return succeeded(containers, bound);
+    }
+    let reason = status.reason.as_deref().unwrap_or("no container has a state");
+    (AttemptPhase::Error, format!("pod failed: {reason}"))
 }
 
 #[cfg(test)]
@@ -287,6 +382,57 @@ mod tests {
         let (phase, message) =
             state(json!({"phase": "Succeeded", "containerStatuses": ended(0, "Completed", "")}));
         assert_eq!((phase, message.as_str()), (AttemptPhase::Error, OUTCOME_LOST));
+    }
+
+    fn several(statuses: &[(&str, i32, &str)]) -> (AttemptPhase, String, Option<TaskOutcome>) {
+        let statuses: Vec<Value> = statuses
+            .iter()
+            .map(|(name, code, message)| {
+                json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                    "state": {"terminated": {"exitCode": code, "reason": "Error", "message": message}}})
+            })
+            .collect();
+        let annotations = json!({(names::PERMIT): "u", (names::SIDECARS): "a-side"});
+        let seen = seen(annotations, json!({"phase": "Failed", "containerStatuses": statuses}));
+        (seen.observation.phase, seen.observation.message, seen.outcome)
+    }
+
+    #[test]
+    fn of_several_containers_main_ones_count_before_outputs_and_sidecars() {
+        let left = |code: i32, more: &str| {
+            format!(r#"{{"exit_code":{code}{more},"started_at_ms":1,"finished_at_ms":2}}"#)
+        };
+        let (ok, told, bad) = (left(0, r#","result":"r""#), left(143, ""), left(2, ""));
+        let (phase, message, outcome) = several(&[("a-side", 143, &told), ("main", 0, &ok)]);
+        assert_eq!((phase, message.as_str()), (AttemptPhase::Succeeded, ""));
+        let outcome = outcome.unwrap();
+        assert_eq!((outcome.result.as_deref(), outcome.containers.len()), (Some("r"), 2));
+        let (phase, message, _) = several(&[("a-side", 2, &bad), ("main", 0, &ok)]);
+        assert_eq!((phase, message.as_str()), (AttemptPhase::Failed, "a-side: Error (exit code 2)"));
+        let unread = left(0, r#","output_error":"open x""#);
+        let (phase, message, _) = several(&[("a-side", 2, &bad), ("main", 0, &unread)]);
+        assert_eq!((phase, message.as_str()), (AttemptPhase::Error, "wait: Error (exit code 64): open x"));
+        // One that was killed together with its executor leaves nothing: the kubelet's word counts.
+        let (phase, message, outcome) = several(&[("a-side", 143, &told), ("main", 137, "")]);
+        assert_eq!((phase, message.as_str()), (AttemptPhase::Failed, "main: Error (exit code 137)"));
+        assert_eq!(outcome, None);
+    }
+
+    #[test]
+    fn a_users_init_container_fails_the_step_and_ours_is_an_error() {
+        let init = |name: &str| {
+            json!({"phase": "Failed", "initContainerStatuses": [{"name": name, "ready": false, "restartCount": 0, "image": "",
+                "imageID": "", "state": {"terminated": {"exitCode": 7, "reason": "Error"}}}]})
+        };
+        assert_eq!(state(init("prep")), (AttemptPhase::Failed, "prep: Error (exit code 7)".into()));
+        assert_eq!(state(init("init")).0, AttemptPhase::Error);
+    }
+
+    #[test]
+    fn without_an_executor_the_pods_end_counts() {
+        let annotations = json!({(names::PERMIT): "u", (names::NO_EXECUTOR): "true"});
+        let status = json!({"phase": "Succeeded", "containerStatuses": ended(0, "Completed", "")});
+        assert_eq!(seen(annotations, status).observation.phase, AttemptPhase::Succeeded);
     }
 
     #[test]

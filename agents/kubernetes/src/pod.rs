@@ -1,43 +1,43 @@
 //! From an assignment to a Pod. Pure.
+//!
+//! The Pod is Argo's as far as a user's containers can see: names, variables, mounts, order. It is put together as
+//! written, then the patches of workflow and template are merged in, then every container is put under the executor (see
+//! [`crate::containers`]).
 
-use crate::names;
-use argosy_executor::protocol::{ENV_HOLDER, Task};
+use crate::containers::{
+    ABSENT, IMAGE_VOLUME, Role, SHARED_FOLDER, SHARED_VOLUME, STAGING_VOLUME, Wrapping, Written,
+    executor_folder, mount, written,
+};
+use crate::fields::{Chosen, Part, is_set, parse};
+use crate::{names, patch};
+use argosy_executor::protocol::Task;
 use argosy_model::display_fence;
 use argosy_proto::common::Assignment;
-use k8s_openapi::api::core::v1::{Affinity, HostAlias, LocalObjectReference, PodDNSConfig, Toleration};
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, EmptyDirVolumeSource, EnvVar, EnvVarSource, ObjectFieldSelector, Pod,
-    PodSecurityContext, PodSpec, Probe, ResourceRequirements, SecurityContext, Volume, VolumeMount,
+    Affinity, Capabilities, Container, EmptyDirVolumeSource, HostAlias, ImageVolumeSource,
+    LocalObjectReference, PersistentVolumeClaimVolumeSource, Pod, PodDNSConfig, PodResourceClaim,
+    PodSecurityContext, PodSpec, ResourceRequirements, SecurityContext, Toleration, Volume,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Deserialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Where the executor lies in the main container.
-const EXECUTOR_FOLDER: &str = "/argosy/bin";
-/// Where a script lies: Argo's place.
-const STAGING_FOLDER: &str = "/argo/staging";
-const EXECUTOR_VOLUME: &str = "argosy-executor";
-const STAGING_VOLUME: &str = "argosy-staging";
-const TERMINATION_MESSAGE_FILE: &str = "/dev/termination-log";
 /// What the executor needs after its own grace, to hand over the outcome before the kubelet kills it.
 const HANDOVER_GRACE_SECONDS: i64 = 5;
+/// The workflow's patch, the tags of this step resolved.
+const PATCH_FIELD: &str = "podSpecPatch";
 /// Fields of a template that need what this runtime does not have yet, each with the reason.
-const UNSUPPORTED: [(&str, &str); 9] = [
-    ("containerSet", "several main containers"),
+const UNSUPPORTED: [(&str, &str); 4] = [
     ("resource", "a template that manages Kubernetes objects"),
     ("data", "a template that sources data"),
     ("http", "a template without a Pod"),
     ("plugin", "a template without a Pod"),
-    ("daemon", "a step that goes on in the background"),
-    ("sidecars", "containers that run without a start permit"),
-    ("initContainers", "containers that run before the start permit"),
-    ("podSpecPatch", "a patch of the finished Pod"),
 ];
 
 /// What all Pods of a runtime have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Settings {
     /// The cell that places attempts here.
     pub cell: String,
@@ -45,6 +45,30 @@ pub struct Settings {
     pub cluster: String,
     /// Image with the executor as `/argosy-executor`.
     pub executor_image: String,
+    /// How the executor comes into Pods.
+    pub delivery: Delivery,
+    /// What is known of images whose containers say no command, by the image's name as written; Argo's table `images`.
+    pub images: BTreeMap<String, Image>,
+}
+
+/// How the executor comes into a Pod.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// An init container copies it.
+    #[default]
+    InitContainer,
+    /// Its image is mounted as a volume.
+    ImageVolume,
+}
+
+/// What an image runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Image {
+    /// Its entrypoint.
+    pub entrypoint: Vec<String>,
+    /// Its arguments, where the container gives none.
+    pub cmd: Vec<String>,
 }
 
 /// Why an assignment cannot become a Pod. The message is the node's.
@@ -66,11 +90,14 @@ pub enum Error {
         /// What it would need.
         reason: &'static str,
     },
-    /// No container and no script.
+    /// No container, no script, no container set.
     #[error("the template has neither container nor script")]
     NoContainer,
     /// Argo would ask the image's registry.
-    #[error("container {image:?} has no command: set command, since image entrypoints are not looked up")]
+    #[error(
+        "container {image:?} has no command, and its outputs cannot be captured without one: set command, or name the image in \
+         the agent's table of images, since image entrypoints are not looked up"
+    )]
     NoCommand {
         /// The image.
         image: String,
@@ -78,92 +105,26 @@ pub enum Error {
     /// Argo's words.
     #[error("volume '{0}' not found in workflow spec")]
     UnknownVolume(String),
+    /// Argo's words.
+    #[error("Error applying PodSpecPatch")]
+    Patch,
 }
 
-/// A template or workflow spec, of which typed parts are taken.
-struct Part<'a> {
-    what: &'static str,
-    value: &'a Value,
-}
-
-impl Part<'_> {
-    fn get<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<Option<T>, Error> {
-        let Some(value) = self.value.get(field).filter(|value| !value.is_null()) else { return Ok(None) };
-        let parsed = T::deserialize(value);
-        parsed
-            .map(Some)
-            .map_err(|error| Error::Malformed { what: self.what, reason: format!("{field}: {error}") })
-    }
-
-    fn list<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<Vec<T>, Error> {
-        Ok(self.get(field)?.unwrap_or_default())
-    }
-}
-
-/// The template's value where it has one, else the workflow's, as Argo chooses for most fields.
-struct Chosen<'a> {
-    template: Part<'a>,
-    workflow: Part<'a>,
-}
-
-impl Chosen<'_> {
-    fn either<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<Option<T>, Error> {
-        Ok(match self.template.get(field)? {
-            Some(value) => Some(value),
-            None => self.workflow.get(field)?,
-        })
-    }
-
-    fn both<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<Vec<T>, Error> {
-        let mut all = self.workflow.list(field)?;
-        all.extend(self.template.list(field)?);
-        Ok(all)
-    }
-
-    fn either_list<T: serde::de::DeserializeOwned>(&self, field: &str) -> Result<Vec<T>, Error> {
-        let own = self.template.list(field)?;
-        if own.is_empty() { self.workflow.list(field) } else { Ok(own) }
-    }
-}
-
-fn parse(what: &'static str, json: &str) -> Result<Value, Error> {
-    let json = if json.is_empty() { "{}" } else { json };
-    serde_json::from_str(json).map_err(|error| Error::Malformed { what, reason: error.to_string() })
-}
-
-/// What the executor has to do besides running the command.
-///
-/// # Errors
-/// When the template can't be understood.
-pub fn task(assignment: &Assignment) -> Result<Task, Error> {
-    let mut task = Task::from_template(&assignment.template_json)
-        .map_err(|error| Error::Malformed { what: "template", reason: error.to_string() })?;
-    task.stop_grace_ms = u64::try_from(assignment.stop_grace_ms).unwrap_or(0);
-    task.termination_message_file = Some(TERMINATION_MESSAGE_FILE.to_owned());
-    task.staging_directory = Some(STAGING_FOLDER.to_owned());
-    Ok(task)
-}
-
-/// The Pod of an attempt. `environment` is the executor's, its [`task`] included; `now_ms` the wall clock, for deadlines.
+/// The Pod of an attempt. `environment` gives the executor's variables for a task, all but its holder; `now_ms` is the wall
+/// clock, for deadlines.
 ///
 /// # Errors
 /// Why there can be none, in words for the node's message.
 pub fn build(
     assignment: &Assignment,
     settings: &Settings,
-    environment: &[(String, String)],
+    environment: &dyn Fn(&Task) -> Vec<(String, String)>,
     now_ms: i64,
 ) -> Result<Pod, Error> {
     let template = parse("template", &assignment.template_json)?;
     let workflow = parse("workflow's Pod specification", &assignment.workflow_pod_json)?;
     for (field, reason) in UNSUPPORTED {
-        let set = |value: &Value| match value {
-            Value::Null | Value::Bool(false) => false,
-            Value::Array(items) => !items.is_empty(),
-            Value::String(text) => !text.is_empty(),
-            Value::Bool(true) | Value::Number(_) | Value::Object(_) => true,
-        };
-        if [&template, &workflow].iter().any(|part| part.get(field).is_some_and(set)) {
+        if template.get(field).is_some_and(is_set) {
             return Err(Error::Unsupported { field, reason });
         }
     }
@@ -171,18 +132,38 @@ pub fn build(
         template: Part { what: "template", value: &template },
         workflow: Part { what: "workflow's Pod specification", value: &workflow },
     };
-    let main = main_container(&template, variables(environment))?;
-    let security: Option<PodSecurityContext> = chosen.either("securityContext")?;
+    let written = written(&template)?;
+    let of = |wanted: &[Role]| -> Vec<Container> {
+        written.iter().filter(|one| wanted.contains(&one.role)).map(|one| one.container.clone()).collect()
+    };
     let spec = PodSpec {
-        volumes: Some(volumes(&chosen, &main)?),
-        init_containers: Some(vec![init_container(settings, security.as_ref())]),
-        termination_grace_period_seconds: Some(grace_seconds(assignment.stop_grace_ms)),
+        volumes: Some(volumes(&chosen, assignment, &written)?),
+        init_containers: Some(of(&[Role::Init])),
+        containers: of(&[Role::Main, Role::Sidecar]),
         active_deadline_seconds: active_deadline(&template, assignment.deadline_ms, now_ms)?,
-        security_context: security,
-        containers: vec![main],
+        security_context: chosen.either("securityContext")?,
         ..scheduling(&chosen)?
     };
-    Ok(Pod { metadata: metadata(assignment, settings, &chosen)?, spec: Some(spec), status: None })
+    let mut spec = patched(spec, [&workflow, &template])?;
+    let wrapping = Wrapping {
+        assignment,
+        template: &template,
+        settings,
+        written: &written,
+        environment,
+        grace_seconds: spec.termination_grace_period_seconds,
+    };
+    let awaits_permit = wrapping.wrap(&mut spec)?;
+    spec.termination_grace_period_seconds = Some(match spec.termination_grace_period_seconds {
+        Some(seconds) => seconds.saturating_add(HANDOVER_GRACE_SECONDS),
+        None => grace_seconds(assignment.stop_grace_ms),
+    });
+    add_own(&mut spec, &wrapping, awaits_permit);
+    let is_main = |name: &str| written.iter().any(|one| one.role == Role::Main && one.container.name == name);
+    let names = spec.containers.iter().map(|one| one.name.as_str());
+    let sidecars: Vec<&str> = names.filter(|name| !is_main(name)).collect();
+    let metadata = metadata(assignment, settings, &chosen, &spec, &sidecars)?;
+    Ok(Pod { metadata, spec: Some(spec), status: None })
 }
 
 /// Seconds between asking a Pod to end and killing it: the step's grace and the executor's hand-over.
@@ -191,90 +172,94 @@ pub fn grace_seconds(stop_grace_ms: i64) -> i64 {
     stop_grace_ms.max(0) / 1000 + i64::from(stop_grace_ms.max(0) % 1000 > 0) + HANDOVER_GRACE_SECONDS
 }
 
-fn main_container(template: &Value, mut variables: Vec<EnvVar>) -> Result<Container, Error> {
-    let source = match (template.get("container"), template.get("script")) {
-        (Some(container), _) if !container.is_null() => container,
-        (_, Some(script)) if !script.is_null() => script,
-        _ => return Err(Error::NoContainer),
-    };
-    let mut fields = source.clone();
-    if let Some(fields) = fields.as_object_mut() {
-        fields.shift_remove("source");
-        // Argo names the container itself.
-        fields.insert("name".into(), names::MAIN.into());
+/// The specification with the workflow's patch, then the template's.
+fn patched(spec: PodSpec, sources: [&Value; 2]) -> Result<PodSpec, Error> {
+    let texts: Vec<&str> = sources
+        .into_iter()
+        .filter_map(|source| source.get(PATCH_FIELD)?.as_str())
+        .filter(|text| !text.trim().is_empty())
+        .collect();
+    if texts.is_empty() {
+        return Ok(spec);
     }
-    let parsed: Result<Container, _> = serde_json::from_value(fields);
-    let mut main =
-        parsed.map_err(|error| Error::Malformed { what: "container", reason: error.to_string() })?;
-    refuse_commands_outside_the_executor(&main)?;
-    let user_command = main.command.take().filter(|command| !command.is_empty());
-    let Some(user_command) = user_command else {
-        return Err(Error::NoCommand { image: main.image.unwrap_or_default() });
-    };
-    let mut command = vec![format!("{EXECUTOR_FOLDER}/argosy-executor"), "--".to_owned()];
-    command.extend(user_command);
-    main.command = Some(command);
-    // Ours come first: Kubernetes expands $(NAME) of variables that stand before, and a task is to name none.
-    variables.extend(main.env.take().unwrap_or_default());
-    main.env = Some(variables);
-    let mounts = main.volume_mounts.get_or_insert_default();
-    mounts.push(mount(EXECUTOR_VOLUME, EXECUTOR_FOLDER, true));
-    if main_is_script(template) {
-        mounts.push(mount(STAGING_VOLUME, STAGING_FOLDER, false));
+    let Ok(Value::Object(mut fields)) = serde_json::to_value(spec) else { return Err(Error::Patch) };
+    for text in texts {
+        let mut patch = patch::read(text).ok_or(Error::Patch)?;
+        for list in ["containers", "initContainers"] {
+            if let Some(Value::Array(containers)) = patch.get_mut(list) {
+                let is_absent = |one: &Value| {
+                    one.get("name").and_then(Value::as_str).is_some_and(|name| ABSENT.contains(&name))
+                };
+                containers.retain(|one| !is_absent(one));
+            }
+        }
+        fields = patch::merge(fields, patch).ok_or(Error::Patch)?;
     }
-    Ok(main)
+    serde_json::from_value(Value::Object(fields)).map_err(|_| Error::Patch)
 }
 
-/// No user command starts without a permit, and these would start beside the executor.
-fn refuse_commands_outside_the_executor(main: &Container) -> Result<(), Error> {
-    let reason = "a command that runs without a start permit";
-    let runs = |probe: &Option<Probe>| probe.as_ref().is_some_and(|probe| probe.exec.is_some());
-    if main.lifecycle.is_some() {
-        return Err(Error::Unsupported { field: "lifecycle", reason });
+/// The volumes and the container that bring the executor.
+fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
+    let settings = wrapping.settings;
+    let by_image = settings.delivery == Delivery::ImageVolume;
+    let empty = |name: &str| Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
+        ..Volume::default()
+    };
+    let is_mounted = |spec: &PodSpec, name: &str| {
+        let mut mounts = spec.containers.iter().flat_map(|one| one.volume_mounts.iter().flatten());
+        mounts.any(|mount| mount.name == name)
+    };
+    let mut own = vec![empty(SHARED_VOLUME)];
+    if is_mounted(spec, STAGING_VOLUME) {
+        own.push(empty(STAGING_VOLUME));
     }
-    for (field, probe) in [
-        ("livenessProbe", &main.liveness_probe),
-        ("readinessProbe", &main.readiness_probe),
-        ("startupProbe", &main.startup_probe),
-    ] {
-        if runs(probe) {
-            return Err(Error::Unsupported { field, reason });
+    if is_mounted(spec, IMAGE_VOLUME) {
+        let image = ImageVolumeSource {
+            reference: Some(settings.executor_image.clone()),
+            pull_policy: Some("IfNotPresent".to_owned()),
+        };
+        own.push(Volume { name: IMAGE_VOLUME.to_owned(), image: Some(image), ..Volume::default() });
+    }
+    own.extend(spec.volumes.take().unwrap_or_default());
+    spec.volumes = Some(own);
+    let mut arguments = Vec::new();
+    if awaits_permit {
+        arguments.push("await-permit");
+    }
+    if !by_image {
+        arguments.extend(["install", executor_folder(settings.delivery)]);
+    }
+    let inits = spec.init_containers.get_or_insert_default();
+    if !arguments.is_empty() {
+        let mut init = init_container(settings, spec.security_context.as_ref(), &arguments);
+        if awaits_permit {
+            init.env = Some(wrapping.permit_variables());
+        }
+        mount(&mut init, SHARED_VOLUME, SHARED_FOLDER, false);
+        match inits.iter_mut().find(|one| one.name == names::INIT) {
+            // A patch said something about it.
+            Some(patched) => {
+                init.resources = patched.resources.take().or(init.resources);
+                init.security_context = patched.security_context.take().or(init.security_context);
+                inits.retain(|one| one.name != names::INIT);
+                inits.insert(0, init);
+            }
+            None => inits.insert(0, init),
         }
     }
-    Ok(())
-}
-
-fn main_is_script(template: &Value) -> bool {
-    template.get("container").is_none_or(Value::is_null)
-}
-
-fn variables(environment: &[(String, String)]) -> Vec<EnvVar> {
-    let field = |name: &str, path: &str| EnvVar {
-        name: name.to_owned(),
-        value: None,
-        value_from: Some(EnvVarSource {
-            field_ref: Some(ObjectFieldSelector { api_version: None, field_path: path.to_owned() }),
-            ..EnvVarSource::default()
-        }),
-    };
-    let plain = environment.iter().map(|(name, value)| EnvVar {
-        name: name.clone(),
-        value: Some(value.clone()),
-        value_from: None,
-    });
-    plain.chain([field(ENV_HOLDER, "metadata.uid"), field("ARGOSY_POD_NAME", "metadata.name")]).collect()
-}
-
-fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
-    VolumeMount {
-        name: volume.to_owned(),
-        mount_path: path.to_owned(),
-        read_only: read_only.then_some(true),
-        ..VolumeMount::default()
+    inits.retain(|one| one.name != names::INIT || one.image.is_some());
+    if inits.is_empty() {
+        spec.init_containers = None;
     }
 }
 
-fn init_container(settings: &Settings, security: Option<&PodSecurityContext>) -> Container {
+fn init_container(
+    settings: &Settings,
+    security: Option<&PodSecurityContext>,
+    arguments: &[&str],
+) -> Container {
     // The image names no user: without a number, a Pod that must not run as root would be refused.
     let unnamed = security
         .is_some_and(|security| security.run_as_non_root == Some(true) && security.run_as_user.is_none());
@@ -285,12 +270,12 @@ fn init_container(settings: &Settings, security: Option<&PodSecurityContext>) ->
             .filter_map(|(name, amount)| Some((name.to_owned(), Quantity(amount?.to_owned()))))
             .collect()
     };
+    let words = std::iter::once("/argosy-executor").chain(arguments.iter().copied());
     Container {
         name: names::INIT.to_owned(),
         image: Some(settings.executor_image.clone()),
         image_pull_policy: Some("IfNotPresent".to_owned()),
-        command: Some(["/argosy-executor", "install", EXECUTOR_FOLDER].map(str::to_owned).to_vec()),
-        volume_mounts: Some(vec![mount(EXECUTOR_VOLUME, EXECUTOR_FOLDER, false)]),
+        command: Some(words.map(str::to_owned).collect()),
         resources: Some(ResourceRequirements {
             requests: Some(amounts(Some("10m"), "16Mi")),
             limits: Some(amounts(None, "64Mi")),
@@ -307,27 +292,37 @@ fn init_container(settings: &Settings, security: Option<&PodSecurityContext>) ->
     }
 }
 
-/// The volumes that the container mounts, and ours. Argo, too, leaves out what nobody mounts.
-fn volumes(chosen: &Chosen<'_>, main: &Container) -> Result<Vec<Volume>, Error> {
+/// The name of the claim that a workflow's template makes: Argo's.
+#[must_use]
+pub fn claim_name(workflow: &str, template: &str) -> String {
+    format!("{workflow}-{template}")
+}
+
+/// The volumes that some container mounts. Argo, too, leaves out what nobody mounts.
+fn volumes(chosen: &Chosen<'_>, assignment: &Assignment, written: &[Written]) -> Result<Vec<Volume>, Error> {
     let known: Vec<Volume> = chosen.both("volumes")?;
-    let empty = |name: &str| Volume {
-        name: name.to_owned(),
-        empty_dir: Some(EmptyDirVolumeSource::default()),
-        ..Volume::default()
+    let claims: Vec<Value> = chosen.workflow.list("volumeClaimTemplates")?;
+    let claim = |name: &str| {
+        let is_named = |claim: &&Value| claim.pointer("/metadata/name").and_then(Value::as_str) == Some(name);
+        claims.iter().find(is_named).map(|_| Volume {
+            name: name.to_owned(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: claim_name(&assignment.workflow, name),
+                read_only: None,
+            }),
+            ..Volume::default()
+        })
     };
     let mut wanted: Vec<Volume> = Vec::new();
-    let mounted = main.volume_mounts.iter().flatten().map(|mount| &mount.name);
-    for name in mounted.chain(main.volume_devices.iter().flatten().map(|device| &device.name)) {
-        if wanted.iter().any(|volume| volume.name == *name) {
-            continue;
+    for container in written.iter().map(|one| &one.container) {
+        let mounted = container.volume_mounts.iter().flatten().map(|mount| &mount.name);
+        for name in mounted.chain(container.volume_devices.iter().flatten().map(|device| &device.name)) {
+            if wanted.iter().any(|volume| volume.name == *name) {
+                continue;
+            }
+            let volume = known.iter().find(|volume| volume.name == *name).cloned().or_else(|| claim(name));
+            wanted.push(volume.ok_or_else(|| Error::UnknownVolume(name.clone()))?);
         }
-        let is_ours = [EXECUTOR_VOLUME, STAGING_VOLUME].contains(&name.as_str());
-        let volume = if is_ours {
-            Some(empty(name))
-        } else {
-            known.iter().find(|volume| volume.name == *name).cloned()
-        };
-        wanted.push(volume.ok_or_else(|| Error::UnknownVolume(name.clone()))?);
     }
     Ok(wanted)
 }
@@ -365,16 +360,18 @@ fn scheduling(chosen: &Chosen<'_>) -> Result<PodSpec, Error> {
     };
     let tolerations: Vec<Toleration> = chosen.either_list("tolerations")?;
     let host_aliases: Vec<HostAlias> = chosen.both("hostAliases")?;
+    let claims: Vec<PodResourceClaim> = chosen.either_list("resourceClaims")?;
     let pull_secrets: Vec<LocalObjectReference> = chosen.workflow.list("imagePullSecrets")?;
     Ok(PodSpec {
         restart_policy: Some("Never".to_owned()),
-        // A step gets the credentials of an account only when somebody named the account.
-        automount_service_account_token: automount.or(service_account.is_none().then_some(false)),
+        automount_service_account_token: automount,
         service_account_name: service_account,
         node_selector: (!selector.is_empty()).then_some(selector),
         affinity: chosen.either::<Affinity>("affinity")?,
         tolerations: (!tolerations.is_empty()).then_some(tolerations),
         scheduler_name: chosen.either("schedulerName")?,
+        resources: chosen.either("podResources")?,
+        resource_claims: (!claims.is_empty()).then_some(claims),
         priority_class_name: priority_class,
         host_aliases: (!host_aliases.is_empty()).then_some(host_aliases),
         image_pull_secrets: (!pull_secrets.is_empty()).then_some(pull_secrets),
@@ -385,7 +382,13 @@ fn scheduling(chosen: &Chosen<'_>) -> Result<PodSpec, Error> {
     })
 }
 
-fn metadata(assignment: &Assignment, settings: &Settings, chosen: &Chosen<'_>) -> Result<ObjectMeta, Error> {
+fn metadata(
+    assignment: &Assignment,
+    settings: &Settings,
+    chosen: &Chosen<'_>,
+    spec: &PodSpec,
+    sidecars: &[&str],
+) -> Result<ObjectMeta, Error> {
     let fence = assignment.fence.unwrap_or_default();
     let mut labels = BTreeMap::new();
     let mut annotations = BTreeMap::new();
@@ -415,6 +418,18 @@ fn metadata(assignment: &Assignment, settings: &Settings, chosen: &Chosen<'_>) -
     ];
     annotations.extend(own_annotations.map(|(name, value)| (name.to_owned(), value)));
     annotations.remove(names::PERMIT);
+    annotations.remove(names::NO_EXECUTOR);
+    annotations.remove(names::SIDECARS);
+    if !sidecars.is_empty() {
+        annotations.insert(names::SIDECARS.to_owned(), sidecars.join(","));
+    }
+    // Its end says all there is to say.
+    let is_wrapped = spec.containers.iter().any(|one| {
+        one.command.iter().flatten().next().is_some_and(|word| word.ends_with("/argosy-executor"))
+    });
+    if !is_wrapped {
+        annotations.insert(names::NO_EXECUTOR.to_owned(), "true".to_owned());
+    }
     Ok(ObjectMeta {
         name: Some(names::pod_name(&assignment.pod_name, &settings.cell, &fence)),
         namespace: Some(assignment.namespace.clone()),

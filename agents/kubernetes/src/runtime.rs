@@ -6,6 +6,7 @@ use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{
     AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
 };
+use argosy_executor::protocol::Task;
 use argosy_model::{Fence, display_fence};
 use argosy_proto::common::{Assignment, AttemptPhase};
 use async_trait::async_trait;
@@ -14,7 +15,9 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
+use std::borrow::Cow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -32,6 +35,8 @@ const ACTION_TIMEOUT: Duration = Duration::from_secs(20);
 pub struct Config {
     /// What its Pods have in common.
     pub settings: pod::Settings,
+    /// Delivers the executor as an image volume once every host is known to mount one, whatever the settings say.
+    pub image_volumes_where_possible: bool,
     /// Actions that wait in each lane; more are dropped, since the reconciler repeats them.
     pub actions_max: usize,
     /// Lanes that work side by side. The actions of one attempt stay in order.
@@ -52,6 +57,7 @@ impl Config {
     pub fn new(settings: pod::Settings) -> Self {
         Self {
             settings,
+            image_volumes_where_possible: false,
             actions_max: 4_096,
             lanes: 8,
             page_size: 500,
@@ -69,9 +75,20 @@ pub(crate) struct Shared {
     pub executors: Executors,
     pub events: mpsc::Sender<RuntimeEvent>,
     pub table: Table,
+    /// Every host mounts images.
+    pub image_volumes: AtomicBool,
 }
 
 impl Shared {
+    /// What Pods have in common, now.
+    fn settings(&self) -> Cow<'_, pod::Settings> {
+        let settings = &self.config.settings;
+        if !self.config.image_volumes_where_possible || !self.image_volumes.load(Ordering::Relaxed) {
+            return Cow::Borrowed(settings);
+        }
+        Cow::Owned(pod::Settings { delivery: pod::Delivery::ImageVolume, ..settings.clone() })
+    }
+
     pub fn pods(&self, namespace: &str) -> Api<Pod> {
         Api::namespaced(self.client.clone(), namespace)
     }
@@ -105,7 +122,14 @@ impl KubernetesRuntime {
         if config.lanes == 0 || config.actions_max == 0 {
             return Err(Error::Setup("lanes and actions_max must be at least 1".to_owned()));
         }
-        let shared = Arc::new(Shared { client, config, executors, events, table: Table::default() });
+        let shared = Arc::new(Shared {
+            client,
+            config,
+            executors,
+            events,
+            table: Table::default(),
+            image_volumes: AtomicBool::new(false),
+        });
         let mut tasks = JoinSet::new();
         tasks.spawn(watch::watch(Arc::clone(&shared)));
         tasks.spawn(watch::tell_capacity(Arc::clone(&shared)));
@@ -190,11 +214,9 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
     let failure = |message: String| {
         RuntimeEvent::Observed(AttemptObservation::new(fence, AttemptPhase::Error, message))
     };
-    let built = pod::task(assignment).and_then(|task| {
-        let environment = shared.executors.environment(&fence, &task);
-        pod::build(assignment, &shared.config.settings, &environment, Timestamp::now().as_millisecond())
-    });
-    let pod = match built {
+    let settings = shared.settings();
+    let environment = |task: &Task| shared.executors.environment(&fence, task);
+    let pod = match pod::build(assignment, &settings, &environment, Timestamp::now().as_millisecond()) {
         Ok(pod) => pod,
         Err(error) => {
             shared.send(failure(error.to_string())).await;
@@ -216,13 +238,16 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
             }
             there
         }
-        Err(kube::Error::Api(status)) if may_pass(status.code, &status.message) => {
-            let waits = AttemptObservation::new(fence, AttemptPhase::Pending, status.message.clone());
-            shared.send(RuntimeEvent::Observed(waits)).await;
-            return Err(kube::Error::Api(status));
-        }
         Err(kube::Error::Api(status)) => {
-            shared.send(failure(prerequisite(&status.message, &assignment.namespace, status.code))).await;
+            // The name that users know; ours is longer.
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let message = status.message.replace(name, &assignment.pod_name);
+            if may_pass(status.code, &status.message) {
+                let waits = AttemptObservation::new(fence, AttemptPhase::Pending, message);
+                shared.send(RuntimeEvent::Observed(waits)).await;
+                return Err(kube::Error::Api(status));
+            }
+            shared.send(failure(prerequisite(&message, &assignment.namespace, status.code))).await;
             return Ok(());
         }
         Err(error) => return Err(error),

@@ -233,6 +233,7 @@ pub async fn tell_capacity(shared: Arc<Shared>) {
         let healthy = hosts.is_ok() && shared.table.watch_healthy.load(Ordering::Relaxed);
         if let Ok(hosts) = hosts {
             known = capacity::allocatable(&hosts);
+            shared.image_volumes.store(capacity::mount_images(&hosts), Ordering::Relaxed);
         }
         shared.send(RuntimeEvent::Capacity { allocatable: known.clone(), healthy }).await;
     }

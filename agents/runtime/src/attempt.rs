@@ -1,9 +1,12 @@
 //! One held attempt: its report, what binds it, and what is wanted of it.
 
 use crate::runtime::{AttemptObservation, is_over};
-use argosy_executor::protocol::TaskOutcome;
+use argosy_executor::protocol::{ContainerOutcome, TaskOutcome};
 use argosy_link::Millis;
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, OutputParameter};
+
+/// The container whose outputs are the step's.
+const MAIN: &str = "main";
 
 /// A stop that was asked for.
 #[derive(Clone, Debug)]
@@ -94,28 +97,55 @@ fn set_if_known(ours: &mut i64, theirs: i64) {
     }
 }
 
-/// What an executor's outcome means for the attempt, in Argo's words: the main container's failure wins over a failure to
-/// read outputs.
+/// What an executor's outcome means for the attempt, in Argo's words: a main container's failure wins over a failure to
+/// read outputs, and that over a sidecar's.
 #[must_use]
 pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> AttemptObservation {
-    let TaskOutcome { exit_code, message, output_error, result, parameters, started_at_ms, finished_at_ms } =
-        outcome;
-    let (phase, message) = match (exit_code, output_error.as_str(), message.as_str()) {
-        (0, "", _) => (AttemptPhase::Succeeded, String::new()),
-        (0, problem, _) => (AttemptPhase::Error, format!("wait: Error (exit code 64): {problem}")),
-        (code, _, "") => (AttemptPhase::Failed, format!("main: Error (exit code {code})")),
-        (code, _, message) => (AttemptPhase::Failed, format!("main: Error (exit code {code}): {message}")),
+    let alone = ContainerOutcome {
+        name: MAIN.to_owned(),
+        sidecar: false,
+        exit_code: outcome.exit_code,
+        reason: outcome.reason.clone(),
+        message: outcome.message.clone(),
     };
+    let containers =
+        if outcome.containers.is_empty() { std::slice::from_ref(&alone) } else { &outcome.containers };
+    let main = containers.iter().find(|one| one.name == MAIN && !one.sidecar);
+    let failed = |sidecar: bool| {
+        containers.iter().find(|one| one.sidecar == sidecar && one.exit_code != 0 && !was_ended(one))
+    };
+    let (phase, message) = match (failed(false), outcome.output_error.as_str(), failed(true)) {
+        (Some(container), _, _) | (None, "", Some(container)) => {
+            (AttemptPhase::Failed, container_message(container))
+        }
+        (None, "", None) => (AttemptPhase::Succeeded, String::new()),
+        (None, problem, _) => (AttemptPhase::Error, format!("wait: Error (exit code 64): {problem}")),
+    };
+    let exit_code = main.map(|main| main.exit_code);
+    let TaskOutcome { result, parameters, started_at_ms, finished_at_ms, progress, .. } = outcome;
     let parameters = parameters.into_iter().map(|one| OutputParameter { name: one.name, value: one.value });
     AttemptObservation {
         holder: Some(holder.to_owned()),
-        exit_code: Some(exit_code),
+        exit_code,
         result,
         parameters: parameters.collect(),
         started_at_ms,
         finished_at_ms,
+        progress,
         ..AttemptObservation::new(fence, phase, message)
     }
+}
+
+/// A sidecar that ended by the signals that follow the main containers' end.
+fn was_ended(container: &ContainerOutcome) -> bool {
+    container.sidecar && [137, 143].contains(&container.exit_code)
+}
+
+/// Argo's message for a container that failed: `main: Error (exit code 3): why`.
+fn container_message(container: &ContainerOutcome) -> String {
+    let reason = if container.reason.is_empty() { "Error" } else { &container.reason };
+    let head = format!("{}: {reason} (exit code {})", container.name, container.exit_code);
+    if container.message.is_empty() { head } else { format!("{head}: {}", container.message) }
 }
 
 #[cfg(test)]
@@ -141,5 +171,33 @@ mod tests {
             (AttemptPhase::Error, "wait: Error (exit code 64): open x".to_owned())
         );
         assert_eq!(see(64, "no", ""), (AttemptPhase::Failed, "main: Error (exit code 64): no".to_owned()));
+    }
+
+    #[test]
+    fn of_several_containers_the_main_ones_count_first() {
+        let container = |name: &str, sidecar, exit_code, message: &str| ContainerOutcome {
+            name: name.to_owned(),
+            sidecar,
+            exit_code,
+            message: message.to_owned(),
+            ..ContainerOutcome::default()
+        };
+        let see = |containers: Vec<ContainerOutcome>, output_error: &str| {
+            let outcome =
+                TaskOutcome { containers, output_error: output_error.to_owned(), ..TaskOutcome::default() };
+            let seen = observe_outcome(Fence::default(), "h", outcome);
+            (seen.phase, seen.message, seen.exit_code)
+        };
+        let main = container("main", false, 0, "");
+        let set = vec![container("a", false, 3, ""), container("b", false, 64, "dependency")];
+        assert_eq!(see(set, "open x"), (AttemptPhase::Failed, "a: Error (exit code 3)".to_owned(), None));
+        let stopped = vec![main.clone(), container("side", true, 143, "")];
+        assert_eq!(see(stopped, ""), (AttemptPhase::Succeeded, String::new(), Some(0)));
+        let broken = vec![main.clone(), container("side", true, 2, "")];
+        assert_eq!(see(broken.clone(), "").1, "side: Error (exit code 2)");
+        assert_eq!(see(broken, "open x").1, "wait: Error (exit code 64): open x");
+        let out_of_memory =
+            ContainerOutcome { reason: "OOMKilled".to_owned(), ..container("main", false, 137, "") };
+        assert_eq!(see(vec![out_of_memory], "").1, "main: OOMKilled (exit code 137)");
     }
 }

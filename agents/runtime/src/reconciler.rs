@@ -253,6 +253,9 @@ impl<L: Ledger> Reconciler<L> {
             RuntimeEvent::Observed(seen) => self.observed(now, seen),
             RuntimeEvent::PermitAsked { fence, holder } => self.permit_asked(now, fence, holder),
             RuntimeEvent::Outcome { fence, holder, outcome } => self.outcome(now, fence, holder, outcome),
+            RuntimeEvent::Progress { fence, holder, progress } => {
+                self.progress(now, fence, &holder, progress)
+            }
             RuntimeEvent::Gone(fence) => self.gone(now, fence),
             RuntimeEvent::Capacity { allocatable, healthy } => {
                 let input = session::Input::Capacity { allocatable, runtime_healthy: healthy };
@@ -364,6 +367,15 @@ impl<L: Ledger> Reconciler<L> {
         self.counters.foreign_holder_events += 1;
         let reason = "the attempt's start permit belongs to another process".to_owned();
         self.outputs.push(Output::Executor(ExecutorAnswer::Refused { fence, holder, reason }));
+    }
+
+    fn progress(&mut self, now: Millis, fence: Fence, holder: &str, progress: String) {
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        let is_news = attempt.report.progress != progress && !attempt.is_over();
+        if attempt.holder.as_deref() == Some(holder) && is_news {
+            attempt.report.progress = progress;
+            self.changed(now, fence);
+        }
     }
 
     fn gone(&mut self, now: Millis, fence: Fence) {

@@ -84,6 +84,15 @@ pub enum RuntimeEvent {
         /// How it ended, and the outputs.
         outcome: TaskOutcome,
     },
+    /// An executor tells how far the user's command is.
+    Progress {
+        /// The attempt.
+        fence: Fence,
+        /// The executor's holder.
+        holder: String,
+        /// Argo's `N/M`.
+        progress: String,
+    },
     /// The Pod or process does not exist, and the reconciler did not release it.
     Gone(Fence),
     /// What the cluster has for steps.

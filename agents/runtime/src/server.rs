@@ -2,12 +2,13 @@
 //!
 //! One self-signed certificate and one token key live in the agent's data directory, so that steps that outlive an agent
 //! find their agent again. A token is an HMAC of the fence: knowing one step's token says nothing about another's.
-//! Questions wait for the reconciler's answer for a few seconds; without one the executor asks again.
+//! Questions wait for the reconciler's answer for a few seconds; without one the executor asks again. The containers of one
+//! Pod ask side by side and get the same answer.
 
 use crate::runtime::{ExecutorAnswer, RuntimeEvent};
 use argosy_executor::protocol::{
-    ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitRequest, REQUEST_BYTES_MAX,
-    Task,
+    ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitRequest, ProgressRequest,
+    REQUEST_BYTES_MAX, Task, is_progress,
 };
 use argosy_link::Millis;
 use argosy_model::{display_fence, parse_fence};
@@ -35,6 +36,8 @@ use tokio_rustls::TlsAcceptor;
 /// With this many unanswered questions, those whose connection is gone are dropped; with this many permits under way, those
 /// whose lease has run out.
 const WAITING_SWEEP_MIN: usize = 2_048;
+/// For an executor whose question was not answered in time.
+const BUSY: &str = "the agent is busy or restarting; ask again";
 
 /// Where and how to serve.
 #[derive(Clone, Debug)]
@@ -96,7 +99,17 @@ enum Question {
     Outcome,
 }
 
-type Waiting = BTreeMap<(Fence, String, Question), oneshot::Sender<(StatusCode, String)>>;
+/// A request that was understood.
+struct Asked {
+    fence: Fence,
+    holder: String,
+    event: RuntimeEvent,
+    /// None: only told.
+    question: Option<Question>,
+}
+
+/// Those that wait for one answer: each container of a Pod asks by itself.
+type Waiting = BTreeMap<(Fence, String, Question), Vec<oneshot::Sender<(StatusCode, String)>>>;
 /// Permits that the reconciler has given and the runtime is binding, and when their lease ends; `None` while nobody has said
 /// when one does.
 type UnderWay = Option<BTreeMap<(Fence, String), Millis>>;
@@ -306,7 +319,7 @@ impl Executors {
 
     fn resolve(&self, fence: Fence, holder: &str, question: Question, status: StatusCode, body: &str) {
         let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(sender) = waiting.remove(&(fence, holder.to_owned(), question)) {
+        for sender in waiting.remove(&(fence, holder.to_owned(), question)).into_iter().flatten() {
             // A connection that is gone asks again.
             let _ = sender.send((status, body.to_owned()));
         }
@@ -330,22 +343,22 @@ impl Executors {
         let (status, body) = match tokio::time::timeout(request_wait, self.read_request(request)).await {
             Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long".to_owned()),
             Ok(Err(refusal)) => refusal,
-            Ok(Ok((question, fence, holder, event))) => self.ask(question, fence, holder, event).await,
+            Ok(Ok(Asked { fence, holder, event, question: Some(question) })) => {
+                self.ask(question, fence, holder, event).await
+            }
+            Ok(Ok(Asked { event, question: None, .. })) => self.tell(event).await,
         };
         let mut response = Response::new(Full::from(body));
         *response.status_mut() = status;
         Ok(response)
     }
 
-    async fn read_request(
-        &self,
-        request: Request<Incoming>,
-    ) -> Result<(Question, Fence, String, RuntimeEvent), (StatusCode, String)> {
-        let question = match (request.method(), request.uri().path()) {
-            (&Method::POST, "/v1/permit") => Question::Permit,
-            (&Method::POST, "/v1/outcome") => Question::Outcome,
-            _ => return Err((StatusCode::NOT_FOUND, "not a path for executors".to_owned())),
-        };
+    async fn read_request(&self, request: Request<Incoming>) -> Result<Asked, (StatusCode, String)> {
+        let path = request.uri().path().to_owned();
+        let is_known = ["/v1/permit", "/v1/outcome", "/v1/progress"].contains(&path.as_str());
+        if request.method() != Method::POST || !is_known {
+            return Err((StatusCode::NOT_FOUND, "not a path for executors".to_owned()));
+        }
         let header =
             request.headers().get(hyper::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = header.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
@@ -354,29 +367,47 @@ impl Executors {
             let status = if is_large { StatusCode::PAYLOAD_TOO_LARGE } else { StatusCode::BAD_REQUEST };
             (status, format!("cannot read the request: {error}"))
         })?;
-        let body = body.to_bytes();
+        self.understand(&path, &body.to_bytes(), &token)
+    }
+
+    fn understand(&self, path: &str, body: &[u8], token: &str) -> Result<Asked, (StatusCode, String)> {
         let bad = |reason: String| (StatusCode::BAD_REQUEST, reason);
-        let (fence_text, holder, outcome) = match question {
-            Question::Permit => {
-                let asked: PermitRequest =
-                    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-                (asked.fence, asked.holder, None)
+        let check = |text: &str| {
+            if !self.is_token_of(token, text) {
+                return Err((StatusCode::UNAUTHORIZED, "the token is not this attempt's".to_owned()));
             }
-            Question::Outcome => {
-                let sent: OutcomeRequest =
-                    serde_json::from_slice(&body).map_err(|error| bad(error.to_string()))?;
-                (sent.fence, sent.holder, Some(sent.outcome))
-            }
+            parse_fence(text).ok_or_else(|| bad(format!("{text:?} is no fence")))
         };
-        if !self.is_token_of(&token, &fence_text) {
-            return Err((StatusCode::UNAUTHORIZED, "the token is not this attempt's".to_owned()));
+        match path {
+            "/v1/permit" => {
+                let PermitRequest { fence, holder } = read(body)?;
+                let fence = check(&fence)?;
+                let event = RuntimeEvent::PermitAsked { fence, holder: holder.clone() };
+                Ok(Asked { fence, holder, event, question: Some(Question::Permit) })
+            }
+            "/v1/outcome" => {
+                let OutcomeRequest { fence, holder, outcome } = read(body)?;
+                let fence = check(&fence)?;
+                let event = RuntimeEvent::Outcome { fence, holder: holder.clone(), outcome };
+                Ok(Asked { fence, holder, event, question: Some(Question::Outcome) })
+            }
+            _ => {
+                let ProgressRequest { fence, holder, progress } = read(body)?;
+                let fence = check(&fence)?;
+                if !is_progress(&progress) {
+                    return Err(bad(format!("{progress:?} is no progress")));
+                }
+                let event = RuntimeEvent::Progress { fence, holder: holder.clone(), progress };
+                Ok(Asked { fence, holder, event, question: None })
+            }
         }
-        let fence = parse_fence(&fence_text).ok_or_else(|| bad(format!("{fence_text:?} is no fence")))?;
-        let event = match outcome {
-            None => RuntimeEvent::PermitAsked { fence, holder: holder.clone() },
-            Some(outcome) => RuntimeEvent::Outcome { fence, holder: holder.clone(), outcome },
-        };
-        Ok((question, fence, holder, event))
+    }
+
+    async fn tell(&self, event: RuntimeEvent) -> (StatusCode, String) {
+        match tokio::time::timeout(self.shared.answer_wait, self.shared.events.send(event)).await {
+            Ok(Ok(())) => (StatusCode::OK, String::new()),
+            Ok(Err(_)) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, BUSY.to_owned()),
+        }
     }
 
     async fn ask(
@@ -386,15 +417,16 @@ impl Executors {
         holder: String,
         event: RuntimeEvent,
     ) -> (StatusCode, String) {
-        let late = (StatusCode::SERVICE_UNAVAILABLE, "the agent is busy or restarting; ask again".to_owned());
+        let late = (StatusCode::SERVICE_UNAVAILABLE, BUSY.to_owned());
         let (sender, receiver) = oneshot::channel();
         {
             let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
             if waiting.len() >= WAITING_SWEEP_MIN {
-                waiting.retain(|_, sender| !sender.is_closed());
+                forget_closed(&mut waiting);
             }
-            // The newest question of an executor counts; an older one of its own is answered 503 by the drop.
-            waiting.insert((fence, holder, question), sender);
+            let same = waiting.entry((fence, holder, question)).or_default();
+            same.retain(|sender| !sender.is_closed());
+            same.push(sender);
         }
         let answered = tokio::time::timeout(self.shared.answer_wait, async {
             self.shared.events.send(event).await.ok()?;
@@ -405,11 +437,22 @@ impl Executors {
             Ok(Some(answer)) => answer,
             Ok(None) | Err(_) => {
                 let mut waiting = self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-                waiting.retain(|_, sender| !sender.is_closed());
+                forget_closed(&mut waiting);
                 late
             }
         }
     }
+}
+
+fn forget_closed(waiting: &mut Waiting) {
+    waiting.retain(|_, same| {
+        same.retain(|sender| !sender.is_closed());
+        !same.is_empty()
+    });
+}
+
+fn read<T: for<'a> serde::Deserialize<'a>>(body: &[u8]) -> Result<T, (StatusCode, String)> {
+    serde_json::from_slice(body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
 
 fn boot_time() -> Millis {

@@ -450,6 +450,7 @@ mod tests {
                     }
                     RuntimeEvent::Listed(_)
                     | RuntimeEvent::Observed(_)
+                    | RuntimeEvent::Progress { .. }
                     | RuntimeEvent::Gone(_)
                     | RuntimeEvent::Capacity { .. } => {}
                 }

@@ -301,12 +301,17 @@ impl State {
             node_name: node.name.clone(),
             pod_name: argosy_model::pod_name(&workflow.name, &work.template_name, &node.name),
             template_json: work.template_json.clone(),
-            workflow_pod_json: workflow.pod_json.clone(),
+            workflow_pod_json: if work.workflow_pod_json.is_empty() {
+                workflow.pod_json.clone()
+            } else {
+                work.workflow_pod_json.clone()
+            },
             requests: work.requests.clone(),
             exclusive: false,
             on_exit: node.on_exit,
             deadline_ms: work.deadline_ms,
             stop_grace_ms: work.stop_grace_ms,
+            capture_result: Some(work.capture_result),
         })
     }
 }

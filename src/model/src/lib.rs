@@ -5,12 +5,14 @@
 //!
 //! Invariant: the spelling of a phase or type is Argo's, as users see it in YAML, API and CLI.
 
+mod duration;
 mod fence;
 mod ids;
 mod limits;
 mod phase;
 mod time;
 
+pub use duration::parse_duration;
 pub use fence::{display_fence, parse_fence};
 pub use ids::{ClusterName, InvalidName, MemberId, NodeIndex, WorkflowId, WorkflowKey, node_id, pod_name};
 pub use limits::Limits;

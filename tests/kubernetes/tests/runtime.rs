@@ -63,6 +63,7 @@ impl Agent {
             cell: "cell-1".into(),
             cluster: cluster.name.clone(),
             executor_image: EXECUTOR_IMAGE.into(),
+            ..Settings::default()
         };
         let runtime =
             KubernetesRuntime::start(Config::new(settings), client, executors.clone(), sender).unwrap();

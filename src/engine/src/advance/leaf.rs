@@ -125,6 +125,14 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         turn.finish(index, NodePhase::Error, message, None);
         return;
     }
+    inherit(turn, &node, &mut raw);
+    let workflow_pod_json = match own_pod_json(turn, &node, &template) {
+        Ok(json) => json,
+        Err(message) => {
+            turn.finish(index, NodePhase::Error, message, None);
+            return;
+        }
+    };
     let selector = place::selector(&turn.parsed.manifest, &raw);
     let requests = place::requests(&raw);
     if let Some(fields) = raw.as_object_mut() {
@@ -154,6 +162,8 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         stop_grace_ms: grace.map_or(STOP_GRACE_MS, |seconds| seconds.saturating_mul(1000)),
         runtime: place::runtime(&template).into(),
         daemon: template.daemon,
+        capture_result: outputs::result_is_read(turn, &node),
+        workflow_pod_json,
         ..row::Work::default()
     };
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
@@ -163,6 +173,44 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         work: Some(work),
     }));
     containers::declare(turn, index, &template);
+}
+
+/// What a leaf takes of the steps or dag template around it, where it says nothing itself: Argo's rule for hosts.
+fn inherit(turn: &Turn<'_>, node: &row::Node, raw: &mut Value) {
+    const INHERITED: [&str; 3] = ["nodeSelector", "affinity", "tolerations"];
+    if node.boundary == 0 {
+        return;
+    }
+    let boundary = turn.node(node.boundary);
+    let (Some(around), Some(fields)) = (turn.parsed.template(&boundary.template), raw.as_object_mut()) else {
+        return;
+    };
+    for field in INHERITED {
+        if fields.contains_key(field) {
+            continue;
+        }
+        let Some(value) = around.raw.get(field).filter(|value| !value.is_null()) else { continue };
+        let text = value.to_string();
+        let mut scope = turn.scope(0);
+        scope.locals = inputs_of(&boundary);
+        let filled = text.contains("{{").then(|| fill(&text, &scope, &Rules::LENIENT).ok()).flatten();
+        let value = filled.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| value.clone());
+        fields.insert(field.to_owned(), value);
+    }
+}
+
+/// The workflow's part of the Pod with this leaf's tags resolved; empty where it holds none.
+fn own_pod_json(turn: &Turn<'_>, node: &row::Node, template: &Template) -> Result<String, String> {
+    let workflow = turn.row();
+    let text = &workflow.pod_json;
+    if !text.contains("{{") {
+        return Ok(String::new());
+    }
+    let mut scope = turn.scope(0);
+    scope.on_exit = node.on_exit;
+    scope.locals = locals(turn, node, template);
+    scope.locals.extend(inputs_of(node));
+    fill(text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())
 }
 
 /// A template's `timeout`: a bound on the time that the Pod is active, and on waiting for a cluster; `pendingTimeout`:

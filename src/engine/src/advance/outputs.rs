@@ -62,7 +62,7 @@ fn check_sizes(parameters: &[row::Parameter], bytes_max: usize) -> Result<(), St
 }
 
 /// Some sibling of the leaf (or of its Retry node, or of its loop) reads `outputs.result`.
-fn result_is_read(turn: &Turn<'_>, node: &row::Node) -> bool {
+pub(crate) fn result_is_read(turn: &Turn<'_>, node: &row::Node) -> bool {
     let boundary = turn.node(node.boundary);
     if node.boundary == 0 {
         return false;
