@@ -165,13 +165,7 @@ impl<'a> Neighbours<'a> {
         }
         let mut all = TaskOutcome::default();
         for (container, outcome) in ended {
-            all.containers.push(ContainerOutcome {
-                name: container.name.clone(),
-                sidecar: container.sidecar,
-                exit_code: outcome.exit_code,
-                reason: outcome.reason.clone(),
-                message: outcome.message.clone(),
-            });
+            all.containers.push(ContainerOutcome::new(&container.name, container.sidecar, &outcome));
             let (started_at_ms, finished_at_ms) = (all.started_at_ms, all.finished_at_ms);
             let (own_start, own_end) = (outcome.started_at_ms, outcome.finished_at_ms);
             if container.name == MAIN && !container.sidecar {

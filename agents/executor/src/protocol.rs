@@ -98,6 +98,28 @@ pub struct ContainerOutcome {
     /// As [`TaskOutcome::message`].
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
+    /// Wall clock, milliseconds since 1970.
+    #[serde(default)]
+    pub started_at_ms: i64,
+    /// Wall clock, milliseconds since 1970.
+    #[serde(default)]
+    pub finished_at_ms: i64,
+}
+
+impl ContainerOutcome {
+    /// What a container's own outcome says of it.
+    #[must_use]
+    pub fn new(name: &str, sidecar: bool, outcome: &TaskOutcome) -> Self {
+        Self {
+            name: name.to_owned(),
+            sidecar,
+            exit_code: outcome.exit_code,
+            reason: outcome.reason.clone(),
+            message: outcome.message.clone(),
+            started_at_ms: outcome.started_at_ms,
+            finished_at_ms: outcome.finished_at_ms,
+        }
+    }
 }
 
 /// What was captured when the user's command ended. Also the content of the termination message.

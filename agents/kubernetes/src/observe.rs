@@ -2,11 +2,13 @@
 //! inferFailedReason).
 
 use crate::names;
-use argosy_agent_runtime::{AttemptObservation, is_terminal};
+use argosy_agent_runtime::{AttemptObservation, container_phase, is_terminal};
 use argosy_executor::protocol::{ContainerOutcome, EXIT_REFUSED, TaskOutcome};
 use argosy_model::{Fence, parse_fence};
-use argosy_proto::common::AttemptPhase;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus};
+use argosy_proto::common::{AttemptPhase, ContainerState};
+use k8s_openapi::api::core::v1::{
+    ContainerState as KubeletState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 /// Argo's message for a Pod that somebody removed.
@@ -62,7 +64,7 @@ impl Seen {
 struct Container<'a> {
     name: &'a str,
     sidecar: bool,
-    state: Option<&'a ContainerState>,
+    state: Option<&'a KubeletState>,
     /// What its executor left in the termination message.
     outcome: Option<TaskOutcome>,
 }
@@ -70,6 +72,29 @@ struct Container<'a> {
 impl Container<'_> {
     fn ended(&self) -> Option<&ContainerStateTerminated> {
         self.state?.terminated.as_ref()
+    }
+
+    /// Its state, as a node of its own is told: Argo's phases and messages.
+    fn told(&self) -> ContainerState {
+        let mut told = ContainerState { name: self.name.to_owned(), ..ContainerState::default() };
+        told.set_phase(AttemptPhase::Pending);
+        let Some(state) = self.state else { return told };
+        if let Some(running) = &state.running {
+            told.set_phase(AttemptPhase::Running);
+            told.started_at_ms = milliseconds(running.started_at.as_ref());
+        } else if let Some(ended) = &state.terminated {
+            told.set_phase(container_phase(ended.exit_code));
+            (told.started_at_ms, told.finished_at_ms) =
+                (milliseconds(ended.started_at.as_ref()), milliseconds(ended.finished_at.as_ref()));
+            if ended.exit_code != 0 {
+                let text = self
+                    .outcome
+                    .as_ref()
+                    .map_or(ended.message.as_deref().unwrap_or_default(), |own| &own.message);
+                told.message = format!("{}: {text}", describe(self.name, ended, None, ""));
+            }
+        }
+        told
     }
 
     /// What made it fail; empty if it did not, or is a sidecar that was told to end.
@@ -118,6 +143,11 @@ impl<'a> Containers<'a> {
         Self { all, has_executor: annotation(names::NO_EXECUTOR).is_none() }
     }
 
+    /// The states of the containers that are no sidecars.
+    fn states(&self) -> Vec<ContainerState> {
+        self.all.iter().filter(|one| !one.sidecar).map(Container::told).collect()
+    }
+
     fn main(&self) -> Option<&Container<'a>> {
         self.all.iter().find(|one| one.name == names::MAIN && !one.sidecar)
     }
@@ -133,13 +163,7 @@ impl<'a> Containers<'a> {
         let mut outcome = main.unwrap_or_default();
         for container in &self.all {
             let own = container.outcome.as_ref()?;
-            outcome.containers.push(ContainerOutcome {
-                name: container.name.to_owned(),
-                sidecar: container.sidecar,
-                exit_code: own.exit_code,
-                reason: own.reason.clone(),
-                message: own.message.clone(),
-            });
+            outcome.containers.push(ContainerOutcome::new(container.name, container.sidecar, own));
             if outcome.started_at_ms == 0 {
                 outcome.started_at_ms = own.started_at_ms;
             }
@@ -167,6 +191,7 @@ fn observe(pod: &Pod, fence: Fence, status: &PodStatus, containers: &Containers<
     let finished = containers.all.iter().filter_map(|one| one.ended()?.finished_at.as_ref());
     let finished = finished.max_by_key(|time| time.0);
     let init = own_init(status);
+    let is_bound = holder.is_some();
     AttemptObservation {
         fence,
         phase,
@@ -181,8 +206,17 @@ fn observe(pod: &Pod, fence: Fence, status: &PodStatus, containers: &Containers<
             pod.metadata.namespace.as_deref().unwrap_or_default(),
             pod.metadata.name.as_deref().unwrap_or_default()
         ),
+        containers: containers.states(),
+        pod_ip: status.pod_ip.clone().unwrap_or_default(),
+        ready: is_bound && status.phase.as_deref() == Some("Running") && is_ready(status),
         ..AttemptObservation::default()
     }
+}
+
+/// Every container is ready, Kubernetes' own kind of sidecar apart.
+fn is_ready(status: &PodStatus) -> bool {
+    let mut containers = status.container_statuses.iter().flatten().peekable();
+    containers.peek().is_some() && containers.all(|one| one.ready)
 }
 
 /// The exit code of the container that brings the executor.

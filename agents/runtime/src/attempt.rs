@@ -1,9 +1,9 @@
 //! One held attempt: its report, what binds it, and what is wanted of it.
 
 use crate::runtime::{AttemptObservation, is_over};
-use argosy_executor::protocol::{ContainerOutcome, TaskOutcome};
+use argosy_executor::protocol::{ContainerOutcome, EXIT_EXECUTOR_ERROR, TaskOutcome};
 use argosy_link::Millis;
-use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, OutputParameter};
+use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputParameter};
 
 /// The container whose outputs are the step's.
 const MAIN: &str = "main";
@@ -71,6 +71,9 @@ impl Attempt {
             host,
             handle,
             progress,
+            containers,
+            pod_ip,
+            ready,
         } = seen;
         let report = &mut self.report;
         report.message = message;
@@ -79,11 +82,18 @@ impl Attempt {
         if !parameters.is_empty() {
             report.parameters = parameters;
         }
+        if !containers.is_empty() {
+            report.containers = containers;
+        }
+        report.ready = ready;
         set_if_known(&mut report.started_at_ms, started_at_ms);
         set_if_known(&mut report.finished_at_ms, finished_at_ms);
-        for (ours, theirs) in
-            [(&mut report.host, host), (&mut report.handle, handle), (&mut report.progress, progress)]
-        {
+        for (ours, theirs) in [
+            (&mut report.host, host),
+            (&mut report.handle, handle),
+            (&mut report.progress, progress),
+            (&mut report.pod_ip, pod_ip),
+        ] {
             if !theirs.is_empty() {
                 *ours = theirs;
             }
@@ -107,6 +117,8 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         exit_code: outcome.exit_code,
         reason: outcome.reason.clone(),
         message: outcome.message.clone(),
+        started_at_ms: outcome.started_at_ms,
+        finished_at_ms: outcome.finished_at_ms,
     };
     let containers =
         if outcome.containers.is_empty() { std::slice::from_ref(&alone) } else { &outcome.containers };
@@ -122,6 +134,7 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         (None, problem, _) => (AttemptPhase::Error, format!("wait: Error (exit code 64): {problem}")),
     };
     let exit_code = main.map(|main| main.exit_code);
+    let states = outcome.containers.iter().filter(|one| !one.sidecar).map(container_state).collect();
     let TaskOutcome { result, parameters, started_at_ms, finished_at_ms, progress, .. } = outcome;
     let parameters = parameters.into_iter().map(|one| OutputParameter { name: one.name, value: one.value });
     AttemptObservation {
@@ -132,7 +145,37 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         started_at_ms,
         finished_at_ms,
         progress,
+        containers: states,
         ..AttemptObservation::new(fence, phase, message)
+    }
+}
+
+/// How a container of a set ended: Argo's phases, and its message, which ends in a colon if there is nothing to say.
+fn container_state(container: &ContainerOutcome) -> ContainerState {
+    let mut state = ContainerState {
+        name: container.name.clone(),
+        started_at_ms: container.started_at_ms,
+        finished_at_ms: container.finished_at_ms,
+        ..ContainerState::default()
+    };
+    state.set_phase(container_phase(container.exit_code));
+    if container.exit_code != 0 {
+        let reason = if container.reason.is_empty() { "Error" } else { &container.reason };
+        state.message = format!(
+            "{}: {reason} (exit code {}): {}",
+            container.name, container.exit_code, container.message
+        );
+    }
+    state
+}
+
+/// Argo's phase of a set's container: 64 is what the executor itself ends with.
+#[must_use]
+pub fn container_phase(exit_code: i32) -> AttemptPhase {
+    match exit_code {
+        0 => AttemptPhase::Succeeded,
+        EXIT_EXECUTOR_ERROR => AttemptPhase::Error,
+        _ => AttemptPhase::Failed,
     }
 }
 
@@ -191,6 +234,25 @@ mod tests {
         let main = container("main", false, 0, "");
         let set = vec![container("a", false, 3, ""), container("b", false, 64, "dependency")];
         assert_eq!(see(set, "open x"), (AttemptPhase::Failed, "a: Error (exit code 3)".to_owned(), None));
+        let states = observe_outcome(
+            Fence::default(),
+            "h",
+            TaskOutcome {
+                containers: vec![
+                    container("a", false, 3, ""),
+                    container("b", false, 64, "why"),
+                    container("s", true, 1, ""),
+                ],
+                ..TaskOutcome::default()
+            },
+        )
+        .containers;
+        let shown: Vec<_> = states.iter().map(|one| (one.phase(), one.message.as_str())).collect();
+        let expected = [
+            (AttemptPhase::Failed, "a: Error (exit code 3): "),
+            (AttemptPhase::Error, "b: Error (exit code 64): why"),
+        ];
+        assert_eq!(shown, expected);
         let stopped = vec![main.clone(), container("side", true, 143, "")];
         assert_eq!(see(stopped, ""), (AttemptPhase::Succeeded, String::new(), Some(0)));
         let broken = vec![main.clone(), container("side", true, 2, "")];

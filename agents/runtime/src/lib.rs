@@ -21,7 +21,7 @@ mod runtime;
 #[cfg(feature = "server")]
 pub mod server;
 
-pub use attempt::observe_outcome;
+pub use attempt::{container_phase, observe_outcome};
 pub use io::{Counters, Input, Limits, Output};
 pub use reconciler::Reconciler;
 pub use runtime::{

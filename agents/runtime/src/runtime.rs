@@ -1,5 +1,7 @@
 use argosy_executor::protocol::TaskOutcome;
-use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, OutputParameter, Resources};
+use argosy_proto::common::{
+    Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputParameter, Resources,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -132,6 +134,12 @@ pub struct AttemptObservation {
     pub handle: String,
     /// Argo's `N/M`.
     pub progress: String,
+    /// The containers of the user's, where there may be several; sidecars apart.
+    pub containers: Vec<ContainerState>,
+    /// Where others reach it.
+    pub pod_ip: String,
+    /// It runs, and all its containers are ready.
+    pub ready: bool,
 }
 
 impl AttemptObservation {
