@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 SEEDS ?= 200
 CI ?=
+MODE ?= scripted
 
 .PHONY: help setup build demo test test-full chaos conformance bench
 
@@ -32,10 +33,10 @@ chaos: ## simulated federation: SEEDS=n seeds, or one: SEED=n
 	@. .ci/env && cargo build -q --release -p argosy-chaos && \
 	  "$$CARGO_TARGET_DIR/release/argosy-chaos" $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS))
 
-conformance: ## Argo's recordings through the real engine, a table by area: CASES=DIR for another directory, AREAS=a,b
+conformance: ## Argo's recordings through the real engine, a table by area: MODE=process|scripted CASES=DIR AREAS=a,b SHOW=area/name
 	@.ci/setup build
-	@. .ci/env && $(if $(CASES),CASES=$(abspath $(CASES))) $(if $(AREAS),AREAS=$(AREAS)) \
-	  cargo test -q -p argosy-conformance --test scripted -- --nocapture
+	@. .ci/env && $(if $(CASES),CASES=$(abspath $(CASES))) $(if $(AREAS),AREAS=$(AREAS)) $(if $(SHOW),SHOW=$(SHOW)) \
+	  .ci/conformance $(MODE)
 
 bench: ## numbers beside etcd's on this machine: SUITE=name for one of them
 	@.ci/setup

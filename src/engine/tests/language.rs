@@ -168,3 +168,27 @@ fn workflow_metadata_is_the_workflows_own() {
     let step = nodes.values().find(|node| node["name"] == "w[0].a").unwrap();
     assert_eq!(step["inputs"]["parameters"][0]["value"], "blue");
 }
+
+#[test]
+fn a_stop_ends_a_step_that_waits_for_its_next_try_at_once() {
+    let mut world = world();
+    let retried = json!({"name": "main", "retryStrategy": {"limit": 3, "backoff": {"duration": "1h"}},
+        "container": {"image": "busybox", "command": ["false"]}});
+    world.submit("w", &manifest("w", json!({"templates": [retried]}))).unwrap();
+    world.settle();
+    let (cluster, fence, _) = world.to_run().pop().unwrap();
+    world.end(&cluster, fence, AttemptPhase::Failed);
+    world.settle();
+    assert_eq!(world.json("w")["status"]["nodes"]["w"]["message"], "Backoff for 1h0m0s");
+    let stop = argosy_proto::command::ShutdownWorkflow {
+        namespace: "argo".into(),
+        name: "w".into(),
+        strategy: argosy_proto::command::ShutdownStrategy::Stop.into(),
+        ..Default::default()
+    };
+    world.command(argosy_proto::command::command::Body::ShutdownWorkflow(stop)).unwrap();
+    world.settle();
+    assert_eq!(world.phase("w"), "Failed");
+    assert_eq!(world.json("w")["status"]["nodes"]["w"]["message"], "Stopped with strategy 'Stop'");
+    assert_eq!(world.state.next_timer(), None, "no timer is left of it");
+}

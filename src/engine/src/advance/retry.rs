@@ -1,15 +1,17 @@
 //! Tries of a node below its Retry wrapper (Argo reference 4, "Retry").
 
 use argosy_expr::Rules;
+use argosy_expr::date::duration_text;
 use argosy_model::NodePhase;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::RetryStrategy;
 
 use crate::advance::create::{self, Place};
-use crate::advance::{Turn, hold, leaf, memo, workflow};
+use crate::advance::{Turn, hold, leaf, memo, timers, workflow};
 use crate::express::{self, fill};
 use crate::state::{ROW_VERSION, phase_of};
+use crate::view::{started_at_ms, time_text};
 
 /// Makes the next try of a Retry node, or notes that it waits for others to end.
 pub(crate) fn begin(turn: &mut Turn<'_>, index: u32) {
@@ -61,10 +63,10 @@ pub(crate) fn try_done(turn: &mut Turn<'_>, index: u32, child: &row::Node) {
     let node = turn.node(index);
     let shutdown = turn.row().shutdown;
     if workflow::stops(shutdown, node.on_exit) {
-        match workflow::stopped_message(shutdown) {
-            Some(message) => turn.finish(index, phase, message, None),
-            None => turn.finish(index, phase, child.message.clone(), child.outputs.clone()),
-        }
+        let message = workflow::stopped_message(shutdown).unwrap_or_else(|| deadline_message(turn));
+        // One that waited had taken over what its last try left.
+        let outputs = child.outputs.clone().filter(|_| !node.message.is_empty());
+        turn.finish(index, phase, message, outputs);
         return;
     }
     match verdict(turn, index, child) {
@@ -72,6 +74,37 @@ pub(crate) fn try_done(turn: &mut Turn<'_>, index: u32, child: &row::Node) {
         Verdict::After { wait_ms } => wait(turn, index, wait_ms),
         Verdict::Over(message) => turn.finish(index, phase, message, child.outputs.clone()),
         Verdict::Error(message) => turn.finish(index, NodePhase::Error, message, None),
+    }
+}
+
+/// Why there is no other try once the workflow's time is over.
+fn deadline_message(turn: &Turn<'_>) -> String {
+    let seconds = turn.parsed.manifest.spec.active_deadline_seconds.unwrap_or_default();
+    let over_ms = started_at_ms(&turn.row()).saturating_add(seconds.saturating_mul(1000));
+    let time = time_text(over_ms).replace('T', " ").replace('Z', " +0000 UTC");
+    format!("retry exceeded workflow deadline {time}")
+}
+
+/// Ends Retry nodes that wait for their next try in a workflow that is shut down, from a node on; `Some`: where to go on
+/// when the batch is full.
+pub(crate) fn shut_down(turn: &mut Turn<'_>, from: u32) -> Option<u32> {
+    let workflow = turn.workflow;
+    let mut next = from;
+    loop {
+        let timers = &turn.draft.state.index.timers_of;
+        let waits = timers.range((workflow, next, i64::MIN, i32::MIN)..=(workflow, u32::MAX, i64::MAX, i32::MAX));
+        let mut waits = waits.filter(|(.., kind)| *kind == i32::from(row::TimerKind::Retry));
+        let (_, index, due_ms, kind) = waits.next().copied()?;
+        if turn.is_full() {
+            return Some(index);
+        }
+        turn.draft.spend(1);
+        next = index.saturating_add(1);
+        if workflow::stops(turn.row().shutdown, turn.node(index).on_exit) {
+            let timer = row::Timer { version: ROW_VERSION, due_ms, workflow, node: index, kind };
+            turn.draft.emit(Body::TimerCleared(fact::TimerCleared { timer: Some(timer) }));
+            timers::again(turn, index);
+        }
     }
 }
 
@@ -213,7 +246,7 @@ fn wait(turn: &mut Turn<'_>, index: u32, wait_ms: i64) {
         kind: row::TimerKind::Retry.into(),
     };
     turn.draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
-    let message = format!("Backoff for {} minutes {} seconds", wait_ms / 60_000, wait_ms / 1000 % 60);
+    let message = format!("Backoff for {}", duration_text(wait_ms.saturating_mul(1_000_000)));
     turn.change(index, |node| node.message = message);
 }
 

@@ -54,7 +54,7 @@ fn with(
     }
 }
 
-fn again(turn: &mut Turn<'_>, index: u32) {
+pub(crate) fn again(turn: &mut Turn<'_>, index: u32) {
     let node = turn.node(index);
     let shutdown = turn.row().shutdown;
     if workflow::stops(shutdown, node.on_exit) {

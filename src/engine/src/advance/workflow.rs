@@ -8,7 +8,7 @@ use argosy_spec::Manifest;
 
 use crate::Leader;
 use crate::advance::create::{self, Place};
-use crate::advance::{Progress, Turn, daemon, hooks, leaf, resolve, workflow_phase_of};
+use crate::advance::{Progress, Turn, daemon, hooks, leaf, resolve, retry, workflow_phase_of};
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::state::{ROW_VERSION, phase_of, type_of};
@@ -236,25 +236,33 @@ pub(crate) fn purge(draft: &mut Draft, leader: &mut Leader, workflow: u64, curso
 /// Facts of a purge in one turn.
 const PURGES_PER_TURN_MAX: usize = 4;
 
-/// Stops what runs, from the cursor (a node) on.
+/// Stops what runs, and then what waits for another try, from the cursor on: a node, with [`RETRIES`] one of the latter.
 pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
+    if cursor < RETRIES
+        && let Some(node) = stop_leaves(turn, u32::try_from(cursor).unwrap_or(u32::MAX))
+    {
+        return Progress::At(u64::from(node));
+    }
+    let from = u32::try_from(cursor.saturating_sub(RETRIES)).unwrap_or(0);
+    match retry::shut_down(turn, from) {
+        Some(node) => Progress::At(RETRIES | u64::from(node)),
+        None => Progress::Done,
+    }
+}
+
+/// Marks cursors of a shutdown that has stopped what runs.
+const RETRIES: u64 = 1 << 32;
+
+/// Where to go on, when the batch is full.
+fn stop_leaves(turn: &mut Turn<'_>, from: u32) -> Option<u32> {
     let row = turn.row();
-    let mut next = u32::try_from(cursor).unwrap_or(u32::MAX);
+    let mut next = from;
     loop {
         let workflow = turn.workflow;
-        let Some((_, index)) = turn
-            .draft
-            .state
-            .index
-            .active_leaves
-            .range((workflow, next)..=(workflow, u32::MAX))
-            .next()
-            .copied()
-        else {
-            return Progress::Done;
-        };
+        let leaves = &turn.draft.state.index.active_leaves;
+        let (_, index) = leaves.range((workflow, next)..=(workflow, u32::MAX)).next().copied()?;
         if turn.is_full() {
-            return Progress::At(u64::from(index));
+            return Some(index);
         }
         turn.draft.spend(1);
         next = index.saturating_add(1);

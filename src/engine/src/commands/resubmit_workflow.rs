@@ -5,7 +5,7 @@ use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 
 use crate::commands::parameters::with_parameters;
-use crate::commands::{acted, find_workflow, submit_workflow};
+use crate::commands::{find_workflow, submit_workflow};
 use crate::draft::Draft;
 use crate::state::{ROW_VERSION, State, phase_of, type_of};
 use crate::{Code, Leader};
@@ -50,19 +50,7 @@ pub(crate) fn decide(
     {
         remember(draft, leader, old, new.workflow_id, command)?;
     }
-    if let Some(reply::Body::WorkflowAccepted(new)) = &accepted.body {
-        acted(draft, new.workflow_id, &label(&command.creator), "");
-    }
     Ok(accepted)
-}
-
-/// A name as a label's value.
-fn label(name: &str) -> String {
-    const LENGTH_MAX: usize = 63;
-    let letter =
-        |letter: char| if letter.is_ascii_alphanumeric() || "-_.".contains(letter) { letter } else { '-' };
-    let value: String = name.chars().map(letter).take(LENGTH_MAX).collect();
-    value.trim_matches(['-', '_', '.']).to_owned()
 }
 
 fn again(stored: &str, command: &ResubmitWorkflow) -> Result<Value, Refusal> {

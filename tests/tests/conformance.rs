@@ -1,0 +1,386 @@
+//! Recordings of the real Argo, replayed end to end: manifests go in through the REST API, containers run as processes of
+//! a process cluster, operators act through the command line, and everything that was recorded must come out the same.
+//!
+//! Runs a named sample; with ALL=true every case whose containers can run on a process cluster. CASES, AREAS and SHOW choose
+//! as in the scripted mode. What can't run there is counted with the reason, which the agent itself gives.
+
+use anyhow::{Context, bail, ensure};
+use argosy_cli::context::Context as CommandLine;
+use argosy_conformance::case::{Case, Cases, Object};
+use argosy_conformance::compare::Seen;
+use argosy_conformance::script::{Sight, Step, has_labels, holds, shown_fields};
+use argosy_conformance::table::{Outcome, Table};
+use argosy_tests::cell::{Cell, Options, TOKEN, binary};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
+
+const NAMESPACE: &str = "argo";
+/// Cases that run at the same time.
+const AT_ONCE: usize = 12;
+/// For a step of the script, and for the workflow's end.
+const WAIT: Duration = Duration::from_secs(60);
+/// Between two looks.
+const LOOK_EVERY: Duration = Duration::from_millis(150);
+/// How a process cluster refuses what it does not have.
+const LACKS: &str = "the process runtime ";
+
+/// One or two cases of what goes through most of the system, and each operator action.
+const SAMPLE: [&str; 28] = [
+    "again/resubmit-plain",
+    "again/retry-fails-again",
+    "again/retry-of-retry-node",
+    "again/retry-running-refused",
+    "again/retry-terminated",
+    "dag/dag-error-and-failed",
+    "dag/dag-fail-fast-true",
+    "exit/onexit-after-failure",
+    "exit/hook-step-exit-expression",
+    "globals/globals-output-of-failed-step",
+    "loops/loop-aggregate-result-plain-text",
+    "memo/memoize-no-outputs",
+    "params/param-output-missing-file-of-failed-pod",
+    "params/param-output-trimming",
+    "parallelism/parallelism-workflow-one",
+    "retry/retry-script-result-of-last-attempt",
+    "retry/retry-expression-with-onfailure-policy",
+    "scripts/script-args",
+    "scripts/script-result-trimming",
+    "scripts/script-source-with-dollar",
+    "shutdown/stop-running-pod",
+    "shutdown/stop-runs-exit-handler",
+    "shutdown/terminate-skips-exit-handler",
+    "steps/steps-command-not-found",
+    "steps/steps-parallel-sibling-fails",
+    "suspend/suspend-approval-resume",
+    "suspend/suspend-node-set-phase-failed",
+    "tags/tag-dollar-in-value",
+];
+
+/// The cell, with a command line that knows it.
+struct World {
+    cell: Cell,
+    home: PathBuf,
+}
+
+impl World {
+    async fn start() -> anyhow::Result<Self> {
+        let mut cell = Cell::start(&Options { members: 1, ..Options::default() }).await?;
+        cell.start_agent("east").await?;
+        cell.wait_for_clusters(1).await?;
+        let home = cell.directory.path().join("home");
+        let authority = cell.directory.path().join("pki").join("ca.pem");
+        let mut context = CommandLine::new(cell.api(1), TOKEN, authority);
+        NAMESPACE.clone_into(&mut context.namespace);
+        context.save_to(&home.join("context.json"))?;
+        Ok(Self { cell, home })
+    }
+
+    /// What the command line prints, and its exit code.
+    async fn command(&self, arguments: &[String]) -> anyhow::Result<(i32, String)> {
+        let output = tokio::process::Command::new(binary("argosy")?)
+            .args(arguments)
+            .env("ARGOSY_HOME", &self.home)
+            .kill_on_drop(true)
+            .output()
+            .await?;
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.code().unwrap_or(-1), text.into_owned()))
+    }
+
+    async fn create(&self, object: &Object) -> Result<(), Created> {
+        let value = object.read.clone().map_err(|problems| {
+            let all: Vec<String> = problems.iter().map(|problem| problem.message.clone()).collect();
+            Created(all.join(" ## "))
+        })?;
+        let (path, field) = match object.kind.as_str() {
+            "" | "Workflow" => (format!("/api/v1/workflows/{NAMESPACE}"), "workflow"),
+            "WorkflowTemplate" => (format!("/api/v1/workflow-templates/{NAMESPACE}"), "template"),
+            "ClusterWorkflowTemplate" => ("/api/v1/cluster-workflow-templates".to_owned(), "template"),
+            kind => return Err(Created(format!("kind {kind} needs Kubernetes"))),
+        };
+        let mut value = value;
+        if value["metadata"]["name"].as_str().unwrap_or_default().is_empty() {
+            // A generated name would be another one each time.
+            value["metadata"]["name"] = object.name.clone().into();
+        }
+        let posted = self.cell.post(&path, &json!({ field: value })).await;
+        match posted {
+            Ok(_) => Ok(()),
+            // Set-up files that several cases share.
+            Err(error) if error.to_string().contains("already exists") => Ok(()),
+            Err(error) => Err(Created(error.to_string())),
+        }
+    }
+
+    async fn workflow(&self, name: &str) -> Option<Value> {
+        self.cell.get(&format!("/api/v1/workflows/{NAMESPACE}/{name}")).await.ok()
+    }
+
+    /// Names of workflows that begin so.
+    async fn named(&self, prefix: &str) -> anyhow::Result<Vec<String>> {
+        let list = self.cell.get(&format!("/api/v1/workflows/{NAMESPACE}?fields=items.metadata")).await?;
+        let items = list["items"].as_array().into_iter().flatten();
+        let names = items.filter_map(|item| item["metadata"]["name"].as_str());
+        Ok(names.filter(|name| name.starts_with(prefix)).map(str::to_owned).collect())
+    }
+}
+
+/// Why an object was not created.
+struct Created(String);
+
+/// What a condition is judged by: fetched before, as conditions don't wait.
+#[derive(Default)]
+struct Look(BTreeMap<String, Value>, String);
+
+impl Sight for Look {
+    fn workflow(&self, name: &str) -> Option<Value> {
+        self.0.get(name).cloned()
+    }
+
+    fn named(&self, prefix: &str) -> Vec<String> {
+        let others = self.0.keys().filter(|name| **name != self.1);
+        others.filter(|name| name.starts_with(prefix)).cloned().collect()
+    }
+
+    fn object(&self, object: &str) -> Option<Value> {
+        let (kind, name) = object.split_once('/')?;
+        if kind == "Workflow" { self.workflow(name) } else { None }
+    }
+}
+
+/// A case under way.
+struct Run<'a> {
+    world: &'a World,
+    case: &'a Case,
+    main: String,
+    seen: Seen,
+    problems: Vec<String>,
+}
+
+impl Run<'_> {
+    async fn look(&self, condition: &Value) -> anyhow::Result<Look> {
+        let mut look = Look(BTreeMap::new(), self.main.clone());
+        let mut names = vec![self.main.clone()];
+        names.extend(condition["workflow"].as_str().map(str::to_owned));
+        if let Some(prefix) = condition["prefix"].as_str() {
+            names.extend(self.world.named(prefix).await?);
+        }
+        for name in names {
+            if let Some(workflow) = self.world.workflow(&name).await {
+                look.0.insert(name, workflow);
+            }
+        }
+        Ok(look)
+    }
+
+    async fn wait(&self, step: &Step) -> anyhow::Result<()> {
+        if let Some(seconds) = step.after["seconds"].as_f64() {
+            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+            return Ok(());
+        }
+        let limit = Instant::now() + WAIT;
+        while !holds(&step.after, &self.main, &self.look(&step.after).await?) {
+            ensure!(Instant::now() < limit, "waited {WAIT:?} for {}", step.after);
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+        Ok(())
+    }
+
+    async fn act(&mut self, step: &Step) -> anyhow::Result<()> {
+        let name = step.workflow().unwrap_or(&self.main).to_owned();
+        let record_name = step.record_name().unwrap_or_default().to_owned();
+        match step.verb.as_str() {
+            "wait" | "no-final" => {}
+            "snapshot" => {
+                let shown = self.world.workflow(&name).await.context("a snapshot of nothing")?;
+                self.seen.snapshots.push((record_name, shown));
+            }
+            "get" => {
+                let object = step.fields["object"].as_str().unwrap_or_default();
+                let look = self.look(&json!({"workflow": object.split('/').nth(1)})).await?;
+                let shown = shown_fields(look.object(object).as_ref(), &step.fields["fields"]);
+                self.seen.objects.insert(record_name, shown);
+            }
+            "list" => {
+                let labels = step.fields["labels"].as_str().unwrap_or_default();
+                let look = self.look(&json!({"prefix": ""})).await?;
+                let count = look.0.values().filter(|workflow| has_labels(workflow, labels)).count();
+                self.seen.objects.insert(record_name, count.into());
+            }
+            "create-doc" => {
+                let wanted = step.fields["name"].as_str().unwrap_or_default();
+                let object = self.case.objects.iter().find(|object| object.name == wanted);
+                let created = self.world.create(object.context("no such document")?).await;
+                created.map_err(|Created(reason)| anyhow::anyhow!("{wanted}: {reason}"))?;
+            }
+            verb => self.command(step, verb, &name).await?,
+        }
+        Ok(())
+    }
+
+    /// A verb of Argo's command line.
+    async fn command(&mut self, step: &Step, verb: &str, name: &str) -> anyhow::Result<()> {
+        let mut words: Vec<String> = match verb {
+            "node-set" => vec!["node".into(), "set".into()],
+            "stop" | "terminate" | "suspend" | "resume" | "retry" | "resubmit" | "delete" => vec![verb.into()],
+            verb => bail!("action {verb} needs Kubernetes"),
+        };
+        words.push(name.to_owned());
+        words.extend(step.arguments().0);
+        let (code, output) = self.world.command(&words).await?;
+        let recorded = step.record_name().map_or(&Value::Null, |name| &self.case.record["cli"][name]);
+        if (recorded["rc"].as_i64().unwrap_or(0) == 0) != (code == 0) {
+            self.problems.push(format!("{verb}: recorded {recorded}, ours {code} {output:?}"));
+        } else if code != 0 {
+            let said = recorded["output"].as_str().unwrap_or_default().replace("$WF", name);
+            let reason = said.split("desc = ").last().unwrap_or_default().trim();
+            if !output.contains(reason) {
+                self.problems.push(format!("{verb}: recorded {reason:?}, ours {output:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the workflow and those beside it end as recorded.
+    async fn finish(&mut self) -> anyhow::Result<()> {
+        let ends = !self.case.script.last().is_some_and(Step::is_final);
+        let is_over = |workflow: &Value| {
+            workflow["metadata"]["labels"]["workflows.argoproj.io/completed"] == "true"
+        };
+        let limit = Instant::now() + WAIT;
+        loop {
+            let look = self.look(&json!({"prefix": format!("{}-", self.main)})).await?;
+            let others: Vec<_> = self.others(&look);
+            let over = look.0.get(&self.main).is_none_or(is_over)
+                && others.iter().all(|(_, workflow)| is_over(workflow));
+            if over || !ends || Instant::now() > limit {
+                self.seen.main = look.0.get(&self.main).cloned();
+                self.seen.others = others;
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Workflows that belong to this case: documents of it, and what was made of it under a generated name.
+    fn others(&self, look: &Look) -> Vec<(String, Value)> {
+        let documents = self.case.objects.iter().skip(1).map(|object| object.name.as_str());
+        let own: Vec<&str> = documents.collect();
+        let resubmitted = |name: &str| {
+            name.strip_prefix(&format!("{}-", self.main)).is_some_and(|rest| rest.len() == 5)
+                && self.case.record["others"].is_array()
+        };
+        let all = look.0.iter().filter(|(name, _)| **name != self.main);
+        all.filter(|(name, _)| own.contains(&name.as_str()) || resubmitted(name))
+            .map(|(name, workflow)| (name.clone(), workflow.clone()))
+            .collect()
+    }
+}
+
+/// What keeps a case from being run here, before it is tried.
+fn needs_more(case: &Case) -> Option<String> {
+    if !case.facts.needs.is_empty() {
+        return Some(format!("needs {}", case.facts.needs.join(", ")));
+    }
+    let runs = case.record["nodes"].as_array().into_iter().flatten().any(|node| node["type"] == "Pod");
+    let acts = !case.script.is_empty();
+    (!runs && !acts && !case.facts.containers).then(|| "runs no container: scripted".to_owned())
+}
+
+/// A process cluster said that it does not have something.
+fn lacking(seen: &Seen) -> Option<String> {
+    let all = seen.main.iter().chain(seen.others.iter().map(|(_, workflow)| workflow));
+    let nodes = all.flat_map(|workflow| workflow["status"]["nodes"].as_object().into_iter().flatten());
+    let messages = nodes.filter_map(|(_, node)| node["message"].as_str());
+    messages.filter(|message| message.contains(LACKS)).map(str::to_owned).next()
+}
+
+async fn run(world: &World, case: &Case) -> anyhow::Result<Outcome> {
+    if let Some(reason) = needs_more(case) {
+        return Ok(Outcome::Unsupported(reason));
+    }
+    let first = case.objects.first().context("no document")?;
+    for object in &case.setup {
+        if let Err(Created(reason)) = world.create(object).await {
+            return Ok(Outcome::Unsupported(reason));
+        }
+    }
+    for object in case.objects.iter().filter(|object| !object.later) {
+        if let Err(Created(reason)) = world.create(object).await {
+            let recorded = case.record["workflow"]["message"].as_str().unwrap_or_default();
+            let told = recorded.strip_prefix("invalid spec: ").unwrap_or(recorded);
+            let as_recorded = !told.is_empty() && reason.contains(&told.replace("$WF", &first.name));
+            return Ok(if as_recorded || case.record["createError"].is_string() {
+                Outcome::Same
+            } else {
+                Outcome::Unsupported(reason)
+            });
+        }
+    }
+    let mut run =
+        Run { world, case, main: first.name.clone(), seen: Seen::default(), problems: Vec::new() };
+    for step in &case.script {
+        let played = async {
+            run.wait(step).await?;
+            run.act(step).await
+        };
+        if let Err(error) = played.await {
+            run.problems.push(error.to_string());
+            break;
+        }
+    }
+    run.finish().await?;
+    if let Some(reason) = lacking(&run.seen) {
+        return Ok(Outcome::Unsupported(reason));
+    }
+    if let Some(reason) = run.problems.iter().find(|problem| problem.contains("needs Kubernetes")) {
+        return Ok(Outcome::Unsupported(reason.clone()));
+    }
+    let mut found = run.seen.differences(&case.record, &run.main);
+    found.append(&mut run.problems);
+    Ok(if found.is_empty() { Outcome::Same } else { Outcome::Different(found) })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recordings_of_argo_come_out_the_same_on_process_clusters() -> anyhow::Result<()> {
+    let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
+    let given = std::env::var("CASES").ok().map(PathBuf::from);
+    let areas = std::env::var("AREAS").ok();
+    let show = std::env::var("SHOW").ok();
+    let all = given.is_some() || areas.is_some() || std::env::var("ALL").is_ok_and(|all| all == "true");
+    let cases = Cases::of(&given.unwrap_or(home));
+    let world = Arc::new(World::start().await?);
+    let room = Arc::new(Semaphore::new(AT_ONCE));
+    let mut running = tokio::task::JoinSet::new();
+    for name in cases.names(areas.as_deref()) {
+        let wanted = match &show {
+            Some(show) => *show == name,
+            None => all || SAMPLE.contains(&name.as_str()),
+        };
+        if !wanted {
+            continue;
+        }
+        let case = cases.read(&name).map_err(anyhow::Error::msg)?;
+        let (world, room) = (world.clone(), room.clone());
+        running.spawn(async move {
+            let _room = room.acquire_owned().await;
+            let outcome = run(&world, &case).await;
+            (case, outcome)
+        });
+    }
+    let mut table = Table::new();
+    let mut done: Vec<_> = running.join_all().await;
+    done.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
+    for (case, outcome) in done {
+        let outcome = outcome.unwrap_or_else(|error| Outcome::Different(vec![error.to_string()]));
+        table.add(&case, outcome);
+    }
+    table.print(show.is_some());
+    let problems = table.problems(false);
+    ensure!(problems.is_empty(), "{}: see above", problems.join("; "));
+    Ok(())
+}
