@@ -226,7 +226,9 @@ impl Run<'_> {
     async fn command(&mut self, step: &Step, verb: &str, name: &str) -> anyhow::Result<()> {
         let mut words: Vec<String> = match verb {
             "node-set" => vec!["node".into(), "set".into()],
-            "stop" | "terminate" | "suspend" | "resume" | "retry" | "resubmit" | "delete" => vec![verb.into()],
+            "stop" | "terminate" | "suspend" | "resume" | "retry" | "resubmit" | "delete" => {
+                vec![verb.into()]
+            }
             verb => bail!("action {verb} needs Kubernetes"),
         };
         words.push(name.to_owned());
@@ -248,9 +250,8 @@ impl Run<'_> {
     /// Waits until the workflow and those beside it end as recorded.
     async fn finish(&mut self) -> anyhow::Result<()> {
         let ends = !self.case.script.last().is_some_and(Step::is_final);
-        let is_over = |workflow: &Value| {
-            workflow["metadata"]["labels"]["workflows.argoproj.io/completed"] == "true"
-        };
+        let is_over =
+            |workflow: &Value| workflow["metadata"]["labels"]["workflows.argoproj.io/completed"] == "true";
         let limit = Instant::now() + WAIT;
         loop {
             let look = self.look(&json!({"prefix": format!("{}-", self.main)})).await?;
@@ -321,8 +322,7 @@ async fn run(world: &World, case: &Case) -> anyhow::Result<Outcome> {
             });
         }
     }
-    let mut run =
-        Run { world, case, main: first.name.clone(), seen: Seen::default(), problems: Vec::new() };
+    let mut run = Run { world, case, main: first.name.clone(), seen: Seen::default(), problems: Vec::new() };
     for step in &case.script {
         let played = async {
             run.wait(step).await?;

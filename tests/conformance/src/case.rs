@@ -196,7 +196,8 @@ fn object(text: String) -> Option<Object> {
         (_, Some(prefix)) => format!("{prefix}{GENERATED}"),
         _ => String::new(),
     };
-    let known = kind.is_empty() || plain["apiVersion"].as_str().is_some_and(|it| it.starts_with("argoproj.io"));
+    let known =
+        kind.is_empty() || plain["apiVersion"].as_str().is_some_and(|it| it.starts_with("argoproj.io"));
     let mut document = None;
     let read = if known || plain.is_null() {
         argosy_spec::parse_yaml("case", &text, &Options::default()).map(|read| {
@@ -239,4 +240,3 @@ fn stem(path: &Path) -> String {
 fn json(path: &Path) -> Option<Value> {
     serde_json::from_str(&std::fs::read_to_string(path).ok()?).ok()
 }
-

@@ -120,7 +120,8 @@ fn forget_races(workflow: &mut Value, moment: Moment) {
 fn forget_creator(meta: &mut Value) {
     for key in ["labels", "annotations"] {
         let all = meta.get_mut(key).and_then(Value::as_object_mut);
-        all.into_iter().for_each(|all| all.retain(|key, _| !key.starts_with("workflows.argoproj.io/creator")));
+        all.into_iter()
+            .for_each(|all| all.retain(|key, _| !key.starts_with("workflows.argoproj.io/creator")));
     }
 }
 
@@ -261,7 +262,11 @@ mod tests {
         assert_eq!(differences(&recorded, &ours, Moment::Underway).len(), 1);
         ours["nodes"][0]["daemoned"] = json!(false);
         ours["nodes"][0]["name"] = json!("$WF.x");
-        assert_eq!(differences(&recorded, &ours, Moment::End).len(), 3, "one missing, one too many, and meta");
+        assert_eq!(
+            differences(&recorded, &ours, Moment::End).len(),
+            3,
+            "one missing, one too many, and meta"
+        );
     }
 
     #[test]

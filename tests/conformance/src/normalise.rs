@@ -251,9 +251,8 @@ fn side(texts: &Texts<'_>, side: &Value, outputs: bool) -> Value {
         kept.insert("artifacts".into(), names);
         let named = artifacts.iter().filter(|artifact| !is_empty(&artifact["globalName"]));
         let text = |value: &Value| texts.text(value.as_str().unwrap_or_default());
-        let globals: Map<String, Value> = named
-            .map(|artifact| (text(&artifact["name"]), text(&artifact["globalName"]).into()))
-            .collect();
+        let globals: Map<String, Value> =
+            named.map(|artifact| (text(&artifact["name"]), text(&artifact["globalName"]).into())).collect();
         if !globals.is_empty() {
             kept.insert("artifactGlobalNames".into(), globals.into());
         }
@@ -334,11 +333,7 @@ fn conditions(status: &Value, texts: &Texts<'_>) -> [(&'static str, Value); 3] {
         kinds.push(kind);
     }
     kinds.sort();
-    [
-        ("conditions", kinds.into()),
-        ("conditionStatus", states.into()),
-        ("conditionMessages", messages.into()),
-    ]
+    [("conditions", kinds.into()), ("conditionStatus", states.into()), ("conditionMessages", messages.into())]
 }
 
 /// A workflow of the API in the shape of a recording: `workflow` and `nodes`.
@@ -401,7 +396,8 @@ fn meta(workflow: &Value, texts: &Texts<'_>) -> Value {
     for key in ["labels", "annotations"] {
         let all = metadata[key].as_object().into_iter().flatten();
         let kept = all.filter(|(key, _)| !OWN_MARKS.contains(&key.as_str()));
-        let kept: Map<String, Value> = kept.map(|(key, value)| (texts.text(key), texts.value(value))).collect();
+        let kept: Map<String, Value> =
+            kept.map(|(key, value)| (texts.text(key), texts.value(value))).collect();
         put(key, kept.into());
     }
     put("finalizers", texts.value(&metadata["finalizers"]));

@@ -181,9 +181,10 @@ pub fn shown_fields(object: Option<&Value>, fields: &Value) -> Value {
 /// Whether an object has all labels of a selector `a=b,c=d`.
 #[must_use]
 pub fn has_labels(workflow: &Value, labels: &str) -> bool {
-    labels.split(',').filter_map(|pair| pair.split_once('=')).all(|(label, value)| {
-        workflow["metadata"]["labels"][label] == value
-    })
+    labels
+        .split(',')
+        .filter_map(|pair| pair.split_once('='))
+        .all(|(label, value)| workflow["metadata"]["labels"][label] == value)
 }
 
 #[cfg(test)]

@@ -92,7 +92,8 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, from: u32) -> Option<u32> {
     let mut next = from;
     loop {
         let timers = &turn.draft.state.index.timers_of;
-        let waits = timers.range((workflow, next, i64::MIN, i32::MIN)..=(workflow, u32::MAX, i64::MAX, i32::MAX));
+        let waits =
+            timers.range((workflow, next, i64::MIN, i32::MIN)..=(workflow, u32::MAX, i64::MAX, i32::MAX));
         let mut waits = waits.filter(|(.., kind)| *kind == i32::from(row::TimerKind::Retry));
         let (_, index, due_ms, kind) = waits.next().copied()?;
         if turn.is_full() {

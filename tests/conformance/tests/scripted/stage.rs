@@ -68,7 +68,9 @@ impl Stage {
         match object.kind.as_str() {
             "" | "Workflow" => match self.world.submit(&object.name, value) {
                 Ok(_) => Ok(()),
-                Err(refusal) if refusal.message.contains("not supported") => Err(Created::Later(refusal.message)),
+                Err(refusal) if refusal.message.contains("not supported") => {
+                    Err(Created::Later(refusal.message))
+                }
                 Err(refusal) => Err(Created::Refused(refusal.message)),
             },
             "WorkflowTemplate" | "ClusterWorkflowTemplate" => {
@@ -122,7 +124,8 @@ impl Stage {
                 let fails = pod.is_daemon && recorded.fails();
                 let runs_ms = pod.runs_ms.or(fails.then_some(outcome::SHORT_MS));
                 let ends = runs_ms.filter(|_| !holds).map(|runs| now + runs);
-                let limit = [pod.limit_ms.map(|limit| now + limit), Some(pod.deadline_ms).filter(|at| *at > 0)];
+                let limit =
+                    [pod.limit_ms.map(|limit| now + limit), Some(pod.deadline_ms).filter(|at| *at > 0)];
                 let limit = limit.into_iter().flatten().min();
                 if pod.ends_ms.is_none() {
                     pod.ends_ms = [ends, limit.filter(|_| !runs_on)].into_iter().flatten().min();
@@ -149,7 +152,16 @@ impl Stage {
             let (starts_ms, runs_ms) = (None, None);
             let (ends_ms, limit_ms) = (None, None);
             let (deadline_ms, is_daemon) = (0, false);
-            return Some(Pod { workflow, node, starts_ms, runs_ms, ends_ms, limit_ms, deadline_ms, is_daemon });
+            return Some(Pod {
+                workflow,
+                node,
+                starts_ms,
+                runs_ms,
+                ends_ms,
+                limit_ms,
+                deadline_ms,
+                is_daemon,
+            });
         };
         let template: Value = serde_json::from_str(&assignment.template_json).unwrap_or_default();
         Some(Pod {
@@ -232,7 +244,8 @@ impl Stage {
 
     /// Nothing else moves: a Pod that runs without end ends, or one that was held back starts.
     pub fn nudge(&mut self, record: &Value, coming: &Coming<'_>) -> bool {
-        let waits = self.pods.iter().find(|(_, pod)| pod.starts_ms == Some(i64::MAX)).map(|(fence, _)| *fence);
+        let waits =
+            self.pods.iter().find(|(_, pod)| pod.starts_ms == Some(i64::MAX)).map(|(fence, _)| *fence);
         if let Some(pod) = waits.and_then(|fence| self.pods.get_mut(&fence)) {
             pod.starts_ms = Some(self.world.now);
             return true;
