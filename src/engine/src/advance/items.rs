@@ -11,8 +11,14 @@ use crate::scope::sorted_json;
 /// Longest description of an item in a node's name.
 const DESCRIPTION_LENGTH_MAX: usize = 1024;
 
+/// Longest format of a numeric loop: every item holds what it makes.
+const FORMAT_LENGTH_MAX: usize = 1024;
+
 /// What a numeric loop counts.
 pub(crate) fn sequence_of(sequence: &Sequence, expansion: &mut row::Expansion) -> Result<(), String> {
+    if sequence.format.len() > FORMAT_LENGTH_MAX {
+        return Err(format!("the format of withSequence is longer than {FORMAT_LENGTH_MAX} bytes"));
+    }
     let number = |field: &Option<IntOrString>| match field {
         None => Ok(None),
         Some(value) => value.as_i64().map(Some).ok_or_else(|| match value {
@@ -244,5 +250,6 @@ mod tests {
         assert_eq!(names(&of(json!({"count": "-2"})).unwrap()), ["0", "-1", "-2", "-3"]);
         assert_eq!(of(json!({"count": "0"})).unwrap().total, 0);
         assert!(of(json!({"count": "x"})).is_err());
+        assert!(of(json!({"count": "1", "format": "x".repeat(1025)})).is_err());
     }
 }

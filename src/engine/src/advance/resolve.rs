@@ -66,7 +66,13 @@ pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result
     let resolved = resolve_value(raw, &scope, &inputs, &rules)?;
     let resolved = Step::from_value(resolved).map_err(|error| error.to_string())?;
     if resolved.is_loop() {
-        return expansion(&resolved, skip.is_some()).map(Resolved::Loop);
+        let expansion = expansion(&resolved, skip.is_some())?;
+        let nodes_max = turn.leader.limits.nodes_per_workflow_max;
+        if expansion.total > u64::from(nodes_max) {
+            let total = expansion.total;
+            return Err(format!("the loop has {total} items, and a workflow may have {nodes_max} nodes"));
+        }
+        return Ok(Resolved::Loop(expansion));
     }
     Ok(Resolved::Run(Box::new(resolved)))
 }
