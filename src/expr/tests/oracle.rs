@@ -82,6 +82,101 @@ fn text() -> impl Strategy<Value = String> {
     })
 }
 
+/// Conditions over whole numbers, texts and lists.
+fn condition() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        Just("true".to_owned()),
+        Just("false".to_owned()),
+        (whole(), prop::sample::select(vec!["<", "<=", ">", ">=", "==", "!="]), whole())
+            .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
+        (text(), prop::sample::select(vec!["<", ">", "==", "!=", "contains", "startsWith", "endsWith"]), text())
+            .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
+        (whole(), list_of(whole())).prop_map(|(item, list)| format!("({item} in {list})")),
+        (whole(), list_of(whole())).prop_map(|(item, list)| format!("({item} not in {list})")),
+        (text(), text()).prop_map(|(part, whole)| format!("hasPrefix({whole}, {part})")),
+        (prop::sample::select(vec!["any", "all", "none", "one"]), list_of(whole()), 0_i64..5)
+            .prop_map(|(name, list, bound)| format!("{name}({list}, # > {bound})")),
+        list_of(whole()).prop_map(|list| format!("({list} == {list})")),
+    ];
+    leaf.prop_recursive(3, 12, 2, |inner| {
+        prop_oneof![
+            (inner.clone(), prop::sample::select(vec!["&&", "||", "and", "or", "==", "!="]), inner.clone())
+                .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
+            inner.clone().prop_map(|condition| format!("(not {condition})")),
+            inner.prop_map(|condition| format!("(!{condition})")),
+        ]
+    })
+}
+
+/// Numbers with a point, in steps that doubles hold exactly.
+fn double() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        (-40_i64..40).prop_map(|quarters| format!("{}", quarters as f64 / 4.0)).prop_map(|text| {
+            if text.contains('.') { text } else { format!("{text}.0") }
+        }),
+        whole().prop_map(|number| format!("float({number})")),
+    ];
+    leaf.prop_recursive(3, 12, 2, |inner| {
+        prop_oneof![
+            (inner.clone(), prop::sample::select(vec!["+", "-", "*"]), inner.clone())
+                .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
+            (inner.clone(), prop::sample::select(vec!["floor", "ceil", "abs"]))
+                .prop_map(|(number, name)| format!("{name}({number})")),
+            (inner, whole()).prop_map(|(left, right)| format!("({left} + {right})")),
+        ]
+    })
+}
+
+/// Maps and what is asked of them.
+fn map() -> impl Strategy<Value = String> {
+    (whole(), text(), condition(), prop::sample::select(vec![
+        "{a: @, b: ~}.a",
+        "{a: @, b: ~}['b']",
+        "{a: {b: @}}.a.b",
+        "({a: @}?.z?.y ?? @)",
+        "({a: nil}.a ?? ~)",
+        "len({a: @, b: ~, c: ^})",
+        "('a' in {a: @} ? @ : 0)",
+        "fromJSON(toJSON({a: @, b: [~, ^]})).b",
+        "sort(keys({b: @, a: ~}))",
+        "map([{k: @}, {k: 3}], #.k)",
+        "filter([{k: @}, {k: 3}], #.k > 2)[0:1]",
+        "find([{k: @, v: ~}], #.v == ~).k",
+        "(^ ? {a: @} : {a: 0}).a",
+        "get({a: @}, 'a')",
+        "groupBy([@, 3], # > 2 ? 'more' : 'less').more",
+        "sort(map(toPairs({a: @}), #[1]))",
+        "fromPairs([['a', @]]).a",
+    ]))
+        .prop_map(|(number, text, flag, shape)| {
+            shape.replace('^', &flag).replace('~', &text).replace('@', &number)
+        })
+}
+
+/// Names, pipes and blocks.
+fn program_text() -> impl Strategy<Value = String> {
+    (whole(), text(), list_of(whole()), prop::sample::select(vec![
+        "let x = @; x + x",
+        "let x = @; let y = x * 2; [x, y]",
+        "let list = ^; len(list) > 0 ? list[0] : @",
+        "^ | filter(# != @) | map(# + 1) | len()",
+        "~ | split(',') | map(upper(#)) | join('-')",
+        "if @ > 2 { ~ } else { 'no' }",
+        "(@..(@ + 3)) | sum()",
+        "reduce(^, #acc + # * #index, @)",
+        "map(^, let d = # * 2; d + 1)",
+        "[@, ~, nil, ^] | len()",
+        "indexOf(~, 'a') + lastIndexOf(~, 'a')",
+        "int(string(@)) == @",
+        "string(float(@) + 0.5)",
+        "type(^) + type(~) + type(@)",
+        "min(^ | concat([@])) + max(^ | concat([@]))",
+    ]))
+        .prop_map(|(number, text, list, shape)| {
+            shape.replace('^', &list).replace('~', &text).replace('@', &number)
+        })
+}
+
 fn json(value: &Other) -> String {
     match value {
         Other::Nil => "null".to_owned(),
@@ -134,6 +229,26 @@ proptest! {
 
     #[test]
     fn texts_agree(text in text()) {
+        compare(&text)?;
+    }
+
+    #[test]
+    fn conditions_agree(text in condition()) {
+        compare(&text)?;
+    }
+
+    #[test]
+    fn doubles_agree(text in double()) {
+        compare(&text)?;
+    }
+
+    #[test]
+    fn maps_agree(text in map()) {
+        compare(&text)?;
+    }
+
+    #[test]
+    fn names_and_pipes_agree(text in program_text()) {
         compare(&text)?;
     }
 }
