@@ -101,6 +101,8 @@ pub enum Command {
     Delete(Delete),
     /// Check manifests without submitting them; needs no server
     Lint(Lint),
+    /// Print the JSON schema of manifests, for editors
+    Schema,
     /// Clusters that steps run on
     #[command(subcommand)]
     Cluster(Cluster),
@@ -328,15 +330,40 @@ pub struct Delete {
     pub dry_run: bool,
 }
 
+/// How `argosy lint` prints what it finds.
+#[derive(ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LintOutput {
+    /// Each problem with its line and what to do about it.
+    #[default]
+    Pretty,
+    /// A line for each problem.
+    Simple,
+    /// One JSON object, for editors and scripts.
+    Json,
+}
+
 /// `argosy lint`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Lint {
-    /// Files with workflows; - for standard input.
+    /// Files or directories with manifests; - for standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Warnings count as errors; with =false, unknown fields are only warned of.
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub strict: Option<bool>,
+    /// Only these kinds, with commas between them: workflows, workflowtemplates, clusterworkflowtemplates, cronworkflows,
+    /// workfloweventbindings.
+    #[arg(long, value_delimiter = ',')]
+    pub kinds: Vec<String>,
+    /// Output format.
+    #[arg(short, long, default_value = "pretty")]
+    pub output: LintOutput,
     /// Accepted for Argo's sake: lint never needs a server.
     #[arg(long, hide = true)]
     pub offline: bool,
+    /// Accepted for Argo's sake: NO_COLOR does the same.
+    #[arg(long, hide = true)]
+    pub no_color: bool,
 }
 
 /// `argosy cluster`.

@@ -25,7 +25,7 @@ mod time;
 mod tree;
 
 pub use args::{
-    Cli, Cluster, ClusterGet, Command, Completion, Delete, Format, Get, GlobalArguments, Invite, Lint, List,
+    Cli, Cluster, ClusterGet, Command, Completion, Delete, Format, Get, GlobalArguments, Invite, Lint, LintOutput, List,
     Logs, Member, Names, Output, Stop, Submit, Version, Watch,
 };
 pub use commands::{completion, run, run_with};

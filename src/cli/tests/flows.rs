@@ -152,6 +152,99 @@ async fn problems_are_told_all_at_once_with_their_places_and_nothing_is_submitte
     assert_eq!(world.run(&["lint", good.to_str().unwrap()]).await.code, 0);
 }
 
+const BROKEN: &str = "\
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {name: broken}
+spec:
+  entryPoint: main
+  parallelism: many
+  templates:
+  - name: main
+    steps: [[{name: a, templateRef: {name: library, template: greet}}, {name: b, template: nap}]]
+---
+apiVersion: v1
+kind: ConfigMap
+";
+const LIBRARY: &str = "\
+apiVersion: argoproj.io/v1alpha1
+kind: WorkflowTemplate
+metadata: {name: library}
+spec: {templates: [{name: greet, container: {image: busybox}}]}
+";
+
+#[tokio::test]
+async fn lint_tells_all_problems_of_all_files() {
+    let world = World::new().await;
+    let directory = world.files.path().join("flows/inner");
+    std::fs::create_dir_all(&directory).unwrap();
+    let broken = world.file("flows/broken.yaml", BROKEN);
+    world.file("flows/inner/library.yml", LIBRARY);
+    world.file("flows/notes.txt", "not: [yaml");
+    let root = world.files.path().join("flows");
+    let outcome = world.run(&["lint", "--offline", root.to_str().unwrap()]).await;
+    assert_eq!((outcome.code, outcome.err.as_str()), (1, ""), "{}", outcome.out);
+    let lines: Vec<&str> = outcome.out.lines().filter(|line| line.contains("[ARG") || line.starts_with('✖')).collect();
+    let broken = broken.display();
+    assert_eq!(
+        lines,
+        [
+            format!("{broken}:5:3: warning[ARG0162]: field `spec.entryPoint` is written in another case"),
+            format!("{broken}:6:16: error[ARG0003]: `spec.parallelism` must be an integer, and is a string"),
+            format!("{broken}:9:82: error[ARG0011]: templates.main.steps[0].b template name 'nap' undefined"),
+            "✖ 2 linting errors and 1 warning found in 2 files".to_owned(),
+        ]
+    );
+    let only = world.run(&["lint", "--kinds", "wftmpl", root.to_str().unwrap()]).await;
+    assert_eq!((only.code, only.out.as_str()), (0, "✔ no linting errors found in 1 document\n"));
+    let nothing = world.run(&["lint", "--kinds", "cronworkflows", root.to_str().unwrap()]).await;
+    assert_eq!((nothing.code, nothing.out.contains("found nothing to lint")), (1, true));
+}
+
+#[tokio::test]
+async fn lint_speaks_to_editors() {
+    let world = World::new().await;
+    let outcome = world.run_with_input(&["lint", "-o", "json", "-"], BROKEN).await;
+    assert_eq!((outcome.code, outcome.err.as_str()), (1, ""));
+    let told: serde_json::Value = serde_json::from_str(&outcome.out).unwrap();
+    assert_eq!((&told["version"], &told["success"], &told["files"]), (&1.into(), &false.into(), &1.into()));
+    assert_eq!((&told["documents"], &told["errors"], &told["warnings"]), (&1.into(), &3.into(), &1.into()));
+    assert_eq!(
+        told["problems"][1],
+        serde_json::json!({
+            "file": "-", "line": 6, "column": 16, "endColumn": 20, "severity": "error", "code": "ARG0003",
+            "message": "`spec.parallelism` must be an integer, and is a string", "suggestion": "",
+            "path": "spec.parallelism", "snippet": "  parallelism: many", "kind": "Workflow", "name": "broken",
+        })
+    );
+    let simple = world.run_with_input(&["lint", "-o", "simple", "-"], BROKEN).await;
+    let wanted = "-: in \"broken\" (Workflow): templates.main.steps[0].b template name 'nap' undefined\n";
+    assert!(simple.out.contains(wanted), "{}", simple.out);
+}
+
+#[tokio::test]
+async fn lint_can_be_strict_about_warnings() {
+    let world = World::new().await;
+    let text = HELLO.replace("name: hello", "name: 0644").replace("spec:", "spec:\n  nonsense: 1");
+    let lint = async |flags: &[&str], text: &str| {
+        let arguments: Vec<&str> = ["lint"].iter().chain(flags).chain(&["-"]).copied().collect();
+        world.run_with_input(&arguments, text).await.code
+    };
+    assert_eq!(lint(&[], &text).await, 1);
+    assert_eq!(lint(&["--strict=false"], &text).await, 0);
+    let known = text.replace("\n  nonsense: 1", "");
+    assert_eq!((lint(&[], &known).await, lint(&["--strict"], &known).await), (0, 1));
+    let missing = world.run(&["lint", "/nowhere.yaml"]).await;
+    assert_eq!((missing.code, missing.out.contains("/nowhere.yaml: error[ARG0001]")), (1, true), "{}", missing.out);
+}
+
+#[tokio::test]
+async fn the_schema_is_printed() {
+    let world = World::new().await;
+    let outcome = world.run(&["schema"]).await;
+    assert_eq!(outcome.out, include_str!("../../../docs/argosy.schema.json"));
+}
+
 #[tokio::test]
 async fn a_submission_whose_answer_is_lost_happens_once() {
     let world = World::new().await;

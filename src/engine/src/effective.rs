@@ -1,6 +1,7 @@
 //! The manifest as it runs: template defaults filled in, inline templates with names of their own.
 
-use serde_json::{Map, Value};
+use argosy_spec::merge;
+use serde_json::Value;
 use std::borrow::Cow;
 
 use crate::references::{is_stored, own_name};
@@ -101,35 +102,6 @@ fn with_defaults(template: &mut Value, defaults: &Value) {
         }
     }
     *template = merged;
-}
-
-pub(crate) fn merge(below: &Value, above: &Value) -> Value {
-    match (below, above) {
-        (Value::Object(below), Value::Object(above)) => {
-            let mut merged: Map<String, Value> = below.clone();
-            for (key, value) in above {
-                let value = merged.get(key).map_or_else(|| value.clone(), |below| merge(below, value));
-                merged.insert(key.clone(), value);
-            }
-            Value::Object(merged)
-        }
-        (Value::Array(below), Value::Array(above)) if named(below) && named(above) => {
-            let name = |value: &Value| value.get("name").cloned();
-            let mut merged = below.clone();
-            for value in above {
-                match merged.iter_mut().find(|known| name(known) == name(value)) {
-                    Some(known) => *known = merge(known, value),
-                    None => merged.push(value.clone()),
-                }
-            }
-            Value::Array(merged)
-        }
-        (_, above) => above.clone(),
-    }
-}
-
-fn named(list: &[Value]) -> bool {
-    list.iter().all(|value| value.get("name").is_some())
 }
 
 #[cfg(test)]

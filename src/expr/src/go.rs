@@ -41,11 +41,23 @@ pub(crate) fn format_double(value: f64) -> String {
     if value == 0.0 {
         return if value.is_sign_negative() { "-0" } else { "0" }.to_owned();
     }
-    let scientific = format!("{value:e}");
-    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    with_exponent(&format!("{value:e}"), &value.to_string())
+}
+
+/// A single as Go's `strconv.FormatFloat` prints it when it chooses the digits itself: how its YAML reader makes a text of
+/// any number with a point.
+pub fn format_float(value: f32) -> String {
+    if !value.is_finite() || value == 0.0 {
+        return format_double(f64::from(value));
+    }
+    with_exponent(&format!("{value:e}"), &value.to_string())
+}
+
+fn with_exponent(scientific: &str, plain: &str) -> String {
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     if (-4..EXPONENT_FROM).contains(&exponent) {
-        return value.to_string();
+        return plain.to_owned();
     }
     let sign = if exponent < 0 { '-' } else { '+' };
     format!("{digits}e{sign}{:02}", exponent.abs())
@@ -149,6 +161,9 @@ mod tests {
             (1e-5, "1e-05"),
         ] {
             assert_eq!(format_double(value), text);
+        }
+        for (value, text) in [(1.5, "1.5"), (0.1, "0.1"), (1.234_567_9, "1.2345679"), (1e7, "1e+07"), (1e-7, "1e-07")] {
+            assert_eq!(format_float(value), text);
         }
     }
 }

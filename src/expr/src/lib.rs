@@ -47,6 +47,7 @@ pub mod when;
 
 pub use environment::{Env, Environment};
 pub use error::Error;
+pub use go::format_float;
 pub use program::Program;
 pub use tags::{Expressions, Found, Lookup, Rules, substitute, substitute_with};
 pub use value::Value;

@@ -120,9 +120,10 @@ impl Submission {
             limits: argosy_spec::Limits { bytes_max, ..argosy_spec::Limits::DEFAULT },
             drop_unknown_fields: true,
             api_path: Some("workflow"),
+            ..argosy_spec::Options::default()
         };
         let kind = self.workflow.get("kind").and_then(Value::as_str).unwrap_or_default();
-        if kind.ends_with("Template") {
+        if argosy_spec::is_kind(kind) && !["", "Workflow"].contains(&kind) {
             let message = format!("kind {kind} is not a workflow: create it as a template");
             return Err(ApiError::new(Code::InvalidArgument, message));
         }
@@ -165,6 +166,7 @@ pub(crate) fn check_template(template: Value, code: Code, bytes_max: usize) -> R
         limits: argosy_spec::Limits { bytes_max, ..argosy_spec::Limits::DEFAULT },
         drop_unknown_fields: true,
         api_path: Some("template"),
+        ..argosy_spec::Options::default()
     };
     let document =
         argosy_spec::parse_value(template, &options).map_err(|problems| refusal(&problems, code))?;

@@ -22,4 +22,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("ARG0019", "a field is not valid in this type of template"),
     ("ARG0020", "expression tags (`{{=...}}`) are not supported yet"),
     ("ARG0021", "an `argosy.dev/...` annotation has an unknown value"),
+    ("ARG0160", "a field is of an older version of Argo (a warning)"),
+    ("ARG0161", "a text is read as something else than what is written (a warning)"),
+    ("ARG0162", "a field is written in another case (a warning)"),
+    ("ARG0163", "a stored template that is referred to does not exist"),
 ];

@@ -78,8 +78,8 @@ struct StepFields {
     on_exit: String,
 }
 
-pub(crate) fn manifest(value: Value) -> Result<Manifest, Vec<Diagnostic>> {
-    Manifest::deserialize(value).map_err(|error| vec![Diagnostic::plain("ARG0003", "", error.to_string())])
+pub(crate) fn manifest(value: Value) -> Result<Manifest, Diagnostic> {
+    Manifest::deserialize(value).map_err(|error| Diagnostic::plain("ARG0003", "", error.to_string()))
 }
 
 pub(crate) fn template(value: Value) -> Result<Template, Error> {

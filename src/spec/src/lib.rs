@@ -18,9 +18,12 @@ mod decode;
 mod diagnostic;
 mod leaf;
 pub mod manifest;
+mod merge;
 mod node;
 mod parse;
 mod policy;
+pub mod references;
+mod report;
 mod scalar;
 mod schema;
 mod suggest;
@@ -29,7 +32,7 @@ mod yaml;
 
 pub use codes::CODES;
 pub use colocation::ColocationGroup;
-pub use diagnostic::{Diagnostic, Place};
+pub use diagnostic::{Diagnostic, Place, Severity};
 pub use leaf::{
     ContainerNode, ContainerSet, ContainerSetRetry, Data, DataSource, Http, HttpBody, HttpHeader,
     HttpHeaderSource, KeySelector, MAIN_CONTAINER, MERGE_STRATEGIES, RESOURCE_ACTIONS, Resource,
@@ -40,8 +43,12 @@ pub use manifest::{
     Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template,
     TemplateKind, ValueFrom, WorkflowSpec,
 };
-pub use parse::{Document, Limits, Options, parse_json, parse_value, parse_yaml};
-pub use schema::{FieldLine, Status, field_page, field_table};
+pub use merge::merge;
+pub use parse::{Document, Limits, Options, Reading, is_kind, parse_json, parse_value, parse_yaml, read_yaml};
+pub use report::{DocumentReport, File, FileReport, Report, Review, review};
+pub use schema::{
+    FieldLine, Status, deprecated_fields, field_page, field_reasons, field_table, json_schema, json_schema_text,
+};
 pub use validate::{lint, validate};
 
 /// A value that doesn't fit.

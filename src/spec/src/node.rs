@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
-use crate::Place;
+use crate::{Place, scalar};
 
 /// A place: line and column from 1; zero when unknown (JSON from the API has no places).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub(crate) enum Data {
     /// `y` or `n`, unquoted: a boolean in YAML 1.1, but a name where a name is wanted.
     Letter(char),
     Number(Number),
+    /// A number with a point or an exponent, as YAML has it; whole ones are integers in JSON.
+    Float(f64),
     String(String),
     List(Vec<Node>),
     Map(Vec<Entry>),
@@ -65,6 +67,7 @@ impl Node {
             Data::Bool(flag) => Value::Bool(*flag),
             Data::Letter(letter) => Value::Bool(is_yes(*letter)),
             Data::Number(number) => Value::Number(number.clone()),
+            Data::Float(value) => scalar::number_of(*value).map_or(Value::Null, Value::Number),
             Data::String(text) => Value::String(text.clone()),
             Data::List(nodes) => Value::Array(nodes.iter().map(Self::to_json).collect()),
             Data::Map(entries) => Value::Object(
@@ -81,6 +84,7 @@ impl Node {
             | Data::Bool(_)
             | Data::Letter(_)
             | Data::Number(_)
+            | Data::Float(_)
             | Data::String(_)
             | Data::List(_) => None,
         }
@@ -91,7 +95,7 @@ impl Node {
         match self.data {
             Data::Null => "null",
             Data::Bool(_) | Data::Letter(_) => "a boolean",
-            Data::Number(_) => "a number",
+            Data::Number(_) | Data::Float(_) => "a number",
             Data::String(_) => "a string",
             Data::List(_) => "a list",
             Data::Map(_) => "an object",
@@ -103,7 +107,7 @@ impl Node {
         match self.data {
             Data::Null => "null",
             Data::Bool(_) | Data::Letter(_) => "bool",
-            Data::Number(_) => "number",
+            Data::Number(_) | Data::Float(_) => "number",
             Data::String(_) => "string",
             Data::List(_) => "array",
             Data::Map(_) => "object",
@@ -117,7 +121,7 @@ impl Node {
             Data::Letter(letter) => !is_yes(*letter),
             Data::List(nodes) => nodes.is_empty(),
             Data::Map(entries) => entries.is_empty(),
-            Data::Bool(true) | Data::Number(_) | Data::String(_) => false,
+            Data::Bool(true) | Data::Number(_) | Data::Float(_) | Data::String(_) => false,
         }
     }
 
@@ -189,6 +193,41 @@ impl<'a> Source<'a> {
         } else {
             line.to_owned()
         };
-        Some(Place { source: self.name.to_owned(), line: at.line, column: at.column.max(1), text })
+        let column = at.column.max(1);
+        let length = word(text.chars().skip(column - 1));
+        Some(Place { source: self.name.to_owned(), line: at.line, column, length, text })
     }
+
+    /// The place where the text begins.
+    pub(crate) fn start(&self) -> Option<Place> {
+        self.place(Mark { line: 1, column: 1 })
+    }
+
+    /// What is written at a mark: a quoted text with its quotes, or a plain word.
+    pub(crate) fn word_at(&self, at: Mark) -> String {
+        let line = self.lines.get(at.line.saturating_sub(1)).copied().unwrap_or_default();
+        let rest = || line.chars().skip(at.column.saturating_sub(1));
+        rest().take(word(rest().take(SHOWN_LINE_MAX))).collect()
+    }
+}
+
+/// The length of the word that a text begins with: up to the closing quote, or to what ends a plain word in YAML.
+fn word(text: impl Iterator<Item = char>) -> usize {
+    let characters: Vec<char> = text.collect();
+    let length = match characters.first() {
+        Some(quote @ ('"' | '\'')) => {
+            let closing = characters.iter().skip(1).position(|next| next == quote);
+            closing.map_or(characters.len(), |position| position + 2)
+        }
+        Some('[' | '{' | '-') | None => 1,
+        Some(_) => {
+            let ends = |index: usize| match characters[index] {
+                ',' | ']' | '}' => true,
+                ':' => characters.get(index + 1).is_none_or(|next| next.is_whitespace()),
+                other => other.is_whitespace(),
+            };
+            (0..characters.len()).find(|index| ends(*index)).unwrap_or(characters.len())
+        }
+    };
+    length.max(1)
 }

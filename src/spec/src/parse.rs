@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::manifest::Manifest;
 use crate::node::{Data, Node, Source};
 use crate::schema::{self, Rules};
-use crate::{Diagnostic, yaml};
+use crate::{Diagnostic, suggest, yaml};
 
 /// Bounds on what is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,11 @@ pub struct Options<'a> {
     /// Unknown fields are left out in silence, as Argo's API does when a client sends them. Fields that are known and not
     /// supported are refused in any case.
     pub drop_unknown_fields: bool,
+    /// Unknown fields are warned of instead of refused, as `argo lint --strict=false` has it.
+    pub warn_unknown_fields: bool,
+    /// Objects that are none of Argo's (a ConfigMap, say) and files of parameters are left alone and counted, instead of
+    /// refused.
+    pub skip_other_kinds: bool,
     /// JSON only: tell wrong types in the words of Argo's API, with paths under this name (`workflow` in a create
     /// request).
     pub api_path: Option<&'a str>,
@@ -55,10 +60,16 @@ pub struct Options<'a> {
 /// One document of a text.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// The typed manifest.
+    /// Its kind; `Workflow` where it says none.
+    pub kind: String,
+    /// The typed manifest: of a CronWorkflow, its workflow; of a WorkflowEventBinding, nothing.
     pub manifest: Manifest,
     /// The document as it is to be stored: fields checked, scalars as their fields want them, order kept.
     pub value: Value,
+    /// What its form gives rise to: errors (never, from [`parse_yaml`] and its like) and warnings.
+    pub problems: Vec<Diagnostic>,
+    /// Paths of values that are left out of `value` because they are wrong.
+    lost: Vec<String>,
     node: Node,
     source: Option<(String, std::sync::Arc<str>)>,
 }
@@ -74,7 +85,15 @@ impl Document {
         self.placed(crate::lint(&self.manifest))
     }
 
-    fn placed(&self, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+    /// Gives problems of the manifest their paths in the document and their places in the text. Those that only follow
+    /// from what is wrong with the form are left out.
+    pub(crate) fn placed(&self, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        if self.kind == CRON {
+            for problem in &mut problems {
+                problem.path = cron_path(&problem.path);
+            }
+        }
+        problems.retain(|problem| !self.lost.iter().any(|lost| follows(problem, lost)));
         if let Some((name, text)) = &self.source {
             let source = Source::new(name, text);
             for problem in &mut problems {
@@ -83,6 +102,65 @@ impl Document {
         }
         problems
     }
+
+    /// The document as it is written, before any field was looked at.
+    pub fn as_written(&self) -> Value {
+        self.node.to_json()
+    }
+
+    /// The workflow in it.
+    pub(crate) fn workflow(&self) -> Value {
+        workflow_of(&self.kind, &self.value)
+    }
+}
+
+const CRON: &str = "CronWorkflow";
+const BINDING: &str = "WorkflowEventBinding";
+
+/// Where a part of the workflow is in the CronWorkflow.
+fn cron_path(path: &str) -> String {
+    match path.strip_prefix("spec") {
+        Some(rest) => format!("spec.workflowSpec{rest}"),
+        None => match path.strip_prefix("metadata") {
+            Some(rest) => format!("spec.workflowMetadata{rest}"),
+            None => path.to_owned(),
+        },
+    }
+}
+
+/// Whether a problem of meaning may be there only because the value at a path is not.
+fn follows(problem: &Diagnostic, lost: &str) -> bool {
+    let parent = |path: &str| path.rfind(['.', '[']).map_or(0, |end| end);
+    let path = problem.path.as_str();
+    let is_within = |inner: &str, outer: &str| {
+        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    if is_within(path, lost) {
+        return true;
+    }
+    let holder = &lost[..parent(lost)];
+    match problem.code {
+        // Something is missing: perhaps it is what could not be read.
+        "ARG0010" | "ARG0014" | "ARG0017" => holder == path || holder == &path[..parent(path)],
+        // A name is not known: perhaps it is defined in what could not be read.
+        "ARG0011" | "ARG0015" | "ARG0016" => {
+            ["parameters", "artifacts", "inputs", "outputs", "arguments", "templates", "tasks", "steps", "name"]
+                .iter()
+                .any(|part| lost.ends_with(part) || (lost.ends_with(']') && holder.ends_with(part)))
+        }
+        _ => false,
+    }
+}
+
+/// What a text holds, problems or not.
+#[derive(Clone, Debug, Default)]
+pub struct Reading {
+    /// The documents that can be read, each with the problems of its form.
+    pub documents: Vec<Document>,
+    /// What is wrong with the text itself, or with documents that can't be read.
+    pub problems: Vec<Diagnostic>,
+    /// Objects that were left alone.
+    pub others: usize,
 }
 
 /// Reads the documents of a YAML text (JSON is YAML, too). `source_name` is the file's name, for the problems.
@@ -95,40 +173,66 @@ pub fn parse_yaml(
     text: &str,
     options: &Options<'_>,
 ) -> Result<Vec<Document>, Vec<Diagnostic>> {
-    too_long(text, options)?;
-    let source = Source::new(source_name, text);
-    let nodes = yaml::read(&source, text, &options.limits)?;
-    if nodes.is_empty() {
+    let mut reading = read_yaml(source_name, text, options);
+    if reading.problems.is_empty() && reading.documents.is_empty() {
         return Err(vec![Diagnostic::plain("ARG0001", "", format!("`{source_name}` holds no document"))]);
     }
+    let of_documents = reading.documents.iter_mut();
+    let errors = of_documents.flat_map(|document| {
+        if document.problems.iter().any(Diagnostic::is_error) {
+            std::mem::take(&mut document.problems)
+        } else {
+            Vec::new()
+        }
+    });
+    let errors: Vec<Diagnostic> =
+        reading.problems.into_iter().chain(errors).filter(Diagnostic::is_error).collect();
+    if errors.is_empty() { Ok(reading.documents) } else { Err(errors) }
+}
+
+/// As [`parse_yaml`], for a text that is only looked at: what can be read of a document with problems is there as well.
+pub fn read_yaml(source_name: &str, text: &str, options: &Options<'_>) -> Reading {
+    if let Err(problems) = too_long(text, options) {
+        let problems = problems
+            .into_iter()
+            .map(|problem| Diagnostic { place: Source::new(source_name, text).start(), ..problem })
+            .collect();
+        return Reading { problems, ..Reading::default() };
+    }
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let source = Source::new(source_name, text);
+    let yaml::Read { documents: nodes, mut problems } = yaml::read(&source, text, &options.limits);
     if nodes.len() > options.limits.documents_max {
         let message =
             format!("{} documents, and at most {} are allowed", nodes.len(), options.limits.documents_max);
-        return Err(vec![Diagnostic::plain("ARG0002", "", message)]);
+        problems.push(Diagnostic { place: source.start(), ..Diagnostic::plain("ARG0002", "", message) });
+        return Reading { problems, ..Reading::default() };
     }
     let rules = Rules {
         source: Some(&source),
         coerce: true,
         go_prefix: None,
         drop_unknown: options.drop_unknown_fields,
+        warn_unknown: options.warn_unknown_fields,
         limits: options.limits,
     };
+    let shared: std::sync::Arc<str> = text.into();
     let mut documents = Vec::with_capacity(nodes.len());
-    let mut problems = Vec::new();
+    let mut others = 0;
     for node in nodes {
+        if options.skip_other_kinds && is_other(&node) {
+            others += 1;
+            continue;
+        }
         match document(node, rules) {
-            Ok(document) => documents.push(document),
-            Err(found) => problems.extend(found),
+            Ok(mut document) => {
+                document.source = Some((source_name.to_owned(), std::sync::Arc::clone(&shared)));
+                documents.push(document);
+            }
+            Err(problem) => problems.push(*problem),
         }
     }
-    if !problems.is_empty() {
-        return Err(problems);
-    }
-    let shared: std::sync::Arc<str> = text.into();
-    for document in &mut documents {
-        document.source = Some((source_name.to_owned(), std::sync::Arc::clone(&shared)));
-    }
-    Ok(documents)
+    Reading { documents, problems, others }
 }
 
 /// Reads one JSON text.
@@ -155,9 +259,15 @@ pub fn parse_value(value: Value, options: &Options<'_>) -> Result<Document, Vec<
         coerce: false,
         go_prefix: options.api_path,
         drop_unknown: options.drop_unknown_fields,
+        warn_unknown: options.warn_unknown_fields,
         limits: options.limits,
     };
-    document(Node::of_json(value), rules)
+    let mut document = document(Node::of_json(value), rules).map_err(|problem| vec![*problem])?;
+    if document.problems.iter().any(Diagnostic::is_error) {
+        document.problems.retain(Diagnostic::is_error);
+        return Err(document.problems);
+    }
+    Ok(document)
 }
 
 /// Checks a manifest that was stored: as [`parse_value`], forgiving about fields that are no longer known.
@@ -175,39 +285,100 @@ fn too_long(text: &str, options: &Options<'_>) -> Result<(), Vec<Diagnostic>> {
     Err(vec![Diagnostic::plain("ARG0002", "", message).suggest("split it into several workflows")])
 }
 
-/// Kinds of documents that can be read.
-const KINDS: [&str; 3] = ["Workflow", "WorkflowTemplate", "ClusterWorkflowTemplate"];
+/// Kinds of the same group that belong to other programs, or that programs alone write.
+const OTHER_KINDS: [&str; 14] = [
+    "AnalysisRun",
+    "AnalysisTemplate",
+    "AppProject",
+    "Application",
+    "ApplicationSet",
+    "ClusterAnalysisTemplate",
+    "EventBus",
+    "EventSource",
+    "Experiment",
+    "Rollout",
+    "Sensor",
+    "WorkflowArtifactGCTask",
+    "WorkflowTaskResult",
+    "WorkflowTaskSet",
+];
 
-fn document(node: Node, rules: Rules<'_>) -> Result<Document, Vec<Diagnostic>> {
+/// True for an object that is none of ours: of another group, or no object of Kubernetes at all.
+fn is_other(node: &Node) -> bool {
+    let text_at = |key: &str| match node.get(key).map(|entry| &entry.value.data) {
+        Some(Data::String(text)) => Some(text.as_str()),
+        Some(_) | None => None,
+    };
+    match (text_at("apiVersion"), text_at("kind")) {
+        (Some(version), _) if !version.starts_with("argoproj.io/") => true,
+        (_, Some(kind)) => OTHER_KINDS.contains(&kind),
+        (None, None) => matches!(node.data, Data::Map(_)) && node.get("spec").is_none(),
+        (Some(_), None) => false,
+    }
+}
+
+/// Reads a document as far as it can be read.
+fn document(node: Node, rules: Rules<'_>) -> Result<Document, Box<Diagnostic>> {
     let problem = |path: &str, code: &'static str, message: String| {
         let place = rules.source.and_then(|source| source.place(node.find(path)));
-        Diagnostic { place, ..Diagnostic::plain(code, path, message) }
+        Box::new(Diagnostic { place, ..Diagnostic::plain(code, path, message) })
     };
     if !matches!(node.data, Data::Map(_)) {
-        return Err(vec![problem(
-            "",
-            "ARG0003",
-            format!("a workflow must be an object, and this is {}", node.what()),
-        )]);
+        let message = format!("a workflow must be an object, and this is {}", node.what());
+        return Err(problem("", "ARG0003", message));
     }
     let text_at = |key: &str| match node.get(key).map(|entry| &entry.value.data) {
         Some(Data::String(text)) => text.clone(),
         Some(_) | None => String::new(),
     };
     let kind = text_at("kind");
-    if !kind.is_empty() && !KINDS.contains(&kind.as_str()) {
-        let message = format!("kind `{kind}` is not supported yet; use one of: {}", KINDS.join(", "));
-        return Err(vec![problem("kind", "ARG0007", message)]);
-    }
+    let root = schema::KINDS.iter().find(|(name, _)| *name == kind || kind.is_empty());
+    let Some((kind, root)) = root else {
+        let names: Vec<&str> = schema::KINDS.iter().map(|(name, _)| *name).collect();
+        let message = format!("kind `{kind}` is not known; use one of: {}", names.join(", "));
+        let near = suggest::nearest(&kind, names.into_iter());
+        let suggestion = near.map(|near| format!("did you mean `{near}`?")).unwrap_or_default();
+        return Err(Box::new(problem("kind", "ARG0007", message).suggest(suggestion)));
+    };
     let version = text_at("apiVersion");
-    if !version.is_empty() && version != "argoproj.io/v1alpha1" {
-        let message = format!("apiVersion `{version}` is not known; use `argoproj.io/v1alpha1`");
-        return Err(vec![problem("apiVersion", "ARG0007", message)]);
+    if !version.is_empty() && version != VERSION {
+        let message = format!("apiVersion `{version}` is not known; use `{VERSION}`");
+        return Err(problem("apiVersion", "ARG0007", message));
     }
-    let (value, problems) = schema::walk(&node, &schema::WORKFLOW, rules);
-    if !problems.is_empty() {
-        return Err(problems);
+    let walked = schema::walk(&node, root, rules);
+    let manifest = crate::decode::manifest(workflow_of(kind, &walked.value)).map_err(|error| {
+        let place = rules.source.and_then(|source| source.place(node.at));
+        Box::new(Diagnostic { place, ..error })
+    })?;
+    Ok(Document {
+        kind: (*kind).to_owned(),
+        manifest,
+        value: walked.value,
+        problems: walked.problems,
+        lost: walked.lost,
+        node,
+        source: None,
+    })
+}
+
+/// True for a kind of object that can be written.
+pub fn is_kind(name: &str) -> bool {
+    schema::KINDS.iter().any(|(kind, _)| *kind == name)
+}
+
+/// The version of Argo's API.
+pub(crate) const VERSION: &str = "argoproj.io/v1alpha1";
+
+/// The workflow in a document of some kind.
+fn workflow_of(kind: &str, value: &Value) -> Value {
+    match kind {
+        CRON => serde_json::json!({
+            "apiVersion": VERSION,
+            "kind": CRON,
+            "metadata": value.pointer("/spec/workflowMetadata").cloned().unwrap_or_else(|| serde_json::json!({})),
+            "spec": value.pointer("/spec/workflowSpec").cloned().unwrap_or_else(|| serde_json::json!({})),
+        }),
+        BINDING => serde_json::json!({"kind": BINDING}),
+        _ => value.clone(),
     }
-    let manifest = crate::decode::manifest(value.clone())?;
-    Ok(Document { manifest, value, node, source: None })
 }

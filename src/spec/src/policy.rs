@@ -1,5 +1,6 @@
 //! What happens around a template's run: tries, hooks, memoization, loss of its cluster.
 
+use serde_json::Value;
 use serde::{Deserialize, Serialize};
 
 use crate::manifest::{Arguments, IntOrString, Metadata, null_is_default};
@@ -53,6 +54,9 @@ pub struct LifecycleHook {
     /// When it runs; empty: at the end.
     #[serde(deserialize_with = "null_is_default")]
     pub expression: String,
+    /// The stored template that it runs; followed by the control plane.
+    #[serde(rename = "templateRef", skip_serializing_if = "Option::is_none")]
+    pub template_ref: Option<Value>,
 }
 
 /// Keeps a template's outputs, so that an equal run need not be repeated.

@@ -13,22 +13,47 @@ pub(crate) fn plain(text: &str) -> Data {
         "y" | "Y" | "n" | "N" => return Data::Letter(text.chars().next().unwrap_or('n')),
         _ => {}
     }
-    match number(text) {
-        Some(number) => Data::Number(number),
-        None => Data::String(text.to_owned()),
+    number(text).unwrap_or_else(|| Data::String(text.to_owned()))
+}
+
+/// The value of a scalar with a tag of YAML's own; `None` when it is no such value.
+pub(crate) fn tagged(tag: &str, text: &str) -> Option<Data> {
+    match (tag, plain(text)) {
+        ("float", Data::Number(number)) => number.as_f64().map(Data::Float),
+        ("int", value @ Data::Number(_))
+        | ("float", value @ Data::Float(_))
+        | ("bool", value @ (Data::Bool(_) | Data::Letter(_)))
+        | ("null", value @ Data::Null)
+        | ("timestamp", value @ Data::String(_)) => Some(value),
+        _ => None,
     }
 }
 
-fn number(text: &str) -> Option<Number> {
+fn number(text: &str) -> Option<Data> {
     let first = text.bytes().next()?;
     if !(first.is_ascii_digit() || matches!(first, b'+' | b'-' | b'.')) {
         return None;
     }
+    match text {
+        ".nan" | ".NaN" | ".NAN" => return Some(Data::Float(f64::NAN)),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Some(Data::Float(f64::INFINITY)),
+        "-.inf" | "-.Inf" | "-.INF" => return Some(Data::Float(f64::NEG_INFINITY)),
+        _ => {}
+    }
+    if first == b'.' {
+        // Underscores are no part of numbers that begin with a point.
+        return is_float(text).then(|| finite(text)).flatten();
+    }
     let digits = text.replace('_', "");
     if let Some(number) = integer(&digits) {
-        return Some(number);
+        return Some(Data::Number(number));
     }
-    is_float(&digits).then(|| digits.parse::<f64>().ok()).flatten().and_then(float)
+    is_float(&digits).then(|| finite(&digits)).flatten()
+}
+
+/// A double, unless it is beyond them: Go leaves such a text alone.
+fn finite(digits: &str) -> Option<Data> {
+    digits.parse::<f64>().ok().filter(|value| value.is_finite()).map(Data::Float)
 }
 
 /// Go's `ParseInt` with base 0: decimal, `0x`, `0b`, `0o`, and octal after a leading zero.
@@ -84,7 +109,8 @@ fn is_float(text: &str) -> bool {
 /// Whole doubles up to here are written without a point.
 const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
 
-fn float(value: f64) -> Option<Number> {
+/// A double as JSON has it: whole ones without a point. `None` for what JSON has no word for.
+pub(crate) fn number_of(value: f64) -> Option<Number> {
     let is_negative_zero = value == 0.0 && value.is_sign_negative();
     if value.fract() == 0.0 && value.abs() <= WHOLE_MAX && !is_negative_zero {
         #[expect(
@@ -96,12 +122,17 @@ fn float(value: f64) -> Option<Number> {
     Number::from_f64(value)
 }
 
-/// A scalar as a key: `y` and `n` are the booleans that YAML 1.1 says, as Go writes them.
+/// A scalar as a key: `y` and `n` are the booleans that YAML 1.1 says, as Go writes them. Null is no key.
 pub(crate) fn key_of(data: &Data) -> Option<String> {
     match data {
-        Data::Null => Some("null".to_owned()),
+        Data::Null => None,
         Data::Letter(letter) => Some(crate::node::is_yes(*letter).to_string()),
-        Data::Bool(_) | Data::Number(_) | Data::String(_) | Data::List(_) | Data::Map(_) => text_of(data),
+        Data::Bool(_)
+        | Data::Number(_)
+        | Data::Float(_)
+        | Data::String(_)
+        | Data::List(_)
+        | Data::Map(_) => text_of(data),
     }
 }
 
@@ -112,6 +143,9 @@ pub(crate) fn text_of(data: &Data) -> Option<String> {
         Data::Bool(flag) => Some(flag.to_string()),
         Data::Letter(letter) => Some(letter.to_string()),
         Data::Number(number) => Some(Value::Number(number.clone()).to_string()),
+        // Go has seven digits for it, whatever was written.
+        #[expect(clippy::cast_possible_truncation, reason = "Go's reader loses the same digits")]
+        Data::Float(value) => Some(argosy_expr::format_float(*value as f32)),
         Data::String(text) => Some(text.clone()),
         Data::List(_) | Data::Map(_) => None,
     }

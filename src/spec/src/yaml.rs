@@ -21,14 +21,25 @@ enum Open {
         at: Mark,
         anchor: usize,
         entries: Vec<Entry>,
+        /// Values of the keys `<<`.
+        merges: Vec<Node>,
         seen: BTreeMap<String, usize>,
-        key: Option<(String, Mark)>,
+        key: Option<Key>,
     },
+}
+
+/// A key that waits for its value.
+enum Key {
+    Own(String, Mark),
+    /// `<<`, which takes over the keys of other maps.
+    Merge,
 }
 
 struct Loader<'a> {
     source: &'a Source<'a>,
     limits: &'a Limits,
+    /// Lines of the text before the part that is being read.
+    lines_before: usize,
     stack: Vec<Open>,
     anchors: BTreeMap<usize, (Node, usize)>,
     nodes_left: usize,
@@ -36,50 +47,87 @@ struct Loader<'a> {
     problems: Vec<Diagnostic>,
 }
 
-fn mark(span: &Span) -> Mark {
-    Mark { line: span.start.line(), column: span.start.col() + 1 }
+/// What was read of a text.
+pub(crate) struct Read {
+    /// The documents that can be read. Those without content are left out.
+    pub(crate) documents: Vec<Node>,
+    /// What is wrong with the others, or with the form of these.
+    pub(crate) problems: Vec<Diagnostic>,
 }
 
 /// A text is YAML, whatever it holds.
 pub(crate) fn is_readable(text: &str) -> bool {
-    read(&Source::new("", text), text, &Limits::DEFAULT).is_ok()
+    read(&Source::new("", text), text, &Limits::DEFAULT).problems.is_empty()
 }
 
-/// Reads all documents of a text. Documents without content are left out.
-pub(crate) fn read(source: &Source<'_>, text: &str, limits: &Limits) -> Result<Vec<Node>, Vec<Diagnostic>> {
-    let options = granit_parser::options! {
-        flow_nesting_limit: limits.depth_max,
-        block_nesting_limit: limits.depth_max,
-        emit_comments: false,
-    };
+/// Reads all documents of a text. One that can't be read does not stop those after it.
+pub(crate) fn read(source: &Source<'_>, text: &str, limits: &Limits) -> Read {
     let mut loader = Loader {
         source,
         limits,
+        lines_before: 0,
         stack: Vec::new(),
         anchors: BTreeMap::new(),
         nodes_left: limits.nodes_max,
         documents: Vec::new(),
         problems: Vec::new(),
     };
-    for event in Parser::new_from_str_with_options(text, options) {
-        match event {
-            Ok((event, span)) => {
-                if let Err(problem) = loader.event(event, &span) {
-                    loader.problems.push(*problem);
-                    break;
-                }
-            }
-            Err(error) => {
-                let at = Mark { line: error.marker().line(), column: error.marker().col() + 1 };
-                loader.problems.push(loader.unreadable(at, &error));
-                break;
-            }
+    let mut rest = text;
+    while let Some(line) = loader.part(rest) {
+        // The line is broken; the next document begins below it.
+        let lines = rest.split_inclusive('\n').enumerate().skip(line.saturating_sub(loader.lines_before));
+        let Some(skipped) = lines.into_iter().find(|(_, line)| is_document_start(line)).map(|(index, _)| index) else {
+            break;
+        };
+        let bytes: usize = rest.split_inclusive('\n').take(skipped).map(str::len).sum();
+        if skipped == 0 || loader.problems.len() >= limits.problems_max {
+            break;
         }
+        rest = &rest[bytes..];
+        loader.lines_before += skipped;
+        loader.stack.clear();
     }
-    if loader.problems.is_empty() { Ok(loader.documents) } else { Err(loader.problems) }
+    Read { documents: loader.documents, problems: loader.problems }
+}
+
+fn is_document_start(line: &str) -> bool {
+    line.strip_prefix("---").is_some_and(|rest| rest.chars().next().is_none_or(char::is_whitespace))
 }
 
 impl Loader<'_> {
+    /// Reads a part of the text to its end, or to a line that can't be read.
+    fn part(&mut self, text: &str) -> Option<usize> {
+        let options = granit_parser::options! {
+            flow_nesting_limit: self.limits.depth_max,
+            block_nesting_limit: self.limits.depth_max,
+            emit_comments: false,
+        };
+        for event in Parser::new_from_str_with_options(text, options) {
+            match event {
+                Ok((event, span)) => {
+                    if let Err(problem) = self.event(event, &span) {
+                        let line = problem.place.as_ref().map_or(usize::MAX, |place| place.line);
+                        // Too much is too much for the documents after it as well.
+                        let is_over = problem.code == "ARG0002";
+                        self.problems.push(*problem);
+                        return (!is_over).then_some(line);
+                    }
+                }
+                Err(error) => {
+                    let line = error.marker().line() + self.lines_before;
+                    let at = Mark { line, column: error.marker().col() + 1 };
+                    self.problems.push(self.unreadable(at, &error));
+                    return Some(line);
+                }
+            }
+        }
+        None
+    }
+
+    fn mark(&self, span: &Span) -> Mark {
+        Mark { line: span.start.line() + self.lines_before, column: span.start.col() + 1 }
+    }
+
     fn problem(&self, code: &'static str, at: Mark, message: impl Into<String>) -> Box<Diagnostic> {
         Box::new(Diagnostic { place: self.source.place(at), ..Diagnostic::plain(code, "", message) })
     }
@@ -87,33 +135,84 @@ impl Loader<'_> {
     fn unreadable(&self, at: Mark, error: &granit_parser::ScanError) -> Diagnostic {
         let at_end = at.line >= self.source.lines.len();
         let problem = *self.problem("ARG0001", at, format!("this is not readable YAML: {}", error.info()));
-        if at_end { problem.suggest("the text ends here: is it complete?") } else { problem }
+        let line = self.source.lines.get(at.line.saturating_sub(1)).copied().unwrap_or_default();
+        let indent: String = line.chars().take_while(|next| next.is_whitespace()).collect();
+        if indent.contains('\t') {
+            problem.suggest("YAML is indented with spaces; this line begins with a tab")
+        } else if at_end {
+            problem.suggest("the text ends here: is it complete?")
+        } else {
+            problem
+        }
     }
 
     fn event(&mut self, event: Event<'_>, span: &Span) -> Result<(), Box<Diagnostic>> {
-        let at = mark(span);
+        let at = self.mark(span);
         match event {
             Event::DocumentStart(..) => self.anchors.clear(),
             Event::Scalar(text, style, anchor, tag) => {
-                let data = match tag.as_deref().and_then(granit_parser::Tag::core_suffix) {
-                    Some("str" | "binary") => Data::String(text.into_owned()),
-                    _ if style == ScalarStyle::Plain => scalar::plain(&text),
-                    _ => Data::String(text.into_owned()),
-                };
-                self.add(Node { at, data }, anchor)?;
+                let is_plain = style == ScalarStyle::Plain;
+                let data = self.scalar(&text, is_plain, tag.as_deref(), at)?;
+                let is_merge = is_plain && tag.is_none() && &*text == MERGE;
+                self.add(Node { at, data }, anchor, is_merge)?;
             }
             Event::SequenceStart(_, anchor, _) => {
                 self.open(Open::List { at, anchor, nodes: Vec::new() }, at)?
             }
             Event::MappingStart(_, anchor, _) => {
-                let (entries, seen) = (Vec::new(), BTreeMap::new());
-                self.open(Open::Map { at, anchor, entries, seen, key: None }, at)?;
+                let (entries, merges, seen) = (Vec::new(), Vec::new(), BTreeMap::new());
+                self.open(Open::Map { at, anchor, entries, merges, seen, key: None }, at)?;
             }
             Event::SequenceEnd | Event::MappingEnd => self.close()?,
             Event::Alias(anchor) => self.alias(anchor, at)?,
             Event::StreamStart | Event::StreamEnd | Event::DocumentEnd | _ => {}
         }
         Ok(())
+    }
+
+    /// The value of a scalar. A tag of YAML's own says what it is; one of somebody else's makes it a text.
+    fn scalar(
+        &self,
+        text: &str,
+        is_plain: bool,
+        tag: Option<&granit_parser::Tag>,
+        at: Mark,
+    ) -> Result<Data, Box<Diagnostic>> {
+        let own = |name: &str| tag.is_some_and(|tag| tag.is_yaml_core_schema_tag(name));
+        let core = |tag: &granit_parser::Tag| {
+            tag.suffix_in_namespace("tag:yaml.org,2002:").map(std::borrow::Cow::into_owned)
+        };
+        let data = match tag.map(core) {
+            None if is_plain => scalar::plain(text),
+            None => Data::String(text.to_owned()),
+            Some(None) => Data::String(text.to_owned()),
+            Some(Some(_)) if own("str") => Data::String(text.to_owned()),
+            Some(Some(name)) if name == "binary" => return self.binary(text, at),
+            Some(Some(name)) => match scalar::tagged(&name, text) {
+                Some(data) => data,
+                None if ["int", "float", "bool", "null", "timestamp"].contains(&name.as_str()) => {
+                    let shown: String = text.chars().take(SHOWN_MAX).collect();
+                    return Err(self.problem("ARG0001", at, format!("cannot decode `{shown}` as a !!{name}")));
+                }
+                None => Data::String(text.to_owned()),
+            },
+        };
+        match data {
+            Data::Float(value) if !value.is_finite() => {
+                let message = format!("`{text}` is a number that JSON has no word for");
+                Err(Box::new(self.problem("ARG0001", at, message).suggest("put it in quotes")))
+            }
+            data => Ok(data),
+        }
+    }
+
+    fn binary(&self, text: &str, at: Mark) -> Result<Data, Box<Diagnostic>> {
+        use base64::Engine;
+        let packed: String = text.chars().filter(|next| !next.is_whitespace()).collect();
+        let bytes = base64::engine::general_purpose::STANDARD.decode(packed);
+        let text = bytes.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        let wrong = || self.problem("ARG0001", at, "a !!binary value must be text in base64");
+        text.map(Data::String).ok_or_else(wrong)
     }
 
     fn open(&mut self, open: Open, at: Mark) -> Result<(), Box<Diagnostic>> {
@@ -128,12 +227,14 @@ impl Loader<'_> {
     fn close(&mut self) -> Result<(), Box<Diagnostic>> {
         let (node, anchor) = match self.stack.pop() {
             Some(Open::List { at, anchor, nodes }) => (Node { at, data: Data::List(nodes) }, anchor),
-            Some(Open::Map { at, anchor, entries, .. }) => {
-                (Node { at, data: Data::Map(merged(entries)) }, anchor)
+            Some(Open::Map { at, anchor, entries, merges, .. }) => {
+                let entries = merged(entries, merges)
+                    .map_err(|at| self.problem("ARG0001", at, "map merge requires map or sequence of maps as the value"))?;
+                (Node { at, data: Data::Map(entries) }, anchor)
             }
             None => return Ok(()),
         };
-        self.add(node, anchor)
+        self.add(node, anchor, false)
     }
 
     fn alias(&mut self, anchor: usize, at: Mark) -> Result<(), Box<Diagnostic>> {
@@ -147,10 +248,10 @@ impl Loader<'_> {
             return Err(self.problem("ARG0002", at, message));
         };
         self.nodes_left -= size;
-        self.add(node, 0)
+        self.add(node, 0, false)
     }
 
-    fn add(&mut self, node: Node, anchor: usize) -> Result<(), Box<Diagnostic>> {
+    fn add(&mut self, node: Node, anchor: usize, is_merge: bool) -> Result<(), Box<Diagnostic>> {
         let Some(left) = self.nodes_left.checked_sub(1) else {
             return Err(self.problem(
                 "ARG0002",
@@ -163,43 +264,58 @@ impl Loader<'_> {
             let size = weight(&node);
             self.anchors.insert(anchor, (node.clone(), size));
         }
-        let (key_problem, problem) = match self.stack.last_mut() {
+        let twice = match self.stack.last_mut() {
             None => {
                 if node.data != Data::Null {
                     self.documents.push(node);
                 }
-                (None, None)
+                None
             }
             Some(Open::List { nodes, .. }) => {
                 nodes.push(node);
-                (None, None)
+                None
             }
-            Some(Open::Map { entries, seen, key, .. }) => match key.take() {
+            Some(Open::Map { entries, merges, seen, key, .. }) => match key.take() {
+                None if is_merge => {
+                    *key = Some(Key::Merge);
+                    None
+                }
                 None => match scalar::key_of(&node.data) {
                     Some(text) => {
-                        *key = Some((text, node.at));
-                        (None, None)
+                        *key = Some(Key::Own(text, node.at));
+                        None
                     }
-                    None => (None, Some(node.at)),
+                    None => return Err(self.problem("ARG0001", node.at, NO_KEY)),
                 },
-                Some((name, at)) => {
-                    let first = if name == MERGE { None } else { seen.insert(name.clone(), at.line) };
-                    entries.push(Entry { key: name.clone(), at, value: node });
-                    (first.map(|first| (name, at, first)), None)
+                Some(Key::Merge) => {
+                    merges.push(node);
+                    None
                 }
+                Some(Key::Own(name, at)) => match seen.get(&name).copied() {
+                    // The first counts; the second is told of.
+                    Some(first) => Some((name, at, first)),
+                    None => {
+                        seen.insert(name.clone(), at.line);
+                        entries.push(Entry { key: name, at, value: node });
+                        None
+                    }
+                },
             },
         };
-        if let Some(at) = problem {
-            return Err(self.problem("ARG0001", at, "a key must be a plain value, not a list or an object"));
-        }
-        if let Some((name, at, first)) = key_problem {
+        if let Some((name, at, first)) = twice {
             let message = format!("key \"{name}\" is given twice, before in line {first}");
-            let problem = self.problem("ARG0006", at, message);
-            self.problems.push(*problem);
+            let problem = self.problem("ARG0006", at, message).suggest("remove one of the two");
+            if self.problems.len() < self.limits.problems_max {
+                self.problems.push(problem);
+            }
         }
         Ok(())
     }
 }
+
+/// Characters that are shown of a value.
+const SHOWN_MAX: usize = 40;
+const NO_KEY: &str = "a key must be a plain value, not null, a list or an object";
 
 /// Clones an anchor's node when the budget allows it.
 trait ClonedIf {
@@ -218,7 +334,7 @@ const TEXT_PER_VALUE: usize = 64;
 /// What a copy of a node costs, in values.
 fn weight(node: &Node) -> usize {
     1 + match &node.data {
-        Data::Null | Data::Bool(_) | Data::Letter(_) | Data::Number(_) => 0,
+        Data::Null | Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::Float(_) => 0,
         Data::String(text) => text.len() / TEXT_PER_VALUE,
         Data::List(nodes) => nodes.iter().map(weight).sum(),
         Data::Map(entries) => {
@@ -229,25 +345,16 @@ fn weight(node: &Node) -> usize {
 
 const MERGE: &str = "<<";
 
-/// Resolves `<<: *anchor`: own keys win, then the earlier of several.
-fn merged(entries: Vec<Entry>) -> Vec<Entry> {
-    if !entries.iter().any(|entry| entry.key == MERGE) {
-        return entries;
+/// Resolves `<<: *anchor`: own keys win, then the earlier of several. Where a value is no map: its place.
+fn merged(mut own: Vec<Entry>, merges: Vec<Node>) -> Result<Vec<Entry>, Mark> {
+    if merges.is_empty() {
+        return Ok(own);
     }
-    let (merges, mut own): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.key == MERGE);
     let mut known: std::collections::BTreeSet<String> = own.iter().map(|entry| entry.key.clone()).collect();
     for merge in merges {
-        let parts = match merge.value.data {
-            Data::List(nodes) => nodes,
-            Data::Null
-            | Data::Bool(_)
-            | Data::Letter(_)
-            | Data::Number(_)
-            | Data::String(_)
-            | Data::Map(_) => vec![merge.value],
-        };
+        let parts = if let Data::List(nodes) = merge.data { nodes } else { vec![merge] };
         for part in parts {
-            let Data::Map(inherited) = part.data else { continue };
+            let Data::Map(inherited) = part.data else { return Err(part.at) };
             for entry in inherited {
                 if known.insert(entry.key.clone()) {
                     own.push(entry);
@@ -255,5 +362,5 @@ fn merged(entries: Vec<Entry>) -> Vec<Entry> {
             }
         }
     }
-    own
+    Ok(own)
 }

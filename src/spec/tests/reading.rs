@@ -1,6 +1,6 @@
 //! Reading texts: what is accepted, how problems are told, and that nothing breaks it.
 
-use argosy_spec::{Diagnostic, Document, Limits, Options, TemplateKind, parse_json, parse_yaml};
+use argosy_spec::{Diagnostic, Document, Limits, Options, Status, TemplateKind, parse_json, parse_yaml};
 use serde_json::json;
 
 const GOOD: &str = r#"apiVersion: argoproj.io/v1alpha1
@@ -115,7 +115,7 @@ fn a_problem_shows_the_line_and_a_caret() {
     let shown = problems(&spec("  entrypiont: x\n"))[0].to_string();
     assert_eq!(
         shown,
-        "flow.yaml:6:3: error[ARG0004]: unknown field \"spec.entrypiont\"\n   |\n 6 |   entrypiont: x\n   |   ^\n  = did you mean `entrypoint`?"
+        "flow.yaml:6:3: error[ARG0004]: unknown field \"spec.entrypiont\"\n   |\n 6 |   entrypiont: x\n   |   ^^^^^^^^^^\n  = did you mean `entrypoint`?"
     );
 }
 
@@ -141,10 +141,13 @@ fn unsupported_fields_are_refused_by_name_unless_empty() {
 
 #[test]
 fn other_kinds_are_refused() {
+    let problem = &problems("kind: CronWorkflw\nspec: {}\n")[0];
     assert_eq!(
-        problems("kind: CronWorkflow\nspec: {}\n")[0].message,
-        "kind `CronWorkflow` is not supported yet; use one of: Workflow, WorkflowTemplate, ClusterWorkflowTemplate"
+        problem.message,
+        "kind `CronWorkflw` is not known; use one of: Workflow, WorkflowTemplate, ClusterWorkflowTemplate, CronWorkflow, \
+         WorkflowEventBinding"
     );
+    assert_eq!(problem.suggestion, "did you mean `CronWorkflow`?");
     assert_eq!(problems("apiVersion: v1\nkind: Workflow\n")[0].code, "ARG0007");
     assert_eq!(problems("- a\n")[0].message, "a workflow must be an object, and this is a list");
     assert_eq!(problems("")[0].message, "`flow.yaml` holds no document");
@@ -250,6 +253,12 @@ fn the_table_of_fields_names_each_field_once() {
     let mut seen = std::collections::BTreeSet::new();
     for line in &table {
         assert!(seen.insert((line.owner, line.field)), "{}.{} twice", line.owner, line.field);
+        let says_why = matches!(line.status, Status::Dropped | Status::Refused);
+        assert_eq!(!line.reason.is_empty(), says_why, "{}.{}: {:?}, because {:?}", line.owner, line.field, line.status, line.reason);
+    }
+    for (owner, field, _) in argosy_spec::field_reasons() {
+        let is_used = |line: &argosy_spec::FieldLine| line.field == *field && ["*", line.owner].contains(owner);
+        assert!(table.iter().any(is_used), "a reason is given for {owner}.{field}, which is not in the table");
     }
     assert!(table.len() > 200);
 }
@@ -260,6 +269,11 @@ fn the_documentation_has_every_field_and_code() {
         include_str!("../../../docs/manifest-fields.md"),
         argosy_spec::field_page(),
         "run: cargo run -p argosy-spec --example fields > docs/manifest-fields.md"
+    );
+    assert_eq!(
+        include_str!("../../../docs/argosy.schema.json"),
+        argosy_spec::json_schema_text(),
+        "run: cargo run -p argosy-spec --example schema > docs/argosy.schema.json"
     );
     let errors = include_str!("../../../docs/errors.md");
     for (code, meaning) in argosy_spec::CODES {

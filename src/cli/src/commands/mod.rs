@@ -2,6 +2,7 @@
 
 mod cluster;
 mod follow;
+mod lint;
 mod list;
 mod manifest;
 mod operate;
@@ -45,7 +46,8 @@ pub async fn run(cli: Cli) -> ExitCode {
 /// Carries a user's command out: 0 for done, 1 for failed.
 pub async fn run_with(cli: Cli, context: &Context, console: &mut Console) -> u8 {
     let settings = Settings::resolve(&cli.global, context, |name| std::env::var(name).ok());
-    match carry_out(cli.command, &settings, console).await {
+    let namespace = cli.global.namespace.as_deref().unwrap_or_default();
+    match carry_out(cli.command, &settings, namespace, console).await {
         Ok(good) => u8::from(!good),
         Err(Error::Output(error)) if error.kind() == std::io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
@@ -63,10 +65,19 @@ pub fn completion(arguments: &Completion, root: &mut clap::Command) {
     let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
 }
 
-/// True unless a workflow that was waited for has failed.
-async fn carry_out(command: Command, settings: &Settings, console: &mut Console) -> Result<bool, Error> {
+/// True unless a workflow that was waited for has failed. `namespace` is the one that was asked for by name.
+async fn carry_out(
+    command: Command,
+    settings: &Settings,
+    namespace: &str,
+    console: &mut Console,
+) -> Result<bool, Error> {
     match command {
-        Command::Lint(arguments) => return submit::lint(&arguments, console),
+        Command::Lint(arguments) => return lint::lint(&arguments, namespace, console),
+        Command::Schema => {
+            console.print(&argosy_spec::json_schema_text())?;
+            return Ok(true);
+        }
         Command::Completion(arguments) => {
             completion(&arguments, &mut <Cli as clap::CommandFactory>::command());
             return Ok(true);
@@ -110,7 +121,7 @@ async fn carry_out(command: Command, settings: &Settings, console: &mut Console)
 
 async fn ask(command: Command, client: &Client, console: &mut Console) -> Result<bool, Error> {
     match command {
-        Command::Submit(_) | Command::Lint(_) | Command::Completion(_) => Ok(true),
+        Command::Submit(_) | Command::Lint(_) | Command::Schema | Command::Completion(_) => Ok(true),
         Command::List(arguments) => list::list(client, &arguments, console).await,
         Command::Get(arguments) => show::get(client, &arguments, console).await,
         Command::Watch(arguments) => {

@@ -7,12 +7,12 @@ use crate::client::{Client, Request, path};
 use crate::model::Workflow;
 use crate::style::Style;
 use crate::tree::Look;
-use crate::{Console, Error, Lint, Logs, Output, Submit};
+use crate::{Console, Error, Logs, Output, Submit};
 
 /// Bytes read of a file; the parser refuses more than its own, smaller maximum with a better message.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-fn read_text(file: &Path, console: &mut Console) -> Result<(String, String), Error> {
+pub(super) fn read_text(file: &Path, console: &mut Console) -> Result<(String, String), Error> {
     use std::io::Read;
     let name = if file == Path::new("-") { "-".to_owned() } else { file.display().to_string() };
     let text = if name == "-" {
@@ -98,6 +98,9 @@ fn parse(
             }
         };
         for document in documents {
+            for warning in &document.problems {
+                console.tell(&paint(&warning.to_string()));
+            }
             let mut workflow = document.value.clone();
             change(&mut workflow)?;
             // Flags may supply what validation misses; the places are those of the file.
@@ -125,28 +128,23 @@ fn changed(workflow: &Value) -> Vec<argosy_spec::Diagnostic> {
 }
 
 fn paint(problem: &str) -> String {
-    problem.replacen("error[", &format!("{}[", Style::Red.paint("error")), 1)
-}
-
-pub(super) fn lint(arguments: &Lint, console: &mut Console) -> Result<bool, Error> {
-    match parse(&arguments.files, console, |_| Ok(())) {
-        Ok(workflows) => {
-            let found = Style::Green.paint("✔");
-            console
-                .print(&format!("{found} no linting errors found in {} workflow(s)\n", workflows.len()))?;
-            Ok(true)
-        }
-        Err(Error::Manifest(message)) => Err(Error::Manifest(message.replace(": nothing was submitted", ""))),
-        Err(error) => Err(error),
-    }
+    let error = problem.replacen("error[", &format!("{}[", Style::Red.paint("error")), 1);
+    error.replacen("warning[", &format!("{}[", Style::Yellow.paint("warning")), 1)
 }
 
 /// The manifests with what the flags change.
 pub(super) fn read(arguments: &Submit, console: &mut Console) -> Result<Vec<Value>, Error> {
     let workflows = parse(&arguments.files, console, |workflow| manifest::apply(workflow, arguments))?;
     let kind = |workflow: &Value| workflow["kind"].as_str().unwrap_or_default().to_owned();
-    if let Some(other) = workflows.iter().map(kind).find(|kind| kind.ends_with("Template")) {
-        let verb = if other == "WorkflowTemplate" { "template" } else { "cluster-template" };
+    let is_workflow = |kind: &String| kind.is_empty() || kind == "Workflow";
+    if let Some(other) = workflows.iter().map(kind).find(|kind| !is_workflow(kind)) {
+        let verb = match other.as_str() {
+            "WorkflowTemplate" => "template",
+            "ClusterWorkflowTemplate" => "cluster-template",
+            _ => {
+                return Err(Error::Usage(format!("a file holds a {other}: only workflows can be submitted")));
+            }
+        };
         return Err(Error::Usage(format!(
             "a file holds a {other}: create it with `argosy {verb} create`, and submit it with `argosy submit --from {}/NAME`",
             other.to_ascii_lowercase()

@@ -151,7 +151,7 @@ fn read(draft: &Draft, leader: &Leader, command: &SubmitWorkflow) -> Result<Acce
         Cow::Owned(value) => Some(typed(value)?),
     };
     let manifest = typed(value)?;
-    place::validate(&manifest).map_err(|message| invalid(references::plain(&message)))?;
+    place::validate(&manifest).map_err(|message| invalid(argosy_spec::references::plain(&message)))?;
     Ok(Accepted { manifest, runs, resolved, text })
 }
 

@@ -39,7 +39,7 @@ pub(super) static TYPES: &[&Type] = &[
     &WORKFLOW_TEMPLATE_REF,
 ];
 
-pub(crate) static WORKFLOW: Type = Type {
+pub(super) static WORKFLOW: Type = Type {
     name: "Workflow",
     fields: &[
         honoured("apiVersion", Shape::String),
@@ -50,7 +50,7 @@ pub(crate) static WORKFLOW: Type = Type {
     ],
 };
 
-static OBJECT_META: Type = Type {
+pub(super) static OBJECT_META: Type = Type {
     name: "ObjectMeta",
     fields: &[
         honoured("name", Shape::String),
@@ -71,7 +71,7 @@ static OBJECT_META: Type = Type {
     ],
 };
 
-static WORKFLOW_SPEC: Type = Type {
+pub(super) static WORKFLOW_SPEC: Type = Type {
     name: "WorkflowSpec",
     fields: &[
         honoured("entrypoint", Shape::String),
@@ -176,7 +176,7 @@ static CONTAINER: Type = Type { name: "Container", fields: &CONTAINER_FIELDS };
 static METADATA: Type =
     Type { name: "Metadata", fields: &[honoured("labels", STRINGS), honoured("annotations", STRINGS)] };
 
-static ARGUMENTS: Type = Type {
+pub(super) static ARGUMENTS: Type = Type {
     name: "Arguments",
     fields: &[honoured("parameters", Shape::Objects(&PARAMETER)), refused("artifacts")],
 };
@@ -327,7 +327,7 @@ static LIFECYCLE_HOOK: Type = Type {
         honoured("template", Shape::String),
         honoured("arguments", Shape::Object(&ARGUMENTS)),
         honoured("expression", Shape::String),
-        refused("templateRef"),
+        honoured("templateRef", Shape::Object(&TEMPLATE_REF)),
     ],
 };
 
@@ -340,7 +340,7 @@ static TEMPLATE_REF: Type = Type {
     ],
 };
 
-static WORKFLOW_TEMPLATE_REF: Type = Type {
+pub(super) static WORKFLOW_TEMPLATE_REF: Type = Type {
     name: "WorkflowTemplateRef",
     fields: &[honoured("name", Shape::String), honoured("clusterScope", Shape::Boolean)],
 };

@@ -5,11 +5,15 @@
 //! matter of changing its entry (and of doing what it asks for).
 
 mod argo;
+mod json;
+mod kinds;
 mod kubernetes;
 mod leaf;
+mod notes;
 mod walk;
 
-pub(crate) use argo::WORKFLOW;
+pub use json::{json_schema, json_schema_text};
+pub(crate) use kinds::KINDS;
 pub(crate) use walk::{Rules, walk};
 
 use std::fmt;
@@ -114,38 +118,69 @@ pub struct FieldLine {
     pub shape: String,
     /// What becomes of it.
     pub status: Status,
+    /// Why it is left out or refused; empty otherwise.
+    pub reason: &'static str,
+}
+
+/// All types.
+fn types() -> impl Iterator<Item = &'static Type> {
+    argo::TYPES.iter().chain(leaf::TYPES).chain(kinds::TYPES).chain(kubernetes::TYPES).copied()
 }
 
 /// Every field that is known, by type.
 pub fn field_table() -> Vec<FieldLine> {
-    let types = argo::TYPES.iter().chain(leaf::TYPES).chain(kubernetes::TYPES);
-    types
+    types()
         .flat_map(|owner| {
             owner.fields.iter().map(|field| FieldLine {
                 owner: owner.name,
                 field: field.name,
                 shape: field.shape.to_string(),
                 status: field.status,
+                reason: notes::reason(owner.name, field),
             })
         })
         .collect()
 }
 
+/// Fields of older versions of Argo that are read, with a warning: type, field, and what to write instead.
+pub fn deprecated_fields() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    notes::DEPRECATIONS.iter().map(|old| (old.owner, old.field, old.says))
+}
+
+/// The reasons that are given for fields: type (or `*` for any), field, reason.
+pub fn field_reasons() -> &'static [(&'static str, &'static str, &'static str)] {
+    notes::REASONS
+}
+
 /// The table of fields as a page of documentation: `docs/manifest-fields.md`.
 pub fn field_page() -> String {
-    let mut page = String::from(
+    let table = field_table();
+    let count = |status| table.iter().filter(|line| line.status == status).count();
+    let mut page = format!(
         "# Fields of a manifest\n\n\
          Made by `cargo run -p argosy-spec --example fields`. *Honoured*: Argosy acts on it. *Passed*: handed to Kubernetes as \
-         it is. *Dropped*: read and left out, it means nothing in a submission. *Refused*: known to Argo and not supported \
-         yet; a manifest that uses it is refused by name. A field that is not listed is unknown and refused.\n",
+         it is. *Dropped*: read and left out. *Refused*: known to Argo, and a manifest that uses it is refused by name, for \
+         the reason that is given. A field that is not listed is unknown and refused. The same tables as a JSON schema: \
+         `argosy.schema.json`.\n\n\
+         {} fields: {} honoured, {} passed, {} dropped, {} refused.\n",
+        table.len(),
+        count(Status::Honoured),
+        count(Status::Passed),
+        count(Status::Dropped),
+        count(Status::Refused),
     );
     let mut owner = "";
-    for line in field_table() {
+    for line in table {
         if line.owner != owner {
             owner = line.owner;
-            page.push_str(&format!("\n## {owner}\n\n| field | shape | status |\n|---|---|---|\n"));
+            page.push_str(&format!("\n## {owner}\n\n| field | shape | status | why |\n|---|---|---|---|\n"));
         }
-        page.push_str(&format!("| {} | {} | {:?} |\n", line.field, line.shape, line.status));
+        page.push_str(&format!("| {} | {} | {:?} | {} |\n", line.field, line.shape, line.status, line.reason));
+    }
+    page.push_str("\n## Deprecated\n\nRead as in older versions of Argo, with a warning.\n\n");
+    page.push_str("| type | field | instead |\n|---|---|---|\n");
+    for (owner, field, says) in deprecated_fields() {
+        page.push_str(&format!("| {owner} | {field} | {says} |\n"));
     }
     page
 }

@@ -3,10 +3,11 @@
 
 use serde_json::{Map, Value};
 
+use super::notes::{Becomes, Deprecation, NOT_YET, deprecation, reason};
 use super::{Field, Shape, Status, Type};
 use crate::manifest::any_string_of;
 use crate::node::{Data, Entry, Mark, Node, Source, is_yes};
-use crate::{Diagnostic, Limits, scalar, suggest};
+use crate::{Diagnostic, Limits, Severity, scalar, suggest};
 
 /// How a document is read.
 #[derive(Clone, Copy)]
@@ -19,6 +20,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) go_prefix: Option<&'a str>,
     /// Unknown fields are left out instead of refused.
     pub(crate) drop_unknown: bool,
+    /// Unknown fields are warned of instead of refused.
+    pub(crate) warn_unknown: bool,
     /// Bounds.
     pub(crate) limits: Limits,
 }
@@ -32,20 +35,52 @@ struct Walk<'a> {
     /// Inside the groups of a steps template.
     strict: bool,
     problems: Vec<Diagnostic>,
+    lost: Vec<String>,
 }
 
-/// Checks a document; the value is without dropped fields and nulls, and scalars are as their fields want them.
-pub(crate) fn walk(node: &Node, root: &'static Type, rules: Rules<'_>) -> (Value, Vec<Diagnostic>) {
-    let mut walk = Walk { rules, path: String::new(), owner: root.name, strict: false, problems: Vec::new() };
+/// What a walk comes to.
+pub(crate) struct Walked {
+    /// The document without dropped fields and nulls, scalars as their fields want them. Lists keep their positions:
+    /// where an element can't be read, an empty one stands.
+    pub(crate) value: Value,
+    /// Everything that is wrong, and what to warn of.
+    pub(crate) problems: Vec<Diagnostic>,
+    /// Paths of values that are not in `value` because they are wrong.
+    pub(crate) lost: Vec<String>,
+}
+
+/// Checks a document.
+pub(crate) fn walk(node: &Node, root: &'static Type, rules: Rules<'_>) -> Walked {
+    let (problems, lost) = (Vec::new(), Vec::new());
+    let mut walk = Walk { rules, path: String::new(), owner: root.name, strict: false, problems, lost };
     let value = walk.object(node, root).unwrap_or(Value::Null);
-    (value, walk.problems)
+    Walked { value, problems: walk.problems, lost: walk.lost }
 }
 
 impl Walk<'_> {
     fn problem(&mut self, code: &'static str, at: Mark, message: String, suggestion: String) {
+        self.tell(Severity::Error, code, at, message, suggestion);
+    }
+
+    fn tell(
+        &mut self,
+        severity: Severity,
+        code: &'static str,
+        at: Mark,
+        message: String,
+        suggestion: String,
+    ) {
         if self.problems.len() < self.rules.limits.problems_max {
             let place = self.rules.source.and_then(|source| source.place(at));
-            self.problems.push(Diagnostic { code, path: self.path.clone(), message, suggestion, place });
+            let path = self.path.clone();
+            self.problems.push(Diagnostic { severity, code, path, message, suggestion, place });
+        }
+    }
+
+    /// Notes that the value at hand is left out.
+    fn lose(&mut self) {
+        if self.lost.len() < self.rules.limits.problems_max {
+            self.lost.push(self.path.clone());
         }
     }
 
@@ -63,19 +98,25 @@ impl Walk<'_> {
             None => format!("`{}` must be {wanted}, and is {}", self.path, node.what()),
         };
         let quote =
-            matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_)) && wanted == "a string";
+            matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::Float(_))
+                && wanted == "a string";
         let suggestion = if quote { "put the value in quotes".to_owned() } else { String::new() };
         self.problem("ARG0003", node.at, message, suggestion);
+        self.lose();
     }
 
     fn value(&mut self, node: &Node, shape: &'static Shape) -> Option<Value> {
         match shape {
             Shape::Any => Some(node.to_json()),
             Shape::String => self.string(node),
-            Shape::AnyString => any_string_of(&node.to_json()).map(Value::String),
-            Shape::Integer => match &node.data {
-                Data::Number(number) if number.is_i64() => Some(Value::Number(number.clone())),
-                _ => {
+            Shape::AnyString => {
+                let text = any_string_of(&node.to_json());
+                self.changed(node, text.as_deref());
+                text.map(Value::String)
+            }
+            Shape::Integer => match integer(node) {
+                Some(number) => Some(number),
+                None => {
                     self.wrong_type(node, "an integer", "int64");
                     None
                 }
@@ -88,22 +129,22 @@ impl Walk<'_> {
                     None
                 }
             },
-            Shape::IntOrString => match &node.data {
-                Data::Number(number) if number.is_i64() => Some(Value::Number(number.clone())),
-                Data::String(text) => Some(Value::String(text.clone())),
-                _ => {
+            Shape::IntOrString => match (integer(node), &node.data) {
+                (Some(number), _) => Some(number),
+                (None, Data::String(text)) => Some(Value::String(text.clone())),
+                (None, _) => {
                     self.wrong_type(node, "an integer or a string", "intstr.IntOrString");
                     None
                 }
             },
             Shape::Object(fields) => self.object(node, fields),
             Shape::List(element) => self.list(node, |walk, node| match (&node.data, element) {
-                (Data::Null, Shape::String | Shape::AnyString) => Some(Value::String(String::new())),
-                _ => walk.value(node, element),
+                (Data::Null, Shape::String | Shape::AnyString) => Value::String(String::new()),
+                (_, element) => walk.value(node, element).unwrap_or_else(|| empty(element)),
             }),
-            Shape::Objects(fields) => self.list(node, |walk, node| match &node.data {
-                Data::Null => Some(Value::Object(Map::new())),
-                _ => walk.object(node, fields),
+            Shape::Objects(fields) => self.list(node, |walk, node| {
+                let value = if node.data == Data::Null { None } else { walk.object(node, fields) };
+                value.unwrap_or_else(|| Value::Object(Map::new()))
             }),
             Shape::Map(element) => self.map(node, element),
             Shape::Groups(fields) => self.groups(node, fields),
@@ -118,7 +159,22 @@ impl Walk<'_> {
         if coerced.is_none() {
             self.wrong_type(node, "a string", "string");
         }
+        self.changed(node, coerced.as_deref());
         coerced.map(Value::String)
+    }
+
+    /// Warns where a text is not what was written: `0644` is a number, and a text made of it says `420`.
+    fn changed(&mut self, node: &Node, text: Option<&str>) {
+        let (Some(source), Some(text)) = (self.rules.source, text) else { return };
+        if !matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::Float(_)) {
+            return;
+        }
+        let written = source.word_at(node.at);
+        if written != text && !written.is_empty() && !written.starts_with(['*', '&', '!']) {
+            let message = format!("`{written}` is not a text in YAML, and is read as \"{text}\"");
+            let suggestion = "put it in quotes if it is meant as it is written".to_owned();
+            self.tell(Severity::Warning, "ARG0161", node.at, message, suggestion);
+        }
     }
 
     /// Walks a part under a longer path.
@@ -130,14 +186,14 @@ impl Walk<'_> {
         outcome
     }
 
-    fn list(&mut self, node: &Node, element: impl Fn(&mut Self, &Node) -> Option<Value>) -> Option<Value> {
+    fn list(&mut self, node: &Node, element: impl Fn(&mut Self, &Node) -> Value) -> Option<Value> {
         let Data::List(nodes) = &node.data else {
             self.wrong_type(node, "a list", "[]");
             return None;
         };
         let mut values = Vec::with_capacity(nodes.len());
         for (index, node) in nodes.iter().enumerate() {
-            values.extend(self.under(format_args!("[{index}]"), |walk| element(walk, node)));
+            values.push(self.under(format_args!("[{index}]"), |walk| element(walk, node)));
         }
         Some(Value::Array(values))
     }
@@ -164,10 +220,13 @@ impl Walk<'_> {
         let outer = std::mem::replace(&mut self.strict, true);
         let groups = self.list(node, |walk, group| {
             if matches!(group.data, Data::List(_)) {
-                return walk.list(group, |walk, step| walk.object(step, fields));
+                let step = |walk: &mut Self, step: &Node| {
+                    walk.object(step, fields).unwrap_or_else(|| Value::Object(Map::new()))
+                };
+                return walk.list(group, step).unwrap_or_else(|| Value::Array(Vec::new()));
             }
             walk.wrong_type(group, "a list of steps (write `- - name: ...`)", "[]v1alpha1.WorkflowStep");
-            None
+            Value::Array(Vec::new())
         });
         self.strict = outer;
         groups
@@ -182,46 +241,115 @@ impl Walk<'_> {
         let mut values = Map::new();
         for entry in entries {
             let dot = if self.path.is_empty() { "" } else { "." };
-            let value = self.under(format_args!("{dot}{}", entry.key), |walk| walk.entry(entry, fields));
-            if let Some(value) = value {
-                values.insert(entry.key.clone(), value);
-            }
+            self.under(format_args!("{dot}{}", entry.key), |walk| walk.entry(entry, node, fields, &mut values));
         }
         self.owner = outer;
         Some(Value::Object(values))
     }
 
-    fn entry(&mut self, entry: &Entry, owner: &'static Type) -> Option<Value> {
-        let Some(Field { shape, status, .. }) = owner.field(&entry.key) else {
-            if !self.rules.drop_unknown {
-                self.unknown(entry, owner);
+    /// Reads one entry of `node`, an object of type `owner`, into `values`.
+    fn entry(&mut self, entry: &Entry, node: &Node, owner: &'static Type, values: &mut Map<String, Value>) {
+        if let Some(field) = owner.field(&entry.key) {
+            if let Some(value) = self.field(entry, field) {
+                values.insert(entry.key.clone(), value);
             }
-            return None;
-        };
-        match status {
+        } else if let Some(old) = deprecation(owner.name, &entry.key) {
+            self.deprecated(entry, owner, old, values);
+        } else {
+            self.unknown(entry, node, owner, values);
+        }
+    }
+
+    fn field(&mut self, entry: &Entry, field: &'static Field) -> Option<Value> {
+        match field.status {
             Status::Dropped => None,
             Status::Refused if entry.value.is_empty() => None,
             Status::Refused => {
                 let message = format!("field `{}` is not supported yet", self.path);
-                self.problem("ARG0005", entry.at, message, String::new());
+                let why = reason(self.owner, field);
+                let why = if why == NOT_YET { String::new() } else { why.to_owned() };
+                self.problem("ARG0005", entry.at, message, why);
+                self.lose();
                 None
             }
             Status::Honoured | Status::Passed if entry.value.data == Data::Null => None,
-            Status::Honoured | Status::Passed => self.value(&entry.value, shape),
+            Status::Honoured | Status::Passed => self.value(&entry.value, &field.shape),
         }
     }
 
-    fn unknown(&mut self, entry: &Entry, owner: &Type) {
-        if self.problems.len() >= self.rules.limits.problems_max {
-            return;
+    /// A field of an older Argo is read as what has taken its place.
+    fn deprecated(
+        &mut self,
+        entry: &Entry,
+        owner: &'static Type,
+        old: &Deprecation,
+        values: &mut Map<String, Value>,
+    ) {
+        let message = format!("field `{}` is deprecated: {}", self.path, old.says);
+        self.tell(Severity::Warning, "ARG0160", entry.at, message, String::new());
+        let Becomes::OneOf(list) = old.becomes else { return };
+        let Some(field) = owner.field(list).filter(|_| entry.value.data != Data::Null) else { return };
+        let value = match field.shape {
+            // Supported or not: that is for the field that it has become to say.
+            _ if field.status == Status::Refused => self.field(entry, field),
+            Shape::List(element) => self.value(&entry.value, element),
+            Shape::Objects(fields) => self.object(&entry.value, fields),
+            _ => None,
+        };
+        let list = values.entry(list).or_insert_with(|| Value::Array(Vec::new()));
+        if let (Some(value), Some(list)) = (value, list.as_array_mut()) {
+            list.push(value);
         }
-        let names = owner.fields.iter().map(|field| field.name);
-        let suggestion = match suggest::nearest(&entry.key, names) {
+    }
+
+    fn unknown(&mut self, entry: &Entry, node: &Node, owner: &'static Type, values: &mut Map<String, Value>) {
+        // Go's reader does not look at the case of names.
+        let same = owner.fields.iter().find(|field| field.name.eq_ignore_ascii_case(&entry.key));
+        let near = same.map(|field| field.name).or_else(|| {
+            let is_listed = self.rules.drop_unknown || self.problems.len() >= self.rules.limits.problems_max;
+            let names = owner.fields.iter().map(|field| field.name);
+            if is_listed { None } else { suggest::nearest(&entry.key, names) }
+        });
+        let suggestion = match near {
             Some(name) => format!("did you mean `{name}`?"),
             None => format!("{} has no such field", owner.name),
         };
-        let message = format!("unknown field \"{}\"", self.path);
-        self.problem("ARG0004", entry.at, message, suggestion);
+        if same.is_some() && !self.rules.drop_unknown {
+            let message = format!("field `{}` is written in another case", self.path);
+            self.tell(Severity::Warning, "ARG0162", entry.at, message, suggestion);
+        } else if !self.rules.drop_unknown {
+            let severity = if self.rules.warn_unknown { Severity::Warning } else { Severity::Error };
+            self.tell(severity, "ARG0004", entry.at, format!("unknown field \"{}\"", self.path), suggestion);
+        }
+        // What was meant is read, so that the checks to come don't miss it; it is used only if the case alone is wrong.
+        let is_read = same.is_some() || (!self.rules.drop_unknown && !self.rules.warn_unknown);
+        let Some(field) = near.and_then(|name| owner.field(name)).filter(|_| is_read) else { return };
+        if node.get(field.name).is_none()
+            && !values.contains_key(field.name)
+            && let Some(value) = self.field(entry, field)
+        {
+            values.insert(field.name.to_owned(), value);
+        }
+    }
+}
+
+/// The integer of a node. A whole number with a point or an exponent is one, too.
+fn integer(node: &Node) -> Option<Value> {
+    match (&node.data, node.to_json()) {
+        (Data::Number(_) | Data::Float(_), Value::Number(number)) if number.is_i64() => {
+            Some(Value::Number(number))
+        }
+        _ => None,
+    }
+}
+
+/// What stands in a list for a value that can't be read.
+fn empty(shape: &Shape) -> Value {
+    match shape {
+        Shape::String | Shape::AnyString => Value::String(String::new()),
+        Shape::List(_) | Shape::Objects(_) | Shape::Groups(_) => Value::Array(Vec::new()),
+        Shape::Object(_) | Shape::Map(_) => Value::Object(Map::new()),
+        Shape::Integer | Shape::Boolean | Shape::IntOrString | Shape::Any => Value::Null,
     }
 }
 

@@ -38,8 +38,18 @@ pub fn lint(manifest: &Manifest) -> Vec<Diagnostic> {
     Validator::new(manifest).run(true)
 }
 
+/// As [`lint`], for a manifest whose references were followed: what is wrong with a template from elsewhere is told at
+/// the reference to it. The first `own_templates` are the manifest's own.
+pub(crate) fn lint_resolved(manifest: &Manifest, own_templates: usize) -> Vec<Diagnostic> {
+    Validator { own_templates, ..Validator::new(manifest) }.run(true)
+}
+
 struct Validator<'a> {
     manifest: &'a Manifest,
+    /// Templates from here on are from elsewhere.
+    own_templates: usize,
+    /// Paths of the calls that led here.
+    calls: Vec<String>,
     /// Templates by name; the first of a name counts.
     templates: BTreeMap<&'a str, usize>,
     globals: Scope,
@@ -68,6 +78,8 @@ impl<'a> Validator<'a> {
         }
         Self {
             manifest,
+            own_templates: usize::MAX,
+            calls: Vec::new(),
             templates,
             globals: Scope::global(manifest),
             values,
@@ -91,18 +103,32 @@ impl<'a> Validator<'a> {
         message: impl Into<String>,
         suggestion: String,
     ) {
-        let (path, mut message) = (path.into(), message.into());
+        let (mut path, mut message) = (path.into(), message.into());
+        if self.is_elsewhere(&path) {
+            let call = self.calls.iter().rev().find(|call| !self.is_elsewhere(call));
+            path = call.map_or_else(|| "spec.workflowTemplateRef".to_owned(), |call| reference_path(call));
+        }
         if self.problems.len() >= PROBLEMS_MAX || !self.told.insert((path.clone(), message.clone())) {
             return;
         }
         if !self.trail.is_empty() {
             message = format!("{} {message}", self.trail.join(" "));
         }
-        self.problems.push(Diagnostic { code, path, message, suggestion, place: None });
+        self.problems.push(Diagnostic::plain(code, path, message).suggest(suggestion));
+    }
+
+    /// True for a path in a template that is not the manifest's own.
+    fn is_elsewhere(&self, path: &str) -> bool {
+        let index = path.strip_prefix("spec.templates[").and_then(|rest| rest.split(']').next()?.parse().ok());
+        index.is_some_and(|index: usize| index >= self.own_templates)
     }
 
     fn run(mut self, lint: bool) -> Vec<Diagnostic> {
         let manifest = self.manifest;
+        if manifest.kind == "WorkflowEventBinding" {
+            // It holds no workflow.
+            return self.problems;
+        }
         // Parameters of a stored template get their values when it is used.
         let lint = lint || manifest.kind.ends_with("Template");
         let metadata = &manifest.metadata;
@@ -156,13 +182,14 @@ impl<'a> Validator<'a> {
     fn entrypoints(&mut self) {
         let manifest = self.manifest;
         let spec = &manifest.spec;
-        let is_workflow = manifest.kind.is_empty() || manifest.kind == "Workflow";
-        if spec.entrypoint.is_empty() && !is_workflow {
+        if spec.entrypoint.is_empty() && manifest.kind.ends_with("Template") {
             // A template need not be one that can be run as a whole.
         } else if spec.entrypoint.is_empty() {
             self.tell("ARG0010", "spec.entrypoint", "spec.entrypoint is required");
         } else {
-            self.call(&spec.entrypoint, Some(&spec.arguments), &BTreeMap::new(), "spec.entrypoint");
+            // Whoever uses a stored template supplies its inputs.
+            let arguments = (!manifest.kind.ends_with("Template")).then_some(&spec.arguments);
+            self.call(&spec.entrypoint, arguments, &BTreeMap::new(), "spec.entrypoint");
         }
         if let Some(hook) = spec.exit_hook() {
             self.globals.add_global("workflow.failures");
@@ -252,7 +279,9 @@ impl<'a> Validator<'a> {
             return;
         }
         self.visited.insert(index);
+        self.calls.push(call.map_or_else(|| path.clone(), |(_, call)| call.to_owned()));
         self.body(template, &path, call.and_then(|(arguments, _)| arguments));
+        self.calls.pop();
     }
 
     /// Checks a template itself.
@@ -398,16 +427,23 @@ impl<'a> Validator<'a> {
     }
 }
 
+/// Where a step names the template from elsewhere that it runs.
+fn reference_path(call: &str) -> String {
+    call.strip_suffix(".template").map_or_else(|| call.to_owned(), |step| format!("{step}.templateRef"))
+}
+
 /// Some part of the manifest is in a stored template.
 fn refers_to_stored(manifest: &Manifest) -> bool {
     fn refers(template: &Template, depth: usize) -> bool {
         let of_step = |step: &Step| {
             step.raw.get("templateRef").is_some()
+                || step.hooks.values().any(|hook| hook.template_ref.is_some())
                 || step.inline.as_ref().is_some_and(|inline| refers(inline, depth + 1))
         };
         depth <= DEPTH_MAX && template.kind.children().into_iter().any(of_step)
     }
     manifest.spec.workflow_template_ref.is_some()
+        || manifest.spec.hooks.values().any(|hook| hook.template_ref.is_some())
         || manifest.spec.templates.iter().any(|template| refers(template, 0))
 }
 

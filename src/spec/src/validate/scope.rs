@@ -9,6 +9,7 @@ use argosy_expr::tags;
 
 use super::Validator;
 use crate::manifest::{Manifest, Step, Template};
+use crate::references::is_missing;
 
 /// A tag with one of these prefixes must be resolvable; others are left alone.
 const CHECKED_PREFIXES: [&str; 7] = ["item.", "steps.", "inputs.", "outputs.", "pod.", "workflow.", "tasks."];
@@ -37,6 +38,8 @@ pub(super) struct Scope {
     globals: Rc<BTreeSet<String>>,
     names: BTreeSet<String>,
     any_item: bool,
+    /// Prefixes of names that may or may not be there.
+    open: BTreeSet<String>,
 }
 
 impl Scope {
@@ -107,6 +110,10 @@ impl Scope {
             self.add(format!("{prefix}.{name}"));
         }
         let Some(template) = template else { return };
+        if is_missing(&template.name) {
+            // What it would yield is not known.
+            self.open.insert(format!("{prefix}."));
+        }
         if template.daemon {
             self.add(format!("{prefix}.ip"));
         }
@@ -127,6 +134,7 @@ impl Scope {
             || self.names.contains(tag)
             || self.globals.contains(tag)
             || OPEN_PREFIXES.iter().any(|prefix| tag.starts_with(prefix))
+            || self.open.iter().any(|prefix| tag.starts_with(prefix.as_str()))
             || (self.any_item && tag.starts_with("item."))
     }
 }

@@ -1,0 +1,186 @@
+//! A look at files: all problems at once, whatever else is wrong.
+
+use argosy_spec::{File, Options, Report, Review, Severity, review};
+
+fn look(files: &[(&str, &str)]) -> Report {
+    let files: Vec<File<'_>> = files.iter().map(|(name, text)| File { name, text }).collect();
+    review(&files, &Review::default())
+}
+
+/// `file:line:column code message` of all problems.
+fn told(report: &Report) -> Vec<String> {
+    report
+        .problems()
+        .map(|(file, _, problem)| match &problem.place {
+            Some(place) => format!("{}:{}:{} {} {}", file.name, place.line, place.column, problem.code, problem.message),
+            None => format!("{} {} {}", file.name, problem.code, problem.message),
+        })
+        .collect()
+}
+
+#[test]
+fn form_and_meaning_are_told_together() {
+    let text = "\
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {generateName: a-}
+spec:
+  entrypoint: main
+  activeDeadlineSeconds: soon
+  templates:
+  - name: main
+    dag:
+      tasks:
+      - {name: a, template: wrok, argumets: {}}
+      - {name: b, template: work, depends: nope}
+  - name: work
+    contaner: {image: x}
+  - name: work
+    container: {image: [y]}
+";
+    assert_eq!(
+        told(&look(&[("f", text)])),
+        [
+            "f:6:26 ARG0003 `spec.activeDeadlineSeconds` must be an integer, and is a string",
+            "f:11:35 ARG0004 unknown field \"spec.templates[0].dag.tasks[0].argumets\"",
+            "f:12:35 ARG0015 templates.main sorting failed: invalid dependency nope",
+            "f:14:5 ARG0004 unknown field \"spec.templates[1].contaner\"",
+            "f:15:5 ARG0013 spec.templates[2].name 'work' is not unique",
+            "f:16:24 ARG0003 `spec.templates[2].container.image` must be a string, and is a list",
+        ]
+    );
+}
+
+#[test]
+fn a_problem_brings_no_others_with_it() {
+    for text in [
+        // A type that can't be read is not missing.
+        "spec:\n  entrypoint: [main]\n  templates: [{name: main, container: {image: x}}]\n",
+        // What a misspelt field says is known.
+        "spec:\n  entrypoint: main\n  templates:\n  - name: main\n    inputz: {parameters: [{name: p, value: v}]}\n    container: {image: x, args: [\"{{inputs.parameters.p}}\"]}\n",
+        // Inputs that can't be read may hold any name.
+        "spec:\n  entrypoint: main\n  templates:\n  - name: main\n    inputs: {parameters: p}\n    container: {image: x, args: [\"{{inputs.parameters.p}}\"]}\n",
+        // An element that can't be read leaves the others where they are.
+        "spec:\n  entrypoint: main\n  templates:\n  - 5\n  - {name: main, container: {image: x}}\n",
+    ] {
+        let report = look(&[("f", text)]);
+        assert_eq!(report.errors(), 1, "{text}\n{:?}", told(&report));
+    }
+}
+
+const GOOD: &str = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {entrypoint: a, templates: [{name: a, container: {image: x}}]}\n";
+
+#[test]
+fn a_document_that_cannot_be_read_does_not_hide_the_next() {
+    let text = format!("{GOOD}---\nspec: [\n---\nspec: {{nonsense: 1}}\n---\na: b: c\n---\n{GOOD}");
+    let report = look(&[("f", &text)]);
+    let lines: Vec<_> = report.problems().filter_map(|(_, _, problem)| Some(problem.place.as_ref()?.line)).collect();
+    assert_eq!(lines, [5, 9, 7, 7], "{:?}", told(&report));
+    assert_eq!(report.documents(), 3);
+}
+
+#[test]
+fn every_file_is_looked_at() {
+    let report = look(&[("a", "spec: {x: 1}"), ("b", GOOD), ("c", "kind: Workflw\n")]);
+    assert_eq!(report.problems().map(|(file, _, _)| file.name.as_str()).collect::<Vec<_>>(), ["a", "a", "c"]);
+    assert_eq!((report.documents(), report.errors()), (2, 3));
+}
+
+#[test]
+fn objects_of_others_are_left_alone() {
+    let text = "apiVersion: v1\nkind: ConfigMap\ndata: {a: b}\n---\nmessage: a parameter\n---\napiVersion: argoproj.io/v1alpha1\nkind: Sensor\nspec: {x: 1}\n";
+    let report = look(&[("f", text)]);
+    assert_eq!((report.documents(), report.errors(), report.files[0].others), (0, 0, 3));
+}
+
+const LIBRARY: &str = "\
+apiVersion: argoproj.io/v1alpha1
+kind: WorkflowTemplate
+metadata: {name: library}
+spec:
+  templates:
+  - name: greet
+    inputs: {parameters: [{name: who}]}
+    outputs: {parameters: [{name: said, valueFrom: {path: /said}}]}
+    container: {image: x, args: [\"{{inputs.parameters.who}}\"]}
+";
+
+fn user(reference: &str, arguments: &str) -> String {
+    format!(
+        "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nmetadata: {{name: w}}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n    steps:\n    - - name: a\n        templateRef: {reference}\n        arguments: {arguments}\n    - - name: b\n        template: say\n        arguments: {{parameters: [{{name: v, value: \"{{{{steps.a.outputs.parameters.said}}}}\"}}]}}\n  - name: say\n    inputs: {{parameters: [{{name: v}}]}}\n    container: {{image: x}}\n"
+    )
+}
+
+#[test]
+fn references_lead_to_other_files() {
+    let good = user("{name: library, template: greet}", "{parameters: [{name: who, value: me}]}");
+    assert_eq!(told(&look(&[("w", &good), ("l", LIBRARY)])), Vec::<String>::new());
+    let missing = user("{name: library, template: greet}", "{}");
+    assert_eq!(
+        told(&look(&[("w", &missing), ("l", LIBRARY)])),
+        ["w:9:9 ARG0017 templates.main.steps[0].a templates.greet inputs.parameters.who was not supplied"]
+    );
+    assert_eq!(
+        told(&look(&[("w", &good)])),
+        ["w:10:9 ARG0163 templates.main.steps[0].a couldn't find workflow template \"library\" in namespace \"\""]
+    );
+    let other = user("{name: library, template: bow}", "{}");
+    assert_eq!(
+        told(&look(&[("w", &other), ("l", LIBRARY)])),
+        ["w:10:9 ARG0011 templates.main.steps[0].a template reference library.bow not found"]
+    );
+}
+
+#[test]
+fn what_is_wrong_with_a_stored_template_is_told_where_it_is() {
+    let broken = LIBRARY.replace("inputs.parameters.who}}", "inputs.parameters.whom}}");
+    let good = user("{name: library, template: greet}", "{parameters: [{name: who, value: me}]}");
+    assert_eq!(
+        told(&look(&[("w", &good), ("l", &broken)])),
+        ["l:9:34 ARG0016 templates.greet templates.greet: failed to resolve {{inputs.parameters.whom}}"]
+    );
+    // What is wrong only as the workflow uses it is told at the reference.
+    let asks = LIBRARY.replace("inputs.parameters.who}}", "workflow.parameters.p}}").replace(
+        "  templates:",
+        "  arguments: {parameters: [{name: p, value: v}]}\n  templates:",
+    );
+    assert_eq!(
+        told(&look(&[("w", &good), ("l", &asks)])),
+        ["w:10:9 ARG0016 templates.main.steps[0].a templates.greet: failed to resolve {{workflow.parameters.p}}"]
+    );
+}
+
+#[test]
+fn whole_workflows_come_from_templates_too() {
+    let whole = LIBRARY.replace("spec:\n", "spec:\n  entrypoint: greet\n  arguments: {parameters: [{name: who}]}\n");
+    let workflow = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec:\n  workflowTemplateRef: {name: library}\n  arguments: {parameters: [{name: who, value: me}]}\n";
+    assert_eq!(told(&look(&[("w", workflow), ("l", &whole)])), Vec::<String>::new());
+    let elsewhere = whole.replace("{name: library}", "{name: library, namespace: other}");
+    let report = look(&[("w", workflow), ("l", &elsewhere)]);
+    assert_eq!(told(&report), ["w:4:3 ARG0163 couldn't find workflow template \"library\" in namespace \"\""]);
+    assert_eq!(report.files[0].documents[0].problems[0].suggestion, "`library` is in namespace \"other\"");
+}
+
+#[test]
+fn the_workflow_of_a_cron_workflow_is_checked() {
+    let cron = "apiVersion: argoproj.io/v1alpha1\nkind: CronWorkflow\nmetadata: {name: c}\nspec:\n  schedule: \"* * * * *\"\n  workflowSpec:\n    entrypoint: mian\n    templates:\n    - {name: main, container: {image: x}}\n";
+    let report = look(&[("c", cron)]);
+    assert_eq!(
+        told(&report),
+        [
+            "c:5:3 ARG0160 field `spec.schedule` is deprecated: write `schedules`, a list",
+            "c:7:5 ARG0011 template name 'mian' undefined"
+        ]
+    );
+    assert_eq!((report.errors(), report.warnings()), (1, 1));
+    let (_, document, problem) = report.problems().next().unwrap();
+    assert_eq!((document.unwrap().name.as_str(), problem.severity), ("c", Severity::Warning));
+}
+
+#[test]
+fn unknown_fields_can_be_let_pass() {
+    let files = [File { name: "f", text: "spec: {entrypoint: a, nonsense: 1, templates: [{name: a, container: {image: x}}]}" }];
+    let options = Options { warn_unknown_fields: true, ..Options::default() };
+    let report = review(&files, &Review { options, namespace: "" });
+    assert_eq!((report.errors(), report.warnings()), (0, 1));
+}
