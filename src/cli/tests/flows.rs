@@ -184,7 +184,8 @@ async fn lint_tells_all_problems_of_all_files() {
     let root = world.files.path().join("flows");
     let outcome = world.run(&["lint", "--offline", root.to_str().unwrap()]).await;
     assert_eq!((outcome.code, outcome.err.as_str()), (1, ""), "{}", outcome.out);
-    let lines: Vec<&str> = outcome.out.lines().filter(|line| line.contains("[ARG") || line.starts_with('✖')).collect();
+    let lines: Vec<&str> =
+        outcome.out.lines().filter(|line| line.contains("[ARG") || line.starts_with('✖')).collect();
     let broken = broken.display();
     assert_eq!(
         lines,
@@ -235,7 +236,12 @@ async fn lint_can_be_strict_about_warnings() {
     let known = text.replace("\n  nonsense: 1", "");
     assert_eq!((lint(&[], &known).await, lint(&["--strict"], &known).await), (0, 1));
     let missing = world.run(&["lint", "/nowhere.yaml"]).await;
-    assert_eq!((missing.code, missing.out.contains("/nowhere.yaml: error[ARG0001]")), (1, true), "{}", missing.out);
+    assert_eq!(
+        (missing.code, missing.out.contains("/nowhere.yaml: error[ARG0001]")),
+        (1, true),
+        "{}",
+        missing.out
+    );
 }
 
 #[tokio::test]

@@ -3,8 +3,8 @@
 use argosy_proto::command::Refusal;
 use argosy_proto::state as row;
 use argosy_spec::Manifest;
-use argosy_spec::references::{Stored, plain};
 pub(crate) use argosy_spec::references::{Resolved, is_stored, own_name, reference_json, scope_of};
+use argosy_spec::references::{Stored, plain};
 use serde_json::Value;
 
 use crate::commands::template::Kind;

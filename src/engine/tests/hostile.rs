@@ -57,14 +57,23 @@ fn refused(template: Value, part: &str) {
 
 #[test]
 fn loops_over_more_than_there_may_be() {
-    refused(step(json!({"withSequence": {"count": "100000000"}})), "the loop has 100000000 items, and a workflow may have 1000000 nodes");
-    refused(step(json!({"withSequence": {"start": "-9223372036854775808", "end": "9223372036854775807"}})), "items");
+    refused(
+        step(json!({"withSequence": {"count": "100000000"}})),
+        "the loop has 100000000 items, and a workflow may have 1000000 nodes",
+    );
+    refused(
+        step(json!({"withSequence": {"start": "-9223372036854775808", "end": "9223372036854775807"}})),
+        "items",
+    );
     refused(step(json!({"withSequence": {"count": "9223372036854775807", "start": "5"}})), "items");
 }
 
 #[test]
 fn a_format_that_makes_every_item_large() {
-    refused(step(json!({"withSequence": {"count": "10", "format": "x".repeat(1_000_000)}})), "format of withSequence is longer than");
+    refused(
+        step(json!({"withSequence": {"count": "10", "format": "x".repeat(1_000_000)}})),
+        "format of withSequence is longer than",
+    );
     let (phase, _) = ends(step(json!({"withSequence": {"count": "3", "format": "%0999999999d"}})));
     assert_eq!(phase, "Succeeded");
 }

@@ -162,7 +162,9 @@ mod tests {
         ] {
             assert_eq!(format_double(value), text);
         }
-        for (value, text) in [(1.5, "1.5"), (0.1, "0.1"), (1.234_567_9, "1.2345679"), (1e7, "1e+07"), (1e-7, "1e-07")] {
+        for (value, text) in
+            [(1.5, "1.5"), (0.1, "0.1"), (1.234_567_9, "1.2345679"), (1e7, "1e+07"), (1e-7, "1e-07")]
+        {
             assert_eq!(format_float(value), text);
         }
     }

@@ -89,7 +89,11 @@ fn condition() -> impl Strategy<Value = String> {
         Just("false".to_owned()),
         (whole(), prop::sample::select(vec!["<", "<=", ">", ">=", "==", "!="]), whole())
             .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
-        (text(), prop::sample::select(vec!["<", ">", "==", "!=", "contains", "startsWith", "endsWith"]), text())
+        (
+            text(),
+            prop::sample::select(vec!["<", ">", "==", "!=", "contains", "startsWith", "endsWith"]),
+            text()
+        )
             .prop_map(|(left, operator, right)| format!("({left} {operator} {right})")),
         (whole(), list_of(whole())).prop_map(|(item, list)| format!("({item} in {list})")),
         (whole(), list_of(whole())).prop_map(|(item, list)| format!("({item} not in {list})")),
@@ -111,9 +115,9 @@ fn condition() -> impl Strategy<Value = String> {
 /// Numbers with a point, in steps that doubles hold exactly.
 fn double() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
-        (-40_i64..40).prop_map(|quarters| format!("{}", quarters as f64 / 4.0)).prop_map(|text| {
-            if text.contains('.') { text } else { format!("{text}.0") }
-        }),
+        (-40_i64..40)
+            .prop_map(|quarters| format!("{}", quarters as f64 / 4.0))
+            .prop_map(|text| { if text.contains('.') { text } else { format!("{text}.0") } }),
         whole().prop_map(|number| format!("float({number})")),
     ];
     leaf.prop_recursive(3, 12, 2, |inner| {
@@ -129,25 +133,30 @@ fn double() -> impl Strategy<Value = String> {
 
 /// Maps and what is asked of them.
 fn map() -> impl Strategy<Value = String> {
-    (whole(), text(), condition(), prop::sample::select(vec![
-        "{a: @, b: ~}.a",
-        "{a: @, b: ~}['b']",
-        "{a: {b: @}}.a.b",
-        "({a: @}?.z?.y ?? @)",
-        "({a: nil}.a ?? ~)",
-        "len({a: @, b: ~, c: ^})",
-        "('a' in {a: @} ? @ : 0)",
-        "fromJSON(toJSON({a: @, b: [~, ^]})).b",
-        "sort(keys({b: @, a: ~}))",
-        "map([{k: @}, {k: 3}], #.k)",
-        "filter([{k: @}, {k: 3}], #.k > 2)[0:1]",
-        "find([{k: @, v: ~}], #.v == ~).k",
-        "(^ ? {a: @} : {a: 0}).a",
-        "get({a: @}, 'a')",
-        "groupBy([@, 3], # > 2 ? 'more' : 'less').more",
-        "sort(map(toPairs({a: @}), #[1]))",
-        "fromPairs([['a', @]]).a",
-    ]))
+    (
+        whole(),
+        text(),
+        condition(),
+        prop::sample::select(vec![
+            "{a: @, b: ~}.a",
+            "{a: @, b: ~}['b']",
+            "{a: {b: @}}.a.b",
+            "({a: @}?.z?.y ?? @)",
+            "({a: nil}.a ?? ~)",
+            "len({a: @, b: ~, c: ^})",
+            "('a' in {a: @} ? @ : 0)",
+            "fromJSON(toJSON({a: @, b: [~, ^]})).b",
+            "sort(keys({b: @, a: ~}))",
+            "map([{k: @}, {k: 3}], #.k)",
+            "filter([{k: @}, {k: 3}], #.k > 2)[0:1]",
+            "find([{k: @, v: ~}], #.v == ~).k",
+            "(^ ? {a: @} : {a: 0}).a",
+            "get({a: @}, 'a')",
+            "groupBy([@, 3], # > 2 ? 'more' : 'less').more",
+            "sort(map(toPairs({a: @}), #[1]))",
+            "fromPairs([['a', @]]).a",
+        ]),
+    )
         .prop_map(|(number, text, flag, shape)| {
             shape.replace('^', &flag).replace('~', &text).replace('@', &number)
         })
@@ -155,23 +164,28 @@ fn map() -> impl Strategy<Value = String> {
 
 /// Names, pipes and blocks.
 fn program_text() -> impl Strategy<Value = String> {
-    (whole(), text(), list_of(whole()), prop::sample::select(vec![
-        "let x = @; x + x",
-        "let x = @; let y = x * 2; [x, y]",
-        "let list = ^; len(list) > 0 ? list[0] : @",
-        "^ | filter(# != @) | map(# + 1) | len()",
-        "~ | split(',') | map(upper(#)) | join('-')",
-        "if @ > 2 { ~ } else { 'no' }",
-        "(@..(@ + 3)) | sum()",
-        "reduce(^, #acc + # * #index, @)",
-        "map(^, let d = # * 2; d + 1)",
-        "[@, ~, nil, ^] | len()",
-        "indexOf(~, 'a') + lastIndexOf(~, 'a')",
-        "int(string(@)) == @",
-        "string(float(@) + 0.5)",
-        "type(^) + type(~) + type(@)",
-        "min(^ | concat([@])) + max(^ | concat([@]))",
-    ]))
+    (
+        whole(),
+        text(),
+        list_of(whole()),
+        prop::sample::select(vec![
+            "let x = @; x + x",
+            "let x = @; let y = x * 2; [x, y]",
+            "let list = ^; len(list) > 0 ? list[0] : @",
+            "^ | filter(# != @) | map(# + 1) | len()",
+            "~ | split(',') | map(upper(#)) | join('-')",
+            "if @ > 2 { ~ } else { 'no' }",
+            "(@..(@ + 3)) | sum()",
+            "reduce(^, #acc + # * #index, @)",
+            "map(^, let d = # * 2; d + 1)",
+            "[@, ~, nil, ^] | len()",
+            "indexOf(~, 'a') + lastIndexOf(~, 'a')",
+            "int(string(@)) == @",
+            "string(float(@) + 0.5)",
+            "type(^) + type(~) + type(@)",
+            "min(^ | concat([@])) + max(^ | concat([@]))",
+        ]),
+    )
         .prop_map(|(number, text, list, shape)| {
             shape.replace('^', &list).replace('~', &text).replace('@', &number)
         })

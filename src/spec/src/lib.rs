@@ -44,10 +44,13 @@ pub use manifest::{
     TemplateKind, ValueFrom, WorkflowSpec,
 };
 pub use merge::merge;
-pub use parse::{Document, Limits, Options, Reading, is_kind, parse_json, parse_value, parse_yaml, read_yaml};
+pub use parse::{
+    Document, Limits, Options, Reading, is_kind, parse_json, parse_value, parse_yaml, read_yaml,
+};
 pub use report::{DocumentReport, File, FileReport, Report, Review, review};
 pub use schema::{
-    FieldLine, Status, deprecated_fields, field_page, field_reasons, field_table, json_schema, json_schema_text,
+    FieldLine, Status, deprecated_fields, field_page, field_reasons, field_table, json_schema,
+    json_schema_text,
 };
 pub use validate::{lint, validate};
 

@@ -143,11 +143,19 @@ fn follows(problem: &Diagnostic, lost: &str) -> bool {
         // Something is missing: perhaps it is what could not be read.
         "ARG0010" | "ARG0014" | "ARG0017" => holder == path || holder == &path[..parent(path)],
         // A name is not known: perhaps it is defined in what could not be read.
-        "ARG0011" | "ARG0015" | "ARG0016" => {
-            ["parameters", "artifacts", "inputs", "outputs", "arguments", "templates", "tasks", "steps", "name"]
-                .iter()
-                .any(|part| lost.ends_with(part) || (lost.ends_with(']') && holder.ends_with(part)))
-        }
+        "ARG0011" | "ARG0015" | "ARG0016" => [
+            "parameters",
+            "artifacts",
+            "inputs",
+            "outputs",
+            "arguments",
+            "templates",
+            "tasks",
+            "steps",
+            "name",
+        ]
+        .iter()
+        .any(|part| lost.ends_with(part) || (lost.ends_with(']') && holder.ends_with(part))),
         _ => false,
     }
 }

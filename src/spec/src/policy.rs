@@ -1,7 +1,7 @@
 //! What happens around a template's run: tries, hooks, memoization, loss of its cluster.
 
-use serde_json::Value;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::manifest::{Arguments, IntOrString, Metadata, null_is_default};
 

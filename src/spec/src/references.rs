@@ -184,7 +184,8 @@ impl Resolver<'_> {
         let has_templates =
             own.get("templates").and_then(Value::as_array).is_some_and(|list| !list.is_empty());
         if has_templates {
-            let message = "Templates is invalid field in spec if workflow referred WorkflowTemplate reference";
+            let message =
+                "Templates is invalid field in spec if workflow referred WorkflowTemplate reference";
             self.tell("ARG0018", "spec.templates", message);
             return None;
         }
@@ -307,10 +308,15 @@ impl Resolver<'_> {
             let resource = self.text(reference.get("name"));
             let template = self.text(reference.get("template"));
             let path = format!("{}.templateRef", at.path);
-            let name =
-                self.fetch(prefix(is_cluster_scope(&reference)), &resource, &template, At { path: &path, ..at });
+            let name = self.fetch(
+                prefix(is_cluster_scope(&reference)),
+                &resource,
+                &template,
+                At { path: &path, ..at },
+            );
             fields.insert("template".to_owned(), name.into());
-        } else if let (Some(scope), Some(local)) = (at.scope, fields.get("template").and_then(Value::as_str)) {
+        } else if let (Some(scope), Some(local)) = (at.scope, fields.get("template").and_then(Value::as_str))
+        {
             let name = self.local(scope, local, at);
             fields.insert("template".to_owned(), name.into());
         }

@@ -135,7 +135,8 @@ fn without_trail(message: &str) -> &str {
 }
 
 fn label(document: &Document, index: usize) -> String {
-    let metadata = |field: &str| document.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
+    let metadata =
+        |field: &str| document.value.pointer(&format!("/metadata/{field}")).and_then(Value::as_str);
     let name = metadata("name").filter(|name| !name.is_empty());
     let name = name.or_else(|| metadata("generateName").filter(|name| !name.is_empty()));
     name.map_or_else(|| format!("object #{}", index + 1), str::to_owned)
@@ -200,7 +201,9 @@ impl InNamespace<'_> {
     fn elsewhere(&self, message: &str) -> String {
         let named = |(_, _, name): &&(bool, String, String)| message.contains(&format!("\"{name}\""));
         match self.known.templates.keys().find(named) {
-            Some((true, _, name)) => format!("`{name}` is a ClusterWorkflowTemplate: write `clusterScope: true`"),
+            Some((true, _, name)) => {
+                format!("`{name}` is a ClusterWorkflowTemplate: write `clusterScope: true`")
+            }
             Some((false, namespace, name)) => format!("`{name}` is in namespace \"{namespace}\""),
             None => "name the file that it is in as well".to_owned(),
         }

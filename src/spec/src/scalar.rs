@@ -127,12 +127,9 @@ pub(crate) fn key_of(data: &Data) -> Option<String> {
     match data {
         Data::Null => None,
         Data::Letter(letter) => Some(crate::node::is_yes(*letter).to_string()),
-        Data::Bool(_)
-        | Data::Number(_)
-        | Data::Float(_)
-        | Data::String(_)
-        | Data::List(_)
-        | Data::Map(_) => text_of(data),
+        Data::Bool(_) | Data::Number(_) | Data::Float(_) | Data::String(_) | Data::List(_) | Data::Map(_) => {
+            text_of(data)
+        }
     }
 }
 

@@ -76,7 +76,9 @@ pub(crate) fn read(source: &Source<'_>, text: &str, limits: &Limits) -> Read {
     while let Some(line) = loader.part(rest) {
         // The line is broken; the next document begins below it.
         let lines = rest.split_inclusive('\n').enumerate().skip(line.saturating_sub(loader.lines_before));
-        let Some(skipped) = lines.into_iter().find(|(_, line)| is_document_start(line)).map(|(index, _)| index) else {
+        let Some(skipped) =
+            lines.into_iter().find(|(_, line)| is_document_start(line)).map(|(index, _)| index)
+        else {
             break;
         };
         let bytes: usize = rest.split_inclusive('\n').take(skipped).map(str::len).sum();
@@ -192,7 +194,11 @@ impl Loader<'_> {
                 Some(data) => data,
                 None if ["int", "float", "bool", "null", "timestamp"].contains(&name.as_str()) => {
                     let shown: String = text.chars().take(SHOWN_MAX).collect();
-                    return Err(self.problem("ARG0001", at, format!("cannot decode `{shown}` as a !!{name}")));
+                    return Err(self.problem(
+                        "ARG0001",
+                        at,
+                        format!("cannot decode `{shown}` as a !!{name}"),
+                    ));
                 }
                 None => Data::String(text.to_owned()),
             },
@@ -228,8 +234,9 @@ impl Loader<'_> {
         let (node, anchor) = match self.stack.pop() {
             Some(Open::List { at, anchor, nodes }) => (Node { at, data: Data::List(nodes) }, anchor),
             Some(Open::Map { at, anchor, entries, merges, .. }) => {
-                let entries = merged(entries, merges)
-                    .map_err(|at| self.problem("ARG0001", at, "map merge requires map or sequence of maps as the value"))?;
+                let entries = merged(entries, merges).map_err(|at| {
+                    self.problem("ARG0001", at, "map merge requires map or sequence of maps as the value")
+                })?;
                 (Node { at, data: Data::Map(entries) }, anchor)
             }
             None => return Ok(()),

@@ -36,7 +36,10 @@ fn misfit(root: &Value, schema: &Value, value: &Value, path: &str) -> Option<Str
         return Some(format!("{path}: not one of {}", schema["enum"]));
     }
     if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
-        let mut found = values.iter().enumerate().filter_map(|(at, value)| misfit(root, items, value, &format!("{path}[{at}]")));
+        let mut found = values
+            .iter()
+            .enumerate()
+            .filter_map(|(at, value)| misfit(root, items, value, &format!("{path}[{at}]")));
         if let Some(why) = found.next() {
             return Some(why);
         }
@@ -56,7 +59,11 @@ fn misfit(root: &Value, schema: &Value, value: &Value, path: &str) -> Option<Str
     }
     for part in schema.get("allOf").and_then(Value::as_array).into_iter().flatten() {
         let condition = &part["if"];
-        let has_required = condition["required"].as_array().into_iter().flatten().all(|key| value.get(key.as_str().unwrap()).is_some());
+        let has_required = condition["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .all(|key| value.get(key.as_str().unwrap()).is_some());
         if has_required && misfit(root, condition, value, path).is_none() {
             return misfit(root, &part["then"], value, path);
         }
@@ -108,7 +115,11 @@ fn what_the_reader_refuses_does_not_fit() {
     ] {
         let reading = read_yaml("f", text, &Options::default());
         assert!(
-            reading.problems.iter().chain(reading.documents.iter().flat_map(|one| &one.problems)).any(|one| one.is_error()),
+            reading
+                .problems
+                .iter()
+                .chain(reading.documents.iter().flat_map(|one| &one.problems))
+                .any(|one| one.is_error()),
             "{text} is accepted"
         );
         if let Some(document) = reading.documents.first() {

@@ -12,7 +12,9 @@ fn told(report: &Report) -> Vec<String> {
     report
         .problems()
         .map(|(file, _, problem)| match &problem.place {
-            Some(place) => format!("{}:{}:{} {} {}", file.name, place.line, place.column, problem.code, problem.message),
+            Some(place) => {
+                format!("{}:{}:{} {} {}", file.name, place.line, place.column, problem.code, problem.message)
+            }
             None => format!("{} {} {}", file.name, problem.code, problem.message),
         })
         .collect()
@@ -74,7 +76,8 @@ const GOOD: &str = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec: {ent
 fn a_document_that_cannot_be_read_does_not_hide_the_next() {
     let text = format!("{GOOD}---\nspec: [\n---\nspec: {{nonsense: 1}}\n---\na: b: c\n---\n{GOOD}");
     let report = look(&[("f", &text)]);
-    let lines: Vec<_> = report.problems().filter_map(|(_, _, problem)| Some(problem.place.as_ref()?.line)).collect();
+    let lines: Vec<_> =
+        report.problems().filter_map(|(_, _, problem)| Some(problem.place.as_ref()?.line)).collect();
     assert_eq!(lines, [5, 9, 7, 7], "{:?}", told(&report));
     assert_eq!(report.documents(), 3);
 }
@@ -122,7 +125,9 @@ fn references_lead_to_other_files() {
     );
     assert_eq!(
         told(&look(&[("w", &good)])),
-        ["w:10:9 ARG0163 templates.main.steps[0].a couldn't find workflow template \"library\" in namespace \"\""]
+        [
+            "w:10:9 ARG0163 templates.main.steps[0].a couldn't find workflow template \"library\" in namespace \"\""
+        ]
     );
     let other = user("{name: library, template: bow}", "{}");
     assert_eq!(
@@ -140,24 +145,29 @@ fn what_is_wrong_with_a_stored_template_is_told_where_it_is() {
         ["l:9:34 ARG0016 templates.greet templates.greet: failed to resolve {{inputs.parameters.whom}}"]
     );
     // What is wrong only as the workflow uses it is told at the reference.
-    let asks = LIBRARY.replace("inputs.parameters.who}}", "workflow.parameters.p}}").replace(
-        "  templates:",
-        "  arguments: {parameters: [{name: p, value: v}]}\n  templates:",
-    );
+    let asks = LIBRARY
+        .replace("inputs.parameters.who}}", "workflow.parameters.p}}")
+        .replace("  templates:", "  arguments: {parameters: [{name: p, value: v}]}\n  templates:");
     assert_eq!(
         told(&look(&[("w", &good), ("l", &asks)])),
-        ["w:10:9 ARG0016 templates.main.steps[0].a templates.greet: failed to resolve {{workflow.parameters.p}}"]
+        [
+            "w:10:9 ARG0016 templates.main.steps[0].a templates.greet: failed to resolve {{workflow.parameters.p}}"
+        ]
     );
 }
 
 #[test]
 fn whole_workflows_come_from_templates_too() {
-    let whole = LIBRARY.replace("spec:\n", "spec:\n  entrypoint: greet\n  arguments: {parameters: [{name: who}]}\n");
+    let whole =
+        LIBRARY.replace("spec:\n", "spec:\n  entrypoint: greet\n  arguments: {parameters: [{name: who}]}\n");
     let workflow = "apiVersion: argoproj.io/v1alpha1\nkind: Workflow\nspec:\n  workflowTemplateRef: {name: library}\n  arguments: {parameters: [{name: who, value: me}]}\n";
     assert_eq!(told(&look(&[("w", workflow), ("l", &whole)])), Vec::<String>::new());
     let elsewhere = whole.replace("{name: library}", "{name: library, namespace: other}");
     let report = look(&[("w", workflow), ("l", &elsewhere)]);
-    assert_eq!(told(&report), ["w:4:3 ARG0163 couldn't find workflow template \"library\" in namespace \"\""]);
+    assert_eq!(
+        told(&report),
+        ["w:4:3 ARG0163 couldn't find workflow template \"library\" in namespace \"\""]
+    );
     assert_eq!(report.files[0].documents[0].problems[0].suggestion, "`library` is in namespace \"other\"");
 }
 
@@ -179,7 +189,10 @@ fn the_workflow_of_a_cron_workflow_is_checked() {
 
 #[test]
 fn unknown_fields_can_be_let_pass() {
-    let files = [File { name: "f", text: "spec: {entrypoint: a, nonsense: 1, templates: [{name: a, container: {image: x}}]}" }];
+    let files = [File {
+        name: "f",
+        text: "spec: {entrypoint: a, nonsense: 1, templates: [{name: a, container: {image: x}}]}",
+    }];
     let options = Options { warn_unknown_fields: true, ..Options::default() };
     let report = review(&files, &Review { options, namespace: "" });
     assert_eq!((report.errors(), report.warnings()), (0, 1));

@@ -254,11 +254,23 @@ fn the_table_of_fields_names_each_field_once() {
     for line in &table {
         assert!(seen.insert((line.owner, line.field)), "{}.{} twice", line.owner, line.field);
         let says_why = matches!(line.status, Status::Dropped | Status::Refused);
-        assert_eq!(!line.reason.is_empty(), says_why, "{}.{}: {:?}, because {:?}", line.owner, line.field, line.status, line.reason);
+        assert_eq!(
+            !line.reason.is_empty(),
+            says_why,
+            "{}.{}: {:?}, because {:?}",
+            line.owner,
+            line.field,
+            line.status,
+            line.reason
+        );
     }
     for (owner, field, _) in argosy_spec::field_reasons() {
-        let is_used = |line: &argosy_spec::FieldLine| line.field == *field && ["*", line.owner].contains(owner);
-        assert!(table.iter().any(is_used), "a reason is given for {owner}.{field}, which is not in the table");
+        let is_used =
+            |line: &argosy_spec::FieldLine| line.field == *field && ["*", line.owner].contains(owner);
+        assert!(
+            table.iter().any(is_used),
+            "a reason is given for {owner}.{field}, which is not in the table"
+        );
     }
     assert!(table.len() > 200);
 }

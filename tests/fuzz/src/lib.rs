@@ -6,7 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use argosy_expr::{Env, Expressions, Limits, Lookup, Rules, Value, depends as dependencies, program, substitute, substitute_with};
+use argosy_expr::{
+    Env, Expressions, Limits, Lookup, Rules, Value, depends as dependencies, program, substitute,
+    substitute_with,
+};
 use argosy_spec::{File, Manifest, Options, Review, parse_json, parse_value, parse_yaml, review};
 
 /// A target: its name and what it does.
@@ -23,7 +26,12 @@ pub const TARGETS: [Target; 6] = [
 ];
 
 /// Less than in production, so that a run sees many inputs a second; the bounds work alike.
-const LIMITS: Limits = Limits { steps_max: 20_000, memory_bytes_max: 4 * 1024 * 1024, output_bytes_max: 256 * 1024, ..Limits::DEFAULT };
+const LIMITS: Limits = Limits {
+    steps_max: 20_000,
+    memory_bytes_max: 4 * 1024 * 1024,
+    output_bytes_max: 256 * 1024,
+    ..Limits::DEFAULT
+};
 
 /// A file of manifests: read, checked, looked at together with another, and stored.
 pub fn yaml(data: &[u8]) {
@@ -45,7 +53,8 @@ pub fn yaml(data: &[u8]) {
             continue;
         }
         // What is stored is what was checked.
-        let again = Manifest::from_value(document.value.clone()).expect("a checked manifest can be read again");
+        let again =
+            Manifest::from_value(document.value.clone()).expect("a checked manifest can be read again");
         assert_eq!(again, document.manifest);
         assert_eq!(argosy_spec::validate(&again).len(), problems.len());
         let text = document.value.to_string();
@@ -82,7 +91,9 @@ pub fn tags(data: &[u8]) {
     let (text, values) = text.split_once('\n').unwrap_or((text, "1\n{{a}}\n\"\\"));
     let mut scope = BTreeMap::new();
     let mut env = Env::default();
-    for (name, value) in ["a", "inputs.parameters.b", "steps.c.outputs.result", "item"].into_iter().zip(values.split('\n')) {
+    for (name, value) in
+        ["a", "inputs.parameters.b", "steps.c.outputs.result", "item"].into_iter().zip(values.split('\n'))
+    {
         scope.insert(name.to_owned(), value.to_owned());
         env.insert_text(name, value);
     }
@@ -126,11 +137,15 @@ pub fn when(data: &[u8]) {
 /// What a task waits for.
 pub fn depends(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
-    let mentions: Vec<String> = dependencies::mentions(text).iter().map(|mention| mention.task.to_owned()).collect();
+    let mentions: Vec<String> =
+        dependencies::mentions(text).iter().map(|mention| mention.task.to_owned()).collect();
     let _ = dependencies::expanded(text);
     let Ok(depends) = dependencies::parse(text) else { return };
     for task in depends.tasks() {
-        assert!(mentions.iter().any(|mention| mention == task), "{task} of {text:?} is not among {mentions:?}");
+        assert!(
+            mentions.iter().any(|mention| mention == task),
+            "{task} of {text:?} is not among {mentions:?}"
+        );
     }
     let all = depends.evaluate(&mut |_| true);
     assert_eq!(all, depends.evaluate(&mut |_| true));

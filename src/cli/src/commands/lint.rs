@@ -123,7 +123,8 @@ fn simple(report: &Report, console: &mut Console) -> Result<(), Error> {
             Some(document) => format!("{}: {}", file.name, of_document(document, problem)),
             None => format!("{}: {}", file.name, problem.message),
         };
-        let line: String = line.chars().map(|next| if next.is_control() { '\u{fffd}' } else { next }).collect();
+        let line: String =
+            line.chars().map(|next| if next.is_control() { '\u{fffd}' } else { next }).collect();
         console.print(&format!("{line}\n"))?;
     }
     Ok(())
@@ -141,15 +142,21 @@ fn summary(report: &Report, is_good: bool) -> String {
             0 => String::new(),
             warnings => format!(", {}", count(warnings, "warning")),
         };
-        return format!("{mark} no linting errors found in {}{warnings}", count(report.documents(), "document"));
+        return format!(
+            "{mark} no linting errors found in {}{warnings}",
+            count(report.documents(), "document")
+        );
     }
     let mark = Style::Red.paint("✖");
     if report.errors() + report.warnings() == 0 {
         return format!("{mark} found nothing to lint in the specified paths, failing...");
     }
     let told = [(report.errors(), "linting error"), (report.warnings(), "warning")];
-    let told: Vec<String> =
-        told.into_iter().filter(|(number, _)| *number > 0).map(|(number, word)| count(number, word)).collect();
+    let told: Vec<String> = told
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, word)| count(number, word))
+        .collect();
     format!("{mark} {} found in {}", told.join(" and "), count(report.files.len(), "file"))
 }
 

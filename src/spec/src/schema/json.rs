@@ -88,7 +88,9 @@ fn shape(shape: &Shape) -> Value {
         Shape::Object(fields) => reference(fields),
         Shape::List(element) => json!({"type": ["array", "null"], "items": self::shape(element)}),
         Shape::Objects(fields) => json!({"type": ["array", "null"], "items": reference(fields)}),
-        Shape::Map(element) => json!({"type": ["object", "null"], "additionalProperties": self::shape(element)}),
+        Shape::Map(element) => {
+            json!({"type": ["object", "null"], "additionalProperties": self::shape(element)})
+        }
         Shape::Groups(fields) => {
             let group = json!({"type": "array", "items": reference(fields)});
             json!({"type": ["array", "null"], "items": group})

@@ -63,8 +63,7 @@ static CRON_WORKFLOW_SPEC: Type = Type {
     ],
 };
 
-static STOP_STRATEGY: Type =
-    Type { name: "StopStrategy", fields: &[honoured("expression", Shape::String)] };
+static STOP_STRATEGY: Type = Type { name: "StopStrategy", fields: &[honoured("expression", Shape::String)] };
 
 static EVENT_BINDING_SPEC: Type = Type {
     name: "WorkflowEventBindingSpec",

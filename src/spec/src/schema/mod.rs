@@ -175,7 +175,10 @@ pub fn field_page() -> String {
             owner = line.owner;
             page.push_str(&format!("\n## {owner}\n\n| field | shape | status | why |\n|---|---|---|---|\n"));
         }
-        page.push_str(&format!("| {} | {} | {:?} | {} |\n", line.field, line.shape, line.status, line.reason));
+        page.push_str(&format!(
+            "| {} | {} | {:?} | {} |\n",
+            line.field, line.shape, line.status, line.reason
+        ));
     }
     page.push_str("\n## Deprecated\n\nRead as in older versions of Argo, with a warning.\n\n");
     page.push_str("| type | field | instead |\n|---|---|---|\n");

@@ -97,9 +97,8 @@ impl Walk<'_> {
             }
             None => format!("`{}` must be {wanted}, and is {}", self.path, node.what()),
         };
-        let quote =
-            matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::Float(_))
-                && wanted == "a string";
+        let quote = matches!(node.data, Data::Bool(_) | Data::Letter(_) | Data::Number(_) | Data::Float(_))
+            && wanted == "a string";
         let suggestion = if quote { "put the value in quotes".to_owned() } else { String::new() };
         self.problem("ARG0003", node.at, message, suggestion);
         self.lose();
@@ -241,7 +240,9 @@ impl Walk<'_> {
         let mut values = Map::new();
         for entry in entries {
             let dot = if self.path.is_empty() { "" } else { "." };
-            self.under(format_args!("{dot}{}", entry.key), |walk| walk.entry(entry, node, fields, &mut values));
+            self.under(format_args!("{dot}{}", entry.key), |walk| {
+                walk.entry(entry, node, fields, &mut values)
+            });
         }
         self.owner = outer;
         Some(Value::Object(values))

@@ -119,7 +119,8 @@ impl<'a> Validator<'a> {
 
     /// True for a path in a template that is not the manifest's own.
     fn is_elsewhere(&self, path: &str) -> bool {
-        let index = path.strip_prefix("spec.templates[").and_then(|rest| rest.split(']').next()?.parse().ok());
+        let index =
+            path.strip_prefix("spec.templates[").and_then(|rest| rest.split(']').next()?.parse().ok());
         index.is_some_and(|index: usize| index >= self.own_templates)
     }
 
