@@ -450,6 +450,7 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
                 lease_ms: options.lease_ms,
                 margin_ms: options.lease_ms / 3,
                 takeover_after_unsafe_ms: options.takeover_after_unsafe_ms,
+                ..FailoverConfig::default()
             },
             consensus: ConsensusConfig {
                 log_entries_kept: options.log_entries_kept,

@@ -131,6 +131,7 @@ impl Draft {
                 commands::update_template::decide(self, leader, command)
             }
             command::Body::DeleteTemplate(command) => commands::delete_template::decide(self, command),
+            command::Body::GrantPermit(command) => commands::grant_permit::decide(self, command),
         }
     }
 

@@ -190,6 +190,10 @@ pub(crate) fn apply(
         Body::NodeDaemoned(fact) => step.node_daemoned(fact)?,
         Body::ContainersSet(fact) => step.containers_set(fact)?,
         Body::GroupFailed(fact) => step.group_failed(fact)?,
+        Body::AttemptPermitted(fact) => step.attempt_permitted(fact)?,
+        Body::ClusterLedgerChanged(fact) => step.cluster_ledger_changed(fact)?,
+        Body::AttemptLeft(fact) => step.attempt_left(fact)?,
+        Body::TakeOverBegun(fact) => step.take_over_begun(fact)?,
     }
     Ok(())
 }

@@ -29,6 +29,11 @@ fn changed<'a, K: Ord + Copy, V>(
 }
 
 impl State {
+    /// Attempts of which something may be left on a cluster, whatever is wanted of them.
+    pub fn attempts_open_on(&self, cluster: &str) -> impl Iterator<Item = (Fence, &row::Attempt)> + '_ {
+        self.open_attempts(cluster).map(|(fence, attempt)| (fence, attempt.as_ref()))
+    }
+
     /// What changed since an earlier state; rows that were written again with the same content may be among it.
     #[must_use]
     pub fn difference<'a>(&'a self, earlier: &'a State) -> Difference<'a> {

@@ -237,14 +237,7 @@ impl State {
 
     /// What should be on a cluster, and what should leave it.
     pub fn attempts_on(&self, cluster: &str) -> impl Iterator<Item = (Fence, DesiredAttempt)> + '_ {
-        self.open_attempts(cluster).map(|(fence, attempt)| {
-            let desired = if attempt.stopping {
-                DesiredAttempt::Stop { reason: attempt.stop_reason.clone(), fenced: attempt.fenced }
-            } else {
-                DesiredAttempt::Run
-            };
-            (fence, desired)
-        })
+        self.open_attempts(cluster).filter_map(|(fence, _)| Some((fence, self.desired(&fence)?.1?)))
     }
 
     /// Attempts of which something may be left on a cluster.

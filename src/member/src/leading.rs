@@ -74,7 +74,7 @@ impl Leading {
             term,
             clock,
             speculative: committed.clone(),
-            engine: Leader::new(config.limits.clone()),
+            engine: Leader::new(config.engine_limits()),
             sessions: Sessions::new(
                 config.cell.clone(),
                 committed.incarnation().max(FIRST_INCARNATION),

@@ -30,6 +30,8 @@ pub struct Request {
     pub pinned: Option<String>,
     /// The runtime needed; unspecified means any.
     pub runtime: Runtime,
+    /// Its processes must end with their lease.
+    pub exclusive: bool,
 }
 
 /// A cluster as placement sees it.
@@ -49,6 +51,8 @@ pub struct ClusterView {
     pub used: Resources,
     /// Attempts it may hold in addition; the control plane's own bound.
     pub attempts_free: usize,
+    /// Its agent can end the processes of exclusive steps, whatever happens to itself.
+    pub enforces_exclusive: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -66,6 +70,8 @@ pub enum Reason {
     Pinned(String),
     /// Another runtime is needed.
     Runtime,
+    /// It can't hold an exclusive step to its lease.
+    NotExclusive,
     /// A selector's value differs.
     Selector(String),
     /// Not enough of a resource.
@@ -80,6 +86,7 @@ impl fmt::Display for Reason {
             Self::Excluded => formatter.write_str("the step was taken over from it"),
             Self::Pinned(cluster) => write!(formatter, "steps that share a volume are on {cluster}"),
             Self::Runtime => formatter.write_str("has another runtime"),
+            Self::NotExclusive => formatter.write_str("its agent can't end an exclusive step's processes"),
             Self::Selector(key) => write!(formatter, "does not match {key}"),
             Self::Insufficient(resource) => write!(formatter, "not enough {resource}"),
         }
@@ -125,6 +132,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     let fits = [Runtime::Unspecified, cluster.runtime].contains(&request.runtime);
     if !fits && cluster.runtime != Runtime::Simulated {
         return Some(Reason::Runtime);
+    }
+    if request.exclusive && !cluster.enforces_exclusive {
+        return Some(Reason::NotExclusive);
     }
     for (key, wanted) in &request.selector {
         let matches = if key.eq_ignore_ascii_case(SELECTOR_NAME) {

@@ -81,6 +81,10 @@ pub struct FailoverConfig {
     pub margin_ms: u64,
     /// Beyond both, before running steps that are not safe to repeat are taken over.
     pub takeover_after_unsafe_ms: u64,
+    /// How long an exclusive step that doesn't say may run after its last acknowledged renewal.
+    pub exclusive_lease_ms: u64,
+    /// How long the storm brake holds take-overs; 0: until an operator resumes them.
+    pub storm_hold_max_ms: u64,
 }
 
 impl Default for FailoverConfig {
@@ -90,6 +94,8 @@ impl Default for FailoverConfig {
             lease_ms: times.lease_ms,
             margin_ms: times.margin_ms,
             takeover_after_unsafe_ms: times.takeover_after_unsafe_ms,
+            exclusive_lease_ms: times.exclusive_lease_ms,
+            storm_hold_max_ms: times.storm_hold_max_ms.unwrap_or(0),
         }
     }
 }
@@ -101,6 +107,8 @@ impl FailoverConfig {
         argosy_link::Times {
             margin_ms: self.margin_ms,
             takeover_after_unsafe_ms: self.takeover_after_unsafe_ms,
+            exclusive_lease_ms: self.exclusive_lease_ms,
+            storm_hold_max_ms: (self.storm_hold_max_ms > 0).then_some(self.storm_hold_max_ms),
             ..argosy_link::Times::with_lease(self.lease_ms)
         }
     }
@@ -190,6 +198,9 @@ impl ServerConfig {
         }
         if self.failover.lease_ms < 1_000 {
             return invalid("failover.leaseMs must be at least 1000".to_owned());
+        }
+        if self.failover.exclusive_lease_ms < 5_000 {
+            return invalid("failover.exclusiveLeaseMs must be at least 5000".to_owned());
         }
         Ok(())
     }

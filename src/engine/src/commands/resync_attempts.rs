@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 
 use crate::commands::report_attempt;
 use crate::draft::Draft;
+use crate::loss::{self, Loss};
 use crate::{Code, Leader};
 
 /// What an agent holds, against what state wants on its cluster.
 ///
-/// Held and wanted: keep. Held and unwanted: stop. Wanted and not held: if nothing of it was ever seen running it will
-/// simply be sent again, else it is lost with its Pod. Unwanted and not held: nothing is left of it.
+/// Held and wanted: keep. Held and unwanted: stop. Unwanted and not held: nothing is left of it. Wanted and not held: one
+/// that was given to a ledger that is lost goes by the rules of take-over, since it may have run; else it is sent again
+/// if nothing of it was ever seen, and is lost with its Pod otherwise.
 pub(crate) fn decide(
     draft: &mut Draft,
     leader: &mut Leader,
@@ -28,6 +30,7 @@ pub(crate) fn decide(
             command.session_epoch, cluster.session_epoch
         )));
     }
+    let ledger_since = cluster.ledger_since;
     let mut held = BTreeSet::new();
     let mut resynced = AttemptsResynced::default();
     for report in &command.held {
@@ -57,13 +60,20 @@ pub(crate) fn decide(
                 host: String::new(),
             };
             draft.emit(Body::AttemptClosed(closed));
-        } else if seen || attempt.stopping {
+        } else if attempt.stopping {
+            report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, true));
+        } else if ledger_since.is_some_and(|since| fence < since) {
+            loss::left_behind(draft, leader, name, fence);
+        } else if !attempt.holder.is_empty() {
+            // The agent writes a permit down before it gives it: what its ledger doesn't know has not run.
+            loss::take(draft, leader, fence, Loss::PermitUndelivered { cluster: name });
+        } else if seen {
             report_attempt::judge(
                 draft,
                 leader,
                 name,
                 fence,
-                &lost(fence, attempt.revision, attempt.stopping),
+                &lost(fence, attempt.revision, false),
             );
         }
     }
