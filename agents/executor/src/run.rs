@@ -148,7 +148,7 @@ fn await_permit() -> i32 {
         Err(error) => return fail(&error.to_string()),
     };
     match ask_permit(&client, &identity(), &Signals::block()) {
-        Permit::Granted => 0,
+        Permit::Granted { asked_at_ms: _ } => 0,
         Permit::Refused(reason) => {
             eprintln!("argosy-executor: not started: {reason}");
             EXIT_REFUSED
