@@ -61,11 +61,7 @@ impl Cluster {
             ..argosy_simulated::Options::default()
         };
         let (steady_ms, drift_ppm) = (random.between(0, 5_000_000), random.around_zero(DRIFT_MAX_PPM));
-        let clock = HostClock::new(
-            steady_ms,
-            drift_ppm,
-            random.around_zero(CLUSTER_WALL_OFFSET_MAX_MS),
-        );
+        let clock = HostClock::new(steady_ms, drift_ppm, random.around_zero(CLUSTER_WALL_OFFSET_MAX_MS));
         let mut runtime = Simulated::new(options);
         runtime.set_drift(drift_ppm);
         Self {

@@ -258,7 +258,11 @@ fn describe_up(frame: &AgentFrame) -> String {
         }
         Some(agent_frame::Body::Credit(credit)) => format!("credit {}", credit.more),
         Some(agent_frame::Body::AskPermit(ask)) => {
-            format!("permit for {} of {} in {epoch}?", ask.holder, display_fence(&ask.fence.unwrap_or_default()))
+            format!(
+                "permit for {} of {} in {epoch}?",
+                ask.holder,
+                display_fence(&ask.fence.unwrap_or_default())
+            )
         }
         Some(agent_frame::Body::LogChunk(_)) => "log".to_owned(),
         None => "nothing".to_owned(),

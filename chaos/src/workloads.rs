@@ -156,7 +156,8 @@ impl Generator<'_> {
         let duration_ms = self.duration_ms();
         let mut container = self.container(duration_ms, "0");
         container["env"] = json!([{ "name": "ITEM", "value": "{{inputs.parameters.item}}" }]);
-        let mut template = json!({ "inputs": { "parameters": [{ "name": "item" }] }, "container": container });
+        let mut template =
+            json!({ "inputs": { "parameters": [{ "name": "item" }] }, "container": container });
         self.make_exclusive(&mut template);
         self.add(template)
     }

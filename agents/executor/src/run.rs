@@ -214,7 +214,9 @@ fn step(arguments: &[OsString]) -> i32 {
 
 enum Permit {
     /// When the question that was answered so was sent (CLOCK_BOOTTIME).
-    Granted { asked_at_ms: u64 },
+    Granted {
+        asked_at_ms: u64,
+    },
     Refused(String),
     Stopped(i32),
 }

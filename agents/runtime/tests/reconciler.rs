@@ -10,7 +10,8 @@ use argosy_link::agent::Options;
 use argosy_proto::agent::agent_frame::Body as Up;
 use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::agent::{
-    Assign, AttemptVerdict, ControlFrame, LeaseRenewed, PermitVerdict, ReportVerdict, ResyncVerdicts, Stop, Welcome,
+    Assign, AttemptVerdict, ControlFrame, LeaseRenewed, PermitVerdict, ReportVerdict, ResyncVerdicts, Stop,
+    Welcome,
 };
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Runtime, Verdict};
 use std::collections::BTreeMap;
@@ -219,9 +220,9 @@ fn is_refusal(outputs: &[Output]) -> bool {
 }
 
 fn is_grant(outputs: &[Output], to: &str) -> bool {
-    outputs.iter().any(|output| {
-        matches!(output, Output::Runtime(RuntimeAction::GrantPermit { holder, .. }) if holder == to)
-    })
+    outputs.iter().any(
+        |output| matches!(output, Output::Runtime(RuntimeAction::GrantPermit { holder, .. }) if holder == to),
+    )
 }
 
 fn pending(index: u64) -> AttemptObservation {

@@ -240,7 +240,8 @@ impl Simulated {
         | ExecutorAnswer::Renewed { fence, holder }
         | ExecutorAnswer::AskAgain { fence, holder }
         | ExecutorAnswer::OutcomeRecorded { fence, holder }) = answer;
-        let lease_ms = self.pods.get(fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
+        let lease_ms =
+            self.pods.get(fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
         let length_ms = self.real_ms(lease_ms);
         let Some(pod) = self.pods.get_mut(fence).filter(|pod| pod.holder == *holder) else { return };
         match (answer, &pod.stage) {
@@ -378,7 +379,8 @@ impl Simulated {
     }
 
     fn grant(&mut self, now: Millis, fence: Fence, holder: String) {
-        let lease_ms = self.pods.get(&fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
+        let lease_ms =
+            self.pods.get(&fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
         let (length_ms, renew_ms) = (self.real_ms(lease_ms), self.real_ms(lease_ms / RENEWALS_PER_LEASE));
         let Some(pod) = self.pods.get_mut(&fence) else { return };
         if pod.holder != holder || pod.bound.as_ref().is_some_and(|bound| *bound != holder) {
@@ -387,7 +389,10 @@ impl Simulated {
         pod.bound = Some(holder.clone());
         // A grant may come twice: the command starts once. A pod being stopped does not start it any more.
         // A frozen one asks again.
-        if pod.stage != Stage::Asking || pod.stop_at.is_some() || pod.frozen_until.is_some_and(|until| now < until) {
+        if pod.stage != Stage::Asking
+            || pod.stop_at.is_some()
+            || pod.frozen_until.is_some_and(|until| now < until)
+        {
             return;
         }
         if let Some(lease) = &mut pod.lease {

@@ -27,7 +27,9 @@ pub(crate) enum Loss<'a> {
 impl Loss<'_> {
     fn cluster(&self) -> &str {
         match self {
-            Self::Silent { cluster } | Self::Ledger { cluster } | Self::PermitUndelivered { cluster } => cluster,
+            Self::Silent { cluster } | Self::Ledger { cluster } | Self::PermitUndelivered { cluster } => {
+                cluster
+            }
         }
     }
 

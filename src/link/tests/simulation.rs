@@ -478,7 +478,10 @@ impl World {
                     }
                 }
                 agent::Output::Refused { permanent, code, .. } => assert!(!permanent, "{code}"),
-                agent::Output::Permit { .. } | agent::Output::Log(_) | agent::Output::Lease { .. } | agent::Output::Synced { .. } => {}
+                agent::Output::Permit { .. }
+                | agent::Output::Log(_)
+                | agent::Output::Lease { .. }
+                | agent::Output::Synced { .. } => {}
             }
         }
     }

@@ -499,7 +499,6 @@ impl Template {
         };
         fields.into_iter().find(|(field, _)| has(field)).map(|(_, words)| words)
     }
-
 }
 
 impl TemplateKind {

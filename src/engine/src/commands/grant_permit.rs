@@ -23,9 +23,8 @@ pub(crate) fn decide(draft: &mut Draft, command: &GrantPermit) -> Result<Reply, 
         )));
     }
     if command.holder.is_empty() || command.holder.len() > HOLDER_BYTES_MAX {
-        return Err(Code::InvalidArgument.refuse(format!(
-            "the holder of a start permit has a name of 1 to {HOLDER_BYTES_MAX} bytes"
-        )));
+        return Err(Code::InvalidArgument
+            .refuse(format!("the holder of a start permit has a name of 1 to {HOLDER_BYTES_MAX} bytes")));
     }
     let reason = why_not(&draft.state, command);
     if reason.is_none() && !is_held(&draft.state, command) {

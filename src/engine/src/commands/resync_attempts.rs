@@ -68,13 +68,7 @@ pub(crate) fn decide(
             // The agent writes a permit down before it gives it: what its ledger doesn't know has not run.
             loss::take(draft, leader, fence, Loss::PermitUndelivered { cluster: name });
         } else if seen {
-            report_attempt::judge(
-                draft,
-                leader,
-                name,
-                fence,
-                &lost(fence, attempt.revision, false),
-            );
+            report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, false));
         }
     }
     Ok(Reply { body: Some(reply::Body::AttemptsResynced(resynced)) })

@@ -186,7 +186,8 @@ impl World {
     pub fn take_over(&mut self, cluster: &str, all: bool) {
         let session_epoch = self.state.cluster(cluster).expect("known").session_epoch;
         let scope = if all { ask::TakeOverScope::All } else { ask::TakeOverScope::Safe };
-        let take = ask::TakeOver { cluster: cluster.into(), session_epoch, scope: scope.into(), beyond_ms: 0 };
+        let take =
+            ask::TakeOver { cluster: cluster.into(), session_epoch, scope: scope.into(), beyond_ms: 0 };
         self.command(Body::TakeOver(take)).expect("taken over");
     }
 

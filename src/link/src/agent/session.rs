@@ -259,7 +259,9 @@ impl Session {
     }
 
     fn on_permit(&mut self, verdict: agent::PermitVerdict) {
-        let agent::PermitVerdict { fence: Some(fence), holder, granted, reason, exclusive_lease_ms } = verdict else {
+        let agent::PermitVerdict { fence: Some(fence), holder, granted, reason, exclusive_lease_ms } =
+            verdict
+        else {
             self.counters.frames_unexpected += 1;
             return;
         };

@@ -149,7 +149,9 @@ impl Sessions {
             }
             Kind::Resync { epoch } => self.on_resynced(now, &name, epoch, answer),
             Kind::Report { epoch, fence } => self.on_reported(now, &name, epoch, fence, answer),
-            Kind::Permit { epoch, fence, holder } => self.on_permit_decided(&name, epoch, fence, holder, answer),
+            Kind::Permit { epoch, fence, holder } => {
+                self.on_permit_decided(&name, epoch, fence, holder, answer)
+            }
             Kind::TakeOver { epoch, beyond_ms } => self.on_taken_over(now, &name, epoch, beyond_ms, &answer),
             Kind::Update => self.on_updated(&name, &answer),
         }

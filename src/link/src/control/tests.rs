@@ -315,11 +315,7 @@ fn a_new_leader_starts_all_clocks_in_full() {
         session_epoch,
         taken_over,
     };
-    let clusters = vec![
-        known("new", 0, None),
-        known("seen", 4, None),
-        known("lost", 4, Some(300_000)),
-    ];
+    let clusters = vec![known("new", 0, None), known("seen", 4, None), known("lost", 4, Some(300_000))];
     rig.step(Input::LeadershipStarted { clusters });
     assert!(takeovers(&rig.wait(19_999)).is_empty());
     assert_eq!(takeovers(&rig.wait(1)), [("seen".to_owned(), command::TakeOverScope::Safe)]);
@@ -333,11 +329,7 @@ fn the_storm_brake_holds_releases_and_resumes() {
     for resume in [true, false] {
         let mut rig = Rig::new(times, Limits::default());
         let clusters = (0..5)
-            .map(|number| KnownCluster {
-                cluster: number.to_string(),
-                session_epoch: 1,
-                taken_over: None,
-            })
+            .map(|number| KnownCluster { cluster: number.to_string(), session_epoch: 1, taken_over: None })
             .collect();
         rig.step(Input::LeadershipStarted { clusters });
         for number in 3..5_u64 {
@@ -378,11 +370,7 @@ fn the_storm_brake_holds_releases_and_resumes() {
 fn less_than_a_storm_is_not_held() {
     let mut rig = Rig::plain();
     let clusters = (0..6)
-        .map(|number| KnownCluster {
-            cluster: number.to_string(),
-            session_epoch: 1,
-            taken_over: None,
-        })
+        .map(|number| KnownCluster { cluster: number.to_string(), session_epoch: 1, taken_over: None })
         .collect();
     rig.step(Input::LeadershipStarted { clusters });
     rig.now += 10_000;

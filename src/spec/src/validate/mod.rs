@@ -14,11 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use argosy_expr::{Lookup, Rules, substitute};
 
-use crate::manifest::{
-    Arguments, EXIT_HOOK, LifecycleHook, Manifest, Metadata, Parameter, RetryStrategy, Step, Template, TemplateKind,
-};
 use crate::failover::{
     self, EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION,
+};
+use crate::manifest::{
+    Arguments, EXIT_HOOK, LifecycleHook, Manifest, Metadata, Parameter, RetryStrategy, Step, Template,
+    TemplateKind,
 };
 use crate::{Diagnostic, suggest};
 use scope::Scope;
