@@ -132,6 +132,10 @@ impl Draft {
             }
             command::Body::DeleteTemplate(command) => commands::delete_template::decide(self, command),
             command::Body::GrantPermit(command) => commands::grant_permit::decide(self, command),
+            command::Body::AddMember(command) => commands::add_member::decide(self, command),
+            command::Body::RemoveMember(command) => Ok(commands::remove_member::decide(self, command)),
+            command::Body::TransferLeadership(_) => Err(Code::UnknownCommand
+                .refuse("a transfer of leadership is the member's own business: it never reaches a decision")),
         }
     }
 

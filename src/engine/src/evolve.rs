@@ -135,6 +135,7 @@ pub(crate) fn apply(
     let mut step = Step { state, changes, fence, time };
     match body {
         Body::CellCreated(fact) => step.cell_created(fact),
+        Body::MemberSet(fact) => step.member_set(fact)?,
         Body::WorkflowAccepted(fact) => step.workflow_accepted(fact),
         Body::WorkflowPhaseChanged(fact) => step.workflow_phase_changed(fact)?,
         Body::WorkflowDeleted(fact) => step.workflow_deleted(fact)?,
@@ -260,6 +261,15 @@ impl Step<'_> {
 
     pub(crate) fn capacity_grew(&mut self) {
         self.state.meta.capacity_generation += 1;
+    }
+
+    fn member_set(&mut self, fact: &fact::MemberSet) -> Result<(), Error> {
+        let mut member = fact.row.clone().ok_or(Error::Misfit { what: "member's row", id: fact.member })?;
+        member.version = ROW_VERSION;
+        member.changed_at_ms = self.time.0;
+        self.state.members.insert(fact.member, member);
+        self.touch(Key::Member(fact.member));
+        Ok(())
     }
 
     fn invite_created(&mut self, fact: &fact::InviteCreated) {

@@ -52,6 +52,17 @@ impl State {
         open.map(|invite| invite.cluster.as_str()).filter(|name| self.cluster(name).is_none()).collect()
     }
 
+    /// Members that joined the running cell, leave or have left, by number. Founders have no row until they leave.
+    pub fn members(&self) -> impl Iterator<Item = (u64, &row::Member)> {
+        self.members.iter().map(|(member, row)| (*member, row))
+    }
+
+    /// Whether the number belongs to a member that leaves or has left.
+    #[must_use]
+    pub fn member_left(&self, member: u64) -> bool {
+        self.members.get(&member).is_some_and(|row| row.leaving)
+    }
+
     /// All attempts that state still knows, by fence.
     pub fn attempts(&self) -> impl Iterator<Item = (&Fence, &row::Attempt)> {
         self.attempts.iter().map(|(fence, row)| (fence, row.as_ref()))

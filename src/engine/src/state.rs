@@ -40,6 +40,8 @@ pub struct State {
     pub(crate) templates: OrdMap<(bool, String, String), Arc<row::Template>>,
     /// Outcomes of an earlier workflow's nodes, by workflow and node name.
     pub(crate) remembered: OrdMap<(u64, String), Arc<row::Remembered>>,
+    /// Members that joined, leave or have left.
+    pub(crate) members: OrdMap<u64, row::Member>,
     pub(crate) index: Index,
 }
 

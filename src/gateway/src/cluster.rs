@@ -1,4 +1,4 @@
-//! Clusters and members: ours, not Argo's.
+//! Clusters: ours, not Argo's.
 
 use argosy_model::{ClusterName, Resources};
 use axum::Extension;
@@ -114,29 +114,6 @@ pub(crate) async fn invite<C: Cell>(
     Ok(Answer(
         json!({"cluster": cluster, "token": invite.token, "expiresAt": time_text(invite.expires_at_ms)}),
     ))
-}
-
-pub(crate) async fn members<C: Cell>(State(app): State<App<C>>) -> Answer {
-    let status = app.cell.status();
-    let items: Vec<Value> = status
-        .members
-        .iter()
-        .map(|member| {
-            json!({
-                "id": member.id,
-                "role": member.role,
-                "address": member.address,
-                "apiAddress": member.api_address,
-                "matchedIndex": member.matched_index,
-                "appliedIndex": member.applied_index,
-                "reachable": member.reachable,
-            })
-        })
-        .collect();
-    Answer(json!({
-        "cell": status.cell, "answeredBy": status.member, "leader": status.leader, "term": status.term,
-        "ready": status.ready, "items": items,
-    }))
 }
 
 #[cfg(test)]

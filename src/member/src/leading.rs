@@ -2,10 +2,10 @@
 //! sessions and log time. It is dropped whole on stepping down.
 
 use argosy_consensus::{Consensus, LogPosition};
-use argosy_engine::{Draft, Leader, Position, State};
+use argosy_engine::{Code, Draft, Leader, Position, State};
 use argosy_link::control::Sessions;
 use argosy_model::{LogTime, MemberId};
-use argosy_proto::command::{Command, Refusal, Reply};
+use argosy_proto::command::{Command, Done, Refusal, RemoveMember, Reply, command, reply};
 use argosy_store::Kv;
 use prost::Message;
 use std::collections::VecDeque;
@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use crate::clock::{LogClock, Now};
 use crate::config::Config;
 use crate::machine::{Machine, Pending};
+use crate::membership;
 use crate::sessions::SessionCommand;
 
 /// Of a new cell; restore and unsafe recovery raise it.
@@ -50,6 +51,8 @@ pub(crate) struct Leading {
     pub engine: Leader,
     pub sessions: Sessions,
     pub queue: VecDeque<Waiter>,
+    /// A member whose replacement votes: the next batch says that it leaves.
+    pub retiring: Option<MemberId>,
     next_batch: u64,
 }
 
@@ -82,6 +85,7 @@ impl Leading {
                 config.link_limits,
             ),
             queue: VecDeque::new(),
+            retiring: None,
             next_batch: 0,
         }
     }
@@ -121,6 +125,7 @@ impl Leading {
     /// Commands wait, the engine has work, or a timer is due.
     pub fn has_work(&self, now: Now) -> bool {
         !self.queue.is_empty()
+            || self.retiring.is_some()
             || self.speculative.incarnation() == 0
             || self.speculative.has_work()
             || self.speculative.next_timer().is_some_and(|due| due <= self.log_time(now))
@@ -145,11 +150,18 @@ impl Leading {
                 || draft.work() >= config.limits.decide_work_max / share
         };
         draft.create_cell(&config.cell, FIRST_INCARNATION);
+        if let Some(member) = self.retiring.take() {
+            let remove = command::Body::RemoveMember(RemoveMember { member, force: true });
+            let command = Command { version: 1, idempotency_key: None, body: Some(remove) };
+            if let Err(refusal) = draft.command(&command, &mut self.engine) {
+                tracing::warn!(member, refusal.message, "a replaced member can't be let go");
+            }
+        }
         let mut answers = Vec::new();
         // Half of the work is left for what is under way, however many commands come.
         while !full(&draft, 2) {
             let Some(waiter) = self.queue.pop_front() else { break };
-            let answer = draft.command(waiter.command(), &mut self.engine);
+            let answer = self.answer(&mut draft, &waiter, consensus);
             decided.commands += 1;
             decided.refusals += u64::from(answer.is_err());
             answers.push((waiter, answer));
@@ -191,6 +203,30 @@ impl Leading {
                 self.requeue(answers);
                 false
             }
+        }
+    }
+
+    fn answer<K: Kv>(
+        &mut self,
+        draft: &mut Draft,
+        waiter: &Waiter,
+        consensus: &mut Consensus<K>,
+    ) -> Result<Reply, Refusal> {
+        match &waiter.command().body {
+            Some(command::Body::TransferLeadership(transfer)) => {
+                membership::check_transfer(&consensus.status(), transfer.to)?;
+                if transfer.to != consensus.status().member {
+                    consensus.transfer_leadership(transfer.to).map_err(|error| {
+                        Code::MembershipRefused.refuse(format!("leadership can't be handed over: {error}"))
+                    })?;
+                }
+                Ok(Reply { body: Some(reply::Body::Done(Done {})) })
+            }
+            Some(body @ (command::Body::AddMember(_) | command::Body::RemoveMember(_))) => {
+                membership::check(&draft.state, &consensus.status(), body)?;
+                draft.command(waiter.command(), &mut self.engine)
+            }
+            _ => draft.command(waiter.command(), &mut self.engine),
         }
     }
 

@@ -26,6 +26,7 @@ mod forward;
 mod io;
 mod leading;
 mod machine;
+mod membership;
 mod news;
 mod reads;
 mod sessions;
@@ -238,8 +239,32 @@ impl<K: Kv> Member<K> {
         }
         self.next_tick_ms = now.steady_ms + self.config.tick_ms;
         self.session_step(now, control::Input::Tick);
+        self.change_members();
         self.expire_forwards(now);
         self.tell_sessions(now);
+    }
+
+    /// As leader, takes the next step towards the members that committed state wants.
+    fn change_members(&mut self) {
+        let Some(leading) = &mut self.leading else { return };
+        if self.machine.state.members().next().is_none() {
+            return;
+        }
+        let step = membership::next_step(&self.machine.state, &self.consensus.status());
+        let done = match step {
+            None => return,
+            Some(membership::Step::Change(change)) => self.consensus.change_membership(change).map(drop),
+            Some(membership::Step::Transfer(to)) => self.consensus.transfer_leadership(to),
+            Some(membership::Step::Retire(member)) => {
+                leading.retiring = Some(member);
+                return;
+            }
+        };
+        match done {
+            Ok(()) => tracing::info!(?step, "changing the members"),
+            // Another change is under way, or a transfer; tried again at the next tick.
+            Err(error) => tracing::debug!(?step, %error, "the members can't be changed yet"),
+        }
     }
 
     fn poll_reads(&mut self, now: Now) {

@@ -20,6 +20,10 @@ pub struct ServerConfig {
     pub pki_dir: PathBuf,
     /// All members, by id.
     pub members: BTreeMap<MemberId, MemberAddresses>,
+    /// This member joins a cell that runs already (`argosy member add`): on an empty data directory it waits to be let in
+    /// instead of founding the cell with `members`.
+    #[serde(default)]
+    pub join: bool,
     /// Where this member listens.
     pub listen: Listen,
     /// The API's options.
@@ -185,7 +189,11 @@ impl ServerConfig {
         if self.members.keys().any(|member| *member == 0) {
             return invalid("member ids start at 1".to_owned());
         }
-        if self.members.len() > 1 && self.members.len().is_multiple_of(2) {
+        if self.join && self.members.len() < 2 {
+            return invalid("a member that joins needs the addresses of the others in members".to_owned());
+        }
+        // One that joins is there beside those that stay: the cell's size is decided by who is removed.
+        if !self.join && self.members.len() > 1 && self.members.len().is_multiple_of(2) {
             return invalid(format!(
                 "{} members tolerate no more losses than one fewer: use 1, 3 or 5",
                 self.members.len()

@@ -19,6 +19,7 @@ pub mod connect;
 pub mod core;
 pub mod demo;
 pub mod dev;
+pub mod directory;
 pub mod identity;
 pub mod listener;
 pub mod local;

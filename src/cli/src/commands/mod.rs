@@ -5,6 +5,7 @@ mod follow;
 mod lint;
 mod list;
 mod manifest;
+mod member;
 mod operate;
 mod remove;
 mod show;
@@ -148,7 +149,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::ClusterTemplate(command) => template::run(client, true, command, console).await,
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
-        Command::Member(command) => cluster::member(client, command, console).await,
+        Command::Member(command) => member::member(client, command, console).await,
         Command::Version(_) => version(client, console).await,
     }
 }
