@@ -52,12 +52,8 @@ async fn a_lost_member_is_replaced_and_the_next_loss_is_survived() -> anyhow::Re
     let name = cell.submit(&echo("after-two-losses")).await?;
     let done = cell.finished(&name, WAIT).await?;
     assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
-    let refused = cell.post(
-        "/api/v1/members",
-        &json!({
-            "id": lost, "peer": "a.example:1", "agent": "a.example:2", "api": "a.example:3",
-        }),
-    );
+    let body = json!({"id": lost, "peer": "a.example:1", "agent": "a.example:2", "api": "a.example:3"});
+    let refused = cell.post("/api/v1/members", &body);
     let refused = refused.await.expect_err("a number is never used again").to_string();
     assert!(refused.contains("ARG1240") || refused.contains("never used again"), "{refused}");
     Ok(())

@@ -109,6 +109,8 @@ pub enum Command {
     /// Members of the control plane
     #[command(subcommand)]
     Member(Member),
+    /// What a recovery came to: who has told what runs there, what is run again
+    Recovery(Recovery),
     /// Print the versions of client and server
     Version(Version),
     /// Print the completion script of a shell
@@ -400,6 +402,14 @@ pub struct ClusterGet {
     pub output: Option<Output>,
 }
 
+/// `argosy recovery`.
+#[derive(Args, Clone, Debug)]
+pub struct Recovery {
+    /// Stop what runs on this cluster and belongs to the lost part of history
+    #[arg(long, value_name = "CLUSTER")]
+    pub release: Option<String>,
+}
+
 /// `argosy member`.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Member {
@@ -434,6 +444,7 @@ pub struct AddMember {
     /// A member that leaves once the new one votes
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     pub replace: Option<u64>,
+    /// How long to wait.
     #[command(flatten)]
     pub wait: WaitMember,
 }
@@ -446,6 +457,7 @@ pub struct RemoveMember {
     /// Although too few of those that stay are in touch: may stop the cell
     #[arg(long)]
     pub force: bool,
+    /// How long to wait.
     #[command(flatten)]
     pub wait: WaitMember,
 }
@@ -455,6 +467,7 @@ pub struct RemoveMember {
 pub struct LeadMember {
     /// The member's number
     pub id: u64,
+    /// How long to wait.
     #[command(flatten)]
     pub wait: WaitMember,
 }

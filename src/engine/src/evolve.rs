@@ -136,6 +136,9 @@ pub(crate) fn apply(
     match body {
         Body::CellCreated(fact) => step.cell_created(fact),
         Body::MemberSet(fact) => step.member_set(fact)?,
+        Body::IncarnationRaised(fact) => step.incarnation_raised(fact)?,
+        Body::AttemptQuarantined(fact) => step.attempt_quarantined(fact)?,
+        Body::ClusterReconciled(fact) => step.cluster_reconciled(fact)?,
         Body::WorkflowAccepted(fact) => step.workflow_accepted(fact),
         Body::WorkflowPhaseChanged(fact) => step.workflow_phase_changed(fact)?,
         Body::WorkflowDeleted(fact) => step.workflow_deleted(fact)?,

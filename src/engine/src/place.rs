@@ -261,6 +261,7 @@ fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
         name: name.to_owned(),
         connected: row.session_epoch != 0 && !row.lost,
         healthy: row.runtime_healthy,
+        reconciling: row.reconciling,
         runtime: row.runtime(),
         allocatable: row.allocatable.clone().unwrap_or_default(),
         used: row.used.clone().unwrap_or_default(),

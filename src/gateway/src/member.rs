@@ -6,12 +6,15 @@ use argosy_proto::common::MemberAddresses;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderValue, header};
+use axum::response::Response;
+use futures::StreamExt;
 use serde_json::{Map, Value, json};
 
 use crate::auth::Identity;
 use crate::envelope::{Answer, ApiError, ApiResult, Code};
 use crate::http::{Params, decode_object, idempotency_key, read_body};
+use crate::stream::Place;
 use crate::workflow::COMMAND_VERSION;
 use crate::{App, Cell};
 
@@ -94,6 +97,23 @@ pub(crate) async fn lead<C: Cell>(
 ) -> ApiResult {
     let body = command::Body::TransferLeadership(TransferLeadership { to });
     give(&app, &identity, &headers, &format!("lead {to}"), &[], body).await
+}
+
+/// Everything that is replicated, as a file.
+pub(crate) async fn backup<C: Cell>(
+    State(app): State<App<C>>,
+    Extension(identity): Extension<Identity>,
+) -> Result<Response, ApiError> {
+    let place = Place::take(&app, "backup")?;
+    let bytes = app.cell.backup().await?;
+    tracing::info!(by = identity.name, "backup");
+    let bytes = bytes.map(move |piece| {
+        let _open = &place;
+        piece
+    });
+    let mut response = Response::new(Body::from_stream(bytes));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
 }
 
 async fn give<C: Cell>(

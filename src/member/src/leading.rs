@@ -19,6 +19,11 @@ use crate::sessions::SessionCommand;
 /// Of a new cell; restore and unsafe recovery raise it.
 pub(crate) const FIRST_INCARNATION: u64 = 1;
 
+/// The incarnation after a recovery; 0 if there was none.
+fn risen(history_floor: u64) -> u64 {
+    if history_floor == 0 { 0 } else { history_floor + 1 }
+}
+
 /// Who waits for a decision.
 #[derive(Clone, Debug)]
 pub(crate) enum Waiter {
@@ -53,6 +58,8 @@ pub(crate) struct Leading {
     pub queue: VecDeque<Waiter>,
     /// A member whose replacement votes: the next batch says that it leaves.
     pub retiring: Option<MemberId>,
+    /// The incarnation has to exceed it before anything is decided.
+    history_floor: u64,
     next_batch: u64,
 }
 
@@ -71,7 +78,7 @@ pub(crate) struct Decided {
 impl Leading {
     /// Leadership begins: an entry of the own term is applied. Log time goes on from the log's, take-over clocks start
     /// in full.
-    pub fn new(term: u64, committed: &State, config: &Config, now: Now) -> Self {
+    pub fn new(term: u64, committed: &State, config: &Config, history_floor: u64, now: Now) -> Self {
         let clock = LogClock::begin(committed.log_time(), now, config.log_time_jump_max_ms);
         Self {
             term,
@@ -80,12 +87,14 @@ impl Leading {
             engine: Leader::new(config.engine_limits()),
             sessions: Sessions::new(
                 config.cell.clone(),
-                committed.incarnation().max(FIRST_INCARNATION),
+                // Agents are welcomed after the number has risen.
+                committed.incarnation().max(FIRST_INCARNATION).max(risen(history_floor)),
                 config.times,
                 config.link_limits,
             ),
             queue: VecDeque::new(),
             retiring: None,
+            history_floor,
             next_batch: 0,
         }
     }
@@ -126,7 +135,7 @@ impl Leading {
     pub fn has_work(&self, now: Now) -> bool {
         !self.queue.is_empty()
             || self.retiring.is_some()
-            || self.speculative.incarnation() == 0
+            || self.speculative.incarnation() < risen(self.history_floor).max(FIRST_INCARNATION)
             || self.speculative.has_work()
             || self.speculative.next_timer().is_some_and(|due| due <= self.log_time(now))
     }
@@ -150,7 +159,11 @@ impl Leading {
                 || draft.work() >= config.limits.decide_work_max / share
         };
         draft.create_cell(&config.cell, FIRST_INCARNATION);
-        if let Some(member) = self.retiring.take() {
+        let recovers = draft.state.incarnation() < risen(self.history_floor);
+        if recovers {
+            draft.raise_incarnation(self.history_floor);
+        }
+        if !recovers && let Some(member) = self.retiring.take() {
             let remove = command::Body::RemoveMember(RemoveMember { member, force: true });
             let command = Command { version: 1, idempotency_key: None, body: Some(remove) };
             if let Err(refusal) = draft.command(&command, &mut self.engine) {
@@ -159,7 +172,7 @@ impl Leading {
         }
         let mut answers = Vec::new();
         // Half of the work is left for what is under way, however many commands come.
-        while !full(&draft, 2) {
+        while !recovers && !full(&draft, 2) {
             let Some(waiter) = self.queue.pop_front() else { break };
             let answer = self.answer(&mut draft, &waiter, consensus);
             decided.commands += 1;
@@ -167,7 +180,7 @@ impl Leading {
             answers.push((waiter, answer));
         }
         // Once: what it leaves waits for the next batch. It may leave work although the batch is not full.
-        if !full(&draft, 1) {
+        if !recovers && !full(&draft, 1) {
             draft.advance(&mut self.engine);
         }
         if draft.is_empty() {

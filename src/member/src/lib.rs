@@ -67,6 +67,8 @@ pub struct Member<K: Kv> {
     ticks: TickClock,
     next_tick_ms: u64,
     published: State,
+    /// See [`argosy_consensus::history_floor`].
+    history_floor: u64,
 }
 
 impl<K: Kv> Member<K> {
@@ -76,6 +78,7 @@ impl<K: Kv> Member<K> {
     /// The store can't be read, belongs to another cell or member, or holds state of a newer version.
     pub fn open(config: Config, kv: K, now: Now) -> Result<Self, Error> {
         let consensus = Consensus::open(config.consensus.clone(), kv).map_err(Error::consensus)?;
+        let history_floor = argosy_consensus::history_floor(consensus.kv()).map_err(Error::consensus)?;
         let mut machine = Machine::new();
         machine.state = machine::load(consensus.kv())?;
         machine.applied.index = consensus.applied_index();
@@ -94,6 +97,7 @@ impl<K: Kv> Member<K> {
             ticks: TickClock::new(&config.consensus, now.steady_ms),
             next_tick_ms: now.steady_ms + config.tick_ms,
             published,
+            history_floor,
             config,
         })
     }
@@ -120,6 +124,14 @@ impl<K: Kv> Member<K> {
     #[must_use]
     pub fn into_kv(self) -> K {
         self.consensus.into_kv()
+    }
+
+    /// A consistent copy of everything that is replicated, as this member has applied it.
+    ///
+    /// # Errors
+    /// The disk failed; the member goes on.
+    pub fn checkpoint(&self) -> Result<Box<dyn argosy_store::Checkpoint>, argosy_store::Error> {
+        self.consensus.kv().checkpoint(&argosy_store::Family::DATA)
     }
 
     /// How the member stands.
@@ -373,7 +385,7 @@ impl<K: Kv> Member<K> {
 
     fn start_leading(&mut self, now: Now, term: u64) {
         tracing::info!(term, "leading");
-        let leading = Leading::new(term, &self.machine.state, &self.config, now);
+        let leading = Leading::new(term, &self.machine.state, &self.config, self.history_floor, now);
         if leading.held_back_ms() > 0 {
             self.counters.log_time_held_back += 1;
             let held_back_ms = leading.held_back_ms();

@@ -43,6 +43,8 @@ pub struct ClusterView {
     pub connected: bool,
     /// Its runtime answers.
     pub healthy: bool,
+    /// After a recovery, it has not told yet what runs there.
+    pub reconciling: bool,
     /// What its agent runs steps with.
     pub runtime: Runtime,
     /// All it has.
@@ -64,6 +66,8 @@ pub enum Reason {
     NotConnected,
     /// Its runtime is not healthy.
     Unhealthy,
+    /// After a recovery, it has not told yet what runs there.
+    Reconciling,
     /// A step was taken over from it.
     Excluded,
     /// The colocation group is on another.
@@ -83,6 +87,7 @@ impl fmt::Display for Reason {
         match self {
             Self::NotConnected => formatter.write_str("not connected"),
             Self::Unhealthy => formatter.write_str("its runtime does not answer"),
+            Self::Reconciling => formatter.write_str("has not told yet what runs there, after a recovery"),
             Self::Excluded => formatter.write_str("the step was taken over from it"),
             Self::Pinned(cluster) => write!(formatter, "steps that share a volume are on {cluster}"),
             Self::Runtime => formatter.write_str("has another runtime"),
@@ -124,6 +129,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     }
     if !cluster.healthy {
         return Some(Reason::Unhealthy);
+    }
+    if cluster.reconciling {
+        return Some(Reason::Reconciling);
     }
     if let Some(pinned) = request.pinned.as_ref().filter(|pinned| **pinned != cluster.name) {
         return Some(Reason::Pinned(pinned.clone()));

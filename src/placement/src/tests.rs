@@ -5,6 +5,7 @@ fn cluster(name: &str, cpu: i64, used: i64) -> ClusterView {
         name: name.to_owned(),
         connected: true,
         healthy: true,
+        reconciling: false,
         runtime: Runtime::Simulated,
         allocatable: Resources { cpu_milli: cpu, memory_bytes: 1000, pods: 10, ..Resources::default() },
         used: Resources { cpu_milli: used, ..Resources::default() },

@@ -200,6 +200,10 @@ impl Cell for MemberCell {
         }
     }
 
+    async fn backup(&self) -> Result<BoxStream<'static, std::io::Result<Bytes>>, CommandError> {
+        crate::backup::stream(&self.mailbox).await
+    }
+
     fn status(&self) -> CellStatus {
         self.status.borrow().clone()
     }

@@ -1,6 +1,6 @@
 //! Where the members are: from the configuration, and from replicated state for those that joined later.
 
-use crate::config::{MemberAddresses, ServerConfig};
+use crate::config::MemberAddresses;
 use crate::core::Published;
 use argosy_model::MemberId;
 use std::collections::BTreeMap;
@@ -17,8 +17,11 @@ pub struct Directory {
 impl Directory {
     /// The configuration's members and those that state adds.
     #[must_use]
-    pub fn new(config: &ServerConfig, published: watch::Receiver<Published>) -> Self {
-        Self { configured: Arc::new(config.members.clone()), published }
+    pub fn new(
+        configured: BTreeMap<MemberId, MemberAddresses>,
+        published: watch::Receiver<Published>,
+    ) -> Self {
+        Self { configured: Arc::new(configured), published }
     }
 
     /// Everybody who is, becomes or was a member: whether they are let in, consensus decides.

@@ -55,7 +55,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     let lifetimes = Lifetimes::default();
     let authority = load_authority(&config.pki_dir, &config.cell, lifetimes)?;
     let (published, published_receiver) = watch::channel(Published { state: State::new() });
-    let directory = Directory::new(&config, published_receiver.clone());
+    let directory = Directory::new(config.members.clone(), published_receiver.clone());
     let agent_addresses = directory.staying().into_values().map(|member| member.agent).collect();
     let signer = Arc::new(Signer::new(authority, lifetimes, agent_addresses));
     let mut names = config.api.certificate_names.clone();
@@ -105,11 +105,15 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     parts.until_stopped(thread).await
 }
 
+/// Makes a directory for what users submitted and what steps put out: for the member's user only.
+pub(crate) fn make_private(directory: &std::path::Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("data directory {}", directory.display()))
+}
+
 fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
     let directory = config.data_dir.join("store");
-    // It holds what users submitted and what steps put out: for the member's user only.
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-    made.with_context(|| format!("data directory {}", directory.display()))?;
+    make_private(&directory)?;
     let store = RocksKv::open(&directory, &argosy_store::Options::default())?;
     let kv = TimedKv::new(store, outlets.metrics.fsync_seconds.clone());
     // Differs between starts, so that members that start together don't campaign together for ever.

@@ -47,7 +47,7 @@ fn style_of_state(state: &str) -> Style {
     match state {
         "connected" => Style::Green,
         "lost" => Style::Red,
-        "silent" | "degraded" => Style::Yellow,
+        "silent" | "degraded" | "reconciling" => Style::Yellow,
         _ => Style::Plain,
     }
 }
@@ -139,6 +139,7 @@ mod tests {
             agent_version: "0.1.0".into(),
             attempts: 2,
             lease_remaining_seconds: Some(18),
+            recovery: None,
             allocatable: Amounts { cpu_milli: 4000, memory_bytes: 8 << 30, pods: 110 },
             requested: Amounts { cpu_milli: 1500, memory_bytes: 300 << 20, pods: 2 },
         };

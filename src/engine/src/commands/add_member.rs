@@ -15,8 +15,9 @@ const ADDRESS_BYTES_MAX: usize = 300;
 pub(crate) fn decide(draft: &mut Draft, command: &AddMember) -> Result<Reply, Refusal> {
     let (member, replaces) = (command.member, command.replaces);
     if member == 0 || member == replaces {
-        return Err(Code::InvalidArgument
-            .refuse("a member's number is 1 or more, and it can't replace itself: take a number that is free"));
+        return Err(Code::InvalidArgument.refuse(
+            "a member's number is 1 or more, and it can't replace itself: take a number that is free",
+        ));
     }
     if draft.state.member_left(member) {
         return Err(Code::MemberNumberUsed.refuse(format!(
@@ -34,14 +35,13 @@ pub(crate) fn decide(draft: &mut Draft, command: &AddMember) -> Result<Reply, Re
 
 fn checked(addresses: Option<&MemberAddresses>) -> Result<MemberAddresses, Refusal> {
     let addresses = addresses.cloned().unwrap_or_default();
-    for (name, address) in
-        [("peer", &addresses.peer), ("agent", &addresses.agent), ("api", &addresses.api)]
-    {
+    for (name, address) in [("peer", &addresses.peer), ("agent", &addresses.agent), ("api", &addresses.api)] {
         let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port);
         let valid = port.and_then(|port| port.parse::<u16>().ok()).is_some_and(|port| port != 0);
         if !valid || address.len() > ADDRESS_BYTES_MAX {
-            return Err(Code::InvalidArgument
-                .refuse(format!("the {name} address {address:?} is not host:port, as in argosy-4.example:2748")));
+            return Err(Code::InvalidArgument.refuse(format!(
+                "the {name} address {address:?} is not host:port, as in argosy-4.example:2748"
+            )));
         }
     }
     Ok(addresses)

@@ -9,6 +9,7 @@ pub(crate) mod grant_permit;
 pub(crate) mod open_session;
 pub(crate) mod parameters;
 pub(crate) mod redeem_invite;
+pub(crate) mod release_quarantine;
 pub(crate) mod remove_member;
 pub(crate) mod report_attempt;
 pub(crate) mod resubmit_workflow;

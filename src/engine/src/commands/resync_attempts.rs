@@ -8,6 +8,7 @@ use crate::commands::report_attempt;
 use crate::draft::Draft;
 use crate::loss::{self, Loss};
 use crate::{Code, Leader};
+use crate::{Code, Leader, recovery};
 
 /// What an agent holds, against what state wants on its cluster.
 ///
@@ -31,11 +32,15 @@ pub(crate) fn decide(
         )));
     }
     let ledger_since = cluster.ledger_since;
+    let reconciling = cluster.reconciling;
     let mut held = BTreeSet::new();
     let mut resynced = AttemptsResynced::default();
     for report in &command.held {
         let Some(fence) = report.fence else { continue };
         held.insert(fence);
+        if reconciling && draft.state.attempt(&fence).is_none() {
+            recovery::quarantine(draft, name, fence, report);
+        }
         report_attempt::judge(draft, leader, name, fence, report);
         if is_wanted(draft, name, fence, report) {
             resynced.keep.push(fence)
@@ -49,6 +54,11 @@ pub(crate) fn decide(
         .filter(|(fence, _)| !held.contains(fence))
         .map(|(fence, attempt)| (fence, attempt.clone()))
         .collect();
+    if reconciling {
+        let running = missing.iter().filter(|(_, attempt)| !attempt.fenced && !attempt.stopping);
+        let gone: Vec<_> = running.map(|(_, attempt)| (attempt.workflow, attempt.node)).collect();
+        recovery::reconciled(draft, name, resynced.keep.len(), &gone);
+    }
     for (fence, attempt) in missing {
         draft.spend(1);
         let seen = attempt.permitted || attempt.phase >= AttemptPhase::Pending.into();
