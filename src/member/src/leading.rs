@@ -2,7 +2,7 @@
 //! sessions and log time. It is dropped whole on stepping down.
 
 use argosy_consensus::{Consensus, LogPosition};
-use argosy_engine::{Code, Draft, Leader, Position, State};
+use argosy_engine::{Draft, Leader, Position, State};
 use argosy_link::control::Sessions;
 use argosy_model::{LogTime, MemberId};
 use argosy_proto::command::{Command, Done, Refusal, RemoveMember, Reply, command, reply};
@@ -58,6 +58,8 @@ pub(crate) struct Leading {
     pub queue: VecDeque<Waiter>,
     /// A member whose replacement votes: the next batch says that it leaves.
     pub retiring: Option<MemberId>,
+    /// Leadership goes there once what was decided before is in the log: during a transfer it takes nothing.
+    pub transfer: Option<MemberId>,
     /// The incarnation has to exceed it before anything is decided.
     history_floor: u64,
     next_batch: u64,
@@ -94,6 +96,7 @@ impl Leading {
             ),
             queue: VecDeque::new(),
             retiring: None,
+            transfer: None,
             history_floor,
             next_batch: 0,
         }
@@ -223,16 +226,12 @@ impl Leading {
         &mut self,
         draft: &mut Draft,
         waiter: &Waiter,
-        consensus: &mut Consensus<K>,
+        consensus: &Consensus<K>,
     ) -> Result<Reply, Refusal> {
         match &waiter.command().body {
             Some(command::Body::TransferLeadership(transfer)) => {
                 membership::check_transfer(&consensus.status(), transfer.to)?;
-                if transfer.to != consensus.status().member {
-                    consensus.transfer_leadership(transfer.to).map_err(|error| {
-                        Code::MembershipRefused.refuse(format!("leadership can't be handed over: {error}"))
-                    })?;
-                }
+                self.transfer = Some(transfer.to);
                 Ok(Reply { body: Some(reply::Body::Done(Done {})) })
             }
             Some(body @ (command::Body::AddMember(_) | command::Body::RemoveMember(_))) => {

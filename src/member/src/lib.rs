@@ -298,6 +298,11 @@ impl<K: Kv> Member<K> {
     fn decide(&mut self, now: Now) -> bool {
         let Some(leading) = &mut self.leading else { return false };
         let decided = leading.decide(now, &mut self.consensus, &mut self.machine, &self.config);
+        if let Some(to) = leading.transfer.take().filter(|to| *to != self.config.member)
+            && let Err(error) = self.consensus.transfer_leadership(to)
+        {
+            tracing::warn!(to, %error, "leadership can't be handed over now");
+        }
         self.counters.commands += decided.commands;
         self.counters.refusals += decided.refusals;
         self.counters.work += decided.work;
