@@ -17,7 +17,8 @@ fn until_file(name: &str, directory: &Path) -> Value {
         ran.display(),
         go.display()
     );
-    let leaf = json!({"name": "main", "container": {"image": "busybox", "command": ["sh", "-c"], "args": [script]}});
+    let leaf =
+        json!({"name": "main", "container": {"image": "busybox", "command": ["sh", "-c"], "args": [script]}});
     json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
         "spec": {"entrypoint": "main", "templates": [leaf]},
@@ -48,7 +49,10 @@ async fn running(cell: &Cell, name: &str, directory: &Path) -> anyhow::Result<()
     cell.until(WAIT, "the step to run", async || (ran(name, directory) == 1).then_some(())).await?;
     cell.until(WAIT, "the step to be known as running", async || {
         let workflow = cell.get(&format!("/api/v1/workflows/default/{name}")).await.ok()?;
-        let nodes = workflow["status"]["nodes"].as_object()?.values().any(|node| node["phase"] == "Running" && node["type"] == "Pod");
+        let nodes = workflow["status"]["nodes"]
+            .as_object()?
+            .values()
+            .any(|node| node["phase"] == "Running" && node["type"] == "Pod");
         nodes.then_some(())
     })
     .await
@@ -132,7 +136,8 @@ async fn the_last_member_goes_on_alone_and_its_steps_run_on() -> anyhow::Result<
         cell.kill_member(member);
     }
     let config = cell.directory.path().join("member-1.yaml").display().to_string();
-    let refused = argosy(&cell, &["recover", "--config", &config, "--lost", "2"]).expect_err("3 is not named");
+    let refused =
+        argosy(&cell, &["recover", "--config", &config, "--lost", "2"]).expect_err("3 is not named");
     assert!(refused.to_string().contains("--lost 2,3"), "{refused}");
     argosy(&cell, &["recover", "--config", &config, "--lost", "2,3"])?;
     cell.start_member(1)?;

@@ -129,7 +129,7 @@ async fn backup(command: BackupCommand, global: &argosy_cli::GlobalArguments) ->
                 .mode(0o600)
                 .open(&partial)
                 .with_context(|| format!("{}", partial.display()))?;
-            argosy_cli::Client::connect(global)?.backup(&mut file).await?;
+            argosy_cli::client::Client::connect(global)?.backup(&mut file).await?;
             file.sync_all()?;
             let checked = backup::verify(&partial)?;
             let header = &checked.header;
