@@ -9,6 +9,11 @@ use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(60);
 
+/// A directory that steps see as well: /tmp is each step's own.
+fn shared_directory() -> anyhow::Result<tempfile::TempDir> {
+    Ok(tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR"))?)
+}
+
 /// A workflow whose step runs until its file appears, then writes how often it ran.
 fn until_file(name: &str, directory: &Path) -> Value {
     let (go, ran) = (directory.join(format!("{name}.go")), directory.join(format!("{name}.ran")));
@@ -74,7 +79,7 @@ async fn backup_of(cell: &Cell) -> anyhow::Result<PathBuf> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine() -> anyhow::Result<()> {
     let mut cell = Cell::start(&Options::default()).await?;
-    let files = tempfile::tempdir()?;
+    let files = shared_directory()?;
     cell.start_agent("east").await?;
     cell.wait_for_clusters(1).await?;
     cell.submit(&until_file("known", files.path())).await?;
@@ -127,7 +132,7 @@ async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine(
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_member_goes_on_alone_and_its_steps_run_on() -> anyhow::Result<()> {
     let mut cell = Cell::start(&Options::default()).await?;
-    let files = tempfile::tempdir()?;
+    let files = shared_directory()?;
     cell.start_agent("east").await?;
     cell.wait_for_clusters(1).await?;
     cell.submit(&until_file("step", files.path())).await?;
