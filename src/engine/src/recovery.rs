@@ -96,9 +96,12 @@ impl Step<'_> {
             self.state.invites.remove(&hash);
             self.touch(Key::Invite(hash));
         }
+        let here = self.fence;
         for name in self.state.clusters.keys().cloned().collect::<Vec<_>>() {
             let cluster = self.cluster(&name)?;
             cluster.reconciling = true;
+            // What its agent does not hold may have run, and been released, in the lost part of history.
+            cluster.ledger_since = Some(here);
             cluster.recovery = Some(row::ClusterRecovery::default());
         }
         Ok(())
