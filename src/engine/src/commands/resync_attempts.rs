@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use crate::commands::report_attempt;
 use crate::draft::Draft;
 use crate::loss::{self, Loss};
-use crate::{Code, Leader};
 use crate::{Code, Leader, recovery};
 
 /// What an agent holds, against what state wants on its cluster.
