@@ -22,8 +22,6 @@ mod client;
 #[cfg(feature = "client")]
 mod isolation;
 #[cfg(feature = "client")]
-mod lease;
-#[cfg(feature = "client")]
 mod memory;
 #[cfg(feature = "client")]
 mod neighbours;
@@ -38,6 +36,10 @@ mod progress;
 pub mod protocol;
 #[cfg(feature = "client")]
 mod run;
+#[cfg(feature = "client")]
+mod web;
+#[cfg(feature = "client")]
+mod work;
 
 #[cfg(feature = "client")]
 pub use run::main;

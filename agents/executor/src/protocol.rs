@@ -1,8 +1,6 @@
 //! What agent and executor say to each other, and what the agent's runtimes give an executor at its start.
 //!
 //! `POST /v1/permit` with a [`PermitRequest`] is answered 200 (granted), 403 (refused for good), 503 (ask again) or 401.
-//! `POST /v1/renew` with a [`RenewRequest`] (exclusive steps) is answered 200 (renewed: the lease counts from the sending),
-//! 403 (end now), 503 (ask again) or 401.
 //! `POST /v1/outcome` with an [`OutcomeRequest`] is answered 200 (recorded), 409 (not this attempt's: give up), 503
 //! or 401. `POST /v1/progress` with a [`ProgressRequest`] is answered 200 or 401 and is not repeated. All carry
 //! `Authorization: Bearer TOKEN`. All other answers mean: try again.
@@ -44,15 +42,6 @@ pub const EXIT_EXECUTOR_ERROR: i32 = 64;
 /// Asks for the start permit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermitRequest {
-    /// The fence, displayed.
-    pub fence: String,
-    /// Who asks.
-    pub holder: String,
-}
-
-/// Renews the lease of an exclusive step.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RenewRequest {
     /// The fence, displayed.
     pub fence: String,
     /// Who asks.
@@ -165,9 +154,9 @@ pub struct TaskOutcome {
     /// All containers under an executor, where there are several; their exit codes count then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerOutcome>,
-    /// The exclusive lease ran out, or was taken away: the command was ended because of it.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub lease_lost: bool,
+    /// Of a step without a command: counts instead of the exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
 }
 
 /// One output parameter.
@@ -202,9 +191,6 @@ pub struct Task {
     pub parameters: Vec<ParameterSource>,
     /// Milliseconds between passing on a stop signal and killing what is left.
     pub stop_grace_ms: u64,
-    /// Of an exclusive step: milliseconds after the last acknowledged renewal at which nothing of the command runs any more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub exclusive_lease_ms: Option<u64>,
     /// A directory that the executor can write to, for the script; unset = where the executor itself lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_directory: Option<String>,
@@ -235,6 +221,64 @@ pub struct Task {
     /// Milliseconds between two tries.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry_wait_ms: u64,
+    /// What the executor does itself, instead of running a command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub work: Option<Work>,
+}
+
+/// A step without a command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Work {
+    /// An Argo `http` template. A header from a Secret is in the variable [`header_variable`].
+    Http(Value),
+    /// An Argo `plugin` template.
+    Plugin(Plugins),
+}
+
+/// A step that executor plugins carry out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Plugins {
+    /// The plugins, in the order in which they are asked.
+    pub sidecars: Vec<PluginSidecar>,
+    /// Name, namespace and uid of the workflow.
+    pub workflow: Value,
+    /// The whole template.
+    pub template: Value,
+    /// Where each plugin's token is: `NAME/token`.
+    pub tokens_directory: String,
+}
+
+/// An executor plugin beside the executor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluginSidecar {
+    /// Its container's name.
+    pub name: String,
+    /// Where it listens.
+    pub port: u16,
+}
+
+/// The field of a template that holds a [`Plugins`], put there by the agent.
+pub const PLUGINS_FIELD: &str = "argosyPlugins";
+
+/// The environment variable with the value of an `http` template's header, by its place in the list.
+#[must_use]
+pub fn header_variable(number: usize) -> String {
+    format!("ARGOSY_HTTP_HEADER_{number}")
+}
+
+/// What a step without a command came to, as its node shows it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// It failed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed: bool,
+    /// Its phase is `Error` then, instead of `Failed`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub error: bool,
+    /// The node's message.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub message: String,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
@@ -249,7 +293,6 @@ impl Default for Task {
             capture_result: true,
             parameters: Vec::new(),
             stop_grace_ms: 30_000,
-            exclusive_lease_ms: None,
             staging_directory: None,
             outcome_file: None,
             termination_message_file: None,
@@ -260,6 +303,7 @@ impl Default for Task {
             dependencies: Vec::new(),
             tries_max: 0,
             retry_wait_ms: 0,
+            work: None,
         }
     }
 }
@@ -304,6 +348,13 @@ impl Task {
         let mut task = Self {
             script: template.pointer("/script/source").and_then(Value::as_str).map(str::to_owned),
             ..Self::default()
+        };
+        task.work = match (template.get("http"), template.get(PLUGINS_FIELD)) {
+            (Some(http), _) if http.is_object() => Some(Work::Http(http.clone())),
+            (_, Some(plugins)) => Plugins::deserialize(plugins)
+                .map(|plugins| Some(Work::Plugin(plugins)))
+                .map_err(|error| malformed("template", error))?,
+            (_, None) => None,
         };
         let parameters = template.pointer("/outputs/parameters").and_then(Value::as_array);
         for parameter in parameters.into_iter().flatten() {

@@ -225,3 +225,55 @@ async fn what_cannot_be_run_is_an_error_with_its_reason() {
     assert_eq!(seen.phase, AttemptPhase::Error);
     assert!(seen.message.contains("command must be set"), "{}", seen.message);
 }
+
+#[tokio::test]
+async fn a_request_runs_without_a_command_and_its_answer_is_the_result() {
+    let directory = tempfile::tempdir().unwrap();
+    let _cleanup = Cleanup(directory.path());
+    let (_server, executors, sender, mut events) = server(directory.path()).await;
+    let runtime = runtime(directory.path(), &executors, &sender, true);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let mut question = [0; 4096];
+            let length = socket.read(&mut question).await.unwrap_or(0);
+            let code = if question[..length].starts_with(b"GET /ok ") { 200 } else { 500 };
+            let answer = format!("HTTP/1.1 {code} X\r\nContent-Length: 4\r\n\r\nbody");
+            let _ = socket.write_all(answer.as_bytes()).await;
+        }
+    });
+    for (index, path, told) in [(1, "ok", ""), (2, "no", "received non-2xx response code: 500")] {
+        let template_json = format!(r#"{{"name":"t","http":{{"url":"http://{address}/{path}"}}}}"#);
+        runtime.act(RuntimeAction::Ensure(Assignment {
+            fence: Some(fence(index)),
+            template_json,
+            ..Assignment::default()
+        }));
+        permit(&runtime, &mut events, fence(index)).await;
+        let outcome = record(&executors, &mut events, fence(index)).await;
+        let verdict = outcome.verdict.unwrap();
+        assert_eq!((outcome.result.as_deref(), verdict.message.as_str()), (Some("body"), told));
+        assert_eq!((outcome.exit_code, verdict.failed), (0, !told.is_empty()));
+    }
+}
+
+#[tokio::test]
+async fn a_process_is_ready_once_it_may_run() {
+    let directory = tempfile::tempdir().unwrap();
+    let _cleanup = Cleanup(directory.path());
+    let (_server, executors, sender, mut events) = server(directory.path()).await;
+    let runtime = runtime(directory.path(), &executors, &sender, true);
+    runtime.act(ensure(1, "sleep 600"));
+    permit(&runtime, &mut events, fence(1)).await;
+    let ready = events
+        .find(|event| match event {
+            RuntimeEvent::Observed(seen) if seen.ready => Some(seen),
+            _ => None,
+        })
+        .await;
+    assert_eq!((ready.fence, ready.pod_ip.as_str()), (fence(1), "127.0.0.1"));
+    runtime.act(RuntimeAction::Stop { fence: fence(1), grace_ms: 10_000 });
+    record(&executors, &mut events, fence(1)).await;
+}

@@ -15,16 +15,14 @@ pub struct Step {
 }
 
 /// Template fields that need something a process does not have, and what that is.
-const TEMPLATE_REFUSED: [(&str, &str); 11] = [
+const TEMPLATE_REFUSED: [(&str, &str); 9] = [
     ("containerSet", "container sets"),
     ("resource", "a Kubernetes API server"),
-    ("http", "HTTP templates"),
     ("data", "data templates"),
     ("plugin", "executor plugins"),
     ("sidecars", "sidecars"),
     ("initContainers", "init containers"),
     ("volumes", "volumes"),
-    ("daemon", "daemon steps"),
     ("podSpecPatch", "Pod patches"),
     ("archiveLocation", "artifact storage"),
 ];
@@ -56,6 +54,9 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
             return Err(lacking(&format!("artifact storage ({side}.artifacts)")));
         }
     }
+    if let Some(http) = template.get("http").filter(|http| http.is_object()) {
+        return request(assignment, http);
+    }
     let container = template.get("script").or_else(|| template.get("container"));
     let Some(container) = container.filter(|container| container.is_object()) else {
         return Err("the template has neither container nor script".to_owned());
@@ -65,7 +66,6 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
     if assignment.stop_grace_ms > 0 {
         task.stop_grace_ms = assignment.stop_grace_ms.unsigned_abs();
     }
-    task.exclusive_lease_ms = assignment.exclusive.then(|| assignment.exclusive_lease_ms.unsigned_abs());
     let environment = environment(assignment, container)?;
     let known: BTreeMap<&str, &str> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut arguments = texts(container, "command")?;
@@ -81,6 +81,21 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
     task.script = task.script.map(|source| expand(&source, &known));
     let working_directory = container.get("workingDir").and_then(Value::as_str).map(str::to_owned);
     Ok(Step { arguments, working_directory, task, environment })
+}
+
+/// A request: the executor sends it, in the host's network.
+fn request(assignment: &Assignment, http: &Value) -> Result<Step, String> {
+    let headers = http.get("headers").and_then(Value::as_array).into_iter().flatten();
+    for header in headers.filter(|header| is_set(header.get("valueFrom"))) {
+        let name = header.get("name").and_then(Value::as_str).unwrap_or_default();
+        return Err(format!("the process runtime has no Secrets (header {name} has valueFrom); give it a value"));
+    }
+    let mut task = Task::from_template(&assignment.template_json).map_err(|error| error.to_string())?;
+    if assignment.stop_grace_ms > 0 {
+        task.stop_grace_ms = assignment.stop_grace_ms.unsigned_abs();
+    }
+    let environment = environment(assignment, &Value::Null)?;
+    Ok(Step { arguments: vec!["task".to_owned()], working_directory: None, task, environment })
 }
 
 fn refuse_fields(object: &Value, refused: &[(&str, &str)]) -> Result<(), String> {
@@ -185,6 +200,8 @@ mod tests {
                 "valueFrom",
             ),
             (r#"{"resource":{"action":"get"}}"#, "resource"),
+            (r#"{"http":{"url":"x","headers":[{"name":"H","valueFrom":{"secretKeyRef":{}}}]}}"#, ""),
+            (r#"{"http":{"url":"x","headers":[{"name":"H","valueFrom":{"secretKeyRef":{"key":"k"}}}]}}"#, "Secrets"),
             (r#"{"container":{"command":["a"]},"inputs":{"artifacts":[{"name":"x"}]}}"#, "inputs.artifacts"),
             (r#"{"suspend":{}}"#, "neither container nor script"),
             ("{", "not JSON"),
@@ -192,6 +209,12 @@ mod tests {
             let message = of(template).err().unwrap_or_default();
             assert!(message.contains(word), "{template}: {message}");
         }
+    }
+
+    #[test]
+    fn a_request_is_left_to_the_executor() {
+        let step = of(r#"{"http":{"url":"http://x/","headers":[{"name":"A","value":"1"}]}}"#).unwrap();
+        assert!(matches!(step.task.work, Some(argosy_executor::protocol::Work::Http(_))));
     }
 
     #[test]

@@ -146,7 +146,7 @@ impl Keeper {
     async fn act(&mut self, action: RuntimeAction, ended: &mpsc::Sender<Ended>) {
         match action {
             RuntimeAction::Ensure(assignment) => self.ensure(&assignment, ended).await,
-            RuntimeAction::GrantPermit { fence, holder } => self.grant(fence, holder),
+            RuntimeAction::GrantPermit { fence, holder } => self.grant(fence, holder).await,
             RuntimeAction::Stop { fence, grace_ms } => self.stop(fence, grace_ms).await,
             RuntimeAction::Release(fence) => self.release(fence),
         }
@@ -212,10 +212,17 @@ impl Keeper {
     }
 
     /// The directory names the one holder, so the swap is a comparison.
-    fn grant(&self, fence: Fence, holder: String) {
+    async fn grant(&self, fence: Fence, holder: String) {
         let state = AttemptDirectory::new(&self.attempts_directory, fence).state();
-        if state.is_some_and(|state| state.holder == holder) {
+        if let Some(state) = state.filter(|state| state.holder == holder) {
             self.executors.grant(fence, &holder);
+            // A process has no probes: it is ready as soon as it may run, and reached where its host is.
+            let seen = AttemptObservation {
+                ready: true,
+                pod_ip: std::net::Ipv4Addr::LOCALHOST.to_string(),
+                ..self.observe(fence, &state)
+            };
+            self.tell(RuntimeEvent::Observed(seen)).await;
         } else {
             let reason = "this process is not the one that was made for the attempt".to_owned();
             self.executors.answer(&ExecutorAnswer::Refused { fence, holder, reason });

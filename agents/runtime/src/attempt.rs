@@ -1,7 +1,7 @@
 //! One held attempt: its report, what binds it, and what is wanted of it.
 
 use crate::runtime::{AttemptObservation, is_over};
-use argosy_executor::protocol::{ContainerOutcome, EXIT_EXECUTOR_ERROR, TaskOutcome};
+use argosy_executor::protocol::{ContainerOutcome, EXIT_EXECUTOR_ERROR, TaskOutcome, Verdict};
 use argosy_link::Millis;
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputParameter};
 
@@ -30,12 +30,6 @@ pub struct Attempt {
     pub stop: Option<StopAsked>,
     /// The control plane wants nothing of it: ended, it is released without a verdict.
     pub unwanted: bool,
-    /// How long it may run after its last acknowledged renewal; 0: it is not exclusive.
-    pub exclusive_lease_ms: i64,
-    /// When its executor's last renewal was acknowledged, as far as this life of the agent knows.
-    pub renewed_at: Millis,
-    /// An end that nobody saw happen, told once its exclusive lease has run out.
-    pub withheld: Option<Box<AttemptObservation>>,
     /// Times the runtime was asked to make it.
     pub ensured: u32,
     /// When it was last asked for.
@@ -53,9 +47,6 @@ impl Attempt {
             holder: None,
             stop: None,
             unwanted: false,
-            exclusive_lease_ms: 0,
-            renewed_at: 0,
-            withheld: None,
             ensured: 0,
             ensured_at: 0,
         }
@@ -63,12 +54,6 @@ impl Attempt {
 
     pub fn is_over(&self) -> bool {
         is_over(&self.report)
-    }
-
-    /// An exclusive step may be running, as far as its lease goes: where its end was not seen, it may not have ended.
-    pub fn may_run_until(&self) -> Option<Millis> {
-        let is_exclusive = self.exclusive_lease_ms > 0 && self.report.permitted;
-        is_exclusive.then(|| self.renewed_at.saturating_add(self.exclusive_lease_ms.unsigned_abs()))
     }
 
     /// Takes what the runtime sees; the phase apart.
@@ -122,9 +107,6 @@ fn set_if_known(ours: &mut i64, theirs: i64) {
     }
 }
 
-/// The message of a step that stopped itself.
-pub const LEASE_LOST: &str = "the step stopped itself: its exclusive lease ran out without a renewal";
-
 /// What an executor's outcome means for the attempt, in Argo's words: a main container's failure wins over a failure to
 /// read outputs, and that over a sidecar's.
 #[must_use]
@@ -145,7 +127,6 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         containers.iter().find(|one| one.sidecar == sidecar && one.exit_code != 0 && !was_ended(one))
     };
     let (phase, message) = match (failed(false), outcome.output_error.as_str(), failed(true)) {
-        _ if outcome.lease_lost => (AttemptPhase::Error, LEASE_LOST.to_owned()),
         (Some(container), _, _) | (None, "", Some(container)) => {
             (AttemptPhase::Failed, container_message(container))
         }
@@ -153,6 +134,10 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         (None, problem, _) => (AttemptPhase::Error, format!("wait: Error (exit code 64): {problem}")),
     };
     let exit_code = main.map(|main| main.exit_code);
+    let (phase, message, exit_code) = match &outcome.verdict {
+        Some(verdict) if outcome.exit_code == 0 => (verdict_phase(verdict), verdict.message.clone(), None),
+        Some(_) | None => (phase, message, exit_code),
+    };
     let states = outcome.containers.iter().filter(|one| !one.sidecar).map(container_state).collect();
     let TaskOutcome { result, parameters, started_at_ms, finished_at_ms, progress, .. } = outcome;
     let parameters = parameters.into_iter().map(|one| OutputParameter { name: one.name, value: one.value });
@@ -166,6 +151,15 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         progress,
         containers: states,
         ..AttemptObservation::new(fence, phase, message)
+    }
+}
+
+/// The phase of a step without a command.
+fn verdict_phase(verdict: &Verdict) -> AttemptPhase {
+    match (verdict.failed, verdict.error) {
+        (false, _) => AttemptPhase::Succeeded,
+        (true, false) => AttemptPhase::Failed,
+        (true, true) => AttemptPhase::Error,
     }
 }
 

@@ -4,7 +4,6 @@
 mod cluster;
 mod dispatch;
 mod lease;
-mod permit;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -47,8 +46,8 @@ pub enum Answer {
 pub enum Desired {
     /// It should run there.
     Run {
-        /// How long beyond lease and margin it is left to its cluster, if it is exclusive.
-        exclusive_wait_ms: Option<Millis>,
+        /// Delays the take-over of everything on its cluster: see [`Times::exclusive_lease_ms`].
+        exclusive: bool,
     },
     /// It should end.
     Stop {
@@ -59,9 +58,17 @@ pub enum Desired {
     },
 }
 
-/// How much of a silent cluster has been taken over: everything that waits at most so long beyond lease and margin.
-/// `None`: nothing, since it is in touch or not yet due.
-pub type TakenOver = Option<Millis>;
+/// How much of a silent cluster has been taken over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TakenOver {
+    /// Nothing: in touch, or not yet due.
+    #[default]
+    Nothing,
+    /// What is safe to move.
+    Safe,
+    /// Everything.
+    All,
+}
 
 /// A cluster as committed state knows it when leadership starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +83,7 @@ pub struct KnownCluster {
 
 /// What happens to the machine.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "moved a few times and never kept in numbers")]
 pub enum Input {
     /// First input: an entry of the own term was applied. Take-over clocks start in full.
     LeadershipStarted {
@@ -159,7 +167,7 @@ pub enum Output {
     Decide {
         /// Names the answer.
         decision: DecisionId,
-        /// OpenSession, ReportAttempt, ResyncAttempts, GrantPermit, TakeOver or UpdateCluster.
+        /// OpenSession, ReportAttempt, ResyncAttempts, TakeOver or UpdateCluster.
         command: command::Command,
     },
     /// Begin a quorum round now (ReadIndex); answered by [`Input::QuorumConfirmed`] or, if lost, asked again.
@@ -207,12 +215,6 @@ pub struct Counters {
     pub verdicts_superseded: u64,
     /// Verdicts: nothing is known of the fence.
     pub verdicts_unknown: u64,
-    /// Start permits of exclusive steps asked of the engine.
-    pub permits_asked: u64,
-    /// Of them, refused for good.
-    pub permits_refused: u64,
-    /// Questions for a permit while too many were open; the agent asks again.
-    pub permits_dropped: u64,
     /// Take-overs asked of the engine, with repeats.
     pub takeovers_asked: u64,
     /// Take-overs committed.

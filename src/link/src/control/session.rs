@@ -1,7 +1,7 @@
 //! Greetings, resync and reports.
 
 use super::cluster::{Greeting, Kind, Listing, ReportSlot, Session};
-use super::{Answer, ConnectionRef, DecisionId, Output, Sessions};
+use super::{Answer, ConnectionRef, DecisionId, Output, Sessions, TakenOver};
 use crate::{Error, FRAME_VERSION, Millis, is_terminal};
 use argosy_proto::agent;
 use argosy_proto::agent::agent_frame::Body;
@@ -38,9 +38,6 @@ impl Sessions {
             Some(Body::Report(report)) if self.is_current(&cluster, connection, epoch) => {
                 self.on_report(now, &cluster, report);
             }
-            Some(Body::AskPermit(ask)) if self.is_current(&cluster, connection, epoch) => {
-                self.on_ask_permit(&cluster, ask);
-            }
             Some(Body::Credit(credit)) if self.is_current(&cluster, connection, epoch) => {
                 self.on_credit(now, &cluster, credit.more);
             }
@@ -51,7 +48,7 @@ impl Sessions {
                     self.refuse(connection, epoch, &Error::StaleSession { cluster, given: epoch });
                 }
             }
-            Some(Body::Report(_) | Body::Credit(_) | Body::AskPermit(_)) => self.counters.frames_stale += 1,
+            Some(Body::Report(_) | Body::Credit(_)) => self.counters.frames_stale += 1,
             // Chunks go to the member that holds the connection.
             Some(Body::LogChunk(_)) | None => self.counters.frames_unexpected += 1,
         }
@@ -120,7 +117,6 @@ impl Sessions {
             labels: hello.labels,
             enforces_exclusive: hello.enforces_exclusive,
             member: connection.member,
-            ledger: hello.ledger,
         };
         let credit = hello.credit.min(self.limits.credit_max);
         self.decide(name, Kind::Open { connection, received_at, credit }, Ask::OpenSession(open));
@@ -149,10 +145,7 @@ impl Sessions {
             }
             Kind::Resync { epoch } => self.on_resynced(now, &name, epoch, answer),
             Kind::Report { epoch, fence } => self.on_reported(now, &name, epoch, fence, answer),
-            Kind::Permit { epoch, fence, holder } => {
-                self.on_permit_decided(&name, epoch, fence, holder, answer)
-            }
-            Kind::TakeOver { epoch, beyond_ms } => self.on_taken_over(now, &name, epoch, beyond_ms, &answer),
+            Kind::TakeOver { epoch, level } => self.on_taken_over(now, &name, epoch, level, &answer),
             Kind::Update => self.on_updated(&name, &answer),
         }
     }
@@ -199,7 +192,7 @@ impl Sessions {
         cluster.epoch = cluster.epoch.max(epoch);
         // The commit is a quorum round that began after the greeting.
         cluster.heard = cluster.heard.max(Some(received_at));
-        cluster.taken_over = None;
+        cluster.taken_over = TakenOver::Nothing;
         cluster.takeover_retry_at = 0;
         cluster.told = None;
         self.counters.sessions_opened += 1;
@@ -294,7 +287,7 @@ impl Sessions {
         }
     }
 
-    pub(super) fn current(&mut self, name: &str, epoch: u64) -> Option<&mut Session> {
+    fn current(&mut self, name: &str, epoch: u64) -> Option<&mut Session> {
         let session = self.clusters.get_mut(name)?.session.as_mut()?;
         (session.epoch == epoch).then_some(session)
     }
