@@ -6,6 +6,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
+#[path = "kubernetes/tasks.rs"]
+mod tasks;
+
 use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
 use serde_json::{Value, json};
@@ -48,6 +51,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     cell.wait_for_clusters(2).await?;
     say("two agents enrolled");
     results_come_back(&cell, federation).await?;
+    tasks::steps_beside_containers(&cell, clusters).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
     a_cluster_is_cut_off(&cell, clusters).await
 }

@@ -1,9 +1,14 @@
 //! The binary `argosy-agent`: see the library.
 
 use argosy_agent::Config;
+use argosy_kubernetes::resource::jq;
+use std::io::Read;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if std::env::args_os().skip(1).eq([jq::ARGUMENT]) {
+        return evaluate_jq();
+    }
     let config = match Config::from_arguments(std::env::args_os()) {
         Ok(config) => config,
         Err(error) => error.exit(),
@@ -16,6 +21,30 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("argosy-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Evaluates the one filter that the agent hands over, within bounds: it is a user's program.
+fn evaluate_jq() -> ExitCode {
+    let bound = nix::sys::resource::setrlimit(
+        nix::sys::resource::Resource::RLIMIT_AS,
+        jq::MEMORY_BYTES_MAX,
+        jq::MEMORY_BYTES_MAX,
+    );
+    let mut question = String::new();
+    let answer = bound
+        .map_err(|error| error.to_string())
+        .and_then(|()| std::io::stdin().read_to_string(&mut question).map_err(|error| error.to_string()))
+        .and_then(|_| jq::answer(&question));
+    match answer {
+        Ok(answer) => {
+            println!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("{error}");
             ExitCode::FAILURE
         }
     }

@@ -114,6 +114,12 @@ impl Prepared {
                 };
                 let options = argosy_kubernetes::Config {
                     image_volumes_where_possible: config.executor_delivery == ExecutorDelivery::Auto,
+                    own_namespace: argosy_kubernetes::own_namespace(),
+                    resources: argosy_kubernetes::resource::Settings {
+                        directory: Some(config.data_dir.join("resources")),
+                        jq: Some(std::env::current_exe()?),
+                        ..argosy_kubernetes::resource::Settings::default()
+                    },
                     ..argosy_kubernetes::Config::new(settings)
                 };
                 Arc::new(KubernetesRuntime::start(options, client, executors.clone(), events)?)

@@ -18,6 +18,9 @@
 //! Argo finds the entrypoint of an image without `command` in its registry; here it is in a table of images, or the
 //! container runs without an executor, which captures nothing.
 //!
+//! Steps of resource templates have no Pod: the agent sends their requests in the name of the workflow's service account
+//! ([`resource`]), so that they may do what that account may.
+//!
 //! Released Pods that have ended stay for their logs: at most [`Config::released_pods_max`], at most
 //! [`Config::released_pod_keep_ms`].
 //!
@@ -34,10 +37,12 @@ pub mod names;
 pub mod observe;
 mod patch;
 pub mod pod;
+pub mod resource;
 mod runtime;
 mod setup;
+mod tasks;
 mod watch;
 
 pub use kube::Client;
 pub use runtime::{Config, KubernetesRuntime};
-pub use setup::{cluster_uid, connect};
+pub use setup::{cluster_uid, connect, own_namespace};

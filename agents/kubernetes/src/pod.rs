@@ -29,12 +29,7 @@ const HANDOVER_GRACE_SECONDS: i64 = 5;
 /// The workflow's patch, the tags of this step resolved.
 const PATCH_FIELD: &str = "podSpecPatch";
 /// Fields of a template that need what this runtime does not have yet, each with the reason.
-const UNSUPPORTED: [(&str, &str); 4] = [
-    ("resource", "a template that manages Kubernetes objects"),
-    ("data", "a template that sources data"),
-    ("http", "a template without a Pod"),
-    ("plugin", "a template without a Pod"),
-];
+const UNSUPPORTED: [(&str, &str); 1] = [("data", "a template that sources data")];
 
 /// What all Pods of a runtime have in common.
 #[derive(Clone, Debug, Default)]

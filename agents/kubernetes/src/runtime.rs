@@ -1,7 +1,8 @@
 //! The shell around the cluster's API: actions in, events out.
 
 use crate::watch::{self, Held, Table};
-use crate::{logs, names, pod};
+use crate::resource::{self, Resources};
+use crate::{logs, names, pod, tasks};
 use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{
     AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
@@ -10,6 +11,7 @@ use argosy_executor::protocol::Task;
 use argosy_model::{Fence, display_fence};
 use argosy_proto::common::{Assignment, AttemptPhase};
 use async_trait::async_trait;
+use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
@@ -49,6 +51,10 @@ pub struct Config {
     pub released_pod_keep_ms: i64,
     /// Released Pods kept at most; the oldest go first.
     pub released_pods_max: usize,
+    /// The agent's own namespace, whose executor plugins serve all others; empty: there is none.
+    pub own_namespace: String,
+    /// Steps of resource templates, which have no Pods.
+    pub resources: resource::Settings,
 }
 
 impl Config {
@@ -64,6 +70,8 @@ impl Config {
             capacity_every_ms: 15_000,
             released_pod_keep_ms: 3_600_000,
             released_pods_max: 1_000,
+            own_namespace: String::new(),
+            resources: resource::Settings::default(),
         }
     }
 }
@@ -77,6 +85,7 @@ pub(crate) struct Shared {
     pub table: Table,
     /// Every host mounts images.
     pub image_volumes: AtomicBool,
+    pub resources: Arc<Resources>,
 }
 
 impl Shared {
@@ -122,6 +131,7 @@ impl KubernetesRuntime {
         if config.lanes == 0 || config.actions_max == 0 {
             return Err(Error::Setup("lanes and actions_max must be at least 1".to_owned()));
         }
+        let resources = Resources::new(client.clone(), config.resources.clone(), events.clone());
         let shared = Arc::new(Shared {
             client,
             config,
@@ -129,6 +139,7 @@ impl KubernetesRuntime {
             events,
             table: Table::default(),
             image_volumes: AtomicBool::new(false),
+            resources,
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(watch::watch(Arc::clone(&shared)));
@@ -160,13 +171,11 @@ impl Runtime for KubernetesRuntime {
         }
     }
 
-    /// The executor is the first process of the main container: nothing in it outlives the executor.
-    fn enforces_exclusive(&self) -> bool {
-        true
-    }
-
     async fn logs(&self, fence: Fence, options: LogOptions) -> Result<LogStream, Error> {
         let text = display_fence(&fence);
+        if let Some(lines) = self.shared.resources.log(&fence) {
+            return Ok(futures::stream::once(async move { Ok(lines.into()) }).boxed());
+        }
         let held = self.shared.table.get(&fence).ok_or_else(|| Error::UnknownAttempt(text.clone()))?;
         let has_started = held.observation.holder.is_some();
         logs::open(self.shared.pods(&held.namespace), held.name, text, has_started, options).await
@@ -201,7 +210,25 @@ async fn work(shared: Arc<Shared>, mut actions: mpsc::Receiver<RuntimeAction>) {
 }
 
 async fn act(shared: &Shared, action: RuntimeAction) -> Result<(), kube::Error> {
+    let fence = fence_of(&action);
+    let resources = &shared.resources;
     match action {
+        RuntimeAction::Ensure(assignment) if Resources::concerns(&assignment) => {
+            resources.ensure(assignment).await;
+            Ok(())
+        }
+        RuntimeAction::GrantPermit { .. } if resources.holds(&fence) => {
+            resources.grant(&fence);
+            Ok(())
+        }
+        RuntimeAction::Stop { .. } if resources.holds(&fence) => {
+            resources.stop(fence).await;
+            Ok(())
+        }
+        RuntimeAction::Release(_) if resources.holds(&fence) => {
+            resources.release(&fence);
+            Ok(())
+        }
         RuntimeAction::Ensure(assignment) => ensure(shared, &assignment).await,
         RuntimeAction::GrantPermit { fence, holder } => grant(shared, fence, holder).await,
         RuntimeAction::Stop { fence, grace_ms } => stop(shared, fence, grace_ms).await,
@@ -220,6 +247,17 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
         RuntimeEvent::Observed(AttemptObservation::new(fence, AttemptPhase::Error, message))
     };
     let settings = shared.settings();
+    let own_namespace = &shared.config.own_namespace;
+    let image = &settings.executor_image;
+    let prepared = match tasks::prepare(&shared.client, own_namespace, image, assignment).await {
+        Ok(prepared) => prepared,
+        Err(tasks::Error::Told(message)) => {
+            shared.send(failure(message)).await;
+            return Ok(());
+        }
+        Err(tasks::Error::Api(error)) => return Err(error),
+    };
+    let assignment = prepared.as_ref();
     let environment = |task: &Task| shared.executors.environment(&fence, task);
     let pod = match pod::build(assignment, &settings, &environment, Timestamp::now().as_millisecond()) {
         Ok(pod) => pod,

@@ -43,6 +43,13 @@ pub async fn cluster_uid(client: &Client) -> Result<String, Error> {
     found.metadata.uid.ok_or_else(|| Error::Setup(format!("namespace {IDENTITY_NAMESPACE} has no uid")))
 }
 
+/// The namespace of the Pod that this process runs in; empty outside a cluster.
+#[must_use]
+pub fn own_namespace() -> String {
+    let file = "/var/run/secrets/kubernetes.io/serviceaccount/namespace";
+    std::fs::read_to_string(file).map(|text| text.trim().to_owned()).unwrap_or_default()
+}
+
 fn setup(what: &str, error: &dyn std::error::Error) -> Error {
     let mut text = format!("{what} cannot be used: {error}");
     let mut source = error.source();

@@ -212,6 +212,7 @@ async fn take_list(shared: &Shared, listing: Vec<Seen>) {
         }
         all.push(observation);
     }
+    all.extend(shared.resources.adopt());
     shared.send(RuntimeEvent::Listed(all)).await;
     for seen in ended {
         tell(shared, seen).await;

@@ -25,9 +25,8 @@ mod time;
 mod tree;
 
 pub use args::{
-    AddMember, Cli, Cluster, ClusterGet, Command, Completion, Delete, Format, Get, GlobalArguments, Invite,
-    LeadMember, Lint, LintOutput, List, Logs, Member, Names, Output, Recovery, RemoveMember, Stop, Submit,
-    Version, WaitMember, Watch,
+    Cli, Cluster, ClusterGet, Command, Completion, Delete, Format, Get, GlobalArguments, Invite, Lint,
+    LintOutput, List, Logs, Member, Names, Output, Stop, Submit, Version, Watch,
 };
 pub use commands::{completion, run, run_with};
 pub use console::Console;

@@ -349,7 +349,6 @@ impl Step<'_> {
         let work = self.state.works.get_mut(&(id, node)).ok_or(Error::Misfit { what: "work", id })?;
         let work = Arc::make_mut(work);
         let (shape, queue, requests) = (work.shape.clone(), work.queue, work.requests.clone());
-        let exclusive_lease_ms = work.exclusive_lease_ms;
         work.fence = Some(fence);
         self.touch(Key::Work(id, node));
         self.state.index_unqueued(&shape, queue);
@@ -361,7 +360,6 @@ impl Step<'_> {
             cluster: fact.cluster.clone(),
             assigned_at_ms: self.time.0,
             requests: requests.clone(),
-            exclusive_lease_ms,
             ..row::Attempt::default()
         };
         self.state.attempts.insert(fence, Arc::new(attempt));
@@ -382,7 +380,6 @@ impl Step<'_> {
         attempt.permitted |= fact.permitted;
         attempt.host.clone_from(&fact.host);
         attempt.handle.clone_from(&fact.handle);
-        attempt.left = false;
         Ok(())
     }
 
@@ -478,6 +475,6 @@ fn count_failure(parent: &mut row::Node, child: row::FailedChild) {
     }
 }
 
-pub(crate) fn required(fence: Option<Fence>) -> Result<Fence, Error> {
+fn required(fence: Option<Fence>) -> Result<Fence, Error> {
     fence.ok_or(Error::Misfit { what: "fence", id: 0 })
 }

@@ -7,6 +7,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "each case looks for one kind of event")]
 
+#[path = "runtime/tasks.rs"]
+mod tasks;
+
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options};
 use argosy_agent_runtime::{
     AttemptObservation, ExecutorAnswer, LogOptions, Runtime, RuntimeAction, RuntimeEvent, is_terminal,
@@ -65,8 +68,16 @@ impl Agent {
             executor_image: EXECUTOR_IMAGE.into(),
             ..Settings::default()
         };
-        let runtime =
-            KubernetesRuntime::start(Config::new(settings), client, executors.clone(), sender).unwrap();
+        // The agent's own program evaluates jq filters.
+        let own = std::env::current_exe().unwrap();
+        let resources = argosy_kubernetes::resource::Settings {
+            directory: Some(data.join("resources")),
+            jq: Some(own.parent().unwrap().parent().unwrap().join("argosy-agent")),
+            poll_every_ms: 500,
+            ..argosy_kubernetes::resource::Settings::default()
+        };
+        let config = Config { resources, ..Config::new(settings) };
+        let runtime = KubernetesRuntime::start(config, client, executors.clone(), sender).unwrap();
         let runtime = Arc::new(runtime);
         let events = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = JoinSet::new();
@@ -215,6 +226,7 @@ async fn all_cases(cluster: &Cluster, data: &Path) {
     the_finalizer_holds_until_release(&agent, cluster).await;
     a_permit_has_one_holder(&agent, cluster).await;
     a_stop_ends_the_step(&agent, cluster).await;
+    tasks::all_cases(&agent, cluster).await;
     let end = agent.end(unheard).await;
     assert_eq!(
         (end.phase, end.message.as_str()),

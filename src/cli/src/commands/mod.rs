@@ -5,9 +5,7 @@ mod follow;
 mod lint;
 mod list;
 mod manifest;
-mod member;
 mod operate;
-mod recovery;
 mod remove;
 mod show;
 mod submit;
@@ -116,7 +114,6 @@ async fn carry_out(
         | Command::Delete(_)
         | Command::Cluster(_)
         | Command::Member(_)
-        | Command::Recovery(_)
         | Command::Version(_) => {}
     }
     ask(command, &Client::of(settings)?, console).await
@@ -151,8 +148,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::ClusterTemplate(command) => template::run(client, true, command, console).await,
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
-        Command::Recovery(arguments) => recovery::recovery(client, &arguments, console).await,
-        Command::Member(command) => member::member(client, command, console).await,
+        Command::Member(command) => cluster::member(client, command, console).await,
         Command::Version(_) => version(client, console).await,
     }
 }
