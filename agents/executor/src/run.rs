@@ -49,10 +49,12 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let code = match words.as_slice() {
         ["--", ..] => step(&arguments[1..]),
         ["install", directory] => install(Path::new(directory)),
-        ["plugin-tokens", directory, plugins @ ..] => match work::make_tokens(Path::new(directory), plugins) {
-            Ok(()) => 0,
-            Err(error) => fail(&format!("cannot make the plugins' tokens in {directory}: {error}")),
-        },
+        ["plugin-tokens", directory, plugins @ ..] => {
+            match work::make_tokens(Path::new(directory), plugins) {
+                Ok(()) => 0,
+                Err(error) => fail(&format!("cannot make the plugins' tokens in {directory}: {error}")),
+            }
+        }
         ["await-permit"] => await_permit(),
         ["await-permit", "install", directory] => match await_permit() {
             0 => install(Path::new(directory)),

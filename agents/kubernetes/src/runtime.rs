@@ -1,7 +1,7 @@
 //! The shell around the cluster's API: actions in, events out.
 
-use crate::watch::{self, Held, Table};
 use crate::resource::{self, Resources};
+use crate::watch::{self, Held, Table};
 use crate::{logs, names, pod, tasks};
 use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{

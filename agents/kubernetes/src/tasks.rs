@@ -143,7 +143,9 @@ fn read_plugin(map: &ConfigMap) -> Result<Plugin, String> {
             container,
             port,
         }),
-        Some(_) | None => Err(format!("executor plugin {map_name}: sidecar.container needs a name and a port")),
+        Some(_) | None => {
+            Err(format!("executor plugin {map_name}: sidecar.container needs a name and a port"))
+        }
     }
 }
 
@@ -255,10 +257,16 @@ mod tests {
         let assignment = Assignment { workflow: "w".into(), ..Assignment::default() };
         add_plugins(&mut template, &assignment, "image", vec![read_plugin(&map).unwrap()]).unwrap();
         let inits = template["initContainers"].as_array().unwrap();
-        assert_eq!(inits[0]["command"], json!(["/argosy-executor", "plugin-tokens", "/var/run/argo", "hello"]));
+        assert_eq!(
+            inits[0]["command"],
+            json!(["/argosy-executor", "plugin-tokens", "/var/run/argo", "hello"])
+        );
         assert_eq!((&inits[1]["name"], &inits[1]["restartPolicy"]), (&json!("hello"), &json!("Always")));
         assert_eq!(inits[1]["volumeMounts"][0]["subPath"], "hello");
-        assert_eq!(template["volumes"][0]["secret"]["secretName"], "hello-executor-plugin.service-account-token");
+        assert_eq!(
+            template["volumes"][0]["secret"]["secretName"],
+            "hello-executor-plugin.service-account-token"
+        );
         assert_eq!(template[PLUGINS_FIELD]["sidecars"], json!([{"name": "hello", "port": 4355}]));
         assert_eq!(template[PLUGINS_FIELD]["template"]["plugin"], json!({"hello": {}}));
         let broken = ConfigMap::default();

@@ -88,7 +88,9 @@ fn request(assignment: &Assignment, http: &Value) -> Result<Step, String> {
     let headers = http.get("headers").and_then(Value::as_array).into_iter().flatten();
     for header in headers.filter(|header| is_set(header.get("valueFrom"))) {
         let name = header.get("name").and_then(Value::as_str).unwrap_or_default();
-        return Err(format!("the process runtime has no Secrets (header {name} has valueFrom); give it a value"));
+        return Err(format!(
+            "the process runtime has no Secrets (header {name} has valueFrom); give it a value"
+        ));
     }
     let mut task = Task::from_template(&assignment.template_json).map_err(|error| error.to_string())?;
     if assignment.stop_grace_ms > 0 {
@@ -201,7 +203,10 @@ mod tests {
             ),
             (r#"{"resource":{"action":"get"}}"#, "resource"),
             (r#"{"http":{"url":"x","headers":[{"name":"H","valueFrom":{"secretKeyRef":{}}}]}}"#, ""),
-            (r#"{"http":{"url":"x","headers":[{"name":"H","valueFrom":{"secretKeyRef":{"key":"k"}}}]}}"#, "Secrets"),
+            (
+                r#"{"http":{"url":"x","headers":[{"name":"H","valueFrom":{"secretKeyRef":{"key":"k"}}}]}}"#,
+                "Secrets",
+            ),
             (r#"{"container":{"command":["a"]},"inputs":{"artifacts":[{"name":"x"}]}}"#, "inputs.artifacts"),
             (r#"{"suspend":{}}"#, "neither container nor script"),
             ("{", "not JSON"),

@@ -44,7 +44,10 @@ pub async fn steps_beside_containers(cell: &Cell, clusters: &[Cluster]) -> anyho
     assert_eq!(node("make")["outputs"]["parameters"][0]["value"], "hi");
     assert_eq!(node("server")["phase"], "Succeeded");
     for container in ["a", "main"] {
-        assert_eq!((&node(container)["type"], &node(container)["phase"]), (&json!("Container"), &json!("Succeeded")));
+        assert_eq!(
+            (&node(container)["type"], &node(container)["phase"]),
+            (&json!("Container"), &json!("Succeeded"))
+        );
     }
     let places = |name: &str| node(name)["cluster"].clone();
     assert_eq!(places("ask"), places("server"), "an address is one of its cluster");

@@ -44,7 +44,14 @@ impl Address {
             return Err("net/url: invalid control character in URL".to_owned());
         }
         let port = port.unwrap_or(if tls { 443 } else { 80 });
-        Ok(Self { tls, host: host.to_owned(), port, user, target: escape(&target), authority: authority.to_owned() })
+        Ok(Self {
+            tls,
+            host: host.to_owned(),
+            port,
+            user,
+            target: escape(&target),
+            authority: authority.to_owned(),
+        })
     }
 
     /// What the `Host` header says.
@@ -86,7 +93,10 @@ fn split(authority: &str) -> Option<(&str, Option<u16>)> {
 
 /// What is no ASCII travels in percent signs.
 fn escape(target: &str) -> String {
-    target.bytes().map(|byte| if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    target
+        .bytes()
+        .map(|byte| if byte.is_ascii() { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }
 
 #[cfg(test)]

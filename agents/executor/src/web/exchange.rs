@@ -121,7 +121,8 @@ impl Clock {
         if left.is_zero() {
             return Err(OVERDUE.to_owned());
         }
-        let set = self.socket.set_read_timeout(Some(left)).and_then(|()| self.socket.set_write_timeout(Some(left)));
+        let set =
+            self.socket.set_read_timeout(Some(left)).and_then(|()| self.socket.set_write_timeout(Some(left)));
         set.map_err(|error| error.to_string())
     }
 }
@@ -189,7 +190,8 @@ impl Reader<'_> {
     fn line(&mut self) -> Result<String, String> {
         loop {
             if let Some(length) = self.kept[self.at..].iter().position(|byte| *byte == b'\n') {
-                let line = String::from_utf8_lossy(&self.kept[self.at..self.at + length]).trim_end().to_owned();
+                let line =
+                    String::from_utf8_lossy(&self.kept[self.at..self.at + length]).trim_end().to_owned();
                 self.at += length + 1;
                 return Ok(line);
             }
@@ -228,7 +230,8 @@ impl Reader<'_> {
             return Ok(Vec::new());
         }
         let max = request.body_bytes_max;
-        let chunked = answer.header("Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
+        let chunked =
+            answer.header("Transfer-Encoding").is_some_and(|value| value.eq_ignore_ascii_case("chunked"));
         if chunked {
             return self.chunks(max);
         }
@@ -252,7 +255,8 @@ impl Reader<'_> {
         loop {
             let line = self.line()?;
             let size = line.split(';').next().unwrap_or_default().trim();
-            let size = usize::from_str_radix(size, 16).map_err(|_| "malformed chunked encoding".to_owned())?;
+            let size =
+                usize::from_str_radix(size, 16).map_err(|_| "malformed chunked encoding".to_owned())?;
             if size == 0 {
                 while !self.line()?.is_empty() {}
                 return Ok(body);

@@ -40,10 +40,11 @@ pub fn send(request: &Request, time_max: Duration) -> Result<Answer, String> {
     let mut verb = title(&request.method);
     for _ in 0..=REDIRECTS_MAX {
         let failed = |url: &str, reason: String| format!("{verb} \"{url}\": {reason}");
-        let address = Address::parse(&request.url)
-            .map_err(|reason| failed(&request.url, reason))?;
-        let answer = exchange::exchange(&request, &address, end).map_err(|reason| failed(&request.url, reason))?;
-        let target = answer.header("Location").filter(|_| matches!(answer.status, 301 | 302 | 303 | 307 | 308));
+        let address = Address::parse(&request.url).map_err(|reason| failed(&request.url, reason))?;
+        let answer =
+            exchange::exchange(&request, &address, end).map_err(|reason| failed(&request.url, reason))?;
+        let target =
+            answer.header("Location").filter(|_| matches!(answer.status, 301 | 302 | 303 | 307 | 308));
         let Some(target) = target else { return Ok(answer) };
         let url = address.join(target);
         let next = Address::parse(&url).map_err(|reason| failed(&url, reason))?;
@@ -128,15 +129,22 @@ pub(crate) mod tests {
         ] {
             let (url, asked) = serve(vec![answer.to_owned()]);
             let got = send(&request(format!("{url}/a?b=c")), MINUTE).unwrap();
-            assert_eq!((got.status, got.body.as_slice(), got.header("X-Answer")), (200, &b"hello"[..], Some("42")));
+            assert_eq!(
+                (got.status, got.body.as_slice(), got.header("X-Answer")),
+                (200, &b"hello"[..], Some("42"))
+            );
             let asked = asked.recv().unwrap();
-            assert!(asked.starts_with("GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:") && asked.contains("X-A: 1\r\n"), "{asked}");
+            assert!(
+                asked.starts_with("GET /a?b=c HTTP/1.1\r\nHost: 127.0.0.1:") && asked.contains("X-A: 1\r\n"),
+                "{asked}"
+            );
         }
     }
 
     #[test]
     fn redirects_are_followed_as_go_does() {
-        let moved = |code: u16, to: &str| format!("HTTP/1.1 {code} X\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
+        let moved =
+            |code: u16, to: &str| format!("HTTP/1.1 {code} X\r\nLocation: {to}\r\nContent-Length: 0\r\n\r\n");
         let done = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_owned();
         let (url, asked) = serve(vec![moved(307, "/next"), moved(302, "last"), done]);
         let mut post = request(format!("{url}/first"));
@@ -157,7 +165,9 @@ pub(crate) mod tests {
         let url = format!("http://{}/", silent.local_addr().unwrap());
         let error = send(&request(url.clone()), Duration::from_millis(200)).unwrap_err();
         assert_eq!(error, format!("Get \"{url}\": context deadline exceeded"));
-        assert!(send(&request("ftp://x/".into()), MINUTE).unwrap_err().contains("unsupported protocol scheme"));
+        assert!(
+            send(&request("ftp://x/".into()), MINUTE).unwrap_err().contains("unsupported protocol scheme")
+        );
     }
 
     #[test]

@@ -124,7 +124,8 @@ fn ask(server: SocketAddr, name: &str, kind: u16, end: Instant) -> std::io::Resu
     socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
     socket.connect(server)?;
     let mut id = [0; 2];
-    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut id).map_err(|_| std::io::Error::other("no random numbers"))?;
+    ring::rand::SecureRandom::fill(&ring::rand::SystemRandom::new(), &mut id)
+        .map_err(|_| std::io::Error::other("no random numbers"))?;
     let question = question(u16::from_be_bytes(id), name, kind)
         .ok_or_else(|| std::io::Error::other(format!("{name}: invalid domain name")))?;
     socket.send(&question)?;
@@ -155,7 +156,8 @@ fn question(id: u16, name: &str, kind: u16) -> Option<Vec<u8>> {
 
 /// The addresses of an answer; none when the name does not exist.
 fn read(message: &[u8], kind: u16) -> Option<Vec<IpAddr>> {
-    let number = |at: usize| Some(usize::from(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?])));
+    let number =
+        |at: usize| Some(usize::from(u16::from_be_bytes([*message.get(at)?, *message.get(at + 1)?])));
     let code = message.get(3)? & 0x0f;
     if code == 3 {
         return Some(Vec::new());

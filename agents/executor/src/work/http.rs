@@ -155,7 +155,11 @@ mod tests {
         ] {
             let (found, _) = answered(&json!({"successCondition": condition}), answer);
             let found = found.unwrap();
-            assert_eq!((found.verdict.message.as_str(), found.verdict.failed), (told, !told.is_empty()), "{condition}");
+            assert_eq!(
+                (found.verdict.message.as_str(), found.verdict.failed),
+                (told, !told.is_empty()),
+                "{condition}"
+            );
             assert!(found.result.is_some(), "the body is the result of a failure, too");
         }
         assert!(answered(&json!({"successCondition": "response."}), OK).0.is_err());

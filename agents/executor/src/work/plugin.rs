@@ -232,7 +232,10 @@ mod tests {
             r#"{"node":{"phase":"Running","message":"soon"},"requeue":"100ms"}"#,
             r#"{"node":{"phase":"Succeeded","message":"done","outputs":{"result":"r","parameters":[{"name":"p","value":1}]}}}"#,
         ]);
-        assert_eq!((found.verdict.failed, found.verdict.message.as_str(), found.result.as_deref()), (false, "done", Some("r")));
+        assert_eq!(
+            (found.verdict.failed, found.verdict.message.as_str(), found.result.as_deref()),
+            (false, "done", Some("r"))
+        );
         assert_eq!(found.parameters, [ParameterValue { name: "p".into(), value: "1".into() }]);
         let question = asked[0].split_once("\r\n\r\n").unwrap().1;
         let question: Value = serde_json::from_str(question).unwrap();

@@ -181,7 +181,8 @@ impl Step {
             // The answer of an earlier try may have been lost.
             Err(failure @ Failure::Refused { code: 409, .. }) => {
                 let there = self.access.get(&object.path()).await.ok();
-                let ours = there.as_ref().and_then(|there| there.pointer("/metadata/annotations")?.get(FENCE));
+                let ours =
+                    there.as_ref().and_then(|there| there.pointer("/metadata/annotations")?.get(FENCE));
                 if ours.and_then(Value::as_str) == Some(self.fence.as_str()) {
                     return Ok(object);
                 }
@@ -268,7 +269,13 @@ impl Step {
         Ok(None)
     }
 
-    async fn put(&self, method: &str, path: String, content_type: &str, body: &Value) -> Result<Value, Failure> {
+    async fn put(
+        &self,
+        method: &str,
+        path: String,
+        content_type: &str,
+        body: &Value,
+    ) -> Result<Value, Failure> {
         let body = body.to_string().into_bytes();
         self.access.send(Sent { method, path, content_type, body }).await
     }
@@ -366,7 +373,8 @@ impl From<Problem> for Trouble {
 /// # Errors
 /// When it is none.
 pub fn read(template: &Value) -> Result<(Resource, Vec<Output>), String> {
-    let resource = Resource::deserialize(&template["resource"]).map_err(|error| format!("resource: {error}"))?;
+    let resource =
+        Resource::deserialize(&template["resource"]).map_err(|error| format!("resource: {error}"))?;
     let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or_default().to_owned();
     let declared = template.pointer("/outputs/parameters").and_then(Value::as_array);
     let outputs = declared

@@ -47,7 +47,9 @@ impl Failure {
             Self::Refused { reason, message, .. } if reason.is_empty() => {
                 format!("Error from server: {doing}{message}")
             }
-            Self::Refused { reason, message, .. } => format!("Error from server ({reason}): {doing}{message}"),
+            Self::Refused { reason, message, .. } => {
+                format!("Error from server ({reason}): {doing}{message}")
+            }
             Self::Unreachable(error) => format!("Unable to connect to the server: {error}"),
         }
     }
@@ -74,7 +76,8 @@ impl Access {
 
 /// Reads in the agent's own name: what everybody may read.
 pub async fn read(client: &Client, path: &str) -> Result<Value, Failure> {
-    call(client, Sent { method: "GET", path: path.to_owned(), content_type: "", body: Vec::new() }, None).await
+    call(client, Sent { method: "GET", path: path.to_owned(), content_type: "", body: Vec::new() }, None)
+        .await
 }
 
 async fn call(client: &Client, sent: Sent<'_>, user: Option<&str>) -> Result<Value, Failure> {

@@ -169,7 +169,10 @@ fn parse(text: &str) -> Result<Vec<Requirement>, String> {
 
 fn term<'a>(words: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) -> Result<Requirement, String> {
     let absent = words.next_if_eq(&"!").is_some();
-    let key = words.next().filter(|word| is_name(word)).ok_or("found '', expected: !, identifier, or 'end of string'")?;
+    let key = words
+        .next()
+        .filter(|word| is_name(word))
+        .ok_or("found '', expected: !, identifier, or 'end of string'")?;
     let made = |operator, values| Requirement { key: key.to_owned(), operator, values };
     if absent {
         return Ok(made(Operator::DoesNotExist, Vec::new()));
@@ -241,9 +244,13 @@ mod tests {
         ] {
             assert_eq!(judge(met, ""), Verdict::Met, "{met}");
         }
-        for waits in
-            ["status.phase == Done", "status.succeeded > 3", "status.succeeded < 3", "status.reason", "status.phase > 1"]
-        {
+        for waits in [
+            "status.phase == Done",
+            "status.succeeded > 3",
+            "status.succeeded < 3",
+            "status.reason",
+            "status.phase > 1",
+        ] {
             assert_eq!(judge(waits, ""), Verdict::Waits, "{waits}");
         }
     }

@@ -35,15 +35,21 @@ pub fn parse(flags: &[String]) -> Result<Flags, String> {
             None => (flag, None),
         };
         let mut value = || {
-            given.clone().or_else(|| rest.next().cloned()).ok_or_else(|| format!("error: flag needs an argument: {name}"))
+            given
+                .clone()
+                .or_else(|| rest.next().cloned())
+                .ok_or_else(|| format!("error: flag needs an argument: {name}"))
         };
         match name {
             "-n" | "--namespace" => found.namespace = Some(value()?),
             "--subresource" => found.subresource = Some(value()?),
             "--grace-period" => {
                 let seconds = value()?;
-                found.grace_period_seconds =
-                    Some(seconds.parse().map_err(|_| format!("error: invalid argument {seconds:?} for {name:?}"))?);
+                found.grace_period_seconds = Some(
+                    seconds
+                        .parse()
+                        .map_err(|_| format!("error: invalid argument {seconds:?} for {name:?}"))?,
+                );
             }
             // These may stand alone; a value comes after `=` only.
             "--validate" => {

@@ -98,7 +98,11 @@ pub async fn ask(program: &Path, filter: &str, input: &str) -> Result<String, St
         Ok(text(&output.stdout))
     } else {
         let said = text(&output.stderr);
-        Err(if said.is_empty() { "jq: the filter was ended: it takes too much memory".to_owned() } else { said })
+        Err(if said.is_empty() {
+            "jq: the filter was ended: it takes too much memory".to_owned()
+        } else {
+            said
+        })
     }
 }
 

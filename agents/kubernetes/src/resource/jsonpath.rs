@@ -34,7 +34,11 @@ enum Part {
     Index(i64),
     Slice(Option<i64>, Option<i64>, i64),
     Union(Vec<String>),
-    Filter { left: Vec<Part>, operator: String, right: Operand },
+    Filter {
+        left: Vec<Part>,
+        operator: String,
+        right: Operand,
+    },
 }
 
 enum Operand {
@@ -199,7 +203,9 @@ fn element(inside: &str, depth: usize) -> Result<Part, String> {
     };
     let numbers: Vec<&str> = inside.split(':').collect();
     match numbers.as_slice() {
-        [one] if one.contains(',') => Ok(Part::Union(one.split(',').map(|name| name.trim().to_owned()).collect())),
+        [one] if one.contains(',') => {
+            Ok(Part::Union(one.split(',').map(|name| name.trim().to_owned()).collect()))
+        }
         [one] => number(one)?.map(Part::Index).ok_or_else(|| format!("invalid array index {inside}")),
         [start, end] => Ok(Part::Slice(number(start)?, number(end)?, 1)),
         [start, end, step] => {
@@ -219,7 +225,11 @@ fn filter(text: &str, depth: usize) -> Result<Part, String> {
         .filter_map(|operator| outside_quotes(text, operator).map(|at| (at, operator)))
         .min();
     let Some((at, operator)) = found else {
-        return Ok(Part::Filter { left: parts(text, depth + 1)?, operator: String::new(), right: Operand::Missing });
+        return Ok(Part::Filter {
+            left: parts(text, depth + 1)?,
+            operator: String::new(),
+            right: Operand::Missing,
+        });
     };
     let right = text[at + operator.len()..].trim();
     let right = if let Some(text) = quoted(right) {
@@ -239,7 +249,13 @@ fn outside_quotes(text: &str, sign: &str) -> Option<usize> {
     })
 }
 
-fn write(pieces: &[Piece], root: &Value, here: &Value, shown: &mut String, depth: usize) -> Result<(), String> {
+fn write(
+    pieces: &[Piece],
+    root: &Value,
+    here: &Value,
+    shown: &mut String,
+    depth: usize,
+) -> Result<(), String> {
     for piece in pieces {
         match piece {
             Piece::Text(text) => shown.push_str(text),
@@ -293,19 +309,23 @@ fn step<'a>(part: &Part, root: &'a Value, value: &'a Value, next: &mut Vec<&'a V
         },
         Part::Index(index) => {
             let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
-            let at = usize::try_from(*index).ok().or_else(|| {
-                items.len().checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
-            });
+            let at = usize::try_from(*index)
+                .ok()
+                .or_else(|| items.len().checked_sub(usize::try_from(index.unsigned_abs()).ok()?));
             match at.and_then(|at| items.get(at)) {
                 Some(item) => next.push(item),
                 None if items.is_empty() => {}
-                None => return Err(format!("array index out of bounds: index {index}, length {}", items.len())),
+                None => {
+                    return Err(format!("array index out of bounds: index {index}, length {}", items.len()));
+                }
             }
         }
         Part::Slice(start, end, every) => {
             let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
             let length = i64::try_from(items.len()).unwrap_or(i64::MAX);
-            let bound = |at: i64| usize::try_from(if at < 0 { at + length } else { at }.clamp(0, length)).unwrap_or(0);
+            let bound = |at: i64| {
+                usize::try_from(if at < 0 { at + length } else { at }.clamp(0, length)).unwrap_or(0)
+            };
             let (start, end) = (bound(start.unwrap_or(0)), bound(end.unwrap_or(length)));
             let every = usize::try_from(*every).unwrap_or(1).max(1);
             next.extend(items.get(start..end).unwrap_or_default().iter().step_by(every));
@@ -343,7 +363,13 @@ fn below<'a>(name: &str, value: &'a Value, next: &mut Vec<&'a Value>) {
     }
 }
 
-fn passes(left: &[Part], operator: &str, right: &Operand, root: &Value, item: &Value) -> Result<bool, String> {
+fn passes(
+    left: &[Part],
+    operator: &str,
+    right: &Operand,
+    root: &Value,
+    item: &Value,
+) -> Result<bool, String> {
     let Some(left) = follow(left, root, item)?.first().copied() else { return Ok(false) };
     let right = match right {
         Operand::Missing => return Ok(true),

@@ -186,8 +186,12 @@ impl Resources {
         if !adopted {
             self.await_permit(fence, &holder, &granted).await;
             let started_at_ms = Timestamp::now().as_millisecond();
-            let record =
-                Record { assignment: Some(assignment.clone()), holder: holder.clone(), started_at_ms, ..Record::default() };
+            let record = Record {
+                assignment: Some(assignment.clone()),
+                holder: holder.clone(),
+                started_at_ms,
+                ..Record::default()
+            };
             if let Err(error) = self.store.keep(&fence, &record) {
                 let message = format!("cannot keep the attempt's start: {error}");
                 return self.over(fence, holder, AttemptPhase::Error, None, message, Vec::new()).await;

@@ -111,7 +111,10 @@ mod tests {
         fs::write(directory.join("broken.resource"), [0xff]).unwrap();
         let found = store.all();
         assert_eq!(found.len(), 1);
-        assert_eq!((found[0].holder.as_str(), found[0].assignment.as_ref().unwrap().namespace.as_str()), ("h", "n"));
+        assert_eq!(
+            (found[0].holder.as_str(), found[0].assignment.as_ref().unwrap().namespace.as_str()),
+            ("h", "n")
+        );
         store.forget(&fence);
         assert!(store.all().is_empty());
         fs::remove_dir_all(directory).unwrap();

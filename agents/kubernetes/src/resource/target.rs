@@ -73,8 +73,9 @@ pub fn read_yaml(text: &str) -> Result<Value, String> {
     let mut found = Value::Null;
     let mut documents = 0;
     for document in serde_yaml::Deserializer::from_str(text) {
-        let value = Value::deserialize(document)
-            .map_err(|error| format!("error: error parsing {FILE}: error converting YAML to JSON: yaml: {error}"))?;
+        let value = Value::deserialize(document).map_err(|error| {
+            format!("error: error parsing {FILE}: error converting YAML to JSON: yaml: {error}")
+        })?;
         if !value.is_null() {
             documents += 1;
             found = value;
@@ -99,7 +100,8 @@ pub fn generated(prefix: &str, seed: &str) -> String {
         end -= 1;
     }
     let digest = Sha256::digest(seed.as_bytes());
-    let letters = digest.iter().take(SUFFIX_LENGTH).map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]));
+    let letters =
+        digest.iter().take(SUFFIX_LENGTH).map(|byte| char::from(LETTERS[usize::from(*byte) % LETTERS.len()]));
     letters.fold(prefix[..end].to_owned(), |mut name, letter| {
         name.push(letter);
         name

@@ -58,7 +58,8 @@ async fn a_resource_step_does_what_its_account_may(agent: &Agent, cluster: &Clus
                 \"/tmp/manifest.yaml\": configmaps \"made\" already exists";
     assert_eq!((exists.phase, exists.message.as_str()), (AttemptPhase::Failed, told));
 
-    let merge = json!({"action": "patch", "mergeStrategy": "merge", "manifest": config_map("made", "{b: two}")});
+    let merge =
+        json!({"action": "patch", "mergeStrategy": "merge", "manifest": config_map("made", "{b: two}")});
     assert_eq!(done(agent, 202, &merge).await.phase, AttemptPhase::Succeeded);
     assert_eq!(data(cluster, "made"), r#"{"a":"one","b":"two"}"#);
     let patch = json!({"action": "patch", "mergeStrategy": "json", "flags": ["configmap", "made"],
@@ -82,19 +83,28 @@ async fn a_resource_step_does_what_its_account_may(agent: &Agent, cluster: &Clus
     let told = "main: Error (exit code 64): no more retries Error from server (NotFound): configmaps \"made\" not found";
     assert_eq!(missing.message, told);
     let text = done(agent, 210, &json!({"action": "create", "manifest": "just text"})).await;
-    assert!(text.message.contains("no more retries error: error validating \"/tmp/manifest.yaml\""), "{}", text.message);
+    assert!(
+        text.message.contains("no more retries error: error validating \"/tmp/manifest.yaml\""),
+        "{}",
+        text.message
+    );
 
     // The account decides, not the agent.
     let mut other = resource(&create, &json!([]));
     other["serviceAccountName"] = "default".into();
     let refused = agent.run(fence(211), &other);
     let message = agent.end(refused).await.message;
-    assert!(message.contains("system:serviceaccount:default:default\" cannot create resource \"configmaps\""), "{message}");
+    assert!(
+        message.contains("system:serviceaccount:default:default\" cannot create resource \"configmaps\""),
+        "{message}"
+    );
     say("resource steps: create, apply, patch, replace, delete, get, outputs, the account's rights");
 }
 
 async fn a_resource_step_waits_for_its_condition(agent: &Agent, cluster: &Cluster) {
-    cluster.kubectl(&["-n", "default", "create", "configmap", "state", "--from-literal=state=waiting"]).unwrap();
+    cluster
+        .kubectl(&["-n", "default", "create", "configmap", "state", "--from-literal=state=waiting"])
+        .unwrap();
     let get = |failure: &str| {
         json!({"action": "get", "successCondition": "data.state == ready", "failureCondition": failure,
             "manifest": config_map("state", "{}")})
@@ -102,7 +112,8 @@ async fn a_resource_step_waits_for_its_condition(agent: &Agent, cluster: &Cluste
     let waits = agent.run(fence(220), &resource(&get("data.state == broken"), &json!([])));
     agent.running(waits).await;
     let failed = done(agent, 221, &get("data.state in (waiting, broken)")).await;
-    let told = "main: Error (exit code 64): failure condition '{data.state in [broken waiting]}' evaluated true";
+    let told =
+        "main: Error (exit code 64): failure condition '{data.state in [broken waiting]}' evaluated true";
     assert_eq!((failed.phase, failed.message.as_str()), (AttemptPhase::Failed, told));
     let stopped = agent.run(fence(222), &resource(&get(""), &json!([])));
     agent.running(stopped).await;
@@ -128,14 +139,18 @@ async fn a_daemon_has_an_address(agent: &Agent) -> String {
 }
 
 async fn a_request_is_sent_from_a_pod(agent: &Agent, cluster: &Cluster, address: &str) {
-    cluster.kubectl(&["-n", "default", "create", "secret", "generic", "web", "--from-literal=token=s3cret"]).unwrap();
-    let request = |number: u64, http: Value| -> Fence {
-        agent.run(fence(number), &json!({"name": "t", "http": http}))
-    };
+    cluster
+        .kubectl(&["-n", "default", "create", "secret", "generic", "web", "--from-literal=token=s3cret"])
+        .unwrap();
+    let request =
+        |number: u64, http: Value| -> Fence { agent.run(fence(number), &json!({"name": "t", "http": http})) };
     let plain = request(240, json!({"url": format!("http://{address}:8080/index.html")}));
-    let secret = request(241, json!({"url": format!("http://{address}:8080/cgi-bin/echo"), "method": "POST", "body": "b",
+    let secret = request(
+        241,
+        json!({"url": format!("http://{address}:8080/cgi-bin/echo"), "method": "POST", "body": "b",
         "headers": [{"name": "X-Token", "valueFrom": {"secretKeyRef": {"name": "web", "key": "token"}}}],
-        "successCondition": "response.headers[\"X-Answer\"][0] == \"42\" && response.body contains \"s3cret\""}));
+        "successCondition": "response.headers[\"X-Answer\"][0] == \"42\" && response.body contains \"s3cret\""}),
+    );
     let missing = request(242, json!({"url": format!("http://{address}:8080/nothing")}));
     let nobody = request(243, json!({"url": format!("http://{address}:9/")}));
     assert_eq!(agent.outcome(plain).await.result.as_deref(), Some("hi\n"));
