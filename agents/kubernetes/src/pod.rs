@@ -312,7 +312,8 @@ fn volumes(chosen: &Chosen<'_>, assignment: &Assignment, written: &[Written]) ->
     for container in written.iter().map(|one| &one.container) {
         let mounted = container.volume_mounts.iter().flatten().map(|mount| &mount.name);
         for name in mounted.chain(container.volume_devices.iter().flatten().map(|device| &device.name)) {
-            if wanted.iter().any(|volume| volume.name == *name) {
+            // The shared directory is in every Pod.
+            if name == SHARED_VOLUME || wanted.iter().any(|volume| volume.name == *name) {
                 continue;
             }
             let volume = known.iter().find(|volume| volume.name == *name).cloned().or_else(|| claim(name));
