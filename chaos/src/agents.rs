@@ -231,7 +231,9 @@ impl World {
         let (may_be_lost, late) = match &action {
             RuntimeAction::Ensure(_) => (true, self.random.per_mille(ENSURE_LATE_PER_MILLE)),
             RuntimeAction::GrantPermit { .. } | RuntimeAction::Stop { .. } => (true, false),
-            RuntimeAction::Release(_) => (false, false),
+            RuntimeAction::Release(_)
+            | RuntimeAction::WorkflowsTold(_)
+            | RuntimeAction::CheckPrerequisites(_) => (false, false),
         };
         if may_be_lost && self.random.per_mille(ACTION_LOST_PER_MILLE) {
             return;

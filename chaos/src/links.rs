@@ -258,6 +258,10 @@ fn describe_up(frame: &AgentFrame) -> String {
         }
         Some(agent_frame::Body::Credit(credit)) => format!("credit {}", credit.more),
         Some(agent_frame::Body::LogChunk(_)) => "log".to_owned(),
+        Some(agent_frame::Body::WorkflowsAsked(asked)) => {
+            format!("question about {} workflows", asked.workflows.len())
+        }
+        Some(agent_frame::Body::PrerequisitesFound(found)) => format!("{} prerequisites", found.found.len()),
         None => "nothing".to_owned(),
     }
 }
@@ -285,6 +289,12 @@ fn describe_down(frame: &ControlFrame) -> String {
             format!("verdict {:?} on {of} revision {revision} in {epoch}", verdict.verdict())
         }
         Some(control_frame::Body::LogRequest(_)) => "log request".to_owned(),
+        Some(control_frame::Body::WorkflowsTold(told)) => {
+            format!("told of {} workflows", told.workflows.len())
+        }
+        Some(control_frame::Body::PrerequisitesAsked(asked)) => {
+            format!("question about {} prerequisites", asked.names.len())
+        }
         Some(control_frame::Body::Refused(refused)) => format!("refused {}", refused.code),
         None => "nothing".to_owned(),
     }

@@ -85,7 +85,9 @@ fn answer(frame: AgentFrame) -> (Vec<Down>, Option<AttemptReport>) {
             };
             (vec![Down::ReportVerdict(verdict)], Some(report))
         }
-        Some(Up::Credit(_) | Up::LogChunk(_)) | None => (Vec::new(), None),
+        Some(Up::Credit(_) | Up::LogChunk(_) | Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_)) | None => {
+            (Vec::new(), None)
+        }
     }
 }
 

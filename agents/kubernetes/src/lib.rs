@@ -32,11 +32,14 @@
 pub mod capacity;
 mod containers;
 mod fields;
+mod gc;
+mod housekeeping;
 mod logs;
 pub mod names;
 pub mod observe;
 mod patch;
 pub mod pod;
+mod prerequisites;
 pub mod resource;
 mod runtime;
 mod setup;

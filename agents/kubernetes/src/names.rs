@@ -14,6 +14,12 @@ pub const FENCE: &str = "argosy.dev/fence";
 pub const PERMIT: &str = "argosy.dev/permit";
 /// Annotation: no container runs under an executor, so the Pod's own end counts.
 pub const NO_EXECUTOR: &str = "argosy.dev/no-executor";
+/// Label: the workflow's uid.
+pub const WORKFLOW_UID: &str = "argosy.dev/workflow-uid";
+/// Annotation: the workflow's name, which may be longer than a label.
+pub const WORKFLOW_NAME: &str = "argosy.dev/workflow";
+/// Annotation: Argo's, when the ended Pod is removed: `STRATEGY/DELAY`.
+pub const GC: &str = "workflows.argoproj.io/pod-gc-strategy";
 /// Annotation: the containers that end with the main ones, separated by commas.
 pub const SIDECARS: &str = "argosy.dev/sidecars";
 /// Annotation: the Pod name that Argo would use, which is also `{{pod.name}}`.

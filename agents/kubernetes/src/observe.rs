@@ -1,6 +1,8 @@
 //! From a Pod to what the reconciler hears of it. Pure. Phases and messages follow Argo reference 4 (assessNodeStatus and
 //! inferFailedReason).
 
+use crate::gc::Removal;
+use crate::housekeeping::Key;
 use crate::names;
 use argosy_agent_runtime::{AttemptObservation, container_phase, is_terminal};
 use argosy_executor::protocol::{ContainerOutcome, EXIT_REFUSED, TaskOutcome};
@@ -32,6 +34,10 @@ pub struct Seen {
     pub uid: String,
     /// Without our finalizer: released, kept for its log only.
     pub released: bool,
+    /// Its workflow.
+    pub workflow: Option<Key>,
+    /// When it is to be removed, once it is released.
+    pub removal: Option<Removal>,
 }
 
 impl Seen {
@@ -50,6 +56,8 @@ impl Seen {
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             released: !pod.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER),
+            workflow: Key::of(&pod.metadata),
+            removal: pod.metadata.annotations.as_ref().and_then(|all| Removal::read(all.get(names::GC)?)),
         })
     }
 

@@ -9,6 +9,7 @@ use crate::containers::{
     executor_folder, mount, written,
 };
 use crate::fields::{Chosen, Part, is_set, parse};
+use crate::gc::{PodGc, Removal};
 use crate::{names, patch};
 use argosy_executor::protocol::Task;
 use argosy_model::display_fence;
@@ -401,6 +402,7 @@ fn metadata(
         (names::CELL, names::label_value(&settings.cell)),
         (names::CLUSTER, names::label_value(&settings.cluster)),
         (names::FENCE, display_fence(&fence)),
+        (names::WORKFLOW_UID, names::label_value(&assignment.workflow_uid)),
     ];
     labels.extend(own_labels.map(|(name, value)| (name.to_owned(), value)));
     if assignment.on_exit {
@@ -410,10 +412,19 @@ fn metadata(
         (names::NODE_NAME, assignment.node_name.clone()),
         (names::NODE_ID, assignment.node_id.clone()),
         (names::ARGO_POD_NAME, assignment.pod_name.clone()),
+        (names::WORKFLOW_NAME, assignment.workflow.clone()),
         ("kubectl.kubernetes.io/default-container", names::MAIN.to_owned()),
     ];
     annotations.extend(own_annotations.map(|(name, value)| (name.to_owned(), value)));
     annotations.remove(names::PERMIT);
+    annotations.remove(names::GC);
+    if let Some(gc) = chosen.workflow.get::<PodGc>("podGC")? {
+        let removal = Removal::of(&gc, &labels)
+            .map_err(|reason| Error::Malformed { what: "workflow's podGC", reason })?;
+        if let Some(removal) = removal {
+            annotations.insert(names::GC.to_owned(), removal.text());
+        }
+    }
     annotations.remove(names::NO_EXECUTOR);
     annotations.remove(names::SIDECARS);
     if !sidecars.is_empty() {

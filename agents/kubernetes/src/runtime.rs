@@ -1,5 +1,7 @@
 //! The shell around the cluster's API: actions in, events out.
 
+use crate::housekeeping::{self, Hindrance, Keeping};
+use crate::prerequisites::{self, Asked};
 use crate::resource::{self, Resources};
 use crate::watch::{self, Held, Table};
 use crate::{logs, names, pod, tasks};
@@ -43,6 +45,8 @@ pub struct Config {
     pub actions_max: usize,
     /// Lanes that work side by side. The actions of one attempt stay in order.
     pub lanes: usize,
+    /// Between two questions about workflows for which something is kept, milliseconds.
+    pub workflows_ask_every_ms: u64,
     /// Pods read in one page of a list.
     pub page_size: u32,
     /// Between two looks at what the cluster has, milliseconds.
@@ -66,6 +70,7 @@ impl Config {
             image_volumes_where_possible: false,
             actions_max: 4_096,
             lanes: 8,
+            workflows_ask_every_ms: 1_000,
             page_size: 500,
             capacity_every_ms: 15_000,
             released_pod_keep_ms: 3_600_000,
@@ -83,6 +88,10 @@ pub(crate) struct Shared {
     pub executors: Executors,
     pub events: mpsc::Sender<RuntimeEvent>,
     pub table: Table,
+    /// What was asked to exist here.
+    pub asked: Asked,
+    /// What is kept for whole workflows.
+    pub keeping: Keeping,
     /// Every host mounts images.
     pub image_volumes: AtomicBool,
     pub resources: Arc<Resources>,
@@ -138,6 +147,8 @@ impl KubernetesRuntime {
             executors,
             events,
             table: Table::default(),
+            asked: Asked::default(),
+            keeping: Keeping::default(),
             image_volumes: AtomicBool::new(false),
             resources,
         });
@@ -145,6 +156,8 @@ impl KubernetesRuntime {
         tasks.spawn(watch::watch(Arc::clone(&shared)));
         tasks.spawn(watch::tell_capacity(Arc::clone(&shared)));
         tasks.spawn(watch::sweep_released(Arc::clone(&shared)));
+        tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
+        tasks.spawn(prerequisites::look(Arc::clone(&shared)));
         let mut lanes = Vec::new();
         for _ in 0..shared.config.lanes {
             let (sender, receiver) = mpsc::channel(shared.config.actions_max);
@@ -158,6 +171,14 @@ impl KubernetesRuntime {
 #[async_trait]
 impl Runtime for KubernetesRuntime {
     fn act(&self, action: RuntimeAction) {
+        let action = match action {
+            RuntimeAction::CheckPrerequisites(names) => return self.shared.asked.add(names),
+            RuntimeAction::WorkflowsTold(told) => {
+                tokio::spawn(housekeeping::told(Arc::clone(&self.shared), told));
+                return;
+            }
+            action => action,
+        };
         let fence = fence_of(&action);
         if let RuntimeAction::Release(fence) = &action {
             // At once and for good: nothing of it is reported any more, and the sweep finishes what the lane may drop.
@@ -189,6 +210,8 @@ fn fence_of(action: &RuntimeAction) -> Fence {
             *fence
         }
         RuntimeAction::Release(fence) => *fence,
+        // Of no attempt.
+        RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => Fence::default(),
     }
 }
 
@@ -233,6 +256,7 @@ async fn act(shared: &Shared, action: RuntimeAction) -> Result<(), kube::Error> 
         RuntimeAction::GrantPermit { fence, holder } => grant(shared, fence, holder).await,
         RuntimeAction::Stop { fence, grace_ms } => stop(shared, fence, grace_ms).await,
         RuntimeAction::Release(fence) => release(shared, fence).await,
+        RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => Ok(()),
     }
 }
 
@@ -266,6 +290,14 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
             return Ok(());
         }
     };
+    match housekeeping::prepare(shared, assignment, &pod).await {
+        Ok(()) => {}
+        Err(Hindrance::Refused(message)) => {
+            shared.send(failure(message)).await;
+            return Ok(());
+        }
+        Err(Hindrance::Later(error)) => return Err(error),
+    }
     let pods = shared.pods(&assignment.namespace);
     let made = match pods.create(&PostParams::default(), &pod).await {
         Ok(made) => made,

@@ -1,5 +1,7 @@
 //! What the runtime knows of its Pods, kept by a watch; capacity; the sweep of released Pods.
 
+use crate::gc::Removal;
+use crate::housekeeping::Key;
 use crate::observe::Seen;
 use crate::runtime::{Shared, delete_released, finish_release};
 use crate::{capacity, names};
@@ -19,6 +21,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch as latch;
 
+/// A removal that shows no effect is repeated after this time.
+const REPEAT_AFTER_MS: i64 = 10_000;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How long a released Pod may take to end by itself: its executor has handed the outcome over.
 const END_GRACE_MS: i64 = 60_000;
@@ -35,6 +39,21 @@ pub struct Held {
     pub has_finalizer: bool,
     /// The newest one told.
     pub observation: AttemptObservation,
+    pub workflow: Option<Key>,
+    pub removal: Option<Removal>,
+    /// It is to go then, milliseconds since 1970.
+    pub due_at_ms: Option<i64>,
+}
+
+impl Held {
+    /// When it is to be removed, as far as it hangs on this Pod alone.
+    fn own_due_ms(&self) -> Option<i64> {
+        let removal = self.removal.filter(|removal| !removal.strategy.waits_for_workflow())?;
+        let has_succeeded = self.observation.phase == AttemptPhase::Succeeded;
+        let is_due =
+            is_terminal(self.observation.phase) && (has_succeeded || !removal.strategy.needs_success());
+        is_due.then(|| self.released_at_ms.map(|at_ms| at_ms.saturating_add(removal.delay_ms)))?
+    }
 }
 
 /// The Pods of this cell on this cluster, by attempt.
@@ -81,6 +100,44 @@ impl Table {
         }
     }
 
+    /// Released Pods that are to be removed now. They are not named again for a while.
+    pub fn due(&self, now_ms: i64) -> Vec<Held> {
+        let mut due = Vec::new();
+        for held in
+            self.lock().values_mut().filter(|held| held.released_at_ms.is_some() && !held.has_finalizer)
+        {
+            let at_ms = held.due_at_ms.or_else(|| held.own_due_ms());
+            if at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+                held.due_at_ms = Some(now_ms.saturating_add(REPEAT_AFTER_MS));
+                due.push(held.clone());
+            }
+        }
+        due
+    }
+
+    /// The workflows of released Pods that wait for their workflow's end; with `all` those of every released Pod.
+    pub fn workflows(&self, all: bool) -> BTreeSet<Key> {
+        let waits = |held: &&Held| {
+            held.released_at_ms.is_some()
+                && held.due_at_ms.is_none()
+                && (all || held.removal.is_some_and(|removal| removal.strategy.waits_for_workflow()))
+        };
+        self.lock().values().filter(waits).filter_map(|held| held.workflow.clone()).collect()
+    }
+
+    /// A workflow is over: its Pods that waited for that are due; all of them if it is forgotten.
+    pub fn workflow_over(&self, key: &Key, succeeded: bool, forgotten: bool, now_ms: i64) {
+        for held in self.lock().values_mut().filter(|held| held.workflow.as_ref() == Some(key)) {
+            let waits = held.removal.filter(|removal| removal.strategy.waits_for_workflow());
+            let delay_ms = match waits {
+                Some(removal) if succeeded || !removal.strategy.needs_success() => removal.delay_ms,
+                Some(_) | None if forgotten => 0,
+                Some(_) | None => continue,
+            };
+            held.due_at_ms.get_or_insert(now_ms.saturating_add(delay_ms));
+        }
+    }
+
     /// Released here, but the cluster does not know yet: a write failed.
     fn half_released(&self) -> Vec<Fence> {
         let is_half = |held: &Held| held.released_at_ms.is_some() && held.has_finalizer;
@@ -108,6 +165,9 @@ impl Table {
             released_at_ms,
             has_finalizer: !seen.released,
             observation: seen.observation.clone(),
+            workflow: seen.workflow.clone(),
+            removal: seen.removal,
+            due_at_ms: before.and_then(|before| before.due_at_ms),
         };
         table.insert(fence, held);
         is_new && released_at_ms.is_none()
@@ -299,6 +359,9 @@ mod tests {
             uid: "u".into(),
             released_at_ms,
             has_finalizer: false,
+            workflow: None,
+            removal: None,
+            due_at_ms: None,
             observation: AttemptObservation { phase, ..AttemptObservation::default() },
         }
     }
@@ -321,6 +384,36 @@ mod tests {
     }
 
     #[test]
+    fn pods_are_due_as_their_strategy_says() {
+        let key = Key { namespace: "n".into(), name: "w".into(), uid: "u".into() };
+        let of = |text: &str, phase| {
+            let mut held = held(Some(1_000), phase);
+            held.removal = Removal::read(text);
+            held.workflow = Some(key.clone());
+            held
+        };
+        let table = Table::default();
+        let all = [
+            of("OnPodCompletion/500ms", AttemptPhase::Failed),
+            of("OnPodSuccess/0ms", AttemptPhase::Failed),
+            of("OnWorkflowSuccess/0ms", AttemptPhase::Succeeded),
+            of("OnWorkflowCompletion/100ms", AttemptPhase::Succeeded),
+            of("none", AttemptPhase::Succeeded),
+        ];
+        table.lock().extend((1..).map(fence).zip(all));
+        let due =
+            |now_ms| table.due(now_ms).iter().map(|held| held.removal.map(Removal::text)).collect::<Vec<_>>();
+        assert!(due(1_499).is_empty());
+        assert_eq!(due(1_500), [Some("OnPodCompletion/500ms".to_owned())]);
+        assert!(due(1_501).is_empty(), "it is not named again at once");
+        assert_eq!(table.workflows(false), BTreeSet::from([key.clone()]));
+        table.workflow_over(&key, false, false, 2_000);
+        assert_eq!(due(2_100), [Some("OnWorkflowCompletion/100ms".to_owned())]);
+        table.workflow_over(&key, true, true, 3_000);
+        assert_eq!(due(3_000).len(), 3, "a forgotten workflow leaves nothing");
+    }
+
+    #[test]
     fn a_released_pod_that_does_not_end_is_deleted() {
         let table = BTreeMap::from([(fence(1), held(Some(1_000), AttemptPhase::Running))]);
         assert!(too_many(&table, 1_000 + END_GRACE_MS, 0, 0).is_empty());
@@ -335,6 +428,8 @@ mod tests {
             name: "p".into(),
             uid: "u".into(),
             released,
+            workflow: None,
+            removal: None,
         }
     }
 

@@ -149,6 +149,8 @@ impl Keeper {
             RuntimeAction::GrantPermit { fence, holder } => self.grant(fence, holder).await,
             RuntimeAction::Stop { fence, grace_ms } => self.stop(fence, grace_ms).await,
             RuntimeAction::Release(fence) => self.release(fence),
+            // It keeps nothing for workflows, and has nothing that could be asked for.
+            RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => {}
         }
     }
 

@@ -146,6 +146,12 @@ impl<L: Ledger> Reconciler<L> {
                 self.verdict(now, fence, revision, verdict, terminal);
             }
             session::Output::Log(request) => self.outputs.push(Output::Log(request)),
+            session::Output::Prerequisites(names) => {
+                self.outputs.push(Output::Runtime(RuntimeAction::CheckPrerequisites(names)));
+            }
+            session::Output::Workflows(told) => {
+                self.outputs.push(Output::Runtime(RuntimeAction::WorkflowsTold(told)));
+            }
             session::Output::Lease { live_until: _ } => {}
             session::Output::Synced { session_epoch, incarnation } => {
                 self.outputs.push(Output::Synced { session_epoch, incarnation });
@@ -257,6 +263,10 @@ impl<L: Ledger> Reconciler<L> {
                 self.progress(now, fence, &holder, progress)
             }
             RuntimeEvent::Gone(fence) => self.gone(now, fence),
+            RuntimeEvent::PrerequisitesFound(found) => {
+                self.session_input(now, session::Input::Prerequisites(found));
+            }
+            RuntimeEvent::WorkflowsAsked(names) => self.session_input(now, session::Input::Workflows(names)),
             RuntimeEvent::Capacity { allocatable, healthy } => {
                 let input = session::Input::Capacity { allocatable, runtime_healthy: healthy };
                 self.session_input(now, input);

@@ -1,10 +1,12 @@
 use argosy_executor::protocol::TaskOutcome;
+use argosy_proto::agent::{WorkflowName, WorkflowTold};
 use argosy_proto::common::{
     Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputParameter, Resources,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use std::collections::BTreeMap;
 
 /// What the reconciler wants of a runtime. Every action is idempotent and may be repeated: the reconciler repeats
 /// what has shown no effect, so a runtime may drop one that its bounded queue has no room for.
@@ -30,6 +32,10 @@ pub enum RuntimeAction {
         /// Milliseconds between asking and ending.
         grace_ms: i64,
     },
+    /// How it stands with the workflows that [`RuntimeEvent::WorkflowsAsked`] named. A runtime that never asks is never told.
+    WorkflowsTold(Vec<WorkflowTold>),
+    /// Tell by [`RuntimeEvent::PrerequisitesFound`] whether these exist, now and whenever that changes.
+    CheckPrerequisites(Vec<String>),
     /// The attempt's result is committed or unwanted: end what may still run, drop the finalizer. Nothing of the attempt
     /// is reported or listed any more; its log may stay readable for a while.
     Release(Fence),
@@ -97,6 +103,10 @@ pub enum RuntimeEvent {
     },
     /// The Pod or process does not exist, and the reconciler did not release it.
     Gone(Fence),
+    /// Something is kept for these workflows: are they over?
+    WorkflowsAsked(Vec<WorkflowName>),
+    /// What exists of the things that were asked for, by name.
+    PrerequisitesFound(BTreeMap<String, bool>),
     /// What the cluster has for steps.
     Capacity {
         /// Allocatable amounts.

@@ -101,6 +101,7 @@ impl Rig {
             }
             Some(Up::Report(report)) => self.reported(report.attempt.unwrap()),
             Some(Up::Hello(_) | Up::Credit(_) | Up::LogChunk(_)) | None => {}
+            Some(Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_)) => {}
         }
     }
 

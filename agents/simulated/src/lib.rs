@@ -181,6 +181,7 @@ impl Simulated {
                 self.kill(now, fence);
                 self.pods.remove(&fence);
             }
+            RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => {}
         }
     }
 
@@ -453,6 +454,8 @@ mod tests {
                     | RuntimeEvent::Observed(_)
                     | RuntimeEvent::Progress { .. }
                     | RuntimeEvent::Gone(_)
+                    | RuntimeEvent::WorkflowsAsked(_)
+                    | RuntimeEvent::PrerequisitesFound(_)
                     | RuntimeEvent::Capacity { .. } => {}
                 }
             }

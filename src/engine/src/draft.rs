@@ -115,6 +115,7 @@ impl Draft {
             }
             command::Body::TakeOver(command) => commands::take_over::decide(self, leader, command),
             command::Body::UpdateCluster(command) => commands::update_cluster::decide(self, command),
+            command::Body::FindPrerequisites(command) => commands::find_prerequisites::decide(self, command),
             command::Body::SuspendWorkflow(command) => commands::suspend_workflow::decide(self, command),
             command::Body::ResumeWorkflow(command) => {
                 commands::resume_workflow::decide(self, leader, command)

@@ -159,6 +159,7 @@ pub(crate) fn apply(
         Body::ClusterRegistered(fact) => step.cluster_registered(fact),
         Body::ClusterSessionOpened(fact) => step.cluster_session_opened(fact)?,
         Body::ClusterUpdated(fact) => step.cluster_updated(fact)?,
+        Body::PrerequisitesFound(fact) => step.prerequisites_found(fact)?,
         Body::ClusterLost(fact) => step.cluster_lost(fact)?,
         Body::InviteCreated(fact) => step.invite_created(fact),
         Body::InviteRedeemed(fact) => step.invite_redeemed(fact)?,
@@ -334,7 +335,20 @@ impl Step<'_> {
         cluster.session_opened_at_ms = now;
         cluster.take_over_scope = 0;
         cluster.take_over_after = None;
+        cluster.prerequisites.clear();
         self.state.index.take_overs.remove(fact.cluster.as_str());
+        self.capacity_grew();
+        Ok(())
+    }
+
+    fn prerequisites_found(&mut self, fact: &fact::PrerequisitesFound) -> Result<(), Error> {
+        /// Names kept of one cluster; beyond that all are forgotten, and asked for anew.
+        const NAMES_MAX: usize = 10_000;
+        let cluster = self.cluster(&fact.cluster)?;
+        if cluster.prerequisites.len() + fact.found.len() > NAMES_MAX {
+            cluster.prerequisites.clear();
+        }
+        cluster.prerequisites.extend(fact.found.iter().map(|(name, found)| (name.clone(), *found)));
         self.capacity_grew();
         Ok(())
     }

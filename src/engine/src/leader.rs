@@ -16,6 +16,8 @@ pub struct Leader {
     /// Bytes of the texts that `parsed` was read from.
     parsed_bytes: usize,
     expansions: BTreeMap<(u64, u32, u32), Arc<Vec<Value>>>,
+    /// Names that nobody knows of a cluster whether they exist there: to be asked of its agent, until state knows.
+    pub questions: BTreeMap<String, BTreeSet<String>>,
     /// The workflow served last by the agenda: the next turn begins after it.
     pub(crate) served: u64,
 }

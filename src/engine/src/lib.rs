@@ -35,6 +35,7 @@ mod key;
 mod leader;
 mod phases;
 mod place;
+mod prerequisites;
 mod references;
 mod refusal;
 mod resources;

@@ -1,7 +1,7 @@
 //! What placement needs to know of workflows: requests, selectors, colocation groups; and the queue's turn.
 
 use argosy_model::Resources;
-use argosy_placement::{ClusterView, Request, SELECTOR_PREFIX, explain, place};
+use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, explain, place};
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
@@ -13,6 +13,7 @@ use crate::Leader;
 use crate::draft::Draft;
 use crate::effective::shown_name;
 use crate::leader::Parsed;
+use crate::prerequisites;
 use crate::resources::{add, quantity};
 use crate::state::State;
 
@@ -180,6 +181,9 @@ pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
         put(value.as_bytes());
     }
     put(&work.runtime.to_be_bytes());
+    for name in &work.prerequisites {
+        put(name.as_bytes());
+    }
     for excluded in &work.excluded {
         put(excluded.as_bytes());
     }
@@ -203,7 +207,7 @@ pub(crate) fn is_pinned_to(state: &State, workflow: u64, work: &row::Work, clust
 }
 
 /// Places what waits, first come first served among shapes that may fit now, until the batch is full.
-pub(crate) fn run(draft: &mut Draft, leader: &Leader) {
+pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
     let mut clusters: Option<Vec<ClusterView>> = None;
     while !draft.is_full(&leader.limits) {
         let Some((_, first, shape)) = draft.state.next_shape().cloned() else { return };
@@ -218,6 +222,7 @@ pub(crate) fn run(draft: &mut Draft, leader: &Leader) {
         let work = draft.state.works[&(workflow, node)].clone();
         let request = request(&draft.state, workflow, &work);
         let views = clusters.get_or_insert_with(|| views(&draft.state, leader));
+        note_lacking(&draft.state, leader, &work, &request, views);
         match place(&request, views) {
             Ok(at) => {
                 let view = &mut views[at];
@@ -243,6 +248,26 @@ pub(crate) fn run(draft: &mut Draft, leader: &Leader) {
     }
 }
 
+/// What each cluster lacks of the work's prerequisites. What nobody knows of a cluster that could take it is to be asked.
+fn note_lacking(
+    state: &State,
+    leader: &mut Leader,
+    work: &row::Work,
+    request: &Request,
+    views: &mut [ClusterView],
+) {
+    for view in views {
+        let cluster = state.cluster(&view.name);
+        view.lacking = cluster.and_then(|cluster| prerequisites::lacking(&work.prerequisites, cluster));
+        let is_candidate =
+            view.connected && request.pinned.as_ref().is_none_or(|pinned| *pinned == view.name);
+        if let (true, Some(Reason::Unchecked(_)), Some(cluster)) = (is_candidate, &view.lacking, cluster) {
+            let unknown = work.prerequisites.iter().filter(|name| !cluster.prerequisites.contains_key(*name));
+            leader.questions.entry(view.name.clone()).or_default().extend(unknown.cloned());
+        }
+    }
+}
+
 fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
     let pins = state.workflows.get(&workflow).map(|row| &row.pins);
     Request {
@@ -264,6 +289,7 @@ fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
         used: row.used.clone().unwrap_or_default(),
         attempts_free: leader.limits.attempts_per_cluster_max.saturating_sub(row.attempts_open as usize),
         labels: row.labels.clone(),
+        lacking: None,
     };
     state.clusters().map(view).collect()
 }

@@ -218,7 +218,7 @@ impl Engine {
                 }
                 reply(Reply::Done(command::Done {}))
             }
-            Ask::UpdateCluster(_) => reply(Reply::Done(command::Done {})),
+            Ask::UpdateCluster(_) | Ask::FindPrerequisites(_) => reply(Reply::Done(command::Done {})),
             other => panic!("the link asks nothing like {other:?}"),
         };
         (answer, touched)
@@ -477,7 +477,11 @@ impl World {
                     }
                 }
                 agent::Output::Refused { permanent, code, .. } => assert!(!permanent, "{code}"),
-                agent::Output::Log(_) | agent::Output::Lease { .. } | agent::Output::Synced { .. } => {}
+                agent::Output::Log(_)
+                | agent::Output::Lease { .. }
+                | agent::Output::Workflows(_)
+                | agent::Output::Prerequisites(_)
+                | agent::Output::Synced { .. } => {}
             }
         }
     }

@@ -51,6 +51,8 @@ pub(crate) struct Leading {
     pub sessions: Sessions,
     pub queue: VecDeque<Waiter>,
     next_batch: u64,
+    /// When agents may be asked again for what their clusters have.
+    pub ask_again_ms: u64,
 }
 
 /// What a round of deciding came to.
@@ -83,6 +85,7 @@ impl Leading {
             ),
             queue: VecDeque::new(),
             next_batch: 0,
+            ask_again_ms: 0,
         }
     }
 

@@ -240,6 +240,7 @@ impl<K: Kv> Member<K> {
         self.session_step(now, control::Input::Tick);
         self.expire_forwards(now);
         self.tell_sessions(now);
+        self.ask_prerequisites(now);
     }
 
     fn poll_reads(&mut self, now: Now) {

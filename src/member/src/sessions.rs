@@ -4,8 +4,8 @@ use crate::leading::Waiter;
 use crate::{Input, Member, Now, Outcome, Output};
 use argosy_engine::{DesiredAttempt, State};
 use argosy_link::control::{self, Answer, ConnectionRef, DecisionId, Desired, KnownCluster, TakenOver};
-use argosy_model::{Fence, MemberId};
-use argosy_proto::agent::{AgentFrame, ControlFrame, agent_frame};
+use argosy_model::{Fence, MemberId, WorkflowKey, WorkflowPhase};
+use argosy_proto::agent::{AgentFrame, ControlFrame, WorkflowName, WorkflowState, WorkflowTold, agent_frame};
 use argosy_proto::command::{Command, reply};
 use argosy_proto::common::Verdict;
 use argosy_proto::peer::{AgentClosed, AgentDown, AgentUp, peer_frame};
@@ -56,6 +56,27 @@ fn link_desired(attempt: DesiredAttempt) -> Desired {
     }
 }
 
+/// Between two questions to the same agent.
+const ASK_EVERY_MS: u64 = 500;
+/// Names in one question to an agent.
+const PREREQUISITES_ASKED_MAX: usize = 1_000;
+/// Workflows in one question of an agent; those beyond are not answered.
+const WORKFLOWS_ASKED_MAX: usize = 500;
+
+/// What committed state says of a workflow.
+fn told(state: &State, name: WorkflowName) -> WorkflowTold {
+    let key = WorkflowKey { namespace: name.namespace.clone(), name: name.name.clone() };
+    let row = state.workflow_id(&key).and_then(|id| state.workflow(id)).filter(|row| row.uid == name.uid);
+    let phase = row.and_then(|row| WorkflowPhase::from_number(row.phase));
+    let told = match (row, phase) {
+        (Some(row), _) if row.finished_at_ms == 0 => WorkflowState::Open,
+        (Some(_), Some(WorkflowPhase::Succeeded)) => WorkflowState::Succeeded,
+        (Some(_), _) => WorkflowState::Failed,
+        (None, _) => WorkflowState::Unknown,
+    };
+    WorkflowTold { workflow: Some(name), state: told.into() }
+}
+
 impl<K: Kv> Member<K> {
     /// A frame of an agent connected here.
     pub(crate) fn agent_frame(&mut self, now: Now, connection: u64, frame: AgentFrame) {
@@ -72,7 +93,7 @@ impl<K: Kv> Member<K> {
     fn relay_up(&mut self, now: Now, connection: u64, cluster: String, frame: AgentFrame) {
         if self.leading.is_some() {
             let connection = ConnectionRef { member: self.config.member, connection };
-            self.session_step(now, control::Input::Frame { connection, cluster, frame });
+            self.agent_frame_at_leader(now, connection, cluster, frame);
         } else if let Some(leader) = self.leader() {
             let up = AgentUp { connection, cluster, frame: Some(frame) };
             self.send_peer(leader, peer_frame::Body::AgentUp(up));
@@ -102,7 +123,46 @@ impl<K: Kv> Member<K> {
             return self.drop_agent_frame("relayed_to_a_follower");
         }
         let connection = ConnectionRef { member: from, connection };
-        self.session_step(now, control::Input::Frame { connection, cluster, frame });
+        self.agent_frame_at_leader(now, connection, cluster, frame);
+    }
+
+    /// Asks agents for what placement does not know of their clusters, again and again until state knows.
+    pub(crate) fn ask_prerequisites(&mut self, now: Now) {
+        let Some(leading) = &mut self.leading else { return };
+        if leading.engine.questions.is_empty() || now.steady_ms < leading.ask_again_ms {
+            return;
+        }
+        leading.ask_again_ms = now.steady_ms + ASK_EVERY_MS;
+        let state = &self.machine.state;
+        leading.engine.questions.retain(|cluster, names| {
+            let known = state.cluster(cluster);
+            names.retain(|name| known.is_some_and(|known| !known.prerequisites.contains_key(name)));
+            !names.is_empty()
+        });
+        let mut asks = Vec::new();
+        for (cluster, names) in &leading.engine.questions {
+            let Some((connection, epoch)) = leading.sessions.connection(cluster) else { continue };
+            let names = names.iter().take(PREREQUISITES_ASKED_MAX).cloned().collect();
+            asks.push((connection, control::prerequisites_frame(epoch, names)));
+        }
+        asks.into_iter().for_each(|(connection, frame)| self.send_agent(connection, frame));
+    }
+
+    fn agent_frame_at_leader(
+        &mut self,
+        now: Now,
+        connection: ConnectionRef,
+        cluster: String,
+        frame: AgentFrame,
+    ) {
+        match frame.body {
+            Some(agent_frame::Body::WorkflowsAsked(asked)) => {
+                let named = asked.workflows.into_iter().take(WORKFLOWS_ASKED_MAX);
+                let told = named.map(|name| told(&self.machine.state, name)).collect();
+                self.send_agent(connection, control::workflows_frame(frame.session_epoch, told));
+            }
+            _ => self.session_step(now, control::Input::Frame { connection, cluster, frame }),
+        }
     }
 
     /// A frame of the leader for an agent connected here.

@@ -51,6 +51,8 @@ pub struct ClusterView {
     pub attempts_free: usize,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
+    /// What it lacks of the prerequisites of the step that is being placed.
+    pub lacking: Option<Reason>,
 }
 
 /// Why a cluster was not chosen.
@@ -70,6 +72,10 @@ pub enum Reason {
     Selector(String),
     /// Not enough of a resource.
     Insufficient(String),
+    /// Something that the step needs does not exist there.
+    Lacks(String),
+    /// Whether something that the step needs exists there is being asked.
+    Unchecked(String),
 }
 
 impl fmt::Display for Reason {
@@ -82,6 +88,8 @@ impl fmt::Display for Reason {
             Self::Runtime => formatter.write_str("has another runtime"),
             Self::Selector(key) => write!(formatter, "does not match {key}"),
             Self::Insufficient(resource) => write!(formatter, "not enough {resource}"),
+            Self::Lacks(name) => write!(formatter, "has no {name}"),
+            Self::Unchecked(name) => write!(formatter, "has not said yet whether it has {name}"),
         }
     }
 }
@@ -139,6 +147,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     }
     if let Some(resource) = insufficient(request, cluster) {
         return Some(Reason::Insufficient(resource));
+    }
+    if let Some(lacking) = &cluster.lacking {
+        return Some(lacking.clone());
     }
     request.excluded.contains(&cluster.name).then_some(Reason::Excluded)
 }

@@ -17,6 +17,7 @@ use crate::draft::Draft;
 use crate::effective::{is_inline, shown_name};
 use crate::express::fill;
 use crate::place;
+use crate::prerequisites;
 use crate::scope::display_name;
 use crate::state::{ROW_VERSION, phase_of, type_of};
 use crate::view::started_at_ms;
@@ -149,6 +150,9 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         .get("terminationGracePeriodSeconds")
         .or_else(|| spec.pod.get("terminationGracePeriodSeconds"))
         .and_then(Value::as_i64);
+    let pod_json = if workflow_pod_json.is_empty() { &workflow.pod_json } else { &workflow_pod_json };
+    let pod_value: Value = serde_json::from_str(pod_json).unwrap_or_default();
+    let prerequisites = prerequisites::of(&workflow.namespace, &raw, &pod_value);
     let mut work = row::Work {
         version: ROW_VERSION,
         template_json: raw.to_string(),
@@ -164,6 +168,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         daemon: template.daemon,
         capture_result: outputs::result_is_read(turn, &node),
         workflow_pod_json,
+        prerequisites,
         ..row::Work::default()
     };
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);

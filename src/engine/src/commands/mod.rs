@@ -4,6 +4,7 @@ pub(crate) mod create_invite;
 pub(crate) mod create_template;
 pub(crate) mod delete_template;
 pub(crate) mod delete_workflow;
+pub(crate) mod find_prerequisites;
 pub(crate) mod open_session;
 pub(crate) mod parameters;
 pub(crate) mod redeem_invite;

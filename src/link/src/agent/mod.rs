@@ -65,6 +65,10 @@ pub enum Input {
         /// Sent with the next renewal.
         runtime_healthy: bool,
     },
+    /// Something is kept for these workflows: are they over? Dropped while no session stands.
+    Workflows(Vec<agent::WorkflowName>),
+    /// What exists of the things that were asked for, by name. Dropped while no session stands: it is asked again.
+    Prerequisites(BTreeMap<String, bool>),
     /// The agent can take more unanswered assignments than it said before.
     MoreCredit(u32),
     /// A piece of an answer to [`Output::Log`].
@@ -112,6 +116,10 @@ pub enum Output {
     },
     /// Logs are asked for; answered by [`Input::LogChunk`]s. Works without a lease.
     Log(agent::LogRequest),
+    /// The answer to [`Input::Workflows`]; it may be old.
+    Workflows(Vec<agent::WorkflowTold>),
+    /// Do these things exist on the cluster? Answered by [`Input::Prerequisites`].
+    Prerequisites(Vec<String>),
     /// The lease changed.
     Lease {
         /// Permits may be given before this moment.
@@ -229,6 +237,18 @@ impl Session {
                 if let Link::Up(up, _) = &self.link {
                     let epoch = up.epoch;
                     self.send(epoch, Up::Credit(agent::Credit { more }));
+                }
+            }
+            Input::Workflows(workflows) => {
+                if let Link::Up(up, _) = &self.link {
+                    let epoch = up.epoch;
+                    self.send(epoch, Up::WorkflowsAsked(agent::WorkflowsAsked { workflows }));
+                }
+            }
+            Input::Prerequisites(found) => {
+                if let Link::Up(up, _) = &self.link {
+                    let epoch = up.epoch;
+                    self.send(epoch, Up::PrerequisitesFound(agent::PrerequisitesFound { found }));
                 }
             }
             Input::LogChunk(chunk) => match &self.link {

@@ -37,6 +37,8 @@ impl Session {
             Some(Down::Refused(refused)) => self.on_refused(now, frame.session_epoch, refused),
             // Reads only: good in any session.
             Some(Down::LogRequest(request)) => self.outputs.push(Output::Log(request)),
+            Some(Down::PrerequisitesAsked(asked)) => self.outputs.push(Output::Prerequisites(asked.names)),
+            Some(Down::WorkflowsTold(told)) => self.outputs.push(Output::Workflows(told.workflows)),
             Some(_) if !current => self.counters.frames_stale += 1,
             Some(Down::LeaseRenewed(renewed)) => self.on_renewed(renewed.sequence),
             Some(Down::ResyncVerdicts(page)) => self.on_verdicts(now, page),

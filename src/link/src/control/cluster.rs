@@ -140,11 +140,25 @@ impl Session {
 /// What a question to the engine was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Open { connection: ConnectionRef, received_at: Millis, credit: u32 },
-    Resync { epoch: u64 },
-    Report { epoch: u64, fence: Fence },
-    TakeOver { epoch: u64, level: TakenOver },
+    Open {
+        connection: ConnectionRef,
+        received_at: Millis,
+        credit: u32,
+    },
+    Resync {
+        epoch: u64,
+    },
+    Report {
+        epoch: u64,
+        fence: Fence,
+    },
+    TakeOver {
+        epoch: u64,
+        level: TakenOver,
+    },
     Update,
+    /// What the cluster has of the things that were asked for.
+    Found,
 }
 
 /// Questions without an answer.

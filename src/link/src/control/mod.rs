@@ -275,6 +275,28 @@ pub fn log_request_frame(request: agent::LogRequest) -> agent::ControlFrame {
     frame(0, agent::control_frame::Body::LogRequest(request))
 }
 
+/// The frame that asks an agent what exists on its cluster.
+#[must_use]
+pub fn prerequisites_frame(session_epoch: u64, names: Vec<String>) -> agent::ControlFrame {
+    let asked = agent::PrerequisitesAsked { names };
+    frame(session_epoch, agent::control_frame::Body::PrerequisitesAsked(asked))
+}
+
+impl Sessions {
+    /// Where a cluster's session stands, and its epoch.
+    #[must_use]
+    pub fn connection(&self, cluster: &str) -> Option<(ConnectionRef, u64)> {
+        let known = self.clusters.get(cluster)?;
+        Some((known.session.as_ref()?.connection, known.epoch))
+    }
+}
+
+/// The frame that answers an agent's question about workflows.
+#[must_use]
+pub fn workflows_frame(session_epoch: u64, workflows: Vec<agent::WorkflowTold>) -> agent::ControlFrame {
+    frame(session_epoch, agent::control_frame::Body::WorkflowsTold(agent::WorkflowsTold { workflows }))
+}
+
 fn frame(session_epoch: u64, body: agent::control_frame::Body) -> agent::ControlFrame {
     agent::ControlFrame { version: crate::FRAME_VERSION, session_epoch, body: Some(body) }
 }

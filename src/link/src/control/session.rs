@@ -48,9 +48,15 @@ impl Sessions {
                     self.refuse(connection, epoch, &Error::StaleSession { cluster, given: epoch });
                 }
             }
-            Some(Body::Report(_) | Body::Credit(_)) => self.counters.frames_stale += 1,
-            // Chunks go to the member that holds the connection.
-            Some(Body::LogChunk(_)) | None => self.counters.frames_unexpected += 1,
+            Some(Body::PrerequisitesFound(found)) if self.is_current(&cluster, connection, epoch) => {
+                let command = command::FindPrerequisites { cluster: cluster.clone(), found: found.found };
+                self.decide(&cluster, Kind::Found, Ask::FindPrerequisites(command));
+            }
+            Some(Body::Report(_) | Body::Credit(_) | Body::PrerequisitesFound(_)) => {
+                self.counters.frames_stale += 1;
+            }
+            // Chunks go to the member that holds the connection; the member answers what is asked of workflows.
+            Some(Body::LogChunk(_) | Body::WorkflowsAsked(_)) | None => self.counters.frames_unexpected += 1,
         }
     }
 
@@ -147,6 +153,8 @@ impl Sessions {
             Kind::Report { epoch, fence } => self.on_reported(now, &name, epoch, fence, answer),
             Kind::TakeOver { epoch, level } => self.on_taken_over(now, &name, epoch, level, &answer),
             Kind::Update => self.on_updated(&name, &answer),
+            // What is still unknown is asked again.
+            Kind::Found => {}
         }
     }
 

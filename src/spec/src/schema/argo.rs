@@ -12,6 +12,8 @@ const HOOKS: Shape = Shape::Map(&Shape::Object(&LIFECYCLE_HOOK));
 pub(super) static TYPES: &[&Type] = &[
     &WORKFLOW,
     &OBJECT_META,
+    &POD_GC,
+    &VOLUME_CLAIM_GC,
     &WORKFLOW_SPEC,
     &TEMPLATE,
     &METADATA,
@@ -49,6 +51,17 @@ pub(super) static WORKFLOW: Type = Type {
         dropped("status"),
     ],
 };
+
+static POD_GC: Type = Type {
+    name: "PodGC",
+    fields: &[
+        honoured("strategy", Shape::String),
+        honoured("labelSelector", Shape::Any),
+        honoured("deleteDelayDuration", Shape::String),
+    ],
+};
+
+static VOLUME_CLAIM_GC: Type = Type { name: "VolumeClaimGC", fields: &[honoured("strategy", Shape::String)] };
 
 pub(super) static OBJECT_META: Type = Type {
     name: "ObjectMeta",
@@ -104,8 +117,8 @@ pub(super) static WORKFLOW_SPEC: Type = Type {
         refused("metrics"),
         refused("mutex"),
         honoured("parallelism", Shape::Integer),
-        refused("podDisruptionBudget"),
-        refused("podGC"),
+        honoured("podDisruptionBudget", Shape::Any),
+        honoured("podGC", Shape::Object(&POD_GC)),
         passed("podResources", Shape::Object(&RESOURCES)),
         passed("podSpecPatch", Shape::String),
         honoured("priority", Shape::Integer),
@@ -116,8 +129,8 @@ pub(super) static WORKFLOW_SPEC: Type = Type {
         refused("synchronization"),
         honoured("templateDefaults", Shape::Object(&TEMPLATE)),
         refused("ttlStrategy"),
-        refused("volumeClaimGC"),
-        refused("volumeClaimTemplates"),
+        honoured("volumeClaimGC", Shape::Object(&VOLUME_CLAIM_GC)),
+        honoured("volumeClaimTemplates", ANY_LIST),
         honoured("workflowMetadata", Shape::Object(&WORKFLOW_METADATA)),
         honoured("workflowTemplateRef", Shape::Object(&WORKFLOW_TEMPLATE_REF)),
     ],
