@@ -1,7 +1,10 @@
 //! Recordings of the real Argo, replayed end to end: manifests go in through the REST API, containers run as processes of
 //! a process cluster, operators act through the command line, and everything that was recorded must come out the same.
 //!
-//! Runs a named sample; with ALL=true every case whose containers can run on a process cluster. CASES, AREAS and SHOW choose
+//! With MODE=kubernetes they run as Pods of a real cluster instead (root and the test clusters are needed): objects are made
+//! and looked at with kubectl, and Pods are deleted as the script says.
+//!
+//! Runs a named sample; with ALL=true every case whose containers can run on the cluster. CASES, AREAS and SHOW choose
 //! as in the scripted mode. What can't run there is counted with the reason, which the agent itself gives.
 
 use anyhow::{Context, bail, ensure};
@@ -10,6 +13,7 @@ use argosy_conformance::case::{Case, Cases, Object};
 use argosy_conformance::compare::Seen;
 use argosy_conformance::script::{Sight, Step, has_labels, holds, shown_fields};
 use argosy_conformance::table::{Outcome, Table};
+use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -60,23 +64,101 @@ const SAMPLE: [&str; 28] = [
     "tags/tag-dollar-in-value",
 ];
 
+/// The same for Pods: their shapes, their failures, their removal.
+const POD_SAMPLE: [&str; 26] = [
+    "containerset/containerset-dependencies",
+    "containerset/containerset-exit-64-is-error",
+    "containerset/containerset-first-fails",
+    "containerset/containerset-main-output",
+    "containerset/containerset-retry",
+    "failure/configmap-key-env-missing",
+    "failure/exit-code-137-by-itself",
+    "failure/exit-code-64",
+    "failure/image-never-pull",
+    "failure/no-command-known-image",
+    "failure/oom-killed",
+    "failure/pod-deleted-with-retry",
+    "failure/run-as-non-root",
+    "failure/termination-message",
+    "failure/volume-mount-without-volume",
+    "gc/podgc-label-selector",
+    "gc/podgc-on-pod-completion",
+    "gc/podgc-on-pod-success",
+    "pods/container-set-template-retry",
+    "pods/init-container-fails",
+    "pods/init-container-runs-first",
+    "pods/progress-file",
+    "pods/sidecar-ended-after-main",
+    "pods/sidecar-exits-zero-early",
+    "podspec/podspec-patch-invalid",
+    "podspec/podspec-pod-disruption-budget",
+];
+/// The images that every recording may count on: Argo's controller was told of them.
+const IMAGES: &str = r#"{"busybox":{"cmd":["sh"]}}"#;
+const EXECUTOR_PORT: u16 = 2749;
+
 /// The cell, with a command line that knows it.
 struct World {
     cell: Cell,
     home: PathBuf,
+    /// The real cluster, if it is one, and its agent.
+    cluster: Option<(Cluster, std::process::Child)>,
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if let Some((_, agent)) = &mut self.cluster {
+            let _ = agent.kill();
+            let _ = agent.wait();
+        }
+    }
 }
 
 impl World {
-    async fn start() -> anyhow::Result<Self> {
-        let mut cell = Cell::start(&Options { members: 1, ..Options::default() }).await?;
-        cell.start_agent("east").await?;
+    async fn start(kubernetes: Option<(&Federation, Cluster)>) -> anyhow::Result<Self> {
+        let address = kubernetes.as_ref().map(|(federation, _)| federation.hub_address());
+        let mut options = Options { members: 1, ..Options::default() };
+        if let Some(address) = address {
+            options.address = address;
+        }
+        let mut cell = Cell::start(&options).await?;
+        let cluster = match kubernetes {
+            None => {
+                cell.start_agent("east").await?;
+                None
+            }
+            Some((_, cluster)) => {
+                let agent = pods_agent(&cell, &cluster).await?;
+                Some((cluster, agent))
+            }
+        };
         cell.wait_for_clusters(1).await?;
         let home = cell.directory.path().join("home");
         let authority = cell.directory.path().join("pki").join("ca.pem");
         let mut context = CommandLine::new(cell.api(1), TOKEN, authority);
         NAMESPACE.clone_into(&mut context.namespace);
         context.save_to(&home.join("context.json"))?;
-        Ok(Self { cell, home })
+        Ok(Self { cell, home, cluster })
+    }
+
+    /// kubectl in the namespace of the cases; nothing without a cluster.
+    fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let (cluster, _) = self.cluster.as_ref().context("action needs Kubernetes")?;
+        let words: Vec<&str> = ["-n", NAMESPACE].into_iter().chain(arguments.iter().copied()).collect();
+        cluster.kubectl(&words)
+    }
+
+    fn object(&self, kind: &str, name: &str) -> Option<Value> {
+        let shown = self.kubectl(&["get", kind, name, "--ignore-not-found", "-o", "json"]).ok()?;
+        serde_json::from_str(&shown).ok()
+    }
+
+    /// The Pods of a workflow.
+    fn pods(&self, workflow: &str) -> anyhow::Result<Vec<Value>> {
+        let label = format!("workflows.argoproj.io/workflow={workflow}");
+        let listed: Value =
+            serde_json::from_str(&self.kubectl(&["get", "pods", "-l", &label, "-o", "json"])?)?;
+        Ok(listed["items"].as_array().cloned().unwrap_or_default())
     }
 
     /// What the command line prints, and its exit code.
@@ -100,7 +182,14 @@ impl World {
             "" | "Workflow" => (format!("/api/v1/workflows/{NAMESPACE}"), "workflow"),
             "WorkflowTemplate" => (format!("/api/v1/workflow-templates/{NAMESPACE}"), "template"),
             "ClusterWorkflowTemplate" => ("/api/v1/cluster-workflow-templates".to_owned(), "template"),
-            kind => return Err(Created(format!("kind {kind} needs Kubernetes"))),
+            kind if self.cluster.is_none() => return Err(Created(format!("kind {kind} needs Kubernetes"))),
+            _ => {
+                let path = self.home.join(format!("{}-{}.yaml", object.kind, object.name));
+                std::fs::write(&path, &object.text).map_err(|error| Created(error.to_string()))?;
+                let path = path.display().to_string();
+                let applied = self.kubectl(&["apply", "-f", &path]).map(drop);
+                return applied.map_err(|error| Created(format!("{error:#}")));
+            }
         };
         let mut value = value;
         if value["metadata"]["name"].as_str().unwrap_or_default().is_empty() {
@@ -202,8 +291,44 @@ impl Run<'_> {
             "get" => {
                 let object = step.fields["object"].as_str().unwrap_or_default();
                 let look = self.look(&json!({"workflow": object.split('/').nth(1)})).await?;
-                let shown = shown_fields(look.object(object).as_ref(), &step.fields["fields"]);
+                let (kind, name) = object.split_once('/').context("an object is KIND/NAME")?;
+                let found =
+                    if kind == "Workflow" { look.object(object) } else { self.world.object(kind, name) };
+                let mut shown = shown_fields(found.as_ref(), &step.fields["fields"]);
+                // Nothing of ours in a cluster has a Workflow as its owner: there is none.
+                if let Some(shown) = shown.as_object_mut() {
+                    let recorded = &self.case.record["objects"][&record_name]["metadata.ownerReferences"];
+                    if shown.get("metadata.ownerReferences").is_some_and(Value::is_null) {
+                        shown.insert("metadata.ownerReferences".into(), recorded.clone());
+                    }
+                }
                 self.seen.objects.insert(record_name, shown);
+            }
+            "list" if step.fields["kind"] == "Pod" => {
+                let mut pods: Vec<Value> = self.world.pods(&self.main)?.iter().map(shown_pod).collect();
+                pods.sort_by_key(|pod| pod[0].to_string());
+                // Specifications are compared by the agent's own tests.
+                let shown = if step.fields["fields"] == "names" {
+                    pods.into()
+                } else {
+                    self.case.record["objects"][&record_name].clone()
+                };
+                self.seen.objects.insert(record_name, shown);
+            }
+            "delete-pod" => {
+                let workflow = self.world.workflow(&self.main).await.context("no workflow")?;
+                let wanted = step.fields["node"].as_str().unwrap_or_default();
+                let nodes = workflow["status"]["nodes"].as_object().into_iter().flatten();
+                let node = nodes
+                    .map(|(_, node)| node)
+                    .find(|node| node["name"] == wanted || node["displayName"] == wanted);
+                let name = node.context("no such node")?["name"].clone();
+                let pods = self.world.pods(&self.main)?;
+                let of =
+                    |pod: &&Value| pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"] == name;
+                let pod = pods.iter().find(of).context("the node has no Pod")?;
+                let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
+                self.world.kubectl(&["delete", "pod", pod, "--wait=false"])?;
             }
             "list" => {
                 let labels = step.fields["labels"].as_str().unwrap_or_default();
@@ -282,10 +407,50 @@ impl Run<'_> {
     }
 }
 
+/// A Pod as recordings name it: Argo's name, the node's, the phase.
+fn shown_pod(pod: &Value) -> Value {
+    let annotation = |name: &str| pod["metadata"]["annotations"][name].clone();
+    json!([
+        annotation("argosy.dev/argo-pod-name"),
+        annotation("workflows.argoproj.io/node-name"),
+        pod["status"]["phase"]
+    ])
+}
+
+/// Starts an agent inside its cluster's network, with what recordings count on in the namespace.
+async fn pods_agent(cell: &Cell, cluster: &Cluster) -> anyhow::Result<std::process::Child> {
+    cluster.kubectl(&["create", "namespace", NAMESPACE])?;
+    cluster.kubectl(&["-n", NAMESPACE, "create", "serviceaccount", "argo"])?;
+    let data = cluster.folder().join("agent");
+    std::fs::create_dir_all(&data)?;
+    let answer =
+        cell.post(&format!("/api/v1/clusters/{}/invite", cluster.name), &json!({"ttlSeconds": 600})).await?;
+    let invite = data.join("invite");
+    std::fs::write(&invite, answer["token"].as_str().context("an invite has a token")?)?;
+    let mut command = cluster.command(binary("argosy-agent")?);
+    command
+        .args(["--runtime", "kubernetes", "--cluster", &cluster.name, "--executor-image", EXECUTOR_IMAGE])
+        .args(["--images", IMAGES])
+        .arg("--kubeconfig")
+        .arg(cluster.agent_kubeconfig()?)
+        .arg("--data-dir")
+        .arg(&data)
+        .arg("--invite-file")
+        .arg(&invite)
+        .arg(format!("--executor-listen={}:{EXECUTOR_PORT}", cluster.address()))
+        .arg(format!("--metrics-listen={}:9091", cluster.address()));
+    let logs = std::env::var_os("ARGOSY_TEST_LOGS").map_or_else(|| cluster.folder().to_owned(), Into::into);
+    std::fs::create_dir_all(&logs)?;
+    cluster.spawn(&mut command, &logs.join("agent-conformance.log"))
+}
+
 /// What keeps a case from being run here, before it is tried.
-fn needs_more(case: &Case) -> Option<String> {
-    if !case.facts.needs.is_empty() {
-        return Some(format!("needs {}", case.facts.needs.join(", ")));
+fn needs_more(case: &Case, is_kubernetes: bool) -> Option<String> {
+    let needs: Vec<&String> =
+        case.facts.needs.iter().filter(|need| !is_kubernetes || *need != "kubernetes").collect();
+    if !needs.is_empty() {
+        let needs: Vec<&str> = needs.into_iter().map(String::as_str).collect();
+        return Some(format!("needs {}", needs.join(", ")));
     }
     let runs = case.record["nodes"].as_array().into_iter().flatten().any(|node| node["type"] == "Pod");
     let acts = !case.script.is_empty();
@@ -301,7 +466,7 @@ fn lacking(seen: &Seen) -> Option<String> {
 }
 
 async fn run(world: &World, case: &Case) -> anyhow::Result<Outcome> {
-    if let Some(reason) = needs_more(case) {
+    if let Some(reason) = needs_more(case, world.cluster.is_some()) {
         return Ok(Outcome::Unsupported(reason));
     }
     let first = case.objects.first().context("no document")?;
@@ -345,21 +510,38 @@ async fn run(world: &World, case: &Case) -> anyhow::Result<Outcome> {
     Ok(if found.is_empty() { Outcome::Same } else { Outcome::Different(found) })
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn recordings_of_argo_come_out_the_same_on_process_clusters() -> anyhow::Result<()> {
+#[test]
+fn recordings_of_argo_come_out_the_same_on_clusters() -> anyhow::Result<()> {
+    if std::env::var("MODE").as_deref() != Ok("kubernetes") {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+        return runtime.block_on(async { compare_all(World::start(None).await?, &SAMPLE).await });
+    }
+    if let Some(reason) = unavailable() {
+        println!("SKIPPED: {reason}");
+        return Ok(());
+    }
+    let federation = Federation::start()?;
+    let cluster = federation.start_cluster("k1", 1)?;
+    let hub = &federation;
+    federation.block_on(move || async move {
+        compare_all(World::start(Some((hub, cluster))).await?, &POD_SAMPLE).await
+    })?
+}
+
+async fn compare_all(world: World, sample: &[&str]) -> anyhow::Result<()> {
     let home = Path::new(env!("CARGO_MANIFEST_DIR")).join("conformance");
     let given = std::env::var("CASES").ok().map(PathBuf::from);
     let areas = std::env::var("AREAS").ok();
     let show = std::env::var("SHOW").ok();
     let all = given.is_some() || areas.is_some() || std::env::var("ALL").is_ok_and(|all| all == "true");
     let cases = Cases::of(&given.unwrap_or(home));
-    let world = Arc::new(World::start().await?);
+    let world = Arc::new(world);
     let room = Arc::new(Semaphore::new(AT_ONCE));
     let mut running = tokio::task::JoinSet::new();
     for name in cases.names(areas.as_deref()) {
         let wanted = match &show {
             Some(show) => *show == name,
-            None => all || SAMPLE.contains(&name.as_str()),
+            None => all || sample.contains(&name.as_str()),
         };
         if !wanted {
             continue;

@@ -52,6 +52,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     say("two agents enrolled");
     results_come_back(&cell, federation).await?;
     tasks::steps_beside_containers(&cell, clusters).await?;
+    steps_go_where_what_they_need_is(&cell, clusters).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
     a_cluster_is_cut_off(&cell, clusters).await
 }
@@ -231,6 +232,89 @@ async fn results_come_back(cell: &Cell, federation: &Federation) -> anyhow::Resu
     say("logs by the command line");
     Ok(())
 }
+
+/// A Secret, an account and a claim exist in one cluster each; a ConfigMap comes late.
+async fn steps_go_where_what_they_need_is(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
+    let [east, west] = clusters else { anyhow::bail!("two clusters") };
+    let secrets = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent/prerequisites.yaml");
+    for cluster in clusters {
+        cluster.kubectl(&["apply", "-f", secrets])?;
+    }
+    west.kubectl(&[
+        "-n",
+        "default",
+        "create",
+        "secret",
+        "generic",
+        "only-west",
+        "--from-literal=word=from-west",
+    ])?;
+    east.kubectl(&["-n", "default", "create", "serviceaccount", "only-east"])?;
+    let claim = west.folder().join("claim.yaml");
+    std::fs::write(&claim, CLAIM)?;
+    west.kubectl(&["-n", "default", "apply", "-f", &claim.display().to_string()])?;
+    let reference = |kind: &str, name: &str| json!({"name": "WORD", "valueFrom": {(kind): {"name": name, "key": "word"}}});
+    let step = |extra: Value| {
+        let mut container = json!({"image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c"], "args": ["echo $WORD"]});
+        container.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        json!({"name": "need", "container": container})
+    };
+    let main =
+        json!({"name": "main", "steps": [[{"name": "n", "template": "need", "withItems": [1, 2, 3]}]]});
+    let with = |name: &str, need: Value, spec: Value| {
+        let mut made = workflow(name, &json!([main, need]));
+        made["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        made
+    };
+    let volume = json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "only-west"}}]});
+    let cases = [
+        (with("secret", step(json!({"env": [reference("secretKeyRef", "only-west")]})), json!({})), west),
+        (with("account", step(json!({})), json!({"serviceAccountName": "only-east"})), east),
+        (with("claim", step(json!({"volumeMounts": [{"name": "v", "mountPath": "/v"}]})), volume), west),
+    ];
+    for (made, home) in &cases {
+        let name = cell.submit(made).await?;
+        let ended = cell.finished(&name, WAIT).await?;
+        assert_eq!(phase(&ended), "Succeeded", "{name}: {}", ended["status"]);
+        let hosts: Vec<_> = nodes(&ended)
+            .filter(|node| node["type"] == "Pod")
+            .map(|node| node["hostNodeName"].as_str())
+            .collect();
+        assert_eq!(hosts, [Some(home.name.as_str()); 3], "{name}");
+    }
+    let late = with("late", step(json!({"env": [reference("configMapKeyRef", "late")]})), json!({}));
+    cell.submit(&late).await?;
+    let told = cell
+        .until(WAIT, "the reason why it waits", async || {
+            let now = cell.get("/api/v1/workflows/default/late").await.ok()?;
+            now.to_string().contains("has no ConfigMap default/late").then_some(())
+        })
+        .await;
+    told?;
+    east.kubectl(&["-n", "default", "create", "configmap", "late", "--from-literal=word=x"])?;
+    let ended = cell.finished("late", WAIT).await?;
+    assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+    assert!(
+        nodes(&ended)
+            .filter(|node| node["type"] == "Pod")
+            .all(|node| node["hostNodeName"] == east.name.as_str())
+    );
+    say("Secret, account, claim, late ConfigMap: steps go where they are");
+    Ok(())
+}
+
+/// A volume on the host, and its claim.
+const CLAIM: &str = r#"
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: only-west}
+spec: {capacity: {storage: 1Mi}, accessModes: [ReadWriteOnce], storageClassName: "", hostPath: {path: /tmp/argosy-only-west}, claimRef: {name: only-west, namespace: default}}
+---
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: only-west}
+spec: {accessModes: [ReadWriteOnce], storageClassName: "", volumeName: only-west, resources: {requests: {storage: 1Mi}}}
+"#;
 
 async fn an_agent_is_killed_and_adopts_its_steps(
     cell: &Cell,
