@@ -168,10 +168,12 @@ impl<'a> Neighbours<'a> {
             all.containers.push(ContainerOutcome::new(&container.name, container.sidecar, &outcome));
             let (started_at_ms, finished_at_ms) = (all.started_at_ms, all.finished_at_ms);
             let (own_start, own_end) = (outcome.started_at_ms, outcome.finished_at_ms);
+            let was_told = outcome.told_to_stop || all.told_to_stop;
             if container.name == MAIN && !container.sidecar {
                 all = TaskOutcome { containers: std::mem::take(&mut all.containers), ..*outcome };
             }
             if !container.sidecar {
+                all.told_to_stop |= was_told;
                 all.started_at_ms = if started_at_ms == 0 { own_start } else { started_at_ms.min(own_start) };
                 all.finished_at_ms = finished_at_ms.max(own_end);
             }

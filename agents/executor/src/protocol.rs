@@ -151,6 +151,10 @@ pub struct TaskOutcome {
     /// The last progress that the command told, Argo's `N/M`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub progress: String,
+    /// A signal ended the command, as a kubelet sends it. Unless the control plane had asked for that, why it did is known from
+    /// the Pod alone (evicted, past its deadline, deleted): its end counts then.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub told_to_stop: bool,
     /// All containers under an executor, where there are several; their exit codes count then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerOutcome>,

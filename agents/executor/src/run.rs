@@ -317,6 +317,8 @@ fn run_tries(
             Ok(finished) => {
                 (outcome.exit_code, outcome.reason) = exit_code(&finished, memory::kills() > kills);
                 outcome.message = outputs::termination_message(task);
+                // Only of a Pod can more be known.
+                outcome.told_to_stop = finished.asked_to_stop != 0 && task.shared_directory.is_some();
                 outcome.result = task.capture_result.then(|| outputs::result_text(&finished.output));
                 finished.asked_to_stop != 0
             }

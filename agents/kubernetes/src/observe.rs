@@ -5,9 +5,9 @@ use crate::gc::Removal;
 use crate::housekeeping::Key;
 use crate::names;
 use argosy_agent_runtime::{AttemptObservation, container_phase, is_terminal};
-use argosy_executor::protocol::{ContainerOutcome, EXIT_REFUSED, TaskOutcome};
+use argosy_executor::protocol::{ContainerOutcome, EXIT_REFUSED, ParameterValue, TaskOutcome};
 use argosy_model::{Fence, parse_fence};
-use argosy_proto::common::{AttemptPhase, ContainerState};
+use argosy_proto::common::{AttemptPhase, ContainerState, OutputParameter};
 use k8s_openapi::api::core::v1::{
     ContainerState as KubeletState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus,
 };
@@ -151,6 +151,12 @@ impl<'a> Containers<'a> {
         Self { all, has_executor: annotation(names::NO_EXECUTOR).is_none() }
     }
 
+    /// The command of a main container ended by a signal of its kubelet.
+    fn were_told(&self) -> bool {
+        let mut mains = self.all.iter().filter(|one| !one.sidecar);
+        mains.any(|main| main.outcome.as_ref().is_some_and(|outcome| outcome.told_to_stop))
+    }
+
     /// The states of the containers that are no sidecars.
     fn states(&self) -> Vec<ContainerState> {
         self.all.iter().filter(|one| !one.sidecar).map(Container::told).collect()
@@ -189,7 +195,14 @@ fn observe(pod: &Pod, fence: Fence, status: &PodStatus, containers: &Containers<
     let holder =
         pod.metadata.annotations.as_ref().and_then(|annotations| annotations.get(names::PERMIT)).cloned();
     let host = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()).unwrap_or_default();
-    let (phase, message) = phase(pod, status, containers, holder.is_some());
+    let (phase, mut message) = phase(pod, status, containers, holder.is_some());
+    // The name that users know; ours is longer.
+    let argo_name = pod.metadata.annotations.as_ref().and_then(|all| all.get(names::ARGO_POD_NAME));
+    if let (Some(name), Some(argo_name)) = (&pod.metadata.name, argo_name)
+        && message.contains(name.as_str())
+    {
+        message = message.replace(name.as_str(), argo_name);
+    }
     let main = containers.main();
     let ended = main.and_then(Container::ended);
     let running = main.and_then(|main| main.state?.running.as_ref());
@@ -200,6 +213,8 @@ fn observe(pod: &Pod, fence: Fence, status: &PodStatus, containers: &Containers<
     let finished = finished.max_by_key(|time| time.0);
     let init = own_init(status);
     let is_bound = holder.is_some();
+    // What was left there counts where the outcome itself was not taken.
+    let left = main.and_then(|main| main.outcome.as_ref()).filter(|_| is_terminal(phase));
     AttemptObservation {
         fence,
         phase,
@@ -214,11 +229,17 @@ fn observe(pod: &Pod, fence: Fence, status: &PodStatus, containers: &Containers<
             pod.metadata.namespace.as_deref().unwrap_or_default(),
             pod.metadata.name.as_deref().unwrap_or_default()
         ),
+        result: left.and_then(|outcome| outcome.result.clone()),
+        parameters: left.into_iter().flat_map(|outcome| outcome.parameters.iter().map(parameter)).collect(),
         containers: containers.states(),
         pod_ip: status.pod_ip.clone().unwrap_or_default(),
         ready: is_bound && status.phase.as_deref() == Some("Running") && is_ready(status),
         ..AttemptObservation::default()
     }
+}
+
+fn parameter(one: &ParameterValue) -> OutputParameter {
+    OutputParameter { name: one.name.clone(), value: one.value.clone() }
 }
 
 /// Every container is ready, Kubernetes' own kind of sidecar apart.
@@ -238,6 +259,12 @@ fn phase(pod: &Pod, status: &PodStatus, containers: &Containers<'_>, bound: bool
     match status.phase.as_deref() {
         // No kubelet will ever end it.
         _ if pod.metadata.deletion_timestamp.is_some() && unscheduled => {
+            (AttemptPhase::Error, POD_DELETED.to_owned())
+        }
+        // Somebody deleted it, and its command ended for that.
+        Some("Succeeded" | "Failed")
+            if pod.metadata.deletion_timestamp.is_some() && containers.were_told() =>
+        {
             (AttemptPhase::Error, POD_DELETED.to_owned())
         }
         Some("Running") if bound => (AttemptPhase::Running, String::new()),
@@ -412,6 +439,27 @@ mod tests {
         let init = json!({"phase": "Failed", "initContainerStatuses": [{"name": "init", "ready": false, "restartCount": 0, "image": "",
             "imageID": "", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]});
         assert_eq!(state(init), (AttemptPhase::Error, "init: Error (exit code 1)".into()));
+    }
+
+    #[test]
+    fn a_pod_that_somebody_deleted_is_deleted_whatever_its_command_ended_with() {
+        let left = |told: &str| format!(r#"{{"exit_code":143,{told}"started_at_ms":1,"finished_at_ms":2}}"#);
+        let of = |deleted: bool, told: &str| {
+            let mut pod = json!({"metadata": {"labels": {(names::FENCE): "1.2.3"}, "annotations": {(names::PERMIT): "u"}},
+                "spec": {"nodeName": "h", "containers": []},
+                "status": {"phase": "Failed", "containerStatuses": ended(143, "Error", &left(told))}});
+            if deleted {
+                pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+            }
+            Seen::new(&serde_json::from_value(pod).unwrap()).unwrap().observation
+        };
+        let told = r#""told_to_stop":true,"#;
+        assert_eq!(
+            (of(true, told).phase, of(true, told).message.as_str()),
+            (AttemptPhase::Error, POD_DELETED)
+        );
+        assert_eq!(of(true, "").message, "main: Error (exit code 143)");
+        assert_eq!(of(false, told).message, "main: Error (exit code 143)");
     }
 
     #[test]

@@ -369,7 +369,11 @@ impl<L: Ledger> Reconciler<L> {
 
     fn outcome(&mut self, now: Millis, fence: Fence, holder: String, outcome: TaskOutcome) {
         if !self.attempts.contains_key(&fence) || self.bind(fence, &holder) {
-            if self.attempts.get(&fence).is_some_and(|attempt| !attempt.is_over()) {
+            let attempt = self.attempts.get(&fence).filter(|attempt| !attempt.is_over());
+            // Nobody here asked for it: the end of what the runtime made says why.
+            let is_unexplained =
+                outcome.told_to_stop && attempt.is_some_and(|attempt| attempt.stop.is_none());
+            if attempt.is_some() && !is_unexplained {
                 self.end(now, observe_outcome(fence, &holder, outcome));
             }
             return self.outputs.push(Output::Executor(ExecutorAnswer::OutcomeRecorded { fence, holder }));

@@ -419,6 +419,24 @@ fn actions_without_an_effect_are_repeated() {
 }
 
 #[test]
+fn a_command_that_was_told_to_end_is_judged_by_its_pod() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "h");
+    let outcome = TaskOutcome { exit_code: 143, told_to_stop: true, ..TaskOutcome::default() };
+    rig.runtime(RuntimeEvent::Outcome { fence: fence(1), holder: "h".to_owned(), outcome: outcome.clone() });
+    assert_eq!(rig.phase(1), AttemptPhase::Running, "why it ended is not known yet");
+    rig.runtime(RuntimeEvent::Observed(AttemptObservation::new(fence(1), AttemptPhase::Failed, "evicted")));
+    assert_eq!((rig.phase(1), rig.reports[&fence(1)].message.as_str()), (AttemptPhase::Failed, "evicted"));
+    // One that was to be stopped has its outcome.
+    rig.assign(2);
+    rig.ask(2, "h");
+    rig.stop(2, 1_000);
+    rig.runtime(RuntimeEvent::Outcome { fence: fence(2), holder: "h".to_owned(), outcome });
+    assert_eq!(rig.phase(2), AttemptPhase::Stopped);
+}
+
+#[test]
 fn an_executor_that_was_refused_is_no_failure_of_the_users() {
     let mut rig = Rig::new();
     rig.assign(1);

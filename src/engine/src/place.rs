@@ -256,6 +256,11 @@ fn note_lacking(
     request: &Request,
     views: &mut [ClusterView],
 ) {
+    // With one cluster there is no choice: what it lacks shows as in Argo, in the Pod's own failure.
+    let has_choice = views.iter().filter(|view| view.runtime == Runtime::Kubernetes).nth(1).is_some();
+    if !has_choice {
+        return;
+    }
     for view in views {
         let cluster = state.cluster(&view.name);
         view.lacking = cluster.and_then(|cluster| prerequisites::lacking(&work.prerequisites, cluster));

@@ -10,6 +10,7 @@ fn cluster(name: &str, cpu: i64, used: i64) -> ClusterView {
         used: Resources { cpu_milli: used, ..Resources::default() },
         attempts_free: 10,
         labels: [("region".to_owned(), name[..1].to_owned())].into(),
+        lacking: None,
     }
 }
 
@@ -60,6 +61,19 @@ fn exclusion_yields_only_when_nothing_else_is_left() {
     assert_eq!(place(&wanted, &clusters), Ok(0));
     clusters[0].connected = false;
     assert!(place(&wanted, &clusters).is_err());
+}
+
+#[test]
+fn what_a_cluster_lacks_is_its_reason() {
+    let mut clusters = [cluster("a", 1000, 0), cluster("b", 1000, 900)];
+    clusters[0].lacking = Some(Reason::Lacks("Secret n/s".to_owned()));
+    assert_eq!(place(&request(1), &clusters), Ok(1));
+    clusters[1].lacking = Some(Reason::Unchecked("Secret n/s".to_owned()));
+    let reasons = explain(&place(&request(1), &clusters).unwrap_err());
+    assert!(
+        reasons.contains("a: has no Secret n/s; b: has not said yet whether it has Secret n/s"),
+        "{reasons}"
+    );
 }
 
 #[test]

@@ -183,6 +183,8 @@ fn refused(outputs: &[Output]) -> Option<(String, bool)> {
         | Down::Assign(_)
         | Down::Stop(_)
         | Down::ReportVerdict(_)
+        | Down::WorkflowsTold(_)
+        | Down::PrerequisitesAsked(_)
         | Down::LogRequest(_) => None,
     })
 }
