@@ -40,6 +40,8 @@ pub(crate) struct Cluster {
     pub last_member: u64,
     /// Its certificate is there.
     pub enrolled: bool,
+    /// Its runtime can end the processes of exclusive steps.
+    pub enforces_exclusive: bool,
     down_until_ms: u64,
 }
 
@@ -58,15 +60,14 @@ impl Cluster {
             allocatable,
             ..argosy_simulated::Options::default()
         };
-        let clock = HostClock::new(
-            random.between(0, 5_000_000),
-            random.around_zero(DRIFT_MAX_PPM),
-            random.around_zero(CLUSTER_WALL_OFFSET_MAX_MS),
-        );
+        let (steady_ms, drift_ppm) = (random.between(0, 5_000_000), random.around_zero(DRIFT_MAX_PPM));
+        let clock = HostClock::new(steady_ms, drift_ppm, random.around_zero(CLUSTER_WALL_OFFSET_MAX_MS));
+        let mut runtime = Simulated::new(options);
+        runtime.set_drift(drift_ppm);
         Self {
             name,
             clock,
-            runtime: Simulated::new(options),
+            runtime,
             agent: None,
             ledger: MemoryLedger::new(),
             life: 0,
@@ -75,6 +76,7 @@ impl Cluster {
             connect_steady_ms: 0,
             last_member: 0,
             enrolled: false,
+            enforces_exclusive: index == 0 || random.per_mille(700),
             down_until_ms: 0,
         }
     }
@@ -105,7 +107,8 @@ impl World {
             agent_instance: self.random.draw(),
             runtime: Runtime::Simulated,
             labels: BTreeMap::new(),
-            enforces_exclusive: false,
+            ledger: 0,
+            enforces_exclusive: self.clusters[cluster].enforces_exclusive,
             credit: 50,
             times: self.options.times,
             limits: argosy_link::Limits::default(),
@@ -169,6 +172,8 @@ impl World {
         self.agent_crash(index, down_ms);
         let cluster = &mut self.clusters[index];
         cluster.runtime.lose_pods(now_ms);
+        self.note_executions(index);
+        let cluster = &mut self.clusters[index];
         if with_ledger {
             cluster.ledger = MemoryLedger::new();
         }
@@ -252,6 +257,7 @@ impl World {
     pub(crate) fn action_arrives(&mut self, index: usize, action: RuntimeAction) {
         let now_ms = self.now_ms();
         self.clusters[index].runtime.act(now_ms, action);
+        self.note_executions(index);
         self.plan_pods(index);
     }
 
@@ -269,7 +275,19 @@ impl World {
             return;
         }
         let events = runtime.advance(now_ms);
-        for execution in runtime.take_executions() {
+        self.note_executions(index);
+        for event in events {
+            self.agent_input(index, Input::Runtime(self.tampered(event)));
+        }
+        self.plan_pods(index);
+    }
+
+    /// What users' commands have just done.
+    fn note_executions(&mut self, index: usize) {
+        let now_ms = self.now_ms();
+        for execution in self.clusters[index].runtime.take_executions() {
+            let exclusive = self.checkers.exclusive.execution(now_ms, &execution);
+            self.judge(Invariant::Exclusive, exclusive);
             let fence = display_fence(&execution.fence);
             self.line(format_args!("cluster {index}: {fence} {:?} in {}", execution.kind, execution.holder));
             if execution.kind == ExecutionKind::Completed {
@@ -277,10 +295,22 @@ impl World {
                 self.judge(Invariant::OneResult, completed);
             }
         }
-        for event in events {
-            self.agent_input(index, Input::Runtime(self.tampered(event)));
-        }
+    }
+
+    /// All pods of a cluster do nothing for a time.
+    pub(crate) fn cluster_frozen(&mut self, index: usize, for_ms: u64) {
+        let now_ms = self.now_ms();
+        self.clusters[index].runtime.freeze(now_ms, now_ms + for_ms);
+        self.note_executions(index);
         self.plan_pods(index);
+    }
+
+    /// The rate of a cluster's clocks, its pods' included.
+    pub(crate) fn cluster_drifts(&mut self, index: usize, drift_ppm: i64) {
+        let now_ms = self.now_ms();
+        let cluster = &mut self.clusters[index];
+        cluster.clock.set_drift(now_ms, drift_ppm);
+        cluster.runtime.set_drift(drift_ppm);
     }
 
     fn tampered(&self, mut event: RuntimeEvent) -> RuntimeEvent {

@@ -58,6 +58,7 @@ impl World {
             Fault::LoseCluster { cluster, down_ms, with_ledger } => {
                 self.cluster_lost(cluster, down_ms, with_ledger)
             }
+            Fault::FreezeCluster { cluster, for_ms } => self.cluster_frozen(cluster, for_ms),
             Fault::BadNetwork { loss_per_mille, spike_per_mille, spike_max_ms, for_ms: _ } => {
                 let quality = Quality { loss_per_mille, spike_per_mille, spike_max_ms, ..Quality::healthy() };
                 self.network.set_quality(quality);
@@ -84,9 +85,7 @@ impl World {
             Fault::MemberWallJump { member, offset_ms } => {
                 member_clock(self, member, &|clock| clock.set_wall_offset(offset_ms));
             }
-            Fault::DriftCluster { cluster, drift_ppm } => {
-                self.clusters[cluster].clock.set_drift(now_ms, drift_ppm)
-            }
+            Fault::DriftCluster { cluster, drift_ppm } => self.cluster_drifts(cluster, drift_ppm),
             Fault::ClusterWallJump { cluster, offset_ms } => {
                 self.clusters[cluster].clock.set_wall_offset(offset_ms)
             }
@@ -103,6 +102,7 @@ impl World {
             | Fault::ResetAgent { .. }
             | Fault::CrashAgent { .. }
             | Fault::LoseCluster { .. }
+            | Fault::FreezeCluster { .. }
             | Fault::BadNetwork { .. } => {}
         }
     }

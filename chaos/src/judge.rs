@@ -23,6 +23,12 @@ impl World {
     /// Feeds the checkers with what a newly committed state changed.
     pub(crate) fn inspect(&mut self, before: &State, after: &State) {
         let difference = after.difference(before);
+        for ((workflow, number), node) in &difference.nodes {
+            let retried = i32::from(row::NodeFlag::Retried);
+            if let Some(node) = node.filter(|node| node.flag == retried) {
+                self.checkers.exclusive.try_of(*workflow, *number, node.parent);
+            }
+        }
         for (fence, attempt) in &difference.attempts {
             if let Some(attempt) = attempt.filter(|attempt| attempt.workflow != 0) {
                 self.inspect_attempt(*fence, attempt);
@@ -50,6 +56,9 @@ impl World {
             fenced: attempt.fenced,
             closed: attempt.closed,
         };
+        if attempt.exclusive_lease_ms > 0 {
+            self.checkers.exclusive.attempt(fence, attempt.workflow, attempt.node);
+        }
         let now_ms = self.now_ms();
         let check = match self.checkers.results.attempt(now_ms, seen) {
             Ok(fenced_now) => {
@@ -73,7 +82,7 @@ impl World {
         let attempts_max = Limits::default().attempts_per_cluster_max;
         let count = |name: &str| {
             let (mut counted, mut attempts) = (Resources::default(), 0);
-            for attempt in state.attempts_on(name).filter_map(|(fence, _)| state.attempt(&fence)) {
+            for (_, attempt) in state.attempts_open_on(name) {
                 attempts += 1;
                 if let Some(requests) = attempt.requests.as_ref().filter(|_| !attempt.fenced) {
                     counted.cpu_milli += requests.cpu_milli;

@@ -257,6 +257,13 @@ fn describe_up(frame: &AgentFrame) -> String {
             format!("report {fence} {:?} revision {} in {epoch}", attempt.phase(), attempt.revision)
         }
         Some(agent_frame::Body::Credit(credit)) => format!("credit {}", credit.more),
+        Some(agent_frame::Body::AskPermit(ask)) => {
+            format!(
+                "permit for {} of {} in {epoch}?",
+                ask.holder,
+                display_fence(&ask.fence.unwrap_or_default())
+            )
+        }
         Some(agent_frame::Body::LogChunk(_)) => "log".to_owned(),
         Some(agent_frame::Body::WorkflowsAsked(asked)) => {
             format!("question about {} workflows", asked.workflows.len())
@@ -287,6 +294,10 @@ fn describe_down(frame: &ControlFrame) -> String {
         Some(control_frame::Body::ReportVerdict(verdict)) => {
             let (of, revision) = (fence(&verdict.fence), verdict.revision);
             format!("verdict {:?} on {of} revision {revision} in {epoch}", verdict.verdict())
+        }
+        Some(control_frame::Body::PermitVerdict(verdict)) => {
+            let (of, granted) = (fence(&verdict.fence), verdict.granted);
+            format!("permit for {} of {of}: {granted} {} in {epoch}", verdict.holder, verdict.reason)
         }
         Some(control_frame::Body::LogRequest(_)) => "log request".to_owned(),
         Some(control_frame::Body::WorkflowsTold(told)) => {

@@ -121,6 +121,13 @@ pub enum Fault {
         /// The agent's ledger is lost too.
         with_ledger: bool,
     },
+    /// The pods of a cluster do nothing for a time, as a machine that sleeps; their clocks go on.
+    FreezeCluster {
+        /// Which.
+        cluster: usize,
+        /// How long.
+        for_ms: u64,
+    },
     /// Every link is bad.
     BadNetwork {
         /// Loss where it is allowed.
@@ -162,9 +169,8 @@ pub enum Fault {
     },
 }
 
-/// Lost clusters whose agent loses its ledger too, in a thousand. None yet: state cannot tell an attempt that never got its
-/// permit from one whose permit was lost with the ledger, and sends it again under the same fence.
-pub const LEDGER_LOST_PER_MILLE: u64 = 0;
+/// Lost clusters whose agent loses its ledger too, in a thousand.
+pub const LEDGER_LOST_PER_MILLE: u64 = 350;
 /// Largest drift of a steady clock either way; the lease's margin is made for more.
 pub const DRIFT_MAX_PPM: i64 = 10_000;
 /// Largest offset of a member's wall clock: beyond it a member may not lead.
@@ -196,6 +202,8 @@ pub struct Intensity {
     pub agent: u64,
     /// Clusters are lost with their pods.
     pub lose_cluster: u64,
+    /// Pods stand still.
+    pub freeze: u64,
     /// The whole network is bad.
     pub network: u64,
     /// Clocks drift and jump.
@@ -216,6 +224,7 @@ impl Intensity {
             cut_cluster: 0,
             agent: 0,
             lose_cluster: 0,
+            freeze: 0,
             network: 0,
             clocks: 0,
         }
@@ -234,6 +243,7 @@ impl Intensity {
             cut_cluster: 4,
             agent: 4,
             lose_cluster: 2,
+            freeze: 2,
             network: 2,
             clocks: 2,
         }
@@ -299,7 +309,7 @@ pub fn schedule(
 
 fn draw(random: &mut Random, intensity: &Intensity, targets: Targets, for_ms: u64) -> Option<Fault> {
     type Draw = fn(&mut Random, Targets, u64) -> Fault;
-    let kinds: [(u64, Draw); 9] = [
+    let kinds: [(u64, Draw); 10] = [
         (intensity.crash_member, |random, targets, down_ms| Fault::CrashMember {
             member: random.between(1, targets.members),
             down_ms,
@@ -321,6 +331,10 @@ fn draw(random: &mut Random, intensity: &Intensity, targets: Targets, for_ms: u6
             cluster: random.position(targets.clusters),
             down_ms,
             with_ledger: random.per_mille(LEDGER_LOST_PER_MILLE),
+        }),
+        (intensity.freeze, |random, targets, for_ms| Fault::FreezeCluster {
+            cluster: random.position(targets.clusters),
+            for_ms,
         }),
         (intensity.network, |random, _, for_ms| Fault::BadNetwork {
             loss_per_mille: random.between(5, 200),
@@ -398,6 +412,7 @@ impl Fault {
         match self {
             Self::CutCluster { for_ms: span_ms, .. }
             | Self::CutFleet { for_ms: span_ms, .. }
+            | Self::FreezeCluster { for_ms: span_ms, .. }
             | Self::CrashAgent { down_ms: span_ms, .. }
             | Self::LoseCluster { down_ms: span_ms, .. } => Some(span_ms),
             Self::CrashMember { .. }
@@ -430,6 +445,7 @@ impl Fault {
             | Self::CutPeers { for_ms, .. }
             | Self::CutCluster { for_ms, .. }
             | Self::CutFleet { for_ms, .. }
+            | Self::FreezeCluster { for_ms, .. }
             | Self::CutClusterFromMember { for_ms, .. }
             | Self::BadNetwork { for_ms, .. } => *for_ms,
             Self::DiskFails { .. }

@@ -62,6 +62,7 @@ impl Options {
         let times = Times {
             takeover_after_unsafe_ms: random.between(5, 40) * 1_000,
             storm_hold_max_ms: Some(random.between(5, 40) * 1_000),
+            exclusive_lease_ms: random.between(8, 40) * 1_000,
             ..Times::with_lease(lease_ms)
         };
         Self {

@@ -13,6 +13,8 @@ pub struct Workload {
 
 /// Longest step, virtual milliseconds.
 const STEP_MAX_MS: u64 = 25_000;
+/// Leaf templates in a thousand that must not overlap.
+const EXCLUSIVE_PER_MILLE: u64 = 120;
 /// Steps of a group, tasks of a DAG, items of a loop.
 const WIDTH_MAX: u64 = 4;
 
@@ -141,8 +143,12 @@ impl Generator<'_> {
     fn leaf_of(&mut self, duration_ms: u64, exit_code: &str, retried: bool) -> String {
         let mut template = json!({ "container": self.container(duration_ms, exit_code) });
         if retried {
-            template["retryStrategy"] = json!({ "limit": self.random.between(1, 3).to_string() });
+            // What stops itself is an error, not a failure.
+            let policy = if self.random.per_mille(500) { "Always" } else { "OnFailure" };
+            let limit = self.random.between(1, 3).to_string();
+            template["retryStrategy"] = json!({ "limit": limit, "retryPolicy": policy });
         }
+        self.make_exclusive(&mut template);
         self.add(template)
     }
 
@@ -150,7 +156,23 @@ impl Generator<'_> {
         let duration_ms = self.duration_ms();
         let mut container = self.container(duration_ms, "0");
         container["env"] = json!([{ "name": "ITEM", "value": "{{inputs.parameters.item}}" }]);
-        self.add(json!({ "inputs": { "parameters": [{ "name": "item" }] }, "container": container }))
+        let mut template =
+            json!({ "inputs": { "parameters": [{ "name": "item" }] }, "container": container });
+        self.make_exclusive(&mut template);
+        self.add(template)
+    }
+
+    /// Now and then. Such a step stops itself when the control plane is away for long: how it ends is open.
+    fn make_exclusive(&mut self, template: &mut Value) {
+        if !self.random.per_mille(EXCLUSIVE_PER_MILLE) {
+            return;
+        }
+        self.succeeds = None;
+        let mut annotations = json!({ "argosy.dev/exclusive": "true" });
+        if self.random.per_mille(700) {
+            annotations["argosy.dev/exclusive-lease"] = json!(format!("{}s", self.random.between(5, 40)));
+        }
+        template["metadata"] = json!({ "annotations": annotations });
     }
 
     fn container(&mut self, duration_ms: u64, exit_code: &str) -> Value {
@@ -174,9 +196,16 @@ mod tests {
         for number in 0..300 {
             let workload = generate(&mut random, "team", &format!("w{number}"));
             let text = workload.manifest.to_string();
-            for word in
-                ["steps", "dag", "withItems", "retryStrategy", "onExit", "dependencies", "outputs.result"]
-            {
+            for word in [
+                "steps",
+                "dag",
+                "withItems",
+                "retryStrategy",
+                "onExit",
+                "dependencies",
+                "outputs.result",
+                "argosy.dev/exclusive",
+            ] {
                 if text.contains(word) {
                     seen.insert(word);
                 }
@@ -185,6 +214,6 @@ mod tests {
             let problems = parsed.map(|manifest| argosy_spec::validate(&manifest));
             assert!(matches!(&problems, Ok(problems) if problems.is_empty()), "{text}: {problems:?}");
         }
-        assert_eq!(seen.len(), 7, "{seen:?}");
+        assert_eq!(seen.len(), 8, "{seen:?}");
     }
 }

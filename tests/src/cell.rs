@@ -134,6 +134,28 @@ impl Cell {
         Ok(())
     }
 
+    /// Writes the configuration of a member that joins, and starts it. The cell has to be told with its addresses.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn start_joining(&mut self, member: u64) -> anyhow::Result<MemberAddresses> {
+        let path = self.directory.path();
+        let free = || free_address(Ipv4Addr::LOCALHOST);
+        let listen = Listen { api: free()?, agent: free()?, peer: free()?, metrics: free()? };
+        let addresses = addresses_of(&listen);
+        let (_, founder) = self.configs.first_key_value().context("a cell has members")?;
+        let mut config = founder.clone();
+        config.member = member;
+        config.data_dir = path.join(format!("member-{member}"));
+        config.members.insert(member, addresses.clone());
+        config.join = true;
+        config.listen = listen;
+        std::fs::write(path.join(format!("member-{member}.yaml")), serde_yaml::to_string(&config)?)?;
+        self.configs.insert(member, config);
+        self.start_member(member)?;
+        Ok(addresses)
+    }
+
     /// kill -9.
     pub fn kill_member(&mut self, member: u64) {
         if let Some(mut process) = self.members.remove(&member) {
@@ -419,23 +441,22 @@ fn log_directory(cell: &Path) -> PathBuf {
     directory
 }
 
+fn addresses_of(listen: &Listen) -> MemberAddresses {
+    MemberAddresses {
+        peer: listen.peer.to_string(),
+        agent: listen.agent.to_string(),
+        api: listen.api.to_string(),
+    }
+}
+
 fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
     let mut listens = BTreeMap::new();
     for member in 1..=options.members {
         let free = || free_address(options.address);
         listens.insert(member, Listen { api: free()?, agent: free()?, peer: free()?, metrics: free()? });
     }
-    let members: BTreeMap<_, _> = listens
-        .iter()
-        .map(|(member, listen)| {
-            let addresses = MemberAddresses {
-                peer: listen.peer.to_string(),
-                agent: listen.agent.to_string(),
-                api: listen.api.to_string(),
-            };
-            (*member, addresses)
-        })
-        .collect();
+    let members: BTreeMap<_, _> =
+        listens.iter().map(|(member, listen)| (*member, addresses_of(listen))).collect();
     let mut configs = BTreeMap::new();
     for (member, listen) in listens {
         let config = ServerConfig {
@@ -444,12 +465,14 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
             data_dir: path.join(format!("member-{member}")),
             pki_dir: path.join("pki"),
             members: members.clone(),
+            join: false,
             listen,
             api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig {
                 lease_ms: options.lease_ms,
                 margin_ms: options.lease_ms / 3,
                 takeover_after_unsafe_ms: options.takeover_after_unsafe_ms,
+                ..FailoverConfig::default()
             },
             consensus: ConsensusConfig {
                 log_entries_kept: options.log_entries_kept,

@@ -116,6 +116,8 @@ impl Agent {
             cluster_uid,
             agent_version: env!("CARGO_PKG_VERSION").to_owned(),
             agent_instance: instance.0,
+            // The reconciler knows it from the ledger.
+            ledger: 0,
             runtime: runtimes::kind(&config),
             labels: config.labels.iter().cloned().collect(),
             enforces_exclusive: running.runtime.enforces_exclusive(),
@@ -291,6 +293,11 @@ impl Agent {
             ("permits_granted_total", "Start permits given, repeats included.", own.permits_granted),
             ("permits_refused_total", "Start permits refused for good.", own.permits_refused),
             ("permits_put_off_total", "Questions for a permit without a live lease.", own.permits_put_off),
+            (
+                "exclusive_renewals_put_off_total",
+                "Renewals of exclusive steps without a live lease.",
+                own.renewals_put_off,
+            ),
             (
                 "foreign_holder_events_total",
                 "Events of processes that do not hold the permit.",

@@ -85,9 +85,8 @@ fn answer(frame: AgentFrame) -> (Vec<Down>, Option<AttemptReport>) {
             };
             (vec![Down::ReportVerdict(verdict)], Some(report))
         }
-        Some(Up::Credit(_) | Up::LogChunk(_) | Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_)) | None => {
-            (Vec::new(), None)
-        }
+        Some(Up::Credit(_) | Up::AskPermit(_) | Up::LogChunk(_) | Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_))
+        | None => (Vec::new(), None),
     }
 }
 

@@ -22,6 +22,8 @@ mod client;
 #[cfg(feature = "client")]
 mod isolation;
 #[cfg(feature = "client")]
+mod lease;
+#[cfg(feature = "client")]
 mod memory;
 #[cfg(feature = "client")]
 mod neighbours;

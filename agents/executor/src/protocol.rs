@@ -1,6 +1,8 @@
 //! What agent and executor say to each other, and what the agent's runtimes give an executor at its start.
 //!
 //! `POST /v1/permit` with a [`PermitRequest`] is answered 200 (granted), 403 (refused for good), 503 (ask again) or 401.
+//! `POST /v1/renew` with a [`RenewRequest`] (exclusive steps) is answered 200 (renewed: the lease counts from the sending),
+//! 403 (end now), 503 (ask again) or 401.
 //! `POST /v1/outcome` with an [`OutcomeRequest`] is answered 200 (recorded), 409 (not this attempt's: give up), 503
 //! or 401. `POST /v1/progress` with a [`ProgressRequest`] is answered 200 or 401 and is not repeated. All carry
 //! `Authorization: Bearer TOKEN`. All other answers mean: try again.
@@ -42,6 +44,15 @@ pub const EXIT_EXECUTOR_ERROR: i32 = 64;
 /// Asks for the start permit.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PermitRequest {
+    /// The fence, displayed.
+    pub fence: String,
+    /// Who asks.
+    pub holder: String,
+}
+
+/// Renews the lease of an exclusive step.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RenewRequest {
     /// The fence, displayed.
     pub fence: String,
     /// Who asks.
@@ -158,6 +169,9 @@ pub struct TaskOutcome {
     /// All containers under an executor, where there are several; their exit codes count then.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerOutcome>,
+    /// The exclusive lease ran out, or was taken away: the command was ended because of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lease_lost: bool,
     /// Of a step without a command: counts instead of the exit code.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
@@ -195,6 +209,9 @@ pub struct Task {
     pub parameters: Vec<ParameterSource>,
     /// Milliseconds between passing on a stop signal and killing what is left.
     pub stop_grace_ms: u64,
+    /// Of an exclusive step: milliseconds after the last acknowledged renewal at which nothing of the command runs any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive_lease_ms: Option<u64>,
     /// A directory that the executor can write to, for the script; unset = where the executor itself lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_directory: Option<String>,
@@ -297,6 +314,7 @@ impl Default for Task {
             capture_result: true,
             parameters: Vec::new(),
             stop_grace_ms: 30_000,
+            exclusive_lease_ms: None,
             staging_directory: None,
             outcome_file: None,
             termination_message_file: None,

@@ -1,10 +1,11 @@
 //! The executor's life.
 
 use crate::client::Client;
+use crate::lease::{Lease, boot_time_ms};
 use crate::neighbours::{Hindrance, Neighbours};
 use crate::process::{Child, Ended, Finished, Signals};
 use crate::protocol::{
-    self, EXIT_EXECUTOR_ERROR, EXIT_REFUSED, OutcomeRequest, PermitRequest, Task, TaskOutcome,
+    self, EXIT_EXECUTOR_ERROR, EXIT_REFUSED, OutcomeRequest, PermitRequest, RenewRequest, Task, TaskOutcome,
 };
 use crate::{isolation, memory, outputs, program, progress, work};
 use nix::sys::signal::{Signal, kill};
@@ -15,7 +16,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -154,7 +155,7 @@ fn await_permit() -> i32 {
         Err(error) => return fail(&error.to_string()),
     };
     match ask_permit(&client, &identity(), &Signals::block()) {
-        Permit::Granted => 0,
+        Permit::Granted { asked_at_ms: _ } => 0,
         Permit::Refused(reason) => {
             eprintln!("argosy-executor: not started: {reason}");
             EXIT_REFUSED
@@ -178,22 +179,27 @@ fn step(arguments: &[OsString]) -> i32 {
         Err(error) => return fail(&format!("cannot use the directory shared by the containers: {error}")),
     };
     let request = identity();
-    match ask_permit(&client, &request, &signals) {
-        Permit::Granted => {}
+    let asked_at_ms = match ask_permit(&client, &request, &signals) {
+        Permit::Granted { asked_at_ms } => asked_at_ms,
         Permit::Refused(reason) => {
             eprintln!("argosy-executor: not started: {reason}");
             return EXIT_REFUSED;
         }
         Permit::Stopped(signal) => return 128 + signal,
-    }
+    };
     let PermitRequest { fence, holder } = request;
+    let client = Arc::new(client);
+    let lease = task.exclusive_lease_ms.map(|lease_ms| {
+        let renewal = RenewRequest { fence: fence.clone(), holder: holder.clone() };
+        Lease::begin(asked_at_ms, lease_ms, task.stop_grace_ms, Arc::clone(&client), renewal)
+    });
     let (over, is_over) = mpsc::sync_channel::<()>(0);
     let outcome = thread::scope(|scope| {
         if let Some(file) = &task.progress_file {
             let (client, fence, holder) = (&client, &fence, &holder);
             scope.spawn(move || progress::tell(file, client, fence, holder, &is_over));
         }
-        let outcome = run(&task, arguments, &signals, neighbours.as_ref());
+        let outcome = run(&task, arguments, &signals, neighbours.as_ref(), lease.as_ref());
         drop(over);
         outcome
     });
@@ -214,7 +220,10 @@ fn step(arguments: &[OsString]) -> i32 {
 }
 
 enum Permit {
-    Granted,
+    /// When the question that was answered so was sent (CLOCK_BOOTTIME).
+    Granted {
+        asked_at_ms: u64,
+    },
     Refused(String),
     Stopped(i32),
 }
@@ -223,8 +232,9 @@ fn ask_permit(client: &Client, request: &PermitRequest, signals: &Signals) -> Pe
     let mut wait = RETRY_FIRST;
     let mut last_problem = String::new();
     loop {
+        let asked_at_ms = boot_time_ms();
         let problem = match client.post("/v1/permit", request) {
-            Ok(answer) if answer.status == 200 => return Permit::Granted,
+            Ok(answer) if answer.status == 200 => return Permit::Granted { asked_at_ms },
             Ok(answer) if answer.status == 403 => return Permit::Refused(answer.body),
             Ok(answer) => format!("the agent answered {}: {}", answer.status, answer.body),
             Err(error) => error.to_string(),
@@ -272,6 +282,7 @@ fn run(
     arguments: &[OsString],
     signals: &Signals,
     neighbours: Option<&Neighbours<'_>>,
+    lease: Option<&Lease>,
 ) -> TaskOutcome {
     let mut outcome = TaskOutcome { started_at_ms: now_ms(), ..TaskOutcome::default() };
     if let Some(work) = &task.work {
@@ -280,12 +291,16 @@ fn run(
         return outcome;
     }
     match neighbours.map_or(Ok(()), |neighbours| neighbours.await_dependencies(signals)) {
-        Ok(()) => run_tries(task, arguments, signals, neighbours, &mut outcome),
+        Ok(()) => run_tries(task, arguments, signals, neighbours, lease, &mut outcome),
         Err(Hindrance::Stopped(signal)) => outcome.exit_code = 128 + signal,
         Err(Hindrance::Failed(message)) => {
             outcome.exit_code = EXIT_EXECUTOR_ERROR;
             outcome.message = message;
         }
+    }
+    if let Some(lease) = lease {
+        lease.release();
+        outcome.lease_lost = lease.is_lost();
     }
     (outcome.parameters, outcome.output_error) = outputs::read_parameters(&task.parameters);
     if let Some(file) = &task.progress_file {
@@ -300,6 +315,7 @@ fn run_tries(
     arguments: &[OsString],
     signals: &Signals,
     neighbours: Option<&Neighbours<'_>>,
+    lease: Option<&Lease>,
     outcome: &mut TaskOutcome,
 ) {
     let tries_max = task.tries_max.max(1);
@@ -308,6 +324,9 @@ fn run_tries(
         let ended = prepare(task, arguments).and_then(|command| {
             let child =
                 Child::start(command, true).map_err(|error| format!("failed to start command: {error}"))?;
+            if let Some(lease) = lease {
+                lease.enforce(child.pid);
+            }
             let mains_over = || neighbours.is_some_and(Neighbours::mains_over);
             let is_sidecar = neighbours.is_some_and(Neighbours::is_sidecar);
             let grace = Duration::from_millis(task.stop_grace_ms);
@@ -328,7 +347,8 @@ fn run_tries(
                 false
             }
         };
-        if outcome.exit_code == 0 || stopped || number == tries_max {
+        let is_lost = lease.is_some_and(Lease::is_lost);
+        if outcome.exit_code == 0 || stopped || is_lost || number == tries_max {
             return;
         }
         eprintln!("argosy-executor: try {number} of {tries_max} ended with exit code {}", outcome.exit_code);

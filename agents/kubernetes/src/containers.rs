@@ -237,6 +237,8 @@ impl Wrapping<'_> {
             Some(seconds) => u64::try_from(seconds).unwrap_or(0).saturating_mul(1_000),
             None => u64::try_from(self.assignment.stop_grace_ms).unwrap_or(0),
         };
+        let assignment = self.assignment;
+        task.exclusive_lease_ms = assignment.exclusive.then(|| assignment.exclusive_lease_ms.unsigned_abs());
         task.container.clone_from(&container.name);
         task.shared_directory = Some(SHARED_FOLDER.to_owned());
         if is_main {

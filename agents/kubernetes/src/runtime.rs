@@ -192,6 +192,11 @@ impl Runtime for KubernetesRuntime {
         }
     }
 
+    /// The executor is the first process of the main container: nothing in it outlives the executor.
+    fn enforces_exclusive(&self) -> bool {
+        true
+    }
+
     async fn logs(&self, fence: Fence, options: LogOptions) -> Result<LogStream, Error> {
         let text = display_fence(&fence);
         if let Some(lines) = self.shared.resources.log(&fence) {

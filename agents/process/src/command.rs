@@ -66,6 +66,7 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
     if assignment.stop_grace_ms > 0 {
         task.stop_grace_ms = assignment.stop_grace_ms.unsigned_abs();
     }
+    task.exclusive_lease_ms = assignment.exclusive.then(|| assignment.exclusive_lease_ms.unsigned_abs());
     let environment = environment(assignment, container)?;
     let known: BTreeMap<&str, &str> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut arguments = texts(container, "command")?;

@@ -166,6 +166,11 @@ impl Runtime for ProcessRuntime {
         }
     }
 
+    /// The executor is the first process of the step's own namespace: nothing in it outlives the executor.
+    fn enforces_exclusive(&self) -> bool {
+        self.is_isolating
+    }
+
     async fn logs(&self, fence: Fence, options: LogOptions) -> Result<LogStream, Error> {
         let directory = AttemptDirectory::new(&self.attempts_directory, fence);
         if !directory.log().is_file() {

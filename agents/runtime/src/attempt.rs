@@ -30,6 +30,12 @@ pub struct Attempt {
     pub stop: Option<StopAsked>,
     /// The control plane wants nothing of it: ended, it is released without a verdict.
     pub unwanted: bool,
+    /// How long it may run after its last acknowledged renewal; 0: it is not exclusive.
+    pub exclusive_lease_ms: i64,
+    /// When its executor's last renewal was acknowledged, as far as this life of the agent knows.
+    pub renewed_at: Millis,
+    /// An end that nobody saw happen, told once its exclusive lease has run out.
+    pub withheld: Option<Box<AttemptObservation>>,
     /// Times the runtime was asked to make it.
     pub ensured: u32,
     /// When it was last asked for.
@@ -47,6 +53,9 @@ impl Attempt {
             holder: None,
             stop: None,
             unwanted: false,
+            exclusive_lease_ms: 0,
+            renewed_at: 0,
+            withheld: None,
             ensured: 0,
             ensured_at: 0,
         }
@@ -54,6 +63,12 @@ impl Attempt {
 
     pub fn is_over(&self) -> bool {
         is_over(&self.report)
+    }
+
+    /// An exclusive step may be running, as far as its lease goes: where its end was not seen, it may not have ended.
+    pub fn may_run_until(&self) -> Option<Millis> {
+        let is_exclusive = self.exclusive_lease_ms > 0 && self.report.permitted;
+        is_exclusive.then(|| self.renewed_at.saturating_add(self.exclusive_lease_ms.unsigned_abs()))
     }
 
     /// Takes what the runtime sees; the phase apart.
@@ -107,6 +122,9 @@ fn set_if_known(ours: &mut i64, theirs: i64) {
     }
 }
 
+/// The message of a step that stopped itself.
+pub const LEASE_LOST: &str = "the step stopped itself: its exclusive lease ran out without a renewal";
+
 /// What an executor's outcome means for the attempt, in Argo's words: a main container's failure wins over a failure to
 /// read outputs, and that over a sidecar's.
 #[must_use]
@@ -127,6 +145,7 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         containers.iter().find(|one| one.sidecar == sidecar && one.exit_code != 0 && !was_ended(one))
     };
     let (phase, message) = match (failed(false), outcome.output_error.as_str(), failed(true)) {
+        _ if outcome.lease_lost => (AttemptPhase::Error, LEASE_LOST.to_owned()),
         (Some(container), _, _) | (None, "", Some(container)) => {
             (AttemptPhase::Failed, container_message(container))
         }

@@ -89,6 +89,8 @@ pub struct Counters {
     pub permits_refused: u64,
     /// Questions for a permit put off, since the lease was not live.
     pub permits_put_off: u64,
+    /// Renewals of exclusive steps put off, since the lease was not live.
+    pub renewals_put_off: u64,
     /// Events of another holder than the bound one.
     pub foreign_holder_events: u64,
     /// Actions repeated for want of an effect.

@@ -22,7 +22,7 @@ pub struct LedgerRecord {
     #[prost(uint32, tag = "1")]
     pub version: u32,
     /// What happened.
-    #[prost(oneof = "LedgerEntry", tags = "2, 3, 4, 5")]
+    #[prost(oneof = "LedgerEntry", tags = "2, 3, 4, 5, 220")]
     pub entry: Option<LedgerEntry>,
 }
 
@@ -41,6 +41,9 @@ pub enum LedgerEntry {
     /// A life of the agent began; they are numbered from 1.
     #[prost(uint64, tag = "5")]
     Started(u64),
+    /// The ledger's own name, drawn when it was made: the control plane learns from it when a ledger was lost.
+    #[prost(uint64, tag = "220")]
+    Named(u64),
 }
 
 /// A binding.
@@ -52,6 +55,9 @@ pub struct PermitRecord {
     /// Who may run it.
     #[prost(string, tag = "2")]
     pub holder: String,
+    /// Of an exclusive step; 0 for others.
+    #[prost(int64, tag = "220")]
+    pub exclusive_lease_ms: i64,
 }
 
 impl LedgerRecord {
@@ -359,7 +365,11 @@ mod tests {
 
     fn permit(index: u64) -> LedgerRecord {
         let fence = Fence { incarnation: 1, index, ordinal: 0 };
-        LedgerRecord::new(LedgerEntry::Permitted(PermitRecord { fence, holder: "pod-a".to_owned() }))
+        LedgerRecord::new(LedgerEntry::Permitted(PermitRecord {
+            fence,
+            holder: "pod-a".to_owned(),
+            exclusive_lease_ms: 0,
+        }))
     }
 
     #[test]
@@ -377,6 +387,9 @@ mod tests {
             LedgerRecord::new(LedgerEntry::Forgotten(Fence { incarnation: 1, index: 2, ordinal: 3 }));
         assert_eq!(forgotten.encode_to_vec(), [8, 1, 0x22, 6, 8, 1, 16, 2, 24, 3]);
         assert_eq!(LedgerRecord::new(LedgerEntry::Started(4)).encode_to_vec(), [8, 1, 0x28, 4]);
+        assert_eq!(LedgerRecord::new(LedgerEntry::Named(9)).encode_to_vec(), [8, 1, 0xe0, 0x0d, 9]);
+        let permit = PermitRecord { exclusive_lease_ms: 5, ..PermitRecord::default() };
+        assert_eq!(permit.encode_to_vec(), [0x0a, 0, 0xe0, 0x0d, 5]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct Reconciler<L> {
     counters: Counters,
     /// Number of this life of the agent: the upper half of every revision, so that revisions rise over restarts.
     starts: u64,
+    /// The ledger's name.
+    name: u64,
+    enforces_exclusive: bool,
     wall_clock_ms: i64,
     next_sweep: Millis,
     is_listed: bool,
@@ -27,17 +30,20 @@ impl<L: Ledger> Reconciler<L> {
     ///
     /// # Errors
     /// When the ledger cannot be read, or the new life not be written.
-    pub fn new(options: session::Options, limits: Limits, mut ledger: L) -> Result<Self, ledger::Error> {
+    pub fn new(mut options: session::Options, limits: Limits, mut ledger: L) -> Result<Self, ledger::Error> {
         let mut attempts = BTreeMap::new();
         let mut starts = 0;
+        let mut name = 0;
         for record in ledger.load()? {
             match record.entry {
                 Some(LedgerEntry::Started(number)) => starts = number,
-                Some(LedgerEntry::Permitted(PermitRecord { fence, holder })) => {
+                Some(LedgerEntry::Named(named)) => name = named,
+                Some(LedgerEntry::Permitted(PermitRecord { fence, holder, exclusive_lease_ms })) => {
                     let attempt =
                         attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Running));
                     attempt.report.permitted = true;
                     attempt.holder = Some(holder);
+                    attempt.exclusive_lease_ms = exclusive_lease_ms;
                 }
                 Some(LedgerEntry::Ended(report)) => {
                     let fence = report.fence.unwrap_or_default();
@@ -50,6 +56,12 @@ impl<L: Ledger> Reconciler<L> {
             }
         }
         starts += 1;
+        if name == 0 {
+            // Drawn anew for each process, so that a ledger has a name that no other had.
+            name = options.agent_instance.max(1);
+        }
+        options.ledger = name;
+        let enforces_exclusive = options.enforces_exclusive;
         let mut reconciler = Self {
             session: session::Session::new(options),
             ledger,
@@ -58,6 +70,8 @@ impl<L: Ledger> Reconciler<L> {
             outputs: Vec::new(),
             counters: Counters::default(),
             starts,
+            name,
+            enforces_exclusive,
             wall_clock_ms: 0,
             next_sweep: 0,
             is_listed: false,
@@ -81,6 +95,7 @@ impl<L: Ledger> Reconciler<L> {
             Input::Tick { wall_clock_ms } => {
                 self.wall_clock_ms = wall_clock_ms;
                 self.session_input(now, session::Input::Tick { wall_clock_ms });
+                self.tell_withheld(now);
                 self.sweep(now);
             }
             Input::Connected { wall_clock_ms } => {
@@ -145,6 +160,9 @@ impl<L: Ledger> Reconciler<L> {
             session::Output::Verdict { fence, revision, verdict, terminal } => {
                 self.verdict(now, fence, revision, verdict, terminal);
             }
+            session::Output::Permit { fence, holder, refused, exclusive_lease_ms } => {
+                self.permit_decided(now, fence, holder, refused, exclusive_lease_ms);
+            }
             session::Output::Log(request) => self.outputs.push(Output::Log(request)),
             session::Output::Prerequisites(names) => {
                 self.outputs.push(Output::Runtime(RuntimeAction::CheckPrerequisites(names)));
@@ -169,10 +187,11 @@ impl<L: Ledger> Reconciler<L> {
             self.attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Received));
         let is_new = attempt.report.phase() == AttemptPhase::Received && attempt.ensured == 0;
         let is_exclusive = assignment.exclusive;
+        attempt.exclusive_lease_ms = assignment.exclusive_lease_ms;
         attempt.assignment = Some(assignment);
         attempt.confirmed = true;
-        if is_new && is_exclusive {
-            // Its permit would have to come through the log, and its process to end with its own lease.
+        if is_new && is_exclusive && !self.enforces_exclusive {
+            // Its process would have to end with its own lease, whatever happens to the agent.
             let message = "this cluster's agent cannot run exclusive steps";
             return self.end(now, AttemptObservation::new(fence, AttemptPhase::Error, message));
         }
@@ -258,6 +277,7 @@ impl<L: Ledger> Reconciler<L> {
             RuntimeEvent::Listed(seen) => self.listed(now, seen),
             RuntimeEvent::Observed(seen) => self.observed(now, seen),
             RuntimeEvent::PermitAsked { fence, holder } => self.permit_asked(now, fence, holder),
+            RuntimeEvent::RenewAsked { fence, holder } => self.renew_asked(now, fence, holder),
             RuntimeEvent::Outcome { fence, holder, outcome } => self.outcome(now, fence, holder, outcome),
             RuntimeEvent::Progress { fence, holder, progress } => {
                 self.progress(now, fence, &holder, progress)
@@ -276,6 +296,10 @@ impl<L: Ledger> Reconciler<L> {
 
     /// Adoption: what exists is held; what was permitted and neither exists nor ended is lost.
     fn listed(&mut self, now: Millis, seen: Vec<AttemptObservation>) {
+        if !self.is_listed {
+            // An earlier life of the agent may have acknowledged a renewal a moment before it ended.
+            self.attempts.values_mut().for_each(|attempt| attempt.renewed_at = now);
+        }
         let before: Vec<Fence> = self.attempts.keys().copied().collect();
         let existing: std::collections::BTreeSet<Fence> = seen.iter().map(|one| one.fence).collect();
         seen.into_iter().for_each(|one| self.observed(now, one));
@@ -309,7 +333,7 @@ impl<L: Ledger> Reconciler<L> {
             return;
         }
         if is_terminal(seen.phase) {
-            return self.end(now, seen);
+            return if seen.exit_code.is_some() { self.end(now, seen) } else { self.end_unseen(now, seen) };
         }
         let Some(attempt) = self.attempts.get_mut(&fence) else { return };
         let phase = if attempt.report.permitted { AttemptPhase::Running } else { AttemptPhase::Pending };
@@ -326,33 +350,74 @@ impl<L: Ledger> Reconciler<L> {
         }
         attempt.holder = Some(holder.to_owned());
         attempt.report.permitted = true;
-        let record = PermitRecord { fence, holder: holder.to_owned() };
+        let exclusive_lease_ms = attempt.exclusive_lease_ms;
+        let record = PermitRecord { fence, holder: holder.to_owned(), exclusive_lease_ms };
         self.ledger.append(&LedgerRecord::new(LedgerEntry::Permitted(record)));
         true
     }
 
     fn permit_asked(&mut self, now: Millis, fence: Fence, holder: String) {
-        let refusal = match self.attempts.get(&fence) {
+        if let Some(reason) = self.why_not(fence, &holder) {
+            return self.refuse(fence, holder, reason);
+        }
+        let Some(attempt) = self.attempts.get(&fence) else { return };
+        if !attempt.confirmed || !self.session.lease_live(now) {
+            self.counters.permits_put_off += 1;
+            return self.outputs.push(Output::Executor(ExecutorAnswer::AskAgain { fence, holder }));
+        }
+        // What is adopted without its assignment may be exclusive: the log knows.
+        let is_the_logs = attempt.exclusive_lease_ms > 0 || attempt.assignment.is_none();
+        if is_the_logs && attempt.holder.is_none() {
+            return self.session_input(now, session::Input::AskPermit { fence, holder });
+        }
+        self.grant(now, fence, holder);
+    }
+
+    /// Why a process gets neither permit nor renewal, for good.
+    fn why_not(&self, fence: Fence, holder: &str) -> Option<&'static str> {
+        match self.attempts.get(&fence) {
             None => Some("the attempt is not held on this cluster any more"),
             Some(attempt) if attempt.is_over() => Some("the attempt is over"),
             Some(attempt) if attempt.stop.is_some() || attempt.unwanted => {
                 Some("the attempt is being stopped")
             }
-            Some(attempt) if attempt.holder.as_ref().is_some_and(|bound| *bound != holder) => {
+            Some(attempt) if attempt.holder.as_ref().is_some_and(|bound| bound != holder) => {
                 Some("the attempt's start permit belongs to another process")
             }
             Some(_) => None,
-        };
-        if let Some(reason) = refusal {
-            self.counters.permits_refused += 1;
-            let answer = ExecutorAnswer::Refused { fence, holder, reason: reason.to_owned() };
-            return self.outputs.push(Output::Executor(answer));
         }
-        let is_confirmed = self.attempts.get(&fence).is_some_and(|attempt| attempt.confirmed);
-        if !is_confirmed || !self.session.lease_live(now) {
-            self.counters.permits_put_off += 1;
-            return self.outputs.push(Output::Executor(ExecutorAnswer::AskAgain { fence, holder }));
+    }
+
+    fn refuse(&mut self, fence: Fence, holder: String, reason: &str) {
+        self.counters.permits_refused += 1;
+        let answer = ExecutorAnswer::Refused { fence, holder, reason: reason.to_owned() };
+        self.outputs.push(Output::Executor(answer));
+    }
+
+    /// The log's word came. It may be late: the lease is what counts when a permit leaves.
+    fn permit_decided(
+        &mut self,
+        now: Millis,
+        fence: Fence,
+        holder: String,
+        refused: Option<String>,
+        exclusive_lease_ms: i64,
+    ) {
+        if let Some(reason) = refused {
+            return self.refuse(fence, holder, &reason);
         }
+        if self.why_not(fence, &holder).is_some() || !self.session.lease_live(now) {
+            // It asks again, and is told then.
+            return;
+        }
+        if let Some(attempt) = self.attempts.get_mut(&fence) {
+            attempt.exclusive_lease_ms = exclusive_lease_ms;
+            attempt.renewed_at = now;
+        }
+        self.grant(now, fence, holder);
+    }
+
+    fn grant(&mut self, now: Millis, fence: Fence, holder: String) {
         let is_bound = self.bind(fence, &holder);
         debug_assert!(is_bound, "another holder was refused above");
         self.counters.permits_granted += 1;
@@ -365,6 +430,22 @@ impl<L: Ledger> Reconciler<L> {
             attempt.report.started_at_ms = self.wall_clock_ms;
             self.changed(now, fence);
         }
+    }
+
+    /// The executor of an exclusive step wants to go on. Acknowledged only under a live lease: the control plane waits for
+    /// the step's own lease after the cluster's has ended.
+    fn renew_asked(&mut self, now: Millis, fence: Fence, holder: String) {
+        if let Some(reason) = self.why_not(fence, &holder) {
+            return self.refuse(fence, holder, reason);
+        }
+        let is_live = self.session.lease_live(now);
+        let Some(attempt) = self.attempts.get_mut(&fence) else { return };
+        if !attempt.confirmed || !is_live || attempt.holder.is_none() {
+            self.counters.renewals_put_off += 1;
+            return self.outputs.push(Output::Executor(ExecutorAnswer::AskAgain { fence, holder }));
+        }
+        attempt.renewed_at = now;
+        self.outputs.push(Output::Executor(ExecutorAnswer::Renewed { fence, holder }));
     }
 
     fn outcome(&mut self, now: Millis, fence: Fence, holder: String, outcome: TaskOutcome) {
@@ -400,7 +481,31 @@ impl<L: Ledger> Reconciler<L> {
             return self.ensure(now, fence);
         }
         let message = if attempt.stop.is_some() { "" } else { "pod deleted" };
-        self.end(now, AttemptObservation::new(fence, AttemptPhase::Error, message));
+        self.end_unseen(now, AttemptObservation::new(fence, AttemptPhase::Error, message));
+    }
+
+    /// An end that nobody saw: the record of an exclusive step's process is gone, and the process may not be. It is told
+    /// once the step's lease has run out, since a new attempt may start then.
+    fn end_unseen(&mut self, now: Millis, seen: AttemptObservation) {
+        match self.attempts.get_mut(&seen.fence) {
+            Some(attempt) if attempt.may_run_until().is_some_and(|until| now < until) => {
+                attempt.withheld = Some(Box::new(seen));
+            }
+            Some(_) | None => self.end(now, seen),
+        }
+    }
+
+    fn tell_withheld(&mut self, now: Millis) {
+        let due = |attempt: &Attempt| {
+            attempt.withheld.is_some() && attempt.may_run_until().is_none_or(|until| now >= until)
+        };
+        let due: Vec<Fence> =
+            self.attempts.iter().filter(|(_, attempt)| due(attempt)).map(|(fence, _)| *fence).collect();
+        for fence in due {
+            if let Some(seen) = self.attempts.get_mut(&fence).and_then(|attempt| attempt.withheld.take()) {
+                self.end(now, *seen);
+            }
+        }
     }
 
     /// The one place where an attempt becomes terminal. The first end counts.
@@ -479,10 +584,12 @@ impl<L: Ledger> Reconciler<L> {
 
     /// Rewrites the ledger with what is still needed.
     fn compact(&mut self) -> Result<(), ledger::Error> {
-        let mut live = vec![LedgerRecord::new(LedgerEntry::Started(self.starts))];
+        let named = LedgerRecord::new(LedgerEntry::Named(self.name));
+        let mut live = vec![named, LedgerRecord::new(LedgerEntry::Started(self.starts))];
         for (fence, attempt) in &self.attempts {
             if let Some(holder) = &attempt.holder {
-                let record = PermitRecord { fence: *fence, holder: holder.clone() };
+                let exclusive_lease_ms = attempt.exclusive_lease_ms;
+                let record = PermitRecord { fence: *fence, holder: holder.clone(), exclusive_lease_ms };
                 live.push(LedgerRecord::new(LedgerEntry::Permitted(record)));
             }
             if attempt.is_over() {

@@ -44,7 +44,7 @@ pub enum RuntimeAction {
 /// What the reconciler answers an executor, through the executor server (or a simulated executor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecutorAnswer {
-    /// The permit is refused for good: the executor exits without running anything.
+    /// Permit or renewal is refused for good: the executor exits without running anything, or ends what runs.
     Refused {
         /// The attempt.
         fence: Fence,
@@ -53,7 +53,14 @@ pub enum ExecutorAnswer {
         /// Why, for the log of the step.
         reason: String,
     },
-    /// No permit now, since the lease is not live: ask again.
+    /// The exclusive step may go on: its lease counts from the moment this was asked.
+    Renewed {
+        /// The attempt.
+        fence: Fence,
+        /// Who asked.
+        holder: String,
+    },
+    /// Neither permit nor renewal now, since the lease is not live: ask again.
     AskAgain {
         /// The attempt.
         fence: Fence,
@@ -81,6 +88,13 @@ pub enum RuntimeEvent {
         /// The attempt.
         fence: Fence,
         /// Who asks: a Pod's uid, or a process's token.
+        holder: String,
+    },
+    /// The executor of an exclusive step renews its lease.
+    RenewAsked {
+        /// The attempt.
+        fence: Fence,
+        /// The executor's holder.
         holder: String,
     },
     /// What an executor found when the user's command ended; also read from a Pod's termination message.

@@ -8,7 +8,7 @@
 use crate::runtime::{ExecutorAnswer, RuntimeEvent};
 use argosy_executor::protocol::{
     ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitRequest, ProgressRequest,
-    REQUEST_BYTES_MAX, Task, is_progress,
+    REQUEST_BYTES_MAX, RenewRequest, Task, is_progress,
 };
 use argosy_link::Millis;
 use argosy_model::{display_fence, parse_fence};
@@ -96,6 +96,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Question {
     Permit,
+    Renewal,
     Outcome,
 }
 
@@ -305,11 +306,16 @@ impl Executors {
         match answer {
             ExecutorAnswer::Refused { fence, holder, reason } => {
                 self.resolve(*fence, holder, Question::Permit, StatusCode::FORBIDDEN, reason);
+                self.resolve(*fence, holder, Question::Renewal, StatusCode::FORBIDDEN, reason);
                 self.resolve(*fence, holder, Question::Outcome, StatusCode::CONFLICT, reason);
             }
             ExecutorAnswer::AskAgain { fence, holder } => {
                 let reason = "the agent is out of touch with the control plane: no live lease";
                 self.resolve(*fence, holder, Question::Permit, StatusCode::SERVICE_UNAVAILABLE, reason);
+                self.resolve(*fence, holder, Question::Renewal, StatusCode::SERVICE_UNAVAILABLE, reason);
+            }
+            ExecutorAnswer::Renewed { fence, holder } => {
+                self.resolve(*fence, holder, Question::Renewal, StatusCode::OK, "");
             }
             ExecutorAnswer::OutcomeRecorded { fence, holder } => {
                 self.resolve(*fence, holder, Question::Outcome, StatusCode::OK, "");
@@ -355,7 +361,7 @@ impl Executors {
 
     async fn read_request(&self, request: Request<Incoming>) -> Result<Asked, (StatusCode, String)> {
         let path = request.uri().path().to_owned();
-        let is_known = ["/v1/permit", "/v1/outcome", "/v1/progress"].contains(&path.as_str());
+        let is_known = ["/v1/permit", "/v1/renew", "/v1/outcome", "/v1/progress"].contains(&path.as_str());
         if request.method() != Method::POST || !is_known {
             return Err((StatusCode::NOT_FOUND, "not a path for executors".to_owned()));
         }
@@ -384,6 +390,12 @@ impl Executors {
                 let fence = check(&fence)?;
                 let event = RuntimeEvent::PermitAsked { fence, holder: holder.clone() };
                 Ok(Asked { fence, holder, event, question: Some(Question::Permit) })
+            }
+            "/v1/renew" => {
+                let RenewRequest { fence, holder } = read(body)?;
+                let fence = check(&fence)?;
+                let event = RuntimeEvent::RenewAsked { fence, holder: holder.clone() };
+                Ok(Asked { fence, holder, event, question: Some(Question::Renewal) })
             }
             "/v1/outcome" => {
                 let OutcomeRequest { fence, holder, outcome } = read(body)?;

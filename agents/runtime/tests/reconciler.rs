@@ -10,10 +10,14 @@ use argosy_link::agent::Options;
 use argosy_proto::agent::agent_frame::Body as Up;
 use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::agent::{
-    Assign, AttemptVerdict, ControlFrame, LeaseRenewed, ReportVerdict, ResyncVerdicts, Stop, Welcome,
+    Assign, AttemptVerdict, ControlFrame, LeaseRenewed, PermitVerdict, ReportVerdict, ResyncVerdicts, Stop,
+    Welcome,
 };
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Runtime, Verdict};
 use std::collections::BTreeMap;
+
+/// Of exclusive steps.
+const LEASE_MS: i64 = 60_000;
 
 fn fence(index: u64) -> Fence {
     Fence { incarnation: 1, index, ordinal: 0 }
@@ -25,6 +29,10 @@ struct Rig {
     now: u64,
     epoch: u64,
     in_touch: bool,
+    /// The log gives the permits that it is asked for.
+    grants: bool,
+    /// Names of the ledger that the control plane was told.
+    ledgers: Vec<u64>,
     /// Fences that the control plane tells the agent to give up at resync.
     unwanted: Vec<Fence>,
     /// Everything for runtime and executors since the last look.
@@ -40,6 +48,8 @@ impl Rig {
             now,
             epoch: now,
             in_touch: true,
+            grants: true,
+            ledgers: Vec::new(),
             unwanted: Vec::new(),
             done: Vec::new(),
             reports: BTreeMap::new(),
@@ -100,8 +110,19 @@ impl Rig {
                 self.down(Down::ResyncVerdicts(ResyncVerdicts { verdicts, last: page.last }));
             }
             Some(Up::Report(report)) => self.reported(report.attempt.unwrap()),
-            Some(Up::Hello(_) | Up::Credit(_) | Up::LogChunk(_)) | None => {}
             Some(Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_)) => {}
+            Some(Up::AskPermit(ask)) if self.grants => {
+                let verdict = PermitVerdict {
+                    fence: ask.fence,
+                    holder: ask.holder,
+                    granted: true,
+                    reason: String::new(),
+                    exclusive_lease_ms: LEASE_MS,
+                };
+                self.down(Down::PermitVerdict(verdict));
+            }
+            Some(Up::Hello(hello)) => self.ledgers.push(hello.ledger),
+            Some(Up::Credit(_) | Up::AskPermit(_) | Up::LogChunk(_)) | None => {}
         }
     }
 
@@ -178,7 +199,8 @@ fn options() -> Options {
         agent_instance: 1,
         runtime: Runtime::Simulated,
         labels: BTreeMap::new(),
-        enforces_exclusive: false,
+        ledger: 0,
+        enforces_exclusive: true,
         credit: 10,
         times: argosy_link::Times::default(),
         limits: argosy_link::Limits::default(),
@@ -196,6 +218,12 @@ fn recorded(index: u64, holder: &str) -> Output {
 
 fn is_refusal(outputs: &[Output]) -> bool {
     matches!(outputs, [Output::Executor(ExecutorAnswer::Refused { .. })])
+}
+
+fn is_grant(outputs: &[Output], to: &str) -> bool {
+    outputs.iter().any(
+        |output| matches!(output, Output::Runtime(RuntimeAction::GrantPermit { holder, .. }) if holder == to),
+    )
 }
 
 fn pending(index: u64) -> AttemptObservation {
@@ -302,13 +330,138 @@ fn a_second_assignment_of_a_fence_changes_nothing() {
     assert_eq!(rig.phase(1), AttemptPhase::Running);
 }
 
+fn exclusive(index: u64) -> Assignment {
+    Assignment {
+        fence: Some(fence(index)),
+        exclusive: true,
+        exclusive_lease_ms: LEASE_MS,
+        ..Assignment::default()
+    }
+}
+
+impl Rig {
+    fn assign_exclusive(&mut self, index: u64) {
+        self.down(Down::Assign(Assign { assignment: Some(exclusive(index)) }));
+        self.done.clear();
+    }
+
+    fn renew(&mut self, index: u64, holder: &str) -> Vec<Output> {
+        self.runtime(RuntimeEvent::RenewAsked { fence: fence(index), holder: holder.to_owned() });
+        std::mem::take(&mut self.done)
+    }
+}
+
+fn is_renewed(outputs: &[Output]) -> bool {
+    matches!(outputs, [Output::Executor(ExecutorAnswer::Renewed { .. })])
+}
+
 #[test]
-fn an_exclusive_step_is_not_run_without_what_it_needs() {
+fn an_exclusive_step_is_not_run_where_its_lease_cannot_be_enforced() {
     let mut rig = Rig::new();
-    let assignment = Assignment { fence: Some(fence(1)), exclusive: true, ..Assignment::default() };
-    rig.down(Down::Assign(Assign { assignment: Some(assignment) }));
+    let options = Options { enforces_exclusive: false, ..options() };
+    rig.reconciler = Reconciler::new(options, Limits::default(), MemoryLedger::new()).unwrap();
+    rig.runtime(RuntimeEvent::Listed(Vec::new()));
+    rig.connect();
+    rig.down(Down::Assign(Assign { assignment: Some(exclusive(1)) }));
     assert_eq!((rig.phase(1), rig.done.len()), (AttemptPhase::Error, 0));
     assert!(is_refusal(&rig.ask(1, "pod")));
+}
+
+#[test]
+fn the_permit_of_an_exclusive_step_comes_through_the_log_and_not_after_the_lease() {
+    let mut rig = Rig::new();
+    rig.assign_exclusive(1);
+    rig.grants = false;
+    assert!(rig.ask(1, "pod").is_empty(), "the log has not answered");
+    rig.in_touch = false;
+    rig.pass(16_000);
+    let late = PermitVerdict {
+        fence: Some(fence(1)),
+        holder: "pod".to_owned(),
+        granted: true,
+        reason: String::new(),
+        exclusive_lease_ms: LEASE_MS,
+    };
+    rig.down(Down::PermitVerdict(late));
+    assert!(!is_grant(&rig.done, "pod"), "the cluster's lease has run out");
+    rig.connect();
+    rig.grants = true;
+    assert!(is_grant(&rig.ask(1, "pod"), "pod"));
+    rig.grants = false;
+    assert!(is_grant(&rig.ask(1, "pod"), "pod"), "repeated without the log");
+    assert!(is_refusal(&rig.ask(1, "another")));
+}
+
+#[test]
+fn renewals_are_acknowledged_under_a_live_lease_to_the_holder_alone() {
+    let mut rig = Rig::new();
+    rig.assign_exclusive(1);
+    assert!(is_grant(&rig.ask(1, "pod"), "pod"));
+    assert!(is_renewed(&rig.renew(1, "pod")));
+    assert!(is_refusal(&rig.renew(1, "another")));
+    assert!(is_refusal(&rig.renew(2, "pod")));
+    rig.in_touch = false;
+    rig.pass(16_000);
+    assert!(matches!(rig.renew(1, "pod").as_slice(), [Output::Executor(ExecutorAnswer::AskAgain { .. })]));
+    rig.connect();
+    assert!(is_renewed(&rig.renew(1, "pod")));
+    rig.stop(1, 0);
+    rig.done.clear();
+    assert!(is_refusal(&rig.renew(1, "pod")));
+}
+
+#[test]
+fn an_exclusive_step_whose_end_nobody_saw_is_told_after_its_lease() {
+    let mut rig = Rig::new();
+    rig.assign_exclusive(1);
+    rig.ask(1, "pod");
+    rig.runtime(RuntimeEvent::Gone(fence(1)));
+    rig.pass(59_000);
+    assert_eq!(rig.phase(1), AttemptPhase::Running, "its process may not be gone");
+    rig.pass(2_000);
+    assert_eq!(rig.phase(1), AttemptPhase::Error);
+
+    // The lease is known from the ledger, and counts in full in a new life.
+    let mut rig = Rig::new();
+    rig.assign_exclusive(1);
+    rig.ask(1, "pod");
+    rig.pass(30_000);
+    let mut rig = rig.restart(Vec::new());
+    rig.connect();
+    rig.pass(58_000);
+    assert_eq!(rig.phase(1), AttemptPhase::Running);
+    rig.pass(3_000);
+    assert_eq!(rig.phase(1), AttemptPhase::Error);
+}
+
+#[test]
+fn what_stopped_itself_is_an_error() {
+    let mut rig = Rig::new();
+    rig.assign_exclusive(1);
+    rig.ask(1, "pod");
+    let outcome = TaskOutcome { exit_code: 137, lease_lost: true, ..TaskOutcome::default() };
+    rig.runtime(RuntimeEvent::Outcome { fence: fence(1), holder: "pod".to_owned(), outcome });
+    assert_eq!(rig.phase(1), AttemptPhase::Error);
+    assert!(rig.reports[&fence(1)].message.contains("exclusive lease ran out"));
+}
+
+#[test]
+fn a_ledger_keeps_its_name_and_a_new_one_has_another() {
+    let mut rig = Rig::new();
+    let mut rig = {
+        rig.pass(1_000);
+        let named = rig.ledgers[0];
+        let mut rig = rig.restart(Vec::new());
+        rig.connect();
+        assert_eq!(rig.ledgers, [named]);
+        rig
+    };
+    rig.ledgers.clear();
+    let options = Options { agent_instance: 99, ..options() };
+    rig.reconciler = Reconciler::new(options, Limits::default(), MemoryLedger::new()).unwrap();
+    rig.runtime(RuntimeEvent::Listed(Vec::new()));
+    rig.connect();
+    assert_eq!(rig.ledgers, [99]);
 }
 
 #[test]

@@ -84,8 +84,12 @@ pub enum ExecutionKind {
     Started,
     /// It ran to its own end.
     Completed,
-    /// It was ended from outside: stopped, released, crashed or lost.
+    /// It was ended from outside: stopped, released, crashed, lost, or out of its exclusive lease.
     Killed,
+    /// The pod was frozen: it does nothing until it is thawed.
+    Frozen,
+    /// It goes on.
+    Thawed,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -114,7 +118,23 @@ struct Pod {
     /// The executor speaks next: a question, or its outcome.
     speaks_at: Millis,
     stop_at: Option<Millis>,
+    lease: Option<Lease>,
+    /// Does nothing until then.
+    frozen_until: Option<Millis>,
 }
+
+/// Of an exclusive step, as its executor counts it.
+#[derive(Clone, Debug)]
+struct Lease {
+    length_ms: Millis,
+    /// When the question was sent whose answer is waited for.
+    asked_at: Millis,
+    /// Nothing of the command runs after this moment.
+    ends_at: Millis,
+}
+
+/// Renewals in a lease.
+const RENEWALS_PER_LEASE: Millis = 5;
 
 /// The cluster.
 #[derive(Debug)]
@@ -128,6 +148,8 @@ pub struct Simulated {
     events: Vec<RuntimeEvent>,
     executions: Vec<Execution>,
     made: u64,
+    /// How much faster than the owner's time the pods' clocks run, in millionths.
+    drift_ppm: i64,
 }
 
 impl Simulated {
@@ -143,6 +165,34 @@ impl Simulated {
             events: Vec::new(),
             executions: Vec::new(),
             made: 0,
+            drift_ppm: 0,
+        }
+    }
+
+    /// From now on the pods' clocks run at this rate.
+    pub fn set_drift(&mut self, drift_ppm: i64) {
+        self.drift_ppm = drift_ppm;
+    }
+
+    /// A span of the pods' clocks in the owner's time.
+    fn real_ms(&self, span: Millis) -> Millis {
+        let rate = u128::from((1_000_000 + self.drift_ppm).unsigned_abs().max(1));
+        Millis::try_from(u128::from(span) * 1_000_000 / rate).unwrap_or(Millis::MAX)
+    }
+
+    /// Pods do nothing for a time, as a machine that sleeps; their clocks go on.
+    pub fn freeze(&mut self, now: Millis, until: Millis) {
+        let frozen: Vec<Fence> = self.pods.keys().copied().collect();
+        for fence in frozen {
+            let Some(pod) = self.pods.get_mut(&fence) else { continue };
+            if pod.frozen_until.is_none_or(|before| before < until) {
+                if pod.stage == Stage::Running && pod.frozen_until.is_none() {
+                    let holder = pod.holder.clone();
+                    self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Frozen });
+                }
+                pod.frozen_until = Some(until);
+                self.plan_at(until, fence);
+            }
         }
     }
 
@@ -186,12 +236,30 @@ impl Simulated {
     }
 
     /// Takes an answer for an executor.
-    pub fn answer(&mut self, _now: Millis, answer: &ExecutorAnswer) {
+    pub fn answer(&mut self, now: Millis, answer: &ExecutorAnswer) {
         let (ExecutorAnswer::Refused { fence, holder, .. }
+        | ExecutorAnswer::Renewed { fence, holder }
         | ExecutorAnswer::AskAgain { fence, holder }
         | ExecutorAnswer::OutcomeRecorded { fence, holder }) = answer;
+        let lease_ms =
+            self.pods.get(fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
+        let length_ms = self.real_ms(lease_ms);
         let Some(pod) = self.pods.get_mut(fence).filter(|pod| pod.holder == *holder) else { return };
         match (answer, &pod.stage) {
+            (ExecutorAnswer::Renewed { .. }, Stage::Running) => {
+                if let Some(lease) = &mut pod.lease {
+                    lease.ends_at = lease.ends_at.max(lease.asked_at + length_ms);
+                    let due = lease.ends_at;
+                    let fence = *fence;
+                    self.plan_at(due, fence);
+                }
+            }
+            // Taken away: it ends as if it had been stopped.
+            (ExecutorAnswer::Refused { .. }, Stage::Running) if pod.lease.is_some() => {
+                pod.stop_at = Some(pod.stop_at.map_or(now, |at| at.min(now)));
+                let fence = *fence;
+                self.plan_at(now, fence);
+            }
             (ExecutorAnswer::Refused { .. }, Stage::Asking) => {
                 pod.stage = Stage::Over;
                 let message = format!("main: Error (exit code {EXIT_REFUSED})");
@@ -208,6 +276,7 @@ impl Simulated {
             // The next question is planned already, by the last one.
             (
                 ExecutorAnswer::Refused { .. }
+                | ExecutorAnswer::Renewed { .. }
                 | ExecutorAnswer::AskAgain { .. }
                 | ExecutorAnswer::OutcomeRecorded { .. },
                 _,
@@ -298,6 +367,12 @@ impl Simulated {
             started_at: 0,
             speaks_at: now + start_ms,
             stop_at: None,
+            lease: assignment.exclusive.then(|| Lease {
+                length_ms: assignment.exclusive_lease_ms.unsigned_abs(),
+                asked_at: 0,
+                ends_at: 0,
+            }),
+            frozen_until: None,
         };
         self.events.push(RuntimeEvent::Observed(observe(fence, &pod)));
         self.pods.insert(fence, pod);
@@ -305,20 +380,40 @@ impl Simulated {
     }
 
     fn grant(&mut self, now: Millis, fence: Fence, holder: String) {
+        let lease_ms =
+            self.pods.get(&fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
+        let (length_ms, renew_ms) = (self.real_ms(lease_ms), self.real_ms(lease_ms / RENEWALS_PER_LEASE));
         let Some(pod) = self.pods.get_mut(&fence) else { return };
         if pod.holder != holder || pod.bound.as_ref().is_some_and(|bound| *bound != holder) {
             return;
         }
         pod.bound = Some(holder.clone());
         // A grant may come twice: the command starts once. A pod being stopped does not start it any more.
-        if pod.stage != Stage::Asking || pod.stop_at.is_some() {
+        // A frozen one asks again.
+        if pod.stage != Stage::Asking
+            || pod.stop_at.is_some()
+            || pod.frozen_until.is_some_and(|until| now < until)
+        {
             return;
+        }
+        if let Some(lease) = &mut pod.lease {
+            lease.ends_at = lease.asked_at + length_ms;
+            if now >= lease.ends_at {
+                // The answer came too late: it asks again.
+                return;
+            }
+            pod.speaks_at = now + renew_ms;
         }
         pod.stage = Stage::Running;
         pod.started_at = now;
         let ends_after = if pod.crashes { pod.duration_ms / 2 } else { pod.duration_ms };
+        let lease = pod.lease.clone();
         self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Started });
         self.plan_at(now + ends_after, fence);
+        if let Some(lease) = lease {
+            self.plan_at(now + renew_ms, fence);
+            self.plan_at(lease.ends_at, fence);
+        }
     }
 
     fn stop(&mut self, now: Millis, fence: Fence, grace_ms: i64) {
@@ -347,6 +442,14 @@ impl Simulated {
     /// A planned moment of a pod; plans are hints, the pod's stage decides.
     fn happen(&mut self, now: Millis, fence: Fence) {
         let Some(pod) = self.pods.get_mut(&fence) else { return };
+        if let Some(until) = pod.frozen_until {
+            if now < until {
+                return self.plan_at(until, fence);
+            }
+            self.thaw(now, fence);
+        }
+        let renew_ms = self.renew_ms(&fence);
+        let Some(pod) = self.pods.get_mut(&fence) else { return };
         let is_stopped = pod.stop_at.is_some_and(|at| at <= now);
         match &pod.stage {
             Stage::Starting | Stage::Asking if is_stopped => {
@@ -356,11 +459,17 @@ impl Simulated {
             Stage::Starting | Stage::Asking if now >= pod.speaks_at => {
                 pod.stage = Stage::Asking;
                 pod.speaks_at = now + self.options.ask_again_ms;
+                if let Some(lease) = &mut pod.lease {
+                    lease.asked_at = now;
+                }
                 let holder = pod.holder.clone();
                 self.events.push(RuntimeEvent::PermitAsked { fence, holder });
                 self.plan_at(now + self.options.ask_again_ms, fence);
             }
-            Stage::Running if is_stopped => self.command_ended(now, fence, 143, ExecutionKind::Killed),
+            Stage::Running if pod.lease.as_ref().is_some_and(|lease| now >= lease.ends_at) => {
+                self.command_ended(now, fence, 137, ExecutionKind::Killed, true);
+            }
+            Stage::Running if is_stopped => self.command_ended(now, fence, 143, ExecutionKind::Killed, false),
             Stage::Running if pod.crashes && now >= pod.started_at + pod.duration_ms / 2 => {
                 self.kill(now, fence);
                 self.pods.remove(&fence);
@@ -368,7 +477,16 @@ impl Simulated {
             }
             Stage::Running if now >= pod.started_at + pod.duration_ms => {
                 let exit_code = pod.exit_code;
-                self.command_ended(now, fence, exit_code, ExecutionKind::Completed);
+                self.command_ended(now, fence, exit_code, ExecutionKind::Completed, false);
+            }
+            Stage::Running if pod.lease.is_some() && now >= pod.speaks_at => {
+                pod.speaks_at = now + renew_ms.max(1);
+                if let Some(lease) = &mut pod.lease {
+                    lease.asked_at = now;
+                }
+                let holder = pod.holder.clone();
+                self.events.push(RuntimeEvent::RenewAsked { fence, holder });
+                self.plan_at(now + renew_ms.max(1), fence);
             }
             Stage::HandingOver(outcome) if now >= pod.speaks_at => {
                 pod.speaks_at = now + self.options.ask_again_ms;
@@ -380,13 +498,37 @@ impl Simulated {
         }
     }
 
-    fn command_ended(&mut self, now: Millis, fence: Fence, exit_code: i32, kind: ExecutionKind) {
+    fn renew_ms(&self, fence: &Fence) -> Millis {
+        let lease = self.pods.get(fence).and_then(|pod| pod.lease.as_ref());
+        lease.map_or(0, |lease| self.real_ms(lease.length_ms / RENEWALS_PER_LEASE))
+    }
+
+    /// A pod goes on. Its executor looks at the clock before the command does anything.
+    fn thaw(&mut self, now: Millis, fence: Fence) {
+        let Some(pod) = self.pods.get_mut(&fence) else { return };
+        pod.frozen_until = None;
+        let is_out = pod.lease.as_ref().is_some_and(|lease| now >= lease.ends_at);
+        if pod.stage == Stage::Running && !is_out {
+            let holder = pod.holder.clone();
+            self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Thawed });
+        }
+    }
+
+    fn command_ended(
+        &mut self,
+        now: Millis,
+        fence: Fence,
+        exit_code: i32,
+        kind: ExecutionKind,
+        lease_lost: bool,
+    ) {
         let Some(pod) = self.pods.get_mut(&fence) else { return };
         let outcome = TaskOutcome {
             exit_code,
             result: Some(display_fence(&fence)),
             started_at_ms: i64::try_from(pod.started_at).unwrap_or_default(),
             finished_at_ms: i64::try_from(now).unwrap_or_default(),
+            lease_lost,
             ..TaskOutcome::default()
         };
         pod.stage = Stage::HandingOver(outcome);
@@ -451,6 +593,7 @@ mod tests {
                         cluster.answer(now, &ExecutorAnswer::OutcomeRecorded { fence, holder });
                     }
                     RuntimeEvent::Listed(_)
+                    | RuntimeEvent::RenewAsked { .. }
                     | RuntimeEvent::Observed(_)
                     | RuntimeEvent::Progress { .. }
                     | RuntimeEvent::Gone(_)

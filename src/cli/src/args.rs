@@ -109,6 +109,8 @@ pub enum Command {
     /// Members of the control plane
     #[command(subcommand)]
     Member(Member),
+    /// What a recovery came to: who has told what runs there, what is run again
+    Recovery(Recovery),
     /// Print the versions of client and server
     Version(Version),
     /// Print the completion script of a shell
@@ -400,11 +402,85 @@ pub struct ClusterGet {
     pub output: Option<Output>,
 }
 
+/// `argosy recovery`.
+#[derive(Args, Clone, Debug)]
+pub struct Recovery {
+    /// Stop what runs on this cluster and belongs to the lost part of history
+    #[arg(long, value_name = "CLUSTER")]
+    pub release: Option<String>,
+}
+
 /// `argosy member`.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Member {
     /// List members
     List(Format),
+    /// Let a new member join: first it learns, then it votes
+    #[command(
+        after_help = "The new member runs with `join: true` in its configuration and a copy of the cell's pki directory."
+    )]
+    Add(AddMember),
+    /// Remove a member for good; its number is never used again
+    Remove(RemoveMember),
+    /// Hand leadership over to a member
+    Lead(LeadMember),
+}
+
+/// `argosy member add`.
+#[derive(Args, Clone, Debug)]
+pub struct AddMember {
+    /// A number that no member has or had
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    pub id: u64,
+    /// Where other members reach it, host:port
+    #[arg(long)]
+    pub peer: String,
+    /// Where agents reach it, host:port
+    #[arg(long)]
+    pub agent: String,
+    /// Where users reach it, host:port
+    #[arg(long)]
+    pub api: String,
+    /// A member that leaves once the new one votes
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    pub replace: Option<u64>,
+    /// How long to wait.
+    #[command(flatten)]
+    pub wait: WaitMember,
+}
+
+/// `argosy member remove`.
+#[derive(Args, Clone, Debug)]
+pub struct RemoveMember {
+    /// The member's number
+    pub id: u64,
+    /// Although too few of those that stay are in touch: may stop the cell
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait.
+    #[command(flatten)]
+    pub wait: WaitMember,
+}
+
+/// `argosy member lead`.
+#[derive(Args, Clone, Debug)]
+pub struct LeadMember {
+    /// The member's number
+    pub id: u64,
+    /// How long to wait.
+    #[command(flatten)]
+    pub wait: WaitMember,
+}
+
+/// How long a change of members is waited for.
+#[derive(Args, Clone, Debug)]
+pub struct WaitMember {
+    /// Return once the change is recorded
+    #[arg(long)]
+    pub no_wait: bool,
+    /// Give up waiting after this; the change goes on
+    #[arg(long, default_value = "5m", value_parser = crate::time::parse_span)]
+    pub timeout: Duration,
 }
 
 /// Only an output format.

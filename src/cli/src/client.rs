@@ -79,8 +79,29 @@ pub struct ClusterInfo {
     pub attempts: u64,
     /// Until its steps are taken over, as the leader knows.
     pub lease_remaining_seconds: Option<i64>,
+    pub(crate) recovery: Option<RecoveryInfo>,
     pub(crate) allocatable: Amounts,
     pub(crate) requested: Amounts,
+}
+
+/// What a recovery came to on a cluster.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct RecoveryInfo {
+    pub reconciling: bool,
+    pub adopted: u64,
+    pub quarantined: Vec<String>,
+    pub rerun: u64,
+    pub rerun_named: Vec<RerunInfo>,
+}
+
+/// A step that is run again.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub(crate) struct RerunInfo {
+    pub namespace: String,
+    pub workflow: String,
+    pub node: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
@@ -118,6 +139,30 @@ impl Client {
     /// [`Error::Setup`] when its certificate authority can't be read.
     pub fn new(context: &Context) -> Result<Self, Error> {
         Self::of(&Settings::resolve(&GlobalArguments::default(), context, |_| None))
+    }
+
+    /// A client for a command line's flags, the environment and the context file.
+    ///
+    /// # Errors
+    /// [`Error::Setup`], or [`Error::Context`] for a context file that is of no use.
+    pub fn connect(global: &GlobalArguments) -> Result<Self, Error> {
+        let context = match Context::path().and_then(|path| Context::load(&path)) {
+            Err(Error::Setup(_)) => Context::default(),
+            other => other?,
+        };
+        Self::of(&Settings::resolve(global, &context, |name| std::env::var(name).ok()))
+    }
+
+    /// Writes a backup of the whole cell to `sink`.
+    ///
+    /// # Errors
+    /// [`Error`]: not reachable, refused, cut off, or not to be written.
+    pub async fn backup(&self, sink: &mut impl std::io::Write) -> Result<(), Error> {
+        let mut response = self.send(Method::GET, &path(&["backup"]), &Request::default(), None).await?;
+        while let Some(piece) = response.chunk().await.map_err(|error| Error::Interrupted(detail(&error)))? {
+            sink.write_all(&piece).map_err(Error::Output)?;
+        }
+        Ok(())
     }
 
     /// Makes a single-use invite and gives its token.

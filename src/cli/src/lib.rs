@@ -25,8 +25,9 @@ mod time;
 mod tree;
 
 pub use args::{
-    Cli, Cluster, ClusterGet, Command, Completion, Delete, Format, Get, GlobalArguments, Invite, Lint,
-    LintOutput, List, Logs, Member, Names, Output, Stop, Submit, Version, Watch,
+    AddMember, Cli, Cluster, ClusterGet, Command, Completion, Delete, Format, Get, GlobalArguments, Invite,
+    LeadMember, Lint, LintOutput, List, Logs, Member, Names, Output, Recovery, RemoveMember, Stop, Submit,
+    Version, WaitMember, Watch,
 };
 pub use commands::{completion, run, run_with};
 pub use console::Console;

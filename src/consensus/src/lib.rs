@@ -37,6 +37,7 @@ mod marks;
 mod membership;
 mod ready;
 mod receive;
+mod recovery;
 mod send;
 mod status;
 mod wire;
@@ -46,6 +47,7 @@ pub use driver::{Consensus, LogPosition, Output, RoleChange};
 pub use error::{Error, ProposeError, Refused};
 pub use jitter::TickClock;
 pub use membership::MembershipChange;
+pub use recovery::{Outlived, found_restored, history_floor, outlive, survey};
 pub use status::{Counters, PeerProgress, PeerState, Role, Status};
 
 use argosy_store::{Batch, Kv};

@@ -350,7 +350,7 @@ impl<K: Kv> raft::Storage for Log<K> {
 }
 
 /// Begins the history of a cell, equal on each of its founders: entry 1 of term 1 is the list of voters.
-fn found<K: Kv>(config: &Config, kv: &mut K) -> Result<(), Error> {
+pub(crate) fn found<K: Kv>(config: &Config, kv: &mut K) -> Result<(), Error> {
     let (index, term) = if config.voters.is_empty() { (0, 0) } else { (1, 1) };
     let mut voters = config.voters.clone();
     voters.sort_unstable();
@@ -363,7 +363,7 @@ fn found<K: Kv>(config: &Config, kv: &mut K) -> Result<(), Error> {
     Ok(())
 }
 
-fn index_of(key: &[u8]) -> Result<u64, Error> {
+pub(crate) fn index_of(key: &[u8]) -> Result<u64, Error> {
     let bytes: [u8; 8] = key
         .try_into()
         .map_err(|_| Error::Damaged { message: format!("its log has a key of {} bytes", key.len()) })?;

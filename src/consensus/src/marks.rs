@@ -12,6 +12,7 @@ const CONF: &[u8] = b"conf";
 const APPLIED: &[u8] = b"applied";
 const COMPACTED: &[u8] = b"compacted";
 const BOOTS: &[u8] = b"boots";
+const HISTORY: &[u8] = b"history";
 const INSTALLING: &[u8] = b"installing";
 const STAGED: &[u8] = b"staged/";
 /// Behind every key that begins with [`STAGED`].
@@ -122,6 +123,18 @@ pub(crate) fn count_boot<K: Kv>(kv: &K, batch: &mut Batch) -> Result<u64, Error>
     let boots = boots.wrapping_add(1);
     batch.put(Family::RaftMeta, BOOTS, boots.to_be_bytes());
     Ok(boots)
+}
+
+/// The incarnation that the cell's must exceed; 0 if there is none.
+pub(crate) fn history_floor<K: Kv + ?Sized>(kv: &K) -> Result<u64, Error> {
+    match kv.get(Family::RaftMeta, HISTORY)? {
+        Some(bytes) => Ok(u64::from_be_bytes(bytes.as_slice().try_into().map_err(|_| damaged("history"))?)),
+        None => Ok(0),
+    }
+}
+
+pub(crate) fn put_history_floor(batch: &mut Batch, floor: u64) {
+    batch.put(Family::RaftMeta, HISTORY, floor.to_be_bytes());
 }
 
 /// Key of a staged chunk.

@@ -26,8 +26,18 @@ impl State {
             (false, true) => {
                 Some(DesiredAttempt::Stop { reason: attempt.stop_reason.clone(), fenced: attempt.fenced })
             }
+            // Sent again it could run twice under one fence: it waits for its take-over.
+            (false, false) if attempt.left => None,
             (false, false) => Some(DesiredAttempt::Run),
         };
         Some((&attempt.cluster, desired))
+    }
+
+    /// How long beyond lease and margin a silent cluster keeps an attempt, if it is exclusive and has its start permit.
+    #[must_use]
+    pub fn exclusive_wait_ms(&self, fence: &Fence) -> Option<u64> {
+        let attempt = self.attempts.get(fence)?;
+        let wait_ms = crate::loss::exclusive_wait_ms(attempt.exclusive_lease_ms);
+        (attempt.permitted && wait_ms > 0).then_some(wait_ms.unsigned_abs())
     }
 }

@@ -41,6 +41,14 @@ impl Draft {
         }
     }
 
+    /// The first fact after a recovery: the number of the cell's history rises above `floor`. To be a batch of its own,
+    /// since the fences of a batch carry the number that it began with.
+    pub fn raise_incarnation(&mut self, floor: u64) {
+        if self.state.incarnation() <= floor {
+            self.emit(Body::IncarnationRaised(fact::IncarnationRaised { incarnation: floor + 1 }));
+        }
+    }
+
     /// Carries out a command. The reply may be sent once the batch, or the state it was decided on, is committed.
     ///
     /// # Errors
@@ -132,6 +140,13 @@ impl Draft {
                 commands::update_template::decide(self, leader, command)
             }
             command::Body::DeleteTemplate(command) => commands::delete_template::decide(self, command),
+            command::Body::GrantPermit(command) => commands::grant_permit::decide(self, command),
+            command::Body::AddMember(command) => commands::add_member::decide(self, command),
+            command::Body::RemoveMember(command) => Ok(commands::remove_member::decide(self, command)),
+            command::Body::ReleaseQuarantine(command) => commands::release_quarantine::decide(self, command),
+            command::Body::TransferLeadership(_) => Err(Code::UnknownCommand.refuse(
+                "a transfer of leadership is the member's own business: it never reaches a decision",
+            )),
         }
     }
 

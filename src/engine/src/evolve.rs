@@ -135,6 +135,10 @@ pub(crate) fn apply(
     let mut step = Step { state, changes, fence, time };
     match body {
         Body::CellCreated(fact) => step.cell_created(fact),
+        Body::MemberSet(fact) => step.member_set(fact)?,
+        Body::IncarnationRaised(fact) => step.incarnation_raised(fact)?,
+        Body::AttemptQuarantined(fact) => step.attempt_quarantined(fact)?,
+        Body::ClusterReconciled(fact) => step.cluster_reconciled(fact)?,
         Body::WorkflowAccepted(fact) => step.workflow_accepted(fact),
         Body::WorkflowPhaseChanged(fact) => step.workflow_phase_changed(fact)?,
         Body::WorkflowDeleted(fact) => step.workflow_deleted(fact)?,
@@ -191,6 +195,10 @@ pub(crate) fn apply(
         Body::NodeDaemoned(fact) => step.node_daemoned(fact)?,
         Body::ContainersSet(fact) => step.containers_set(fact)?,
         Body::GroupFailed(fact) => step.group_failed(fact)?,
+        Body::AttemptPermitted(fact) => step.attempt_permitted(fact)?,
+        Body::ClusterLedgerChanged(fact) => step.cluster_ledger_changed(fact)?,
+        Body::AttemptLeft(fact) => step.attempt_left(fact)?,
+        Body::TakeOverBegun(fact) => step.take_over_begun(fact)?,
     }
     Ok(())
 }
@@ -257,6 +265,15 @@ impl Step<'_> {
 
     pub(crate) fn capacity_grew(&mut self) {
         self.state.meta.capacity_generation += 1;
+    }
+
+    fn member_set(&mut self, fact: &fact::MemberSet) -> Result<(), Error> {
+        let mut member = fact.row.clone().ok_or(Error::Misfit { what: "member's row", id: fact.member })?;
+        member.version = ROW_VERSION;
+        member.changed_at_ms = self.time.0;
+        self.state.members.insert(fact.member, member);
+        self.touch(Key::Member(fact.member));
+        Ok(())
     }
 
     fn invite_created(&mut self, fact: &fact::InviteCreated) {

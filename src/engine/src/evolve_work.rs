@@ -349,6 +349,7 @@ impl Step<'_> {
         let work = self.state.works.get_mut(&(id, node)).ok_or(Error::Misfit { what: "work", id })?;
         let work = Arc::make_mut(work);
         let (shape, queue, requests) = (work.shape.clone(), work.queue, work.requests.clone());
+        let exclusive_lease_ms = work.exclusive_lease_ms;
         work.fence = Some(fence);
         self.touch(Key::Work(id, node));
         self.state.index_unqueued(&shape, queue);
@@ -360,6 +361,7 @@ impl Step<'_> {
             cluster: fact.cluster.clone(),
             assigned_at_ms: self.time.0,
             requests: requests.clone(),
+            exclusive_lease_ms,
             ..row::Attempt::default()
         };
         self.state.attempts.insert(fence, Arc::new(attempt));
@@ -380,6 +382,7 @@ impl Step<'_> {
         attempt.permitted |= fact.permitted;
         attempt.host.clone_from(&fact.host);
         attempt.handle.clone_from(&fact.handle);
+        attempt.left = false;
         Ok(())
     }
 
@@ -475,6 +478,6 @@ fn count_failure(parent: &mut row::Node, child: row::FailedChild) {
     }
 }
 
-fn required(fence: Option<Fence>) -> Result<Fence, Error> {
+pub(crate) fn required(fence: Option<Fence>) -> Result<Fence, Error> {
     fence.ok_or(Error::Misfit { what: "fence", id: 0 })
 }

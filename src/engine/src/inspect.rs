@@ -29,6 +29,11 @@ fn changed<'a, K: Ord + Copy, V>(
 }
 
 impl State {
+    /// Attempts of which something may be left on a cluster, whatever is wanted of them.
+    pub fn attempts_open_on(&self, cluster: &str) -> impl Iterator<Item = (Fence, &row::Attempt)> + '_ {
+        self.open_attempts(cluster).map(|(fence, attempt)| (fence, attempt.as_ref()))
+    }
+
     /// What changed since an earlier state; rows that were written again with the same content may be among it.
     #[must_use]
     pub fn difference<'a>(&'a self, earlier: &'a State) -> Difference<'a> {
@@ -45,6 +50,17 @@ impl State {
         let open =
             self.invites.values().filter(|invite| invite.used_by.is_empty() && invite.expires_at_ms > now);
         open.map(|invite| invite.cluster.as_str()).filter(|name| self.cluster(name).is_none()).collect()
+    }
+
+    /// Members that joined the running cell, leave or have left, by number. Founders have no row until they leave.
+    pub fn members(&self) -> impl Iterator<Item = (u64, &row::Member)> {
+        self.members.iter().map(|(member, row)| (*member, row))
+    }
+
+    /// Whether the number belongs to a member that leaves or has left.
+    #[must_use]
+    pub fn member_left(&self, member: u64) -> bool {
+        self.members.get(&member).is_some_and(|row| row.leaving)
     }
 
     /// All attempts that state still knows, by fence.

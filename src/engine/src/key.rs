@@ -38,6 +38,8 @@ pub enum Key {
     Remembered(u64, String),
     /// An entry of a memoization cache: NAMESPACE/CACHE/KEY.
     Memo(String),
+    /// A member that joined, leaves or has left.
+    Member(u64),
 }
 
 /// Longest text in a key. Longer names are refused before they come here; a key is read back only if it obeys this.
@@ -91,6 +93,7 @@ impl Key {
                 put(&mut out, 20, &[&scope, &length.to_be_bytes(), namespace.as_bytes(), name.as_bytes()]);
             }
             Self::Memo(entry) => put(&mut out, 40, &[entry.as_bytes()]),
+            Self::Member(member) => put(&mut out, 240, &[&member.to_be_bytes()]),
             Self::Remembered(workflow, name) => {
                 put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
             }
@@ -132,6 +135,7 @@ impl Key {
             }
             21 => Self::Remembered(rest.u64()?, rest.text(None)?),
             40 => Self::Memo(rest.text(None)?),
+            240 => Self::Member(rest.u64()?),
             _ => return None,
         };
         rest.0.is_empty().then_some(key)
@@ -209,6 +213,7 @@ mod tests {
             Key::Template(true, String::new(), "t".into()),
             Key::Remembered(7, "w.a".into()),
             Key::Memo("argo/cache/key".into()),
+            Key::Member(4),
         ]
     }
 

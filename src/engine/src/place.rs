@@ -184,6 +184,7 @@ pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
     for name in &work.prerequisites {
         put(name.as_bytes());
     }
+    put(&[u8::from(work.exclusive_lease_ms > 0)]);
     for excluded in &work.excluded {
         put(excluded.as_bytes());
     }
@@ -281,6 +282,7 @@ fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
         excluded: work.excluded.clone(),
         pinned: pins.filter(|_| work.group != 0).and_then(|pins| pins.get(&work.group)).cloned(),
         runtime: Runtime::try_from(work.runtime).unwrap_or_default(),
+        exclusive: work.exclusive_lease_ms > 0,
     }
 }
 
@@ -289,10 +291,12 @@ fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
         name: name.to_owned(),
         connected: row.session_epoch != 0 && !row.lost,
         healthy: row.runtime_healthy,
+        reconciling: row.reconciling,
         runtime: row.runtime(),
         allocatable: row.allocatable.clone().unwrap_or_default(),
         used: row.used.clone().unwrap_or_default(),
         attempts_free: leader.limits.attempts_per_cluster_max.saturating_sub(row.attempts_open as usize),
+        enforces_exclusive: row.enforces_exclusive,
         labels: row.labels.clone(),
         lacking: None,
     };

@@ -59,11 +59,15 @@ pub enum Code {
     TooManyTemplates,
     /// No cluster that has joined can run such a template.
     RuntimeMissing,
+    /// A member's number was used before.
+    MemberNumberUsed,
+    /// The cell is not in a state for this change of its members.
+    MembershipRefused,
 }
 
 impl Code {
     /// Every code, for the documentation's test.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: &[Self] = &[
         Self::UnknownCommand,
         Self::InvalidManifest,
         Self::ManifestTooLarge,
@@ -92,6 +96,8 @@ impl Code {
         Self::TemplateChanged,
         Self::TooManyTemplates,
         Self::RuntimeMissing,
+        Self::MemberNumberUsed,
+        Self::MembershipRefused,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -125,6 +131,8 @@ impl Code {
             Self::TemplateChanged => ("ARG1026", 6, 409),
             Self::TooManyTemplates => ("ARG1027", 8, 429),
             Self::RuntimeMissing => ("ARG1121", 9, 400),
+            Self::MemberNumberUsed => ("ARG1240", 9, 409),
+            Self::MembershipRefused => ("ARG1241", 9, 409),
         }
     }
 
@@ -150,7 +158,7 @@ mod tests {
     fn codes_are_unique_and_documented() {
         let documented = include_str!("../../../docs/errors.md");
         let mut seen = std::collections::BTreeSet::new();
-        for code in Code::ALL {
+        for code in Code::ALL.iter().copied() {
             assert!(seen.insert(code.as_str()), "{code:?} has the number of another");
             assert!(documented.contains(code.as_str()), "{code:?} is not in docs/errors.md");
         }

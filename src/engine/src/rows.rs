@@ -69,6 +69,9 @@ impl State {
                 let template = Arc::new(read(value, |row: &row::Template| row.version)?);
                 self.templates.insert((cluster_scope, namespace, name), template);
             }
+            Key::Member(member) => {
+                self.members.insert(member, read(value, |row: &row::Member| row.version)?);
+            }
             Key::Remembered(id, name) => {
                 let remembered = Arc::new(read(value, |row: &row::Remembered| row.version)?);
                 self.remembered.insert((id, name), remembered);
@@ -112,6 +115,7 @@ impl State {
                 .templates
                 .get(&(*cluster_scope, namespace.clone(), name.clone()))
                 .map(|row| row.encode_to_vec()),
+            Key::Member(member) => self.members.get(member).map(Message::encode_to_vec),
             Key::Remembered(id, name) => {
                 self.remembered.get(&(*id, name.clone())).map(|row| row.encode_to_vec())
             }
@@ -141,6 +145,7 @@ impl State {
         keys.extend(self.templates.keys().map(|(cluster_scope, namespace, name)| {
             Key::Template(*cluster_scope, namespace.clone(), name.clone())
         }));
+        keys.extend(self.members.keys().map(|member| Key::Member(*member)));
         keys.extend(self.remembered.keys().map(|(id, name)| Key::Remembered(*id, name.clone())));
         keys.iter().filter_map(|key| self.row(key).map(|value| (key.encode(), value))).collect()
     }

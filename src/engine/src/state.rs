@@ -40,6 +40,8 @@ pub struct State {
     pub(crate) templates: OrdMap<(bool, String, String), Arc<row::Template>>,
     /// Outcomes of an earlier workflow's nodes, by workflow and node name.
     pub(crate) remembered: OrdMap<(u64, String), Arc<row::Remembered>>,
+    /// Members that joined, leave or have left.
+    pub(crate) members: OrdMap<u64, row::Member>,
     pub(crate) index: Index,
 }
 
@@ -237,14 +239,7 @@ impl State {
 
     /// What should be on a cluster, and what should leave it.
     pub fn attempts_on(&self, cluster: &str) -> impl Iterator<Item = (Fence, DesiredAttempt)> + '_ {
-        self.open_attempts(cluster).map(|(fence, attempt)| {
-            let desired = if attempt.stopping {
-                DesiredAttempt::Stop { reason: attempt.stop_reason.clone(), fenced: attempt.fenced }
-            } else {
-                DesiredAttempt::Run
-            };
-            (fence, desired)
-        })
+        self.open_attempts(cluster).filter_map(|(fence, _)| Some((fence, self.desired(&fence)?.1?)))
     }
 
     /// Attempts of which something may be left on a cluster.

@@ -285,7 +285,7 @@ impl State {
     /// What the cluster of a fence is to run; `None` when it should not run (any more).
     #[must_use]
     pub fn assignment(&self, fence: &Fence) -> Option<Assignment> {
-        let attempt = self.attempts.get(fence).filter(|attempt| !attempt.stopping)?;
+        let attempt = self.attempts.get(fence).filter(|attempt| !attempt.stopping && !attempt.left)?;
         let work = self
             .works
             .get(&(attempt.workflow, attempt.node))
@@ -307,11 +307,12 @@ impl State {
                 work.workflow_pod_json.clone()
             },
             requests: work.requests.clone(),
-            exclusive: false,
+            exclusive: attempt.exclusive_lease_ms > 0,
             on_exit: node.on_exit,
             deadline_ms: work.deadline_ms,
             stop_grace_ms: work.stop_grace_ms,
             capture_result: Some(work.capture_result),
+            exclusive_lease_ms: attempt.exclusive_lease_ms,
         })
     }
 }

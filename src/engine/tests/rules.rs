@@ -170,8 +170,12 @@ fn a_take_over_of_an_older_session_is_void() {
     let (cluster, fence) = running_pod(&mut world, "w", &json!({}));
     let session_epoch = world.state.cluster(&cluster).unwrap().session_epoch;
     world.open(&cluster, 1000);
-    let take =
-        ask::TakeOver { cluster: cluster.clone(), session_epoch, scope: ask::TakeOverScope::All.into() };
+    let take = ask::TakeOver {
+        cluster: cluster.clone(),
+        session_epoch,
+        scope: ask::TakeOverScope::All.into(),
+        beyond_ms: 0,
+    };
     world.command(Body::TakeOver(take)).unwrap();
     assert_eq!(world.wanted(&cluster), [(fence, DesiredAttempt::Run)]);
     assert!(!world.state.cluster(&cluster).unwrap().lost);

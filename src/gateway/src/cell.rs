@@ -41,6 +41,14 @@ pub trait Cell: Clone + Send + Sync + 'static {
     /// [`CommandError`], as for [`Cell::command`].
     fn invite(&self, request: InviteRequest) -> impl Future<Output = Result<Invite, CommandError>> + Send;
 
+    /// Everything that is replicated, as one consistent stream of bytes.
+    ///
+    /// # Errors
+    /// [`CommandError`] when it cannot begin; one that comes later is the stream's last item.
+    fn backup(
+        &self,
+    ) -> impl Future<Output = Result<BoxStream<'static, std::io::Result<Bytes>>, CommandError>> + Send;
+
     /// What the member knows at this moment; never waits.
     fn status(&self) -> CellStatus;
 }
@@ -125,6 +133,8 @@ pub struct ClusterRecord {
     pub requested: Resources,
     /// Attempts placed there and not over.
     pub attempts: u64,
+    /// What the last recovery came to there; nothing if there was none.
+    pub recovery: Option<argosy_engine::ClusterRecovery>,
     /// What placement can select by.
     pub labels: std::collections::BTreeMap<String, String>,
 }

@@ -1,6 +1,8 @@
-//! Clusters and members: ours, not Argo's.
+//! Clusters: ours, not Argo's.
 
-use argosy_model::{ClusterName, Resources};
+use argosy_model::{ClusterName, Fence, Resources};
+use argosy_proto::command::{Command, ReleaseQuarantine, command};
+use argosy_proto::state::RerunStep;
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -11,12 +13,12 @@ use crate::auth::Identity;
 use crate::envelope::{Answer, ApiError, ApiResult, Code};
 use crate::http::{Params, decode_object, idempotency_key, read_body};
 use crate::list::view;
-use crate::workflow::time_text;
+use crate::workflow::{COMMAND_VERSION, time_text};
 use crate::{App, Cell, CellStatus, ClusterRecord, InviteRequest, View};
 
 const INVITE_TTL_SECONDS_DEFAULT: u64 = 600;
 
-/// One word for people: `invited`, `connected`, `degraded`, `silent`, `lost`.
+/// One word for people: `invited`, `connected`, `reconciling`, `degraded`, `silent`, `lost`.
 #[must_use]
 pub fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
     let session = status.sessions.iter().find(|session| session.cluster == record.name);
@@ -27,6 +29,8 @@ pub fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
         "lost"
     } else if session.is_some_and(|session| !session.connected) || (leads && session.is_none()) {
         "silent"
+    } else if record.recovery.as_ref().is_some_and(|recovery| recovery.reconciling) {
+        "reconciling"
     } else if record.healthy {
         "connected"
     } else {
@@ -58,6 +62,17 @@ fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value {
         "requested": resources_json(&record.requested),
         "attempts": record.attempts,
     });
+    if let Some(recovery) = &record.recovery {
+        let fence = |fence: &Fence| format!("{}-{}-{}", fence.incarnation, fence.index, fence.ordinal);
+        let step = |step: &RerunStep| json!({"namespace": step.namespace, "workflow": step.workflow, "node": step.node});
+        value["recovery"] = json!({
+            "reconciling": recovery.reconciling,
+            "adopted": recovery.adopted,
+            "quarantined": recovery.quarantined.iter().map(fence).collect::<Vec<_>>(),
+            "rerun": recovery.rerun,
+            "rerunNamed": recovery.rerun_named.iter().map(step).collect::<Vec<_>>(),
+        });
+    }
     if let Some(session) = status.sessions.iter().find(|session| session.cluster == record.name) {
         value["connected"] = json!(session.connected);
         value["member"] = json!(session.member);
@@ -116,27 +131,22 @@ pub(crate) async fn invite<C: Cell>(
     ))
 }
 
-pub(crate) async fn members<C: Cell>(State(app): State<App<C>>) -> Answer {
-    let status = app.cell.status();
-    let items: Vec<Value> = status
-        .members
-        .iter()
-        .map(|member| {
-            json!({
-                "id": member.id,
-                "role": member.role,
-                "address": member.address,
-                "apiAddress": member.api_address,
-                "matchedIndex": member.matched_index,
-                "appliedIndex": member.applied_index,
-                "reachable": member.reachable,
-            })
-        })
-        .collect();
-    Answer(json!({
-        "cell": status.cell, "answeredBy": status.member, "leader": status.leader, "term": status.term,
-        "ready": status.ready, "items": items,
-    }))
+/// Stops what was found running there after a recovery and belongs to the lost part of history.
+pub(crate) async fn release_quarantine<C: Cell>(
+    State(app): State<App<C>>,
+    Path(cluster): Path<String>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
+) -> ApiResult {
+    let what = format!("release quarantine {cluster}");
+    let command = Command {
+        version: COMMAND_VERSION,
+        idempotency_key: idempotency_key(&identity, &headers, &what, &[])?,
+        body: Some(command::Body::ReleaseQuarantine(ReleaseQuarantine { cluster })),
+    };
+    app.cell.command(command).await?;
+    tracing::info!(what, by = identity.name, "recovery");
+    Ok(Answer(json!({})))
 }
 
 #[cfg(test)]

@@ -88,7 +88,10 @@ pub(crate) async fn authenticate<C: Cell>(
 }
 
 fn needed_role(method: &Method, path: &str) -> Role {
-    if method == Method::GET || method == Method::HEAD {
+    if path.starts_with("/api/v1/backup") {
+        // It holds everything, of all namespaces.
+        Role::Admin
+    } else if method == Method::GET || method == Method::HEAD {
         Role::Reader
     } else if path.starts_with("/api/v1/clusters") || path.starts_with("/api/v1/members") {
         Role::Admin

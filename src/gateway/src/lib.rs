@@ -23,6 +23,7 @@ mod http;
 mod info;
 mod list;
 mod log;
+mod member;
 mod operator;
 mod selector;
 mod stream;
@@ -188,7 +189,11 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/clusters", get(cluster::list::<C>))
         .route("/api/v1/clusters/{name}", get(cluster::get::<C>))
         .route("/api/v1/clusters/{name}/invite", post(cluster::invite::<C>))
-        .route("/api/v1/members", get(cluster::members::<C>))
+        .route("/api/v1/clusters/{name}/quarantine", axum::routing::delete(cluster::release_quarantine::<C>))
+        .route("/api/v1/backup", get(member::backup::<C>))
+        .route("/api/v1/members", get(member::list::<C>).post(member::add::<C>))
+        .route("/api/v1/members/{id}", axum::routing::delete(member::remove::<C>))
+        .route("/api/v1/members/{id}/lead", put(member::lead::<C>))
         .route("/api/{*rest}", axum::routing::any(info::not_implemented))
         .method_not_allowed_fallback(info::not_implemented)
 }

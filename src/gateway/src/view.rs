@@ -79,6 +79,7 @@ impl View for State {
             allocatable: row.allocatable.clone().unwrap_or_default(),
             requested: row.used.clone().unwrap_or_default(),
             attempts: u64::from(row.attempts_open),
+            recovery: self.recovery_of(name),
             labels: row.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
         };
         let invited = self

@@ -11,8 +11,8 @@ pub struct Times {
     pub renew_every_ms: Millis,
     /// Beyond lease and margin, before running steps that are not safe to repeat are taken over. 5 min.
     pub takeover_after_unsafe_ms: Millis,
-    /// Beyond lease and margin, before anything is taken over from a cluster that runs exclusive steps, when it is longer
-    /// than `takeover_after_unsafe_ms`. 10 min.
+    /// How long an exclusive step that doesn't say may run after its last acknowledged renewal; its take-over waits as long
+    /// beyond lease and margin. 10 min.
     pub exclusive_lease_ms: Millis,
     /// How long the storm brake holds take-overs; `None`: until an operator resumes. 10 min.
     pub storm_hold_max_ms: Option<Millis>,
@@ -84,17 +84,6 @@ impl Times {
     pub fn takeover_safe_ms(&self) -> Millis {
         self.lease_ms.saturating_add(self.margin_ms)
     }
-
-    /// From the last acknowledged receipt to the take-over of everything.
-    #[must_use]
-    pub fn takeover_all_ms(&self, exclusive: bool) -> Millis {
-        let beyond = if exclusive {
-            self.takeover_after_unsafe_ms.max(self.exclusive_lease_ms)
-        } else {
-            self.takeover_after_unsafe_ms
-        };
-        self.takeover_safe_ms().saturating_add(beyond)
-    }
 }
 
 /// Largest sizes of everything that is kept or sent.
@@ -114,6 +103,8 @@ pub struct Limits {
     pub reports_waiting_max: usize,
     /// Unanswered reports of an agent. 256.
     pub reports_in_flight_max: usize,
+    /// Questions for start permits of one cluster that are being decided; beyond, they are dropped and asked again. 1,000.
+    pub permits_waiting_max: usize,
     /// Take-overs being decided at one time. 16.
     pub takeovers_in_flight_max: usize,
     /// Released attempts an agent remembers, so that a late copy of their assignment is dropped. 10,000.
@@ -132,6 +123,7 @@ impl Default for Limits {
             stops_in_flight_max: 1_000,
             reports_waiting_max: 2_000,
             reports_in_flight_max: 256,
+            permits_waiting_max: 1_000,
             takeovers_in_flight_max: 16,
             released_max: 10_000,
             renewals_in_flight_max: 16,

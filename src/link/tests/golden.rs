@@ -31,6 +31,16 @@ fn frames_of_the_agent_keep_their_bytes() {
     let expected = framed(&start, 0x62, &[0x10, 1, 0x18, 3, 0x20, 4]);
     assert_eq!(up(agent_frame::Body::Resync(page)).encode_to_vec(), expected);
 
+    let hello = agent::Hello { ledger: 5, ..agent::Hello::default() };
+    let expected = framed(&start, 0x52, &[0xe0, 0x0d, 5]);
+    assert_eq!(up(agent_frame::Body::Hello(hello)).encode_to_vec(), expected);
+
+    let ask = agent::AskPermit { fence: Some(FENCE), holder: "h".to_owned() };
+    let mut body = framed(&[], 0x0a, &FENCE_BYTES);
+    body.extend([0x12, 1, b'h']);
+    let expected = framed(&[0x08, 1, 0x10, 7, 0xe2], 0x0d, &body);
+    assert_eq!(up(agent_frame::Body::AskPermit(ask)).encode_to_vec(), expected);
+
     let attempt = AttemptReport {
         fence: Some(FENCE),
         revision: 9,
@@ -56,6 +66,18 @@ fn frames_of_the_control_plane_keep_their_bytes() {
     let assignment = Assignment { fence: Some(FENCE), ..Assignment::default() };
     let expected = framed(&start, 0x6a, &framed(&[], 0x0a, &fence));
     assert_eq!(assign_frame(7, assignment).encode_to_vec(), expected);
+
+    let verdict = agent::PermitVerdict {
+        fence: Some(FENCE),
+        holder: "h".to_owned(),
+        granted: true,
+        reason: String::new(),
+        exclusive_lease_ms: 3,
+    };
+    let mut body = fence.clone();
+    body.extend([0x12, 1, b'h', 0x18, 1, 0x28, 3]);
+    let expected = framed(&[0x08, 1, 0x10, 7, 0xe2], 0x0d, &body);
+    assert_eq!(down(control_frame::Body::PermitVerdict(verdict)).encode_to_vec(), expected);
 
     let verdict =
         agent::ReportVerdict { fence: Some(FENCE), revision: 9, verdict: Verdict::Superseded.into() };

@@ -116,7 +116,7 @@ impl Engine {
             .iter()
             .filter(|(_, attempt)| attempt.cluster == cluster)
             .filter_map(|(fence, attempt)| match attempt.outcome {
-                Outcome::Active => Some((*fence, Desired::Run { exclusive: false })),
+                Outcome::Active => Some((*fence, Desired::Run { exclusive_wait_ms: None })),
                 Outcome::Stopping => Some((*fence, Desired::Stop { reason: "test".into(), grace_ms: 0 })),
                 Outcome::Fenced | Outcome::Replaced | Outcome::Finished => None,
             })
@@ -131,7 +131,7 @@ impl Engine {
             Ask::OpenSession(open) => {
                 let cluster = number(&open.cluster);
                 self.epochs[cluster] += 1;
-                self.taken_over[cluster] = TakenOver::Nothing;
+                self.taken_over[cluster] = None;
                 reply(Reply::SessionOpened(command::SessionOpened { session_epoch: self.epochs[cluster] }))
             }
             Ask::ResyncAttempts(resync) => {
@@ -197,7 +197,7 @@ impl Engine {
                     world.taken_over_now(cluster);
                     self.takeovers += 1;
                     let all = take.scope() == command::TakeOverScope::All;
-                    self.taken_over[cluster] = if all { TakenOver::All } else { TakenOver::Safe };
+                    self.taken_over[cluster] = if all { Some(30_000) } else { Some(0) };
                     let moved: Vec<(Fence, usize)> = self
                         .attempts
                         .iter()
@@ -294,6 +294,7 @@ impl World {
                     agent_instance: random.next(),
                     runtime: Runtime::Simulated,
                     labels: BTreeMap::new(),
+                    ledger: 1,
                     enforces_exclusive: false,
                     credit: 3,
                     times: Times { reconnect_refused_ms: 1_000, ..times() },
@@ -477,7 +478,8 @@ impl World {
                     }
                 }
                 agent::Output::Refused { permanent, code, .. } => assert!(!permanent, "{code}"),
-                agent::Output::Log(_)
+                agent::Output::Permit { .. }
+                | agent::Output::Log(_)
                 | agent::Output::Lease { .. }
                 | agent::Output::Workflows(_)
                 | agent::Output::Prerequisites(_)

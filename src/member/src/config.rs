@@ -38,6 +38,18 @@ pub struct Config {
 }
 
 impl Config {
+    /// What decisions obey, with the times that the link obeys as well.
+    #[must_use]
+    pub fn engine_limits(&self) -> Limits {
+        let signed = |ms: u64| i64::try_from(ms).unwrap_or(i64::MAX);
+        Limits {
+            takeover_after_unsafe_ms: signed(self.times.takeover_after_unsafe_ms),
+            exclusive_lease_ms: signed(self.times.exclusive_lease_ms),
+            lease_and_margin_ms: signed(self.times.takeover_safe_ms()),
+            ..self.limits.clone()
+        }
+    }
+
     /// The defaults around what has none.
     #[must_use]
     pub fn new(cell: impl Into<String>, consensus: argosy_consensus::Config, seed: u64) -> Self {

@@ -5,7 +5,7 @@ use argosy_consensus::{Consensus, LogPosition};
 use argosy_engine::{Draft, Leader, Position, State};
 use argosy_link::control::Sessions;
 use argosy_model::{LogTime, MemberId};
-use argosy_proto::command::{Command, Refusal, Reply};
+use argosy_proto::command::{Command, Done, Refusal, RemoveMember, Reply, command, reply};
 use argosy_store::Kv;
 use prost::Message;
 use std::collections::VecDeque;
@@ -13,10 +13,16 @@ use std::collections::VecDeque;
 use crate::clock::{LogClock, Now};
 use crate::config::Config;
 use crate::machine::{Machine, Pending};
+use crate::membership;
 use crate::sessions::SessionCommand;
 
 /// Of a new cell; restore and unsafe recovery raise it.
 pub(crate) const FIRST_INCARNATION: u64 = 1;
+
+/// The incarnation after a recovery; 0 if there was none.
+fn risen(history_floor: u64) -> u64 {
+    if history_floor == 0 { 0 } else { history_floor + 1 }
+}
 
 /// Who waits for a decision.
 #[derive(Clone, Debug)]
@@ -50,6 +56,12 @@ pub(crate) struct Leading {
     pub engine: Leader,
     pub sessions: Sessions,
     pub queue: VecDeque<Waiter>,
+    /// A member whose replacement votes: the next batch says that it leaves.
+    pub retiring: Option<MemberId>,
+    /// Leadership goes there once what was decided before is in the log: during a transfer it takes nothing.
+    pub transfer: Option<MemberId>,
+    /// The incarnation has to exceed it before anything is decided.
+    history_floor: u64,
     next_batch: u64,
     /// When agents may be asked again for what their clusters have.
     pub ask_again_ms: u64,
@@ -70,20 +82,24 @@ pub(crate) struct Decided {
 impl Leading {
     /// Leadership begins: an entry of the own term is applied. Log time goes on from the log's, take-over clocks start
     /// in full.
-    pub fn new(term: u64, committed: &State, config: &Config, now: Now) -> Self {
+    pub fn new(term: u64, committed: &State, config: &Config, history_floor: u64, now: Now) -> Self {
         let clock = LogClock::begin(committed.log_time(), now, config.log_time_jump_max_ms);
         Self {
             term,
             clock,
             speculative: committed.clone(),
-            engine: Leader::new(config.limits.clone()),
+            engine: Leader::new(config.engine_limits()),
             sessions: Sessions::new(
                 config.cell.clone(),
-                committed.incarnation().max(FIRST_INCARNATION),
+                // Agents are welcomed after the number has risen.
+                committed.incarnation().max(FIRST_INCARNATION).max(risen(history_floor)),
                 config.times,
                 config.link_limits,
             ),
             queue: VecDeque::new(),
+            retiring: None,
+            transfer: None,
+            history_floor,
             next_batch: 0,
             ask_again_ms: 0,
         }
@@ -124,7 +140,8 @@ impl Leading {
     /// Commands wait, the engine has work, or a timer is due.
     pub fn has_work(&self, now: Now) -> bool {
         !self.queue.is_empty()
-            || self.speculative.incarnation() == 0
+            || self.retiring.is_some()
+            || self.speculative.incarnation() < risen(self.history_floor).max(FIRST_INCARNATION)
             || self.speculative.has_work()
             || self.speculative.next_timer().is_some_and(|due| due <= self.log_time(now))
     }
@@ -148,17 +165,28 @@ impl Leading {
                 || draft.work() >= config.limits.decide_work_max / share
         };
         draft.create_cell(&config.cell, FIRST_INCARNATION);
+        let recovers = draft.state.incarnation() < risen(self.history_floor);
+        if recovers {
+            draft.raise_incarnation(self.history_floor);
+        }
+        if !recovers && let Some(member) = self.retiring.take() {
+            let remove = command::Body::RemoveMember(RemoveMember { member, force: true });
+            let command = Command { version: 1, idempotency_key: None, body: Some(remove) };
+            if let Err(refusal) = draft.command(&command, &mut self.engine) {
+                tracing::warn!(member, refusal.message, "a replaced member can't be let go");
+            }
+        }
         let mut answers = Vec::new();
         // Half of the work is left for what is under way, however many commands come.
-        while !full(&draft, 2) {
+        while !recovers && !full(&draft, 2) {
             let Some(waiter) = self.queue.pop_front() else { break };
-            let answer = draft.command(waiter.command(), &mut self.engine);
+            let answer = self.answer(&mut draft, &waiter, consensus);
             decided.commands += 1;
             decided.refusals += u64::from(answer.is_err());
             answers.push((waiter, answer));
         }
         // Once: what it leaves waits for the next batch. It may leave work although the batch is not full.
-        if !full(&draft, 1) {
+        if !recovers && !full(&draft, 1) {
             draft.advance(&mut self.engine);
         }
         if draft.is_empty() {
@@ -194,6 +222,26 @@ impl Leading {
                 self.requeue(answers);
                 false
             }
+        }
+    }
+
+    fn answer<K: Kv>(
+        &mut self,
+        draft: &mut Draft,
+        waiter: &Waiter,
+        consensus: &Consensus<K>,
+    ) -> Result<Reply, Refusal> {
+        match &waiter.command().body {
+            Some(command::Body::TransferLeadership(transfer)) => {
+                membership::check_transfer(&consensus.status(), transfer.to)?;
+                self.transfer = Some(transfer.to);
+                Ok(Reply { body: Some(reply::Body::Done(Done {})) })
+            }
+            Some(body @ (command::Body::AddMember(_) | command::Body::RemoveMember(_))) => {
+                membership::check(&draft.state, &consensus.status(), body)?;
+                draft.command(waiter.command(), &mut self.engine)
+            }
+            _ => draft.command(waiter.command(), &mut self.engine),
         }
     }
 

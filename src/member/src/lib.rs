@@ -26,6 +26,7 @@ mod forward;
 mod io;
 mod leading;
 mod machine;
+mod membership;
 mod news;
 mod reads;
 mod sessions;
@@ -66,6 +67,8 @@ pub struct Member<K: Kv> {
     ticks: TickClock,
     next_tick_ms: u64,
     published: State,
+    /// See [`argosy_consensus::history_floor`].
+    history_floor: u64,
 }
 
 impl<K: Kv> Member<K> {
@@ -75,6 +78,7 @@ impl<K: Kv> Member<K> {
     /// The store can't be read, belongs to another cell or member, or holds state of a newer version.
     pub fn open(config: Config, kv: K, now: Now) -> Result<Self, Error> {
         let consensus = Consensus::open(config.consensus.clone(), kv).map_err(Error::consensus)?;
+        let history_floor = argosy_consensus::history_floor(consensus.kv()).map_err(Error::consensus)?;
         let mut machine = Machine::new();
         machine.state = machine::load(consensus.kv())?;
         machine.applied.index = consensus.applied_index();
@@ -93,6 +97,7 @@ impl<K: Kv> Member<K> {
             ticks: TickClock::new(&config.consensus, now.steady_ms),
             next_tick_ms: now.steady_ms + config.tick_ms,
             published,
+            history_floor,
             config,
         })
     }
@@ -119,6 +124,14 @@ impl<K: Kv> Member<K> {
     #[must_use]
     pub fn into_kv(self) -> K {
         self.consensus.into_kv()
+    }
+
+    /// A consistent copy of everything that is replicated, as this member has applied it.
+    ///
+    /// # Errors
+    /// The disk failed; the member goes on.
+    pub fn checkpoint(&self) -> Result<Box<dyn argosy_store::Checkpoint>, argosy_store::Error> {
+        self.consensus.kv().checkpoint(&argosy_store::Family::DATA)
     }
 
     /// How the member stands.
@@ -238,9 +251,33 @@ impl<K: Kv> Member<K> {
         }
         self.next_tick_ms = now.steady_ms + self.config.tick_ms;
         self.session_step(now, control::Input::Tick);
+        self.change_members();
         self.expire_forwards(now);
         self.tell_sessions(now);
         self.ask_prerequisites(now);
+    }
+
+    /// As leader, takes the next step towards the members that committed state wants.
+    fn change_members(&mut self) {
+        let Some(leading) = &mut self.leading else { return };
+        if self.machine.state.members().next().is_none() {
+            return;
+        }
+        let step = membership::next_step(&self.machine.state, &self.consensus.status());
+        let done = match step {
+            None => return,
+            Some(membership::Step::Change(change)) => self.consensus.change_membership(change).map(drop),
+            Some(membership::Step::Transfer(to)) => self.consensus.transfer_leadership(to),
+            Some(membership::Step::Retire(member)) => {
+                leading.retiring = Some(member);
+                return;
+            }
+        };
+        match done {
+            Ok(()) => tracing::info!(?step, "changing the members"),
+            // Another change is under way, or a transfer; tried again at the next tick.
+            Err(error) => tracing::debug!(?step, %error, "the members can't be changed yet"),
+        }
     }
 
     fn poll_reads(&mut self, now: Now) {
@@ -262,6 +299,11 @@ impl<K: Kv> Member<K> {
     fn decide(&mut self, now: Now) -> bool {
         let Some(leading) = &mut self.leading else { return false };
         let decided = leading.decide(now, &mut self.consensus, &mut self.machine, &self.config);
+        if let Some(to) = leading.transfer.take().filter(|to| *to != self.config.member)
+            && let Err(error) = self.consensus.transfer_leadership(to)
+        {
+            tracing::warn!(to, %error, "leadership can't be handed over now");
+        }
         self.counters.commands += decided.commands;
         self.counters.refusals += decided.refusals;
         self.counters.work += decided.work;
@@ -349,7 +391,7 @@ impl<K: Kv> Member<K> {
 
     fn start_leading(&mut self, now: Now, term: u64) {
         tracing::info!(term, "leading");
-        let leading = Leading::new(term, &self.machine.state, &self.config, now);
+        let leading = Leading::new(term, &self.machine.state, &self.config, self.history_floor, now);
         if leading.held_back_ms() > 0 {
             self.counters.log_time_held_back += 1;
             let held_back_ms = leading.held_back_ms();

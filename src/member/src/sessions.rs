@@ -3,7 +3,7 @@
 use crate::leading::Waiter;
 use crate::{Input, Member, Now, Outcome, Output};
 use argosy_engine::{DesiredAttempt, State};
-use argosy_link::control::{self, Answer, ConnectionRef, DecisionId, Desired, KnownCluster, TakenOver};
+use argosy_link::control::{self, Answer, ConnectionRef, DecisionId, Desired, KnownCluster};
 use argosy_model::{Fence, MemberId, WorkflowKey, WorkflowPhase};
 use argosy_proto::agent::{AgentFrame, ControlFrame, WorkflowName, WorkflowState, WorkflowTold, agent_frame};
 use argosy_proto::command::{Command, reply};
@@ -39,19 +39,19 @@ pub(crate) fn known_clusters(state: &State) -> Vec<KnownCluster> {
         .map(|(name, cluster)| KnownCluster {
             cluster: name.to_owned(),
             session_epoch: cluster.session_epoch,
-            taken_over: if cluster.lost { TakenOver::Safe } else { TakenOver::Nothing },
+            taken_over: cluster.lost.then_some(0),
         })
         .collect()
 }
 
 /// Everything committed state wants of a cluster.
 pub(crate) fn desired(state: &State, cluster: &str) -> Vec<(Fence, Desired)> {
-    state.attempts_on(cluster).map(|(fence, attempt)| (fence, link_desired(attempt))).collect()
+    state.attempts_on(cluster).map(|(fence, attempt)| (fence, link_desired(state, &fence, attempt))).collect()
 }
 
-fn link_desired(attempt: DesiredAttempt) -> Desired {
+fn link_desired(state: &State, fence: &Fence, attempt: DesiredAttempt) -> Desired {
     match attempt {
-        DesiredAttempt::Run => Desired::Run { exclusive: false },
+        DesiredAttempt::Run => Desired::Run { exclusive_wait_ms: state.exclusive_wait_ms(fence) },
         DesiredAttempt::Stop { reason, .. } => Desired::Stop { reason, grace_ms: STOP_GRACE_MS },
     }
 }
@@ -292,7 +292,9 @@ impl<K: Kv> Member<K> {
         let after = self.machine.state.clone();
         for fence in attempts {
             let (cluster, wanted) = match after.desired(fence) {
-                Some((cluster, wanted)) => (cluster, wanted.map(link_desired)),
+                Some((cluster, wanted)) => {
+                    (cluster, wanted.map(|wanted| link_desired(&after, fence, wanted)))
+                }
                 // Forgotten: where it was, nothing is wanted any more.
                 None => match before.desired(fence) {
                     Some((cluster, _)) => (cluster, None),

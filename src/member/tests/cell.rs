@@ -3,8 +3,10 @@
 
 use argosy_member::{Config, Input, Member, Now, Outcome, Output};
 use argosy_proto::command::{
-    Command, CreateInvite, IdempotencyKey, ShutdownWorkflow, SubmitWorkflow, command, reply,
+    AddMember, Command, CreateInvite, IdempotencyKey, RemoveMember, ShutdownWorkflow, SubmitWorkflow,
+    TransferLeadership, command, reply,
 };
+use argosy_proto::common::MemberAddresses;
 use argosy_store::MemoryKv;
 use std::collections::BTreeMap;
 
@@ -39,6 +41,33 @@ impl Cell {
             cell.members.insert(*member, opened);
         }
         cell
+    }
+
+    /// Starts a member that joins: it knows the others and founds nothing.
+    fn join(&mut self, member: u64) {
+        let mut consensus = argosy_consensus::Config::new(member, "test", Vec::new());
+        consensus.known_peers = self.members.keys().copied().collect();
+        consensus.log = argosy_consensus::LogTarget::Discard;
+        consensus.seed = member;
+        let config = Config::new("test", consensus, member);
+        let opened = Member::open(config, MemoryKv::new(), now(self.now_ms)).unwrap();
+        self.members.insert(member, opened);
+    }
+
+    /// Who votes, as the leader has it.
+    fn voters(&mut self) -> Vec<u64> {
+        let leader = self.leader();
+        let mut voters = self.members[&leader].status(now(self.now_ms)).consensus.voters;
+        voters.sort_unstable();
+        voters
+    }
+
+    /// Carries out a command at the leader.
+    fn carry_out(&mut self, request: u64, body: command::Body) -> Outcome {
+        let leader = self.leader();
+        self.ask(leader, request, Command { version: 1, idempotency_key: None, body: Some(body) });
+        self.run(1_000);
+        self.answers.remove(&(leader, request)).expect("an answer")
     }
 
     fn run(&mut self, span_ms: u64) {
@@ -217,4 +246,81 @@ fn state_comes_back_from_the_store() {
     });
     let again = Member::open(config, member.into_kv(), now(cell.now_ms)).unwrap();
     assert_eq!(again.state().hash(), hash);
+}
+
+fn add_member(member: u64, replaces: u64) -> command::Body {
+    let at = |port: u16| format!("argosy-{member}.example:{port}");
+    let addresses = MemberAddresses { peer: at(2748), agent: at(2747), api: at(2746) };
+    command::Body::AddMember(AddMember { member, addresses: Some(addresses), replaces })
+}
+
+#[test]
+fn a_member_joins_learns_votes_and_replaces_another() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    for number in 0..20 {
+        cell.ask(leader, number, submit(&format!("before-{number}"), None));
+    }
+    cell.run(1_000);
+    let lost = (1..=3).find(|member| *member != leader).unwrap();
+    cell.members.remove(&lost);
+    assert!(matches!(cell.carry_out(100, add_member(4, lost)), Outcome::Done(_)));
+    // It is not there yet: nothing changes for those that vote.
+    cell.run(5_000);
+    assert_eq!(cell.voters(), [1, 2, 3]);
+    cell.join(4);
+    cell.run(10_000);
+    let expected: Vec<u64> = (1..=4).filter(|member| *member != lost).collect();
+    assert_eq!(cell.voters(), expected);
+    let hashes: Vec<_> = cell.members.values().map(|member| member.state().hash()).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "the new one has everything");
+    // Its number is gone for good.
+    match cell.carry_out(101, add_member(lost, 0)) {
+        Outcome::Refused(refusal) => assert_eq!(refusal.code, "ARG1240", "{refusal:?}"),
+        other @ (Outcome::Done(_) | Outcome::NotLeader | Outcome::Overloaded | Outcome::Unknown) => {
+            panic!("{other:?}")
+        }
+    }
+    // The replacement counts: with one of the three gone, the others go on.
+    let (old, _) = (cell.leader(), cell.members.len());
+    cell.members.remove(&old);
+    assert!(matches!(cell.carry_out(102, command::Body::CreateInvite(invite())), Outcome::Done(_)));
+}
+
+fn invite() -> CreateInvite {
+    CreateInvite { cluster: "east".into(), token_hash: vec![7; 32], ttl_ms: 1_000 }
+}
+
+#[test]
+fn a_leader_that_is_removed_hands_over_and_goes() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    let remove = RemoveMember { member: leader, force: false };
+    assert!(matches!(cell.carry_out(1, command::Body::RemoveMember(remove)), Outcome::Done(_)));
+    cell.run(5_000);
+    let voters = cell.voters();
+    assert!(!voters.contains(&leader) && voters.len() == 2, "{voters:?}");
+    assert!(matches!(cell.carry_out(2, command::Body::CreateInvite(invite())), Outcome::Done(_)));
+    // What it shouts from outside disturbs nobody.
+    let (before, now_leads) =
+        (cell.members[&voters[0]].status(now(cell.now_ms)).consensus.term, cell.leader());
+    cell.run(20_000);
+    assert_eq!(cell.leader(), now_leads);
+    assert_eq!(cell.members[&voters[0]].status(now(cell.now_ms)).consensus.term, before);
+}
+
+#[test]
+fn leadership_goes_where_it_is_asked_to_go() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    let to = (1..=3).find(|member| *member != leader).unwrap();
+    cell.ask(leader, 1, submit("before", None));
+    let transfer = Some(command::Body::TransferLeadership(TransferLeadership { to }));
+    cell.ask(leader, 2, Command { version: 1, idempotency_key: None, body: transfer });
+    cell.run(2_000);
+    assert_eq!(cell.leader(), to);
+    assert!(matches!(cell.answers[&(leader, 1)], Outcome::Done(_)), "{:?}", cell.answers[&(leader, 1)]);
+    // The answer needs a leadership that was just given away.
+    assert!(matches!(cell.answers[&(leader, 2)], Outcome::Done(_) | Outcome::Unknown));
+    assert!(matches!(cell.carry_out(3, command::Body::CreateInvite(invite())), Outcome::Done(_)));
 }

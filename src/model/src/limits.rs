@@ -22,6 +22,12 @@ pub struct Limits {
     pub attempts_per_cluster_max: usize,
     /// Take-overs of one node before it fails as a poison step.
     pub takeover_limit: u32,
+    /// Beyond lease and margin, before running steps that are not safe to repeat are taken over, milliseconds.
+    pub takeover_after_unsafe_ms: i64,
+    /// How long an exclusive step that doesn't say may run after its last acknowledged renewal, milliseconds.
+    pub exclusive_lease_ms: i64,
+    /// How long an agent may believe in its lease after its session is over: lease and margin, milliseconds.
+    pub lease_and_margin_ms: i64,
     /// How long an idempotency key is kept, milliseconds of log time.
     pub idempotency_ttl_ms: i64,
     /// Idempotency keys of one tenant; the oldest leave first.
@@ -45,6 +51,9 @@ impl Default for Limits {
             parameter_bytes_max: 256 * 1024,
             attempts_per_cluster_max: 20_000,
             takeover_limit: 3,
+            takeover_after_unsafe_ms: 300_000,
+            exclusive_lease_ms: 600_000,
+            lease_and_margin_ms: 20_000,
             idempotency_ttl_ms: 24 * 3600 * 1000,
             idempotency_keys_max: 100_000,
             invite_ttl_max_ms: 24 * 3600 * 1000,

@@ -30,6 +30,8 @@ pub struct Request {
     pub pinned: Option<String>,
     /// The runtime needed; unspecified means any.
     pub runtime: Runtime,
+    /// Its processes must end with their lease.
+    pub exclusive: bool,
 }
 
 /// A cluster as placement sees it.
@@ -41,6 +43,8 @@ pub struct ClusterView {
     pub connected: bool,
     /// Its runtime answers.
     pub healthy: bool,
+    /// After a recovery, it has not told yet what runs there.
+    pub reconciling: bool,
     /// What its agent runs steps with.
     pub runtime: Runtime,
     /// All it has.
@@ -49,6 +53,8 @@ pub struct ClusterView {
     pub used: Resources,
     /// Attempts it may hold in addition; the control plane's own bound.
     pub attempts_free: usize,
+    /// Its agent can end the processes of exclusive steps, whatever happens to itself.
+    pub enforces_exclusive: bool,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What it lacks of the prerequisites of the step that is being placed.
@@ -62,12 +68,16 @@ pub enum Reason {
     NotConnected,
     /// Its runtime is not healthy.
     Unhealthy,
+    /// After a recovery, it has not told yet what runs there.
+    Reconciling,
     /// A step was taken over from it.
     Excluded,
     /// The colocation group is on another.
     Pinned(String),
     /// Another runtime is needed.
     Runtime,
+    /// It can't hold an exclusive step to its lease.
+    NotExclusive,
     /// A selector's value differs.
     Selector(String),
     /// Not enough of a resource.
@@ -83,9 +93,11 @@ impl fmt::Display for Reason {
         match self {
             Self::NotConnected => formatter.write_str("not connected"),
             Self::Unhealthy => formatter.write_str("its runtime does not answer"),
+            Self::Reconciling => formatter.write_str("has not told yet what runs there, after a recovery"),
             Self::Excluded => formatter.write_str("the step was taken over from it"),
             Self::Pinned(cluster) => write!(formatter, "steps that share a volume are on {cluster}"),
             Self::Runtime => formatter.write_str("has another runtime"),
+            Self::NotExclusive => formatter.write_str("its agent can't end an exclusive step's processes"),
             Self::Selector(key) => write!(formatter, "does not match {key}"),
             Self::Insufficient(resource) => write!(formatter, "not enough {resource}"),
             Self::Lacks(name) => write!(formatter, "has no {name}"),
@@ -126,6 +138,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     if !cluster.healthy {
         return Some(Reason::Unhealthy);
     }
+    if cluster.reconciling {
+        return Some(Reason::Reconciling);
+    }
     if let Some(pinned) = request.pinned.as_ref().filter(|pinned| **pinned != cluster.name) {
         return Some(Reason::Pinned(pinned.clone()));
     }
@@ -133,6 +148,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     let fits = [Runtime::Unspecified, cluster.runtime].contains(&request.runtime);
     if !fits && cluster.runtime != Runtime::Simulated {
         return Some(Reason::Runtime);
+    }
+    if request.exclusive && !cluster.enforces_exclusive {
+        return Some(Reason::NotExclusive);
     }
     for (key, wanted) in &request.selector {
         let matches = if key.eq_ignore_ascii_case(SELECTOR_NAME) {

@@ -5,12 +5,14 @@ fn cluster(name: &str, cpu: i64, used: i64) -> ClusterView {
         name: name.to_owned(),
         connected: true,
         healthy: true,
+        reconciling: false,
         runtime: Runtime::Simulated,
         allocatable: Resources { cpu_milli: cpu, memory_bytes: 1000, pods: 10, ..Resources::default() },
         used: Resources { cpu_milli: used, ..Resources::default() },
         attempts_free: 10,
+        enforces_exclusive: true,
         labels: [("region".to_owned(), name[..1].to_owned())].into(),
-        lacking: None,
+        ..ClusterView::default()
     }
 }
 
@@ -102,4 +104,15 @@ fn extended_resources_and_attempts_are_bounds() {
 #[test]
 fn no_cluster_is_explained() {
     assert!(explain(&place(&request(1), &[]).unwrap_err()).contains("no cluster is registered"));
+}
+
+#[test]
+fn exclusive_steps_need_an_agent_that_can_end_them() {
+    let mut clusters = [cluster("a", 1000, 0), cluster("b", 1000, 500)];
+    clusters[0].enforces_exclusive = false;
+    assert_eq!(place(&request(100), &clusters), Ok(0));
+    assert_eq!(place(&Request { exclusive: true, ..request(100) }, &clusters), Ok(1));
+    clusters[1].connected = false;
+    let reasons = place(&Request { exclusive: true, ..request(100) }, &clusters).unwrap_err();
+    assert_eq!(reasons[0], ("a".to_owned(), Reason::NotExclusive));
 }

@@ -2,6 +2,7 @@
 
 use crate::connect::Dialer;
 use crate::core::Published;
+use crate::directory::Directory;
 use crate::logs::LogRegistry;
 use crate::mailbox::Mailbox;
 use crate::peers::peer_logs;
@@ -20,7 +21,6 @@ use argosy_telemetry::Metrics;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::{self, BoxStream};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{broadcast, watch};
@@ -56,8 +56,10 @@ pub struct MemberCell {
     pub changes: broadcast::Sender<Arc<Change<State>>>,
     /// Logs of agents connected here.
     pub logs: LogRegistry,
-    /// Other members' peer addresses.
-    pub peers: Arc<BTreeMap<MemberId, String>>,
+    /// This member.
+    pub own: MemberId,
+    /// Where the members are.
+    pub directory: Directory,
     /// Connections to them.
     pub dialer: Dialer,
     /// For invites.
@@ -92,8 +94,9 @@ impl MemberCell {
         &self,
         request: LogsRequest,
     ) -> Option<BoxStream<'static, Result<LogChunk, LogError>>> {
-        for (member, address) in self.peers.iter() {
-            let Ok(channel) = self.dialer.peer(*member, address).await else { continue };
+        let others = self.directory.staying().into_iter().filter(|(member, _)| *member != self.own);
+        for (member, addresses) in others {
+            let Ok(channel) = self.dialer.peer(member, &addresses.peer).await else { continue };
             if let Ok(chunks) = peer_logs(channel, request.clone()).await {
                 let failed = |status: tonic::Status| LogError::Agent(status.message().to_owned());
                 return Some(chunks.map(move |chunk| chunk.map_err(failed)).boxed());
@@ -166,7 +169,7 @@ impl Cell for MemberCell {
         let invite = argosy_pki::Invite::new(
             &request.cluster,
             self.signer.authority().fingerprint(),
-            self.signer.member_addresses().to_vec(),
+            self.signer.member_addresses(),
             rand::random::<[u8; 32]>(),
         );
         let invite = invite.map_err(|error| CommandError::Refused(invalid(&error.to_string())))?;
@@ -195,6 +198,10 @@ impl Cell for MemberCell {
             }
             _ => Err(CommandError::Unknown),
         }
+    }
+
+    async fn backup(&self) -> Result<BoxStream<'static, std::io::Result<Bytes>>, CommandError> {
+        crate::backup::stream(&self.mailbox).await
     }
 
     fn status(&self) -> CellStatus {

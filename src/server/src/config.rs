@@ -20,6 +20,10 @@ pub struct ServerConfig {
     pub pki_dir: PathBuf,
     /// All members, by id.
     pub members: BTreeMap<MemberId, MemberAddresses>,
+    /// This member joins a cell that runs already (`argosy member add`): on an empty data directory it waits to be let in
+    /// instead of founding the cell with `members`.
+    #[serde(default)]
+    pub join: bool,
     /// Where this member listens.
     pub listen: Listen,
     /// The API's options.
@@ -81,6 +85,10 @@ pub struct FailoverConfig {
     pub margin_ms: u64,
     /// Beyond both, before running steps that are not safe to repeat are taken over.
     pub takeover_after_unsafe_ms: u64,
+    /// How long an exclusive step that doesn't say may run after its last acknowledged renewal.
+    pub exclusive_lease_ms: u64,
+    /// How long the storm brake holds take-overs; 0: until an operator resumes them.
+    pub storm_hold_max_ms: u64,
 }
 
 impl Default for FailoverConfig {
@@ -90,6 +98,8 @@ impl Default for FailoverConfig {
             lease_ms: times.lease_ms,
             margin_ms: times.margin_ms,
             takeover_after_unsafe_ms: times.takeover_after_unsafe_ms,
+            exclusive_lease_ms: times.exclusive_lease_ms,
+            storm_hold_max_ms: times.storm_hold_max_ms.unwrap_or(0),
         }
     }
 }
@@ -101,6 +111,8 @@ impl FailoverConfig {
         argosy_link::Times {
             margin_ms: self.margin_ms,
             takeover_after_unsafe_ms: self.takeover_after_unsafe_ms,
+            exclusive_lease_ms: self.exclusive_lease_ms,
+            storm_hold_max_ms: (self.storm_hold_max_ms > 0).then_some(self.storm_hold_max_ms),
             ..argosy_link::Times::with_lease(self.lease_ms)
         }
     }
@@ -177,7 +189,11 @@ impl ServerConfig {
         if self.members.keys().any(|member| *member == 0) {
             return invalid("member ids start at 1".to_owned());
         }
-        if self.members.len() > 1 && self.members.len().is_multiple_of(2) {
+        if self.join && self.members.len() < 2 {
+            return invalid("a member that joins needs the addresses of the others in members".to_owned());
+        }
+        // One that joins is there beside those that stay: the cell's size is decided by who is removed.
+        if !self.join && self.members.len() > 1 && self.members.len().is_multiple_of(2) {
             return invalid(format!(
                 "{} members tolerate no more losses than one fewer: use 1, 3 or 5",
                 self.members.len()
@@ -190,6 +206,9 @@ impl ServerConfig {
         }
         if self.failover.lease_ms < 1_000 {
             return invalid("failover.leaseMs must be at least 1000".to_owned());
+        }
+        if self.failover.exclusive_lease_ms < 5_000 {
+            return invalid("failover.exclusiveLeaseMs must be at least 5000".to_owned());
         }
         Ok(())
     }

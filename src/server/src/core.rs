@@ -139,6 +139,10 @@ impl Core {
                 self.waiting.reads.insert(self.next_request, answer);
                 self.member.handle(now, Input::Read { request: self.next_request });
             }
+            Mail::Checkpoint { answer } => match self.member.checkpoint() {
+                Ok(checkpoint) => drop(answer.send(checkpoint)),
+                Err(error) => tracing::error!(%error, "a checkpoint for a backup could not be cut"),
+            },
             Mail::Status { answer } => {
                 let _ = answer.send(self.member.status(now));
             }

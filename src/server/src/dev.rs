@@ -301,6 +301,7 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
             data_dir: directory.join(format!("member-{member}")),
             pki_dir: pki.clone(),
             members: members.clone(),
+            join: false,
             listen,
             api: ApiConfig { tokens_file: Some(directory.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig { lease_ms, margin_ms: lease_ms / 3, ..FailoverConfig::default() },

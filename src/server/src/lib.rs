@@ -13,12 +13,14 @@
 //! again, and it goes on from what is durable. Connections are rebuilt by their other end.
 
 pub mod agents;
+pub mod backup;
 pub mod cell;
 pub mod config;
 pub mod connect;
 pub mod core;
 pub mod demo;
 pub mod dev;
+pub mod directory;
 pub mod identity;
 pub mod listener;
 pub mod local;

@@ -6,6 +6,7 @@ use argosy_model::MemberId;
 use argosy_proto::agent::{AgentFrame, ControlFrame};
 use argosy_proto::command::Command;
 use argosy_proto::peer::PeerFrame;
+use argosy_store::Checkpoint;
 use tokio::sync::{mpsc, oneshot};
 
 /// Mail that waits for the member's thread. Senders wait when it is full, which is the back-pressure on peers, agents
@@ -59,6 +60,11 @@ pub enum Mail {
         /// Takes the state, or nothing when no quorum answered in time.
         answer: oneshot::Sender<Option<State>>,
     },
+    /// A consistent copy of everything that is replicated.
+    Checkpoint {
+        /// Takes it; dropped when the disk fails.
+        answer: oneshot::Sender<Box<dyn Checkpoint>>,
+    },
     /// How the member stands.
     Status {
         /// Takes the answer.
@@ -104,6 +110,13 @@ impl Mailbox {
         let (answer, status) = oneshot::channel();
         self.send(Mail::Status { answer }).await;
         status.await.ok()
+    }
+
+    /// A consistent copy of what the member has applied; `None` when it has stopped or its disk fails.
+    pub async fn checkpoint(&self) -> Option<Box<dyn Checkpoint>> {
+        let (answer, checkpoint) = oneshot::channel();
+        self.send(Mail::Checkpoint { answer }).await;
+        checkpoint.await.ok()
     }
 
     /// Mail waiting.

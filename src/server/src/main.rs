@@ -1,10 +1,12 @@
 //! The binary `argosy`: a control-plane member, a whole cell for development, and the command line.
 
+use anyhow::Context;
 use argosy_cli::Cli;
 use argosy_server::config::ServerConfig;
 use argosy_server::dev::{DevArguments, DevCell, interrupted};
-use argosy_server::{core, demo, run};
+use argosy_server::{backup, core, demo, run};
 use clap::{Parser, Subcommand};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
@@ -36,6 +38,20 @@ enum Command {
         #[command(subcommand)]
         command: PkiCommand,
     },
+    /// Make, check and restore backups of the whole cell
+    Backup {
+        #[command(subcommand)]
+        command: BackupCommand,
+    },
+    /// Go on with the last member of a cell whose others are lost for good (docs/operations.md)
+    Recover {
+        /// The survivor's configuration; it must not run
+        #[arg(long)]
+        config: PathBuf,
+        /// The numbers of all other members, as in 2,3
+        #[arg(long, value_delimiter = ',')]
+        lost: Vec<u64>,
+    },
     #[command(flatten)]
     Client(argosy_cli::Command),
 }
@@ -50,6 +66,28 @@ enum PkiCommand {
         /// Where to
         #[arg(long)]
         dir: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum BackupCommand {
+    /// Write a backup of the running cell to a directory, and check it
+    Create {
+        /// Where to; made if missing
+        directory: PathBuf,
+    },
+    /// Check that a backup is whole and can be restored
+    Verify {
+        /// The backup
+        file: PathBuf,
+    },
+    /// Make a member's store from a backup; the others join it afterwards
+    Restore {
+        /// The backup
+        file: PathBuf,
+        /// Configuration of the member that the cell begins anew with
+        #[arg(long)]
+        config: PathBuf,
     },
 }
 
@@ -70,6 +108,49 @@ fn main() -> ExitCode {
 fn fail(error: &anyhow::Error) -> ExitCode {
     eprintln!("error: {error:#}");
     ExitCode::FAILURE
+}
+
+async fn backup(command: BackupCommand, global: &argosy_cli::GlobalArguments) -> anyhow::Result<()> {
+    let told = |checked: &backup::Checked| {
+        let header = &checked.header;
+        format!(
+            "cell {}, incarnation {}, batch {}, {} rows, {} workflows under way",
+            header.cell, header.incarnation, header.sequence, checked.rows, checked.workflows_active
+        )
+    };
+    match command {
+        BackupCommand::Create { directory } => {
+            std::fs::create_dir_all(&directory)?;
+            let partial = directory.join(".partial.backup");
+            let mut file = std::fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&partial)
+                .with_context(|| format!("{}", partial.display()))?;
+            argosy_cli::client::Client::connect(global)?.backup(&mut file).await?;
+            file.sync_all()?;
+            let checked = backup::verify(&partial)?;
+            let header = &checked.header;
+            let name = format!("{}-{}-{}.backup", header.cell, header.incarnation, header.sequence);
+            let path = directory.join(name);
+            std::fs::rename(&partial, &path)?;
+            println!("{}: {}", path.display(), told(&checked));
+        }
+        BackupCommand::Verify { file } => {
+            println!("{}: whole; {}", file.display(), told(&backup::verify(&file)?))
+        }
+        BackupCommand::Restore { file, config } => {
+            let config = ServerConfig::read(&config)?;
+            println!("restored: {}", told(&backup::restore(&file, &config)?));
+            println!(
+                "next: start member {} alone, look at `argosy recovery`, then let others join (argosy member add)",
+                config.member
+            );
+        }
+    }
+    Ok(())
 }
 
 async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
@@ -97,6 +178,19 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
             let now_ms = core::clock().wall_ms;
             argosy_pki::Authority::load_or_create(&dir, &cell, now_ms, argosy_pki::Lifetimes::default())?;
             println!("the authority of cell {cell} is in {}: keep ca.key secret", dir.display());
+        }
+        Command::Backup { command } => backup(command, &arguments.global).await?,
+        Command::Recover { config, lost } => {
+            let config = ServerConfig::read(&config)?;
+            let outlived = backup::recover(&config, &lost)?;
+            let member = config.member;
+            println!(
+                "member {member} is the only one of its cell now, with entries up to {} ({} were known to be committed)",
+                outlived.last_index, outlived.commit_index
+            );
+            println!(
+                "never start the lost members again. Next: argosy server, then argosy recovery; docs/operations.md says how to add members"
+            );
         }
         Command::Client(argosy_cli::Command::Completion(shell)) => {
             argosy_cli::completion(&shell, &mut <Arguments as clap::CommandFactory>::command());

@@ -10,8 +10,8 @@ use argosy_proto::peer::{ExchangeClosed, LogsRequest, PeerFrame};
 use argosy_telemetry::Metrics;
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::connect::Dialer;
+use crate::directory::Directory;
 use crate::logs::LogRegistry;
 use argosy_proto::agent::LogChunk;
 
@@ -31,57 +32,97 @@ const RECONNECT_PAUSE: Duration = Duration::from_millis(250);
 /// Longest frame that is accepted: a full batch, or a snapshot chunk, with room to spare.
 pub(crate) const PEER_FRAME_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Whether the stream to each peer stands.
-pub type Connected = Arc<BTreeMap<MemberId, AtomicBool>>;
-
-/// The outgoing side: frames for each peer.
+/// The outgoing side: frames for each peer. Cheap to clone.
 #[derive(Clone)]
 pub struct PeerLinks {
-    senders: BTreeMap<MemberId, mpsc::Sender<PeerFrame>>,
-    connected: Connected,
+    links: Arc<RwLock<BTreeMap<MemberId, Link>>>,
+    own: MemberId,
+    dialer: Dialer,
+    mailbox: Mailbox,
     metrics: Metrics,
+    stop: CancellationToken,
+}
+
+/// The way to one peer.
+struct Link {
+    address: String,
+    sender: mpsc::Sender<PeerFrame>,
+    connected: Arc<AtomicBool>,
+    stop: CancellationToken,
 }
 
 impl PeerLinks {
-    /// Starts one task per peer that keeps a stream to it open until `stop`.
-    pub fn start(
-        peers: &BTreeMap<MemberId, String>,
+    /// No links yet: [`Self::keep`] makes them. All end with `stop`.
+    #[must_use]
+    pub fn new(
         own: MemberId,
         dialer: &Dialer,
         mailbox: &Mailbox,
         metrics: &Metrics,
         stop: &CancellationToken,
     ) -> Self {
-        let mut senders = BTreeMap::new();
-        let others = || peers.iter().filter(|(member, _)| **member != own);
-        let connected: Connected =
-            Arc::new(others().map(|(member, _)| (*member, AtomicBool::new(false))).collect());
-        for (member, address) in others() {
-            let (sender, receiver) = mpsc::channel(PEER_QUEUE_MAX);
-            senders.insert(*member, sender);
-            let link = PeerLink {
-                member: *member,
-                address: address.clone(),
-                dialer: dialer.clone(),
-                mailbox: mailbox.clone(),
-                metrics: metrics.clone(),
-                connected: Arc::clone(&connected),
-            };
-            tokio::spawn(link.run(receiver, stop.clone()));
+        Self {
+            links: Arc::default(),
+            own,
+            dialer: dialer.clone(),
+            mailbox: mailbox.clone(),
+            metrics: metrics.clone(),
+            stop: stop.clone(),
         }
-        Self { senders, connected, metrics: metrics.clone() }
     }
 
-    /// Whether the stream to each peer stands.
+    /// Keeps a stream open to each of these peers, and to no others.
+    pub fn keep(&self, peers: &BTreeMap<MemberId, String>) {
+        let unchanged = |links: &BTreeMap<MemberId, Link>| {
+            let others = peers.iter().filter(|(member, _)| **member != self.own);
+            others
+                .map(|(member, address)| (*member, address.as_str()))
+                .eq(links.iter().map(|(member, link)| (*member, link.address.as_str())))
+        };
+        if unchanged(&self.links.read().unwrap_or_else(PoisonError::into_inner)) {
+            return;
+        }
+        let mut links = self.links.write().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|member, link| {
+            let stays = peers.get(member) == Some(&link.address);
+            if !stays {
+                link.stop.cancel();
+            }
+            stays
+        });
+        for (member, address) in peers.iter().filter(|(member, _)| **member != self.own) {
+            links.entry(*member).or_insert_with(|| self.start(*member, address));
+        }
+    }
+
+    /// A task that keeps a stream to the peer open.
+    fn start(&self, member: MemberId, address: &str) -> Link {
+        let (sender, receiver) = mpsc::channel(PEER_QUEUE_MAX);
+        let (connected, stop) = (Arc::new(AtomicBool::new(false)), self.stop.child_token());
+        let link = PeerLink {
+            member,
+            address: address.to_owned(),
+            dialer: self.dialer.clone(),
+            mailbox: self.mailbox.clone(),
+            metrics: self.metrics.clone(),
+            connected: Arc::clone(&connected),
+        };
+        tokio::spawn(link.run(receiver, stop.clone()));
+        Link { address: address.to_owned(), sender, connected, stop }
+    }
+
+    /// Whether the stream to the peer stands.
     #[must_use]
-    pub fn connected(&self) -> Connected {
-        Arc::clone(&self.connected)
+    pub fn is_connected(&self, member: MemberId) -> bool {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        links.get(&member).is_some_and(|link| link.connected.load(Ordering::Relaxed))
     }
 
     /// Queues a frame, or drops it when the peer's queue is full.
     pub fn send(&self, to: MemberId, frame: PeerFrame) {
-        let Some(sender) = self.senders.get(&to) else { return };
-        if sender.try_send(frame).is_ok() {
+        let links = self.links.read().unwrap_or_else(PoisonError::into_inner);
+        let Some(link) = links.get(&to) else { return };
+        if link.sender.try_send(frame).is_ok() {
             self.metrics.peer_frames.with_label_values(&["sent"]).inc();
         } else {
             self.metrics.limit_hit("peer_queue_max");
@@ -96,20 +137,14 @@ struct PeerLink {
     dialer: Dialer,
     mailbox: Mailbox,
     metrics: Metrics,
-    connected: Connected,
+    connected: Arc<AtomicBool>,
 }
 
 impl PeerLink {
-    fn note(&self, connected: bool) {
-        if let Some(flag) = self.connected.get(&self.member) {
-            flag.store(connected, Ordering::Relaxed);
-        }
-    }
-
     async fn run(self, mut queue: mpsc::Receiver<PeerFrame>, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return self.connected.store(false, Ordering::Relaxed),
                 ended = self.exchange(&mut queue) => {
                     if let Err(error) = ended {
                         let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
@@ -117,7 +152,7 @@ impl PeerLink {
                     }
                 }
             }
-            self.note(false);
+            self.connected.store(false, Ordering::Relaxed);
             self.mailbox.send(Mail::PeerUnreachable(self.member)).await;
             // What waits is old news by the time the peer is back.
             while queue.try_recv().is_ok() {
@@ -137,7 +172,7 @@ impl PeerLink {
             .peer(self.member, &self.address)
             .await
             .map_err(|error| Status::from_error(error.into()))?;
-        self.note(true);
+        self.connected.store(true, Ordering::Relaxed);
         let mut client = PeerClient::new(channel).max_decoding_message_size(PEER_FRAME_BYTES_MAX);
         let (sender, receiver) = mpsc::channel::<PeerFrame>(256);
         let call = client.exchange(ReceiverStream::new(receiver));
@@ -163,8 +198,8 @@ pub struct PeerService {
     pub cell: String,
     /// This member.
     pub own: MemberId,
-    /// The members by configuration; a certificate for another id is refused.
-    pub members: Vec<MemberId>,
+    /// The members; a certificate for another id is refused.
+    pub directory: Directory,
     /// Where frames go.
     pub mailbox: Mailbox,
     /// Logs of agents connected here.
@@ -181,7 +216,7 @@ impl PeerService {
             Status::permission_denied(message)
         };
         match peer_identity(request).map(|peer| peer.identity) {
-            Ok(Identity::Member(member)) if self.members.contains(&member) => Ok(member),
+            Ok(Identity::Member(member)) if self.directory.members().contains_key(&member) => Ok(member),
             Ok(Identity::Member(member)) => {
                 Err(refuse("not_member", format!("member {member} is not of this cell")))
             }

@@ -22,14 +22,18 @@ const API_LIFETIME_MS: i64 = 90 * 24 * 3600 * 1000;
 pub struct Signer {
     authority: Authority,
     leaf_ms: i64,
-    member_addresses: Vec<String>,
+    member_addresses: ArcSwap<Vec<String>>,
 }
 
 impl Signer {
     /// A signer that tells agents where the members are.
     #[must_use]
     pub fn new(authority: Authority, lifetimes: Lifetimes, member_addresses: Vec<String>) -> Self {
-        Self { authority, leaf_ms: lifetimes.leaf_ms, member_addresses }
+        Self {
+            authority,
+            leaf_ms: lifetimes.leaf_ms,
+            member_addresses: ArcSwap::from_pointee(member_addresses),
+        }
     }
 
     /// The cell's authority.
@@ -40,8 +44,15 @@ impl Signer {
 
     /// Where agents reach the members.
     #[must_use]
-    pub fn member_addresses(&self) -> &[String] {
-        &self.member_addresses
+    pub fn member_addresses(&self) -> Vec<String> {
+        self.member_addresses.load().to_vec()
+    }
+
+    /// Members have come or gone: agents are told with their next certificate.
+    pub fn set_member_addresses(&self, addresses: Vec<String>) {
+        if **self.member_addresses.load() != addresses {
+            self.member_addresses.store(Arc::new(addresses));
+        }
     }
 
     /// Whether [`Self::sign`] would sign.
@@ -62,7 +73,7 @@ impl Signer {
             certificate_chain_der: signed.chain.iter().map(|certificate| certificate.to_vec()).collect(),
             trust_roots_der: self.authority.roots().iter().map(|root| root.to_vec()).collect(),
             not_after_ms: signed.validity.not_after_s.saturating_mul(1_000),
-            member_addresses: self.member_addresses.clone(),
+            member_addresses: self.member_addresses(),
             trust_domain: self.authority.trust_domain().to_owned(),
         })
     }

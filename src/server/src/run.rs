@@ -5,6 +5,7 @@ use crate::cell::MemberCell;
 use crate::config::ServerConfig;
 use crate::connect::Dialer;
 use crate::core::{CHANGES_QUEUE_MAX, Core, Outlets, Published, clock};
+use crate::directory::Directory;
 use crate::listener::{Incoming, SharedTls, listen};
 use crate::logs::LogRegistry;
 use crate::mailbox::{Mail, Mailbox};
@@ -24,7 +25,6 @@ use argosy_telemetry::Metrics;
 use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -54,36 +54,35 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     let metrics = Metrics::new();
     let lifetimes = Lifetimes::default();
     let authority = load_authority(&config.pki_dir, &config.cell, lifetimes)?;
-    let agent_addresses = config.members.values().map(|member| member.agent.clone()).collect();
+    let (published, published_receiver) = watch::channel(Published { state: State::new() });
+    let directory = Directory::new(config.members.clone(), published_receiver.clone());
+    let agent_addresses = directory.staying().into_values().map(|member| member.agent).collect();
     let signer = Arc::new(Signer::new(authority, lifetimes, agent_addresses));
     let mut names = config.api.certificate_names.clone();
     names.extend(config.members[&config.member].api.rsplit_once(':').map(|(host, _)| host.to_owned()));
     let tls = MemberTls::start(&signer, config.member, names, stop.clone())?;
     let (mailbox, mail) = Mailbox::new();
     let dialer = Dialer::new(Arc::clone(&tls.client));
-    let peers: BTreeMap<_, _> =
-        config.members.iter().map(|(id, member)| (*id, member.peer.clone())).collect();
-    let links = PeerLinks::start(&peers, config.member, &dialer, &mailbox, &metrics, &stop);
-    let connected = links.connected();
+    let links = PeerLinks::new(config.member, &dialer, &mailbox, &metrics, &stop);
+    links.keep(&config.members.iter().map(|(id, member)| (*id, member.peer.clone())).collect());
     let logs = LogRegistry::default();
-    let (published, published_receiver) = watch::channel(Published { state: State::new() });
     let (changes, _) = broadcast::channel(CHANGES_QUEUE_MAX);
     let (status_sender, status_receiver) = watch::channel(CellStatus::default());
     let outlets = Outlets {
-        peers: links,
+        peers: links.clone(),
         logs: logs.clone(),
         published,
         changes: changes.clone(),
         metrics: metrics.clone(),
     };
     let core = open_core(&config, outlets)?;
-    let others = peers.into_iter().filter(|(member, _)| *member != config.member).collect();
     let cell = MemberCell {
         mailbox: mailbox.clone(),
         published: published_receiver,
         changes,
         logs: logs.clone(),
-        peers: Arc::new(others),
+        own: config.member,
+        directory,
         dialer,
         signer: Arc::clone(&signer),
         metrics: metrics.clone(),
@@ -91,30 +90,39 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     };
     let thread = std::thread::Builder::new().name("member".to_owned()).spawn(move || core.run(&mail))?;
     let parts = Parts { config, metrics, mailbox, logs, signer, tls, cell, stop };
-    tokio::spawn(status::keep(
-        parts.mailbox.clone(),
-        parts.config.clone(),
-        parts.metrics.clone(),
-        parts.cell.published.clone(),
-        connected,
-        status_sender,
-        parts.stop.clone(),
-    ));
+    let keeper = status::Keeper {
+        mailbox: parts.mailbox.clone(),
+        config: parts.config.clone(),
+        metrics: parts.metrics.clone(),
+        published: parts.cell.published.clone(),
+        directory: parts.cell.directory.clone(),
+        links,
+        signer: Arc::clone(&parts.signer),
+        sender: status_sender,
+    };
+    tokio::spawn(status::keep(keeper, parts.stop.clone()));
     parts.serve().await?;
     parts.until_stopped(thread).await
 }
 
+/// Makes a directory for what users submitted and what steps put out: for the member's user only.
+pub(crate) fn make_private(directory: &std::path::Path) -> anyhow::Result<()> {
+    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.with_context(|| format!("data directory {}", directory.display()))
+}
+
 fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
     let directory = config.data_dir.join("store");
-    // It holds what users submitted and what steps put out: for the member's user only.
-    let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory);
-    made.with_context(|| format!("data directory {}", directory.display()))?;
+    make_private(&directory)?;
     let store = RocksKv::open(&directory, &argosy_store::Options::default())?;
     let kv = TimedKv::new(store, outlets.metrics.fsync_seconds.clone());
     // Differs between starts, so that members that start together don't campaign together for ever.
     let seed = clock().steady_ms ^ (config.member << 32);
-    let voters = config.members.keys().copied().collect();
+    let all: Vec<_> = config.members.keys().copied().collect();
+    // One that joins a running cell founds nothing: it waits to be told who the members are.
+    let (voters, known_peers) = if config.join { (Vec::new(), all) } else { (all, Vec::new()) };
     let mut consensus = argosy_consensus::Config::new(config.member, config.cell.clone(), voters);
+    consensus.known_peers = known_peers;
     consensus.seed = seed;
     consensus.tick_ms = config.consensus.heartbeat_ms;
     consensus.election_ticks =
@@ -152,7 +160,7 @@ impl Parts {
         let service = PeerService {
             cell: self.config.cell.clone(),
             own: self.config.member,
-            members: self.config.members.keys().copied().collect(),
+            directory: self.cell.directory.clone(),
             mailbox: self.mailbox.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),

@@ -2,14 +2,17 @@
 
 use crate::config::ServerConfig;
 use crate::core::Published;
+use crate::directory::Directory;
 use crate::mailbox::Mailbox;
-use crate::peers::Connected;
+use crate::peers::PeerLinks;
+use crate::pki::Signer;
 use argosy_consensus::Role;
 use argosy_gateway::{CellStatus, MemberStatus, SessionStatus};
+use argosy_model::MemberId;
 use argosy_telemetry::Metrics;
 use argosy_telemetry::prometheus::IntCounter;
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -17,17 +20,31 @@ use tokio_util::sync::CancellationToken;
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// Keeps status and metrics up to date until `stop`.
-pub async fn keep(
-    mailbox: Mailbox,
-    config: ServerConfig,
-    metrics: Metrics,
-    published: watch::Receiver<Published>,
-    connected: Connected,
-    sender: watch::Sender<CellStatus>,
-    stop: CancellationToken,
-) {
+/// What is looked at, and who is told.
+pub struct Keeper {
+    /// The way to the member's thread.
+    pub mailbox: Mailbox,
+    /// The member's configuration.
+    pub config: ServerConfig,
+    /// Gauges and counters.
+    pub metrics: Metrics,
+    /// The newest committed state.
+    pub published: watch::Receiver<Published>,
+    /// Where the members are.
+    pub directory: Directory,
+    /// Kept open to everybody who takes part.
+    pub links: PeerLinks,
+    /// Told where agents find the members.
+    pub signer: Arc<Signer>,
+    /// Takes the status.
+    pub sender: watch::Sender<CellStatus>,
+}
+
+/// Keeps status, metrics and the links to members up to date until `stop`.
+pub async fn keep(keeper: Keeper, stop: CancellationToken) {
+    let Keeper { mailbox, config, metrics, published, directory, links, signer, sender } = keeper;
     let mut totals = Totals::default();
+    let mut removed = false;
     let mut interval = tokio::time::interval(LOOK_EVERY);
     loop {
         tokio::select! {
@@ -38,7 +55,17 @@ pub async fn keep(
         totals.record(&metrics, &status);
         metrics.queue_depth.with_label_values(&["mailbox"]).set(as_gauge(mailbox.depth() as u64));
         record_state(&metrics, &published);
-        let status = cell_status(&config, &status, &connected);
+        links.keep(&peers(&directory, &status.consensus));
+        signer.set_member_addresses(directory.staying().into_values().map(|member| member.agent).collect());
+        let out = is_out(&config, &published, &status.consensus);
+        if out && !removed {
+            tracing::error!(
+                member = config.member,
+                "this member was removed from the cell: stop it for good, and delete its data directory"
+            );
+        }
+        removed = out;
+        let status = cell_status(&config, &status, &directory, &links);
         record_clusters(&metrics, &published, &status);
         sender.send_replace(status);
     }
@@ -48,19 +75,50 @@ fn as_gauge(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
+fn takes_part(member: MemberId, consensus: &argosy_consensus::Status) -> bool {
+    consensus.voters.contains(&member) || consensus.learners.contains(&member)
+}
+
+/// Peer addresses of everybody who takes part, will, or may: all but those that have left.
+fn peers(directory: &Directory, consensus: &argosy_consensus::Status) -> BTreeMap<MemberId, String> {
+    let staying = directory.staying();
+    let mut members = directory.members();
+    members.retain(|member, _| staying.contains_key(member) || takes_part(*member, consensus));
+    members.into_iter().map(|(member, addresses)| (member, addresses.peer)).collect()
+}
+
+/// Whether this member has left the cell, as far as it knows.
+fn is_out(
+    config: &ServerConfig,
+    published: &watch::Receiver<Published>,
+    consensus: &argosy_consensus::Status,
+) -> bool {
+    published.borrow().state.member_left(config.member) && !takes_part(config.member, consensus)
+}
+
 fn cell_status(
     config: &ServerConfig,
     status: &argosy_member::MemberStatus,
-    connected: &Connected,
+    directory: &Directory,
+    links: &PeerLinks,
 ) -> CellStatus {
     let consensus = &status.consensus;
-    let members = config.members.iter().map(|(id, addresses)| {
+    let (all, staying) = (directory.members(), directory.staying());
+    // Gone ones are no news for anybody.
+    let shown = all.iter().filter(|(id, _)| staying.contains_key(id) || takes_part(**id, consensus));
+    let members = shown.map(|(id, addresses)| {
         let own = *id == config.member;
         let peer = consensus.peers.iter().find(|peer| peer.member == *id);
         let role = if consensus.leader == Some(*id) {
             "leader"
         } else if own && matches!(consensus.role, Role::Candidate | Role::PreCandidate) {
             "candidate"
+        } else if consensus.learners.contains(id) {
+            "learner"
+        } else if !consensus.voters.contains(id) {
+            "joining"
+        } else if !staying.contains_key(id) {
+            "leaving"
         } else if own || consensus.leader.is_some() {
             "follower"
         } else {
@@ -73,7 +131,7 @@ fn cell_status(
             role: role.to_owned(),
             matched_index: if own { consensus.last_index } else { peer.map_or(0, |peer| peer.matched) },
             applied_index: if own { status.applied_index } else { 0 },
-            reachable: own || connected.get(id).is_some_and(|connected| connected.load(Ordering::Relaxed)),
+            reachable: own || links.is_connected(*id),
         }
     });
     let sessions = status.sessions_known.iter().map(|session| SessionStatus {

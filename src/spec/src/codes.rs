@@ -26,4 +26,5 @@ pub const CODES: &[(&str, &str)] = &[
     ("ARG0161", "a text is read as something else than what is written (a warning)"),
     ("ARG0162", "a field is written in another case (a warning)"),
     ("ARG0163", "a stored template that is referred to does not exist"),
+    ("ARG0220", "a template can't be exclusive: its processes can't be ended with their lease"),
 ];

@@ -16,6 +16,7 @@ mod codes;
 mod colocation;
 mod decode;
 mod diagnostic;
+mod failover;
 mod leaf;
 pub mod manifest;
 mod merge;
@@ -33,15 +34,19 @@ mod yaml;
 pub use codes::CODES;
 pub use colocation::ColocationGroup;
 pub use diagnostic::{Diagnostic, Place, Severity};
+pub use failover::{
+    EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION, EXCLUSIVE_LEASE_MS_MIN, FAILOVER_ANNOTATION, Failover,
+    IDEMPOTENT_ANNOTATION,
+};
 pub use leaf::{
     ContainerNode, ContainerSet, ContainerSetRetry, Data, DataSource, Http, HttpBody, HttpHeader,
     HttpHeaderSource, KeySelector, MAIN_CONTAINER, MERGE_STRATEGIES, RESOURCE_ACTIONS, Resource,
     Transformation,
 };
 pub use manifest::{
-    Arguments, Backoff, ContinueOn, Dag, Failover, Inputs, IntOrString, LifecycleHook, Manifest, Memoize,
-    Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template,
-    TemplateKind, ValueFrom, WorkflowSpec,
+    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LifecycleHook, Manifest, Memoize, Metadata,
+    Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind,
+    ValueFrom, WorkflowSpec,
 };
 pub use merge::merge;
 pub use parse::{

@@ -9,11 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::leaf::{ContainerSet, Data, Http, MAIN_CONTAINER, Resource};
-use crate::policy::failover;
-pub use crate::policy::{
-    Backoff, Cache, CacheName, FAILOVER_ANNOTATION, Failover, IDEMPOTENT_ANNOTATION, LifecycleHook, Memoize,
-    RetryStrategy,
-};
+pub use crate::policy::{Backoff, Cache, CacheName, LifecycleHook, Memoize, RetryStrategy};
 use crate::{Diagnostic, Error};
 
 /// A Workflow as submitted.
@@ -407,16 +403,6 @@ impl Manifest {
     pub fn template(&self, name: &str) -> Option<&Template> {
         self.spec.templates.iter().find(|template| template.name == name)
     }
-
-    /// The workflow's default for [`Template::idempotent`].
-    pub fn idempotent(&self) -> bool {
-        self.metadata.annotations.get(IDEMPOTENT_ANNOTATION).is_some_and(|value| value == "true")
-    }
-
-    /// The workflow's default for [`Template::failover`].
-    pub fn failover(&self) -> Option<Failover> {
-        failover(&self.metadata)
-    }
 }
 
 impl WorkflowSpec {
@@ -512,16 +498,6 @@ impl Template {
             self.raw.get(field).and_then(Value::as_array).is_some_and(|containers| !containers.is_empty())
         };
         fields.into_iter().find(|(field, _)| has(field)).map(|(_, words)| words)
-    }
-
-    /// True when the template says that running it twice does no harm.
-    pub fn idempotent(&self) -> bool {
-        self.metadata.annotations.get(IDEMPOTENT_ANNOTATION).is_some_and(|value| value == "true")
-    }
-
-    /// What to do with an attempt on a lost cluster, if the template says so.
-    pub fn failover(&self) -> Option<Failover> {
-        failover(&self.metadata)
     }
 }
 

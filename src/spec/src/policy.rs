@@ -1,9 +1,9 @@
-//! What happens around a template's run: tries, hooks, memoization, loss of its cluster.
+//! What happens around a template's run: tries, hooks, memoization.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::manifest::{Arguments, IntOrString, Metadata, null_is_default};
+use crate::manifest::{Arguments, IntOrString, null_is_default};
 
 /// When and how often a failed node is tried again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -90,30 +90,4 @@ pub struct CacheName {
     /// The name.
     #[serde(deserialize_with = "null_is_default")]
     pub name: String,
-}
-
-/// Whether a lost attempt of a template may be run again without harm, and what to do with it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Failover {
-    /// Run it elsewhere.
-    Reschedule,
-    /// Fail the node.
-    Fail,
-    /// Wait for the cluster.
-    Wait,
-}
-
-/// Annotation: `"true"` says that running the step twice does no harm.
-pub const IDEMPOTENT_ANNOTATION: &str = "argosy.dev/idempotent";
-/// Annotation: `reschedule`, `fail` or `wait`.
-pub const FAILOVER_ANNOTATION: &str = "argosy.dev/failover";
-
-/// What a template's or workflow's annotation says.
-pub(crate) fn failover(metadata: &Metadata) -> Option<Failover> {
-    match metadata.annotations.get(FAILOVER_ANNOTATION).map(String::as_str) {
-        Some("reschedule") => Some(Failover::Reschedule),
-        Some("fail") => Some(Failover::Fail),
-        Some("wait") => Some(Failover::Wait),
-        Some(_) | None => None,
-    }
 }

@@ -16,12 +16,14 @@
 //! Every call blocks, on one thread. After an error of [`Kv::write`] it is unknown whether the batch was written: the
 //! owner stops and opens the store again. Bytes that come from the disk never panic.
 
+mod backup;
 mod batch;
 mod error;
 mod identity;
 mod memory;
 mod rocks;
 
+pub use backup::{BACKUP_VERSION, BackupError, BackupReader, BackupWriter};
 pub use batch::{Batch, Change, KEY_BYTES_MAX};
 pub use error::Error;
 pub use identity::{FORMAT_VERSION, Identity, claim};

@@ -81,6 +81,7 @@ pub async fn start(
         agent_instance: rand::random(),
         runtime: Runtime::Simulated,
         labels: std::collections::BTreeMap::new(),
+        ledger: 0,
         enforces_exclusive: false,
         credit: u32::try_from(STEPS_MAX)?,
         times: argosy_link::Times::default(),

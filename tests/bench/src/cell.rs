@@ -173,6 +173,7 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
             data_dir: path.join(format!("member-{member}")),
             pki_dir: path.join("pki"),
             members: members.clone(),
+            join: false,
             listen,
             api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig::default(),

@@ -8,12 +8,15 @@ use crate::etcd::{
 };
 use anyhow::Context;
 use argosy_consensus::{Applied, Consensus, LogPosition, Output, StateMachine, TickClock};
+use argosy_engine::State;
 use argosy_pki::{Authority, Lifetimes};
 use argosy_proto::command::{Command, IdempotencyKey};
 use argosy_proto::peer::peer_server::PeerServer;
 use argosy_proto::peer::{PeerFrame, peer_frame};
+use argosy_server::config::MemberAddresses;
 use argosy_server::connect::Dialer;
-use argosy_server::core::clock;
+use argosy_server::core::{Published, clock};
+use argosy_server::directory::Directory;
 use argosy_server::listener::listen;
 use argosy_server::logs::LogRegistry;
 use argosy_server::mailbox::{Mail, Mailbox};
@@ -157,6 +160,7 @@ impl Core {
             | Mail::AgentFrame { .. }
             | Mail::AgentClosed { .. }
             | Mail::Read { .. }
+            | Mail::Checkpoint { .. }
             | Mail::Status { .. }
             | Mail::Stop => {}
         }
@@ -253,14 +257,19 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let dialer = Dialer::new(Arc::clone(&tls.client));
     let peers: BTreeMap<u64, String> =
         (1..).zip(&arguments.peers).map(|(id, peer)| (id, peer.to_string())).collect();
-    let links = PeerLinks::start(&peers, arguments.member, &dialer, &mailbox, &metrics, &stop);
+    let links = PeerLinks::new(arguments.member, &dialer, &mailbox, &metrics, &stop);
+    links.keep(&peers);
+    let addresses =
+        |peer: &String| MemberAddresses { peer: peer.clone(), agent: String::new(), api: String::new() };
+    let members = peers.iter().map(|(id, peer)| (*id, addresses(peer))).collect();
+    let (_published, published) = tokio::sync::watch::channel(Published { state: State::new() });
     let own = peers[&arguments.member].parse()?;
     let (_, incoming) =
         listen("peer", own, Arc::clone(&tls.peer_server), metrics.clone(), stop.clone()).await?;
     let service = PeerService {
         cell: CELL.to_owned(),
         own: arguments.member,
-        members: peers.keys().copied().collect(),
+        directory: Directory::new(members, published),
         mailbox: mailbox.clone(),
         logs: LogRegistry::default(),
         metrics,

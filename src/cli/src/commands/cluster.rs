@@ -1,4 +1,4 @@
-//! Clusters and members.
+//! Clusters.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -7,7 +7,7 @@ use super::formatted;
 use crate::client::{Amounts, Client, ClusterInfo, Request, path};
 use crate::style::Style;
 use crate::table::{self, Cell};
-use crate::{Cluster, Console, Error, Format, Invite, Member, Output};
+use crate::{Cluster, Console, Error, Format, Invite, Output};
 
 pub(super) async fn cluster(client: &Client, command: Cluster, console: &mut Console) -> Result<bool, Error> {
     match command {
@@ -47,7 +47,7 @@ fn style_of_state(state: &str) -> Style {
     match state {
         "connected" => Style::Green,
         "lost" => Style::Red,
-        "silent" | "degraded" => Style::Yellow,
+        "silent" | "degraded" | "reconciling" => Style::Yellow,
         _ => Style::Plain,
     }
 }
@@ -103,7 +103,7 @@ async fn list(client: &Client, arguments: &Format, console: &mut Console) -> Res
 }
 
 /// The list in another format than the table; false when it has to be a table.
-async fn print_items(
+pub(super) async fn print_items(
     client: &Client,
     what: &str,
     arguments: &Format,
@@ -126,37 +126,6 @@ async fn print_items(
     Ok(true)
 }
 
-pub(super) async fn member(client: &Client, command: Member, console: &mut Console) -> Result<bool, Error> {
-    let Member::List(arguments) = command;
-    if print_items(client, "members", &arguments, console).await? {
-        return Ok(true);
-    }
-    let mut rows: Vec<Vec<Cell>> = vec![
-        ["ID", "ROLE", "ADDRESS", "API", "MATCHED", "APPLIED", "REACHABLE"]
-            .map(|name| Cell::styled(name, Style::Bold))
-            .into(),
-    ];
-    for member in client.members().await? {
-        let style = if member.role == "leader" { Style::Green } else { Style::Plain };
-        rows.push(vec![
-            member.id.to_string().into(),
-            Cell::styled(member.role, style),
-            member.address.into(),
-            member.api_address.into(),
-            position(member.matched_index),
-            position(member.applied_index),
-            if member.reachable { "yes".into() } else { Cell::styled("no", Style::Red) },
-        ]);
-    }
-    console.print(&table::render(&rows, 3))?;
-    Ok(true)
-}
-
-/// A place in the log. Followers don't know each other's: only the leader says how far everybody is.
-fn position(index: u64) -> Cell {
-    if index == 0 { "-".into() } else { index.to_string().into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -170,6 +139,7 @@ mod tests {
             agent_version: "0.1.0".into(),
             attempts: 2,
             lease_remaining_seconds: Some(18),
+            recovery: None,
             allocatable: Amounts { cpu_milli: 4000, memory_bytes: 8 << 30, pods: 110 },
             requested: Amounts { cpu_milli: 1500, memory_bytes: 300 << 20, pods: 2 },
         };

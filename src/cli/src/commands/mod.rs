@@ -5,7 +5,9 @@ mod follow;
 mod lint;
 mod list;
 mod manifest;
+mod member;
 mod operate;
+mod recovery;
 mod remove;
 mod show;
 mod submit;
@@ -114,6 +116,7 @@ async fn carry_out(
         | Command::Delete(_)
         | Command::Cluster(_)
         | Command::Member(_)
+        | Command::Recovery(_)
         | Command::Version(_) => {}
     }
     ask(command, &Client::of(settings)?, console).await
@@ -148,7 +151,8 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::ClusterTemplate(command) => template::run(client, true, command, console).await,
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
-        Command::Member(command) => cluster::member(client, command, console).await,
+        Command::Recovery(arguments) => recovery::recovery(client, &arguments, console).await,
+        Command::Member(command) => member::member(client, command, console).await,
         Command::Version(_) => version(client, console).await,
     }
 }

@@ -153,6 +153,8 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
     let pod_json = if workflow_pod_json.is_empty() { &workflow.pod_json } else { &workflow_pod_json };
     let pod_value: Value = serde_json::from_str(pod_json).unwrap_or_default();
     let prerequisites = prerequisites::of(&workflow.namespace, &raw, &pod_value);
+    let stop_grace_ms = grace.map_or(STOP_GRACE_MS, |seconds| seconds.saturating_mul(1000));
+    let exclusive_lease_ms = exclusive_lease_ms(turn, &template, &raw);
     let mut work = row::Work {
         version: ROW_VERSION,
         template_json: raw.to_string(),
@@ -163,12 +165,13 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         idempotent: retried || template.idempotent() || turn.parsed.manifest.idempotent(),
         deadline_ms,
         failover: failover(template.failover().or_else(|| turn.parsed.manifest.failover())).into(),
-        stop_grace_ms: grace.map_or(STOP_GRACE_MS, |seconds| seconds.saturating_mul(1000)),
         runtime: place::runtime(&template).into(),
         daemon: template.daemon,
         capture_result: outputs::result_is_read(turn, &node),
         workflow_pod_json,
         prerequisites,
+        stop_grace_ms,
+        exclusive_lease_ms,
         ..row::Work::default()
     };
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
@@ -266,6 +269,17 @@ pub(crate) fn timed_out(turn: &mut Turn<'_>, index: u32) {
 
 /// The message of a node whose template's timeout passed while it waited.
 pub(crate) const TIMEOUT: &str = "timeout";
+
+/// How long a step may run after its last acknowledged renewal; 0 when it is not exclusive.
+fn exclusive_lease_ms(turn: &Turn<'_>, template: &Template, raw: &Value) -> i64 {
+    let manifest = &turn.parsed.manifest;
+    let wanted = template.exclusive().or_else(|| manifest.exclusive()).unwrap_or(false);
+    if !wanted || manifest.unenforceable(raw).is_some() {
+        return 0;
+    }
+    let said = template.exclusive_lease_ms().or_else(|| manifest.exclusive_lease_ms());
+    said.unwrap_or(turn.leader.limits.exclusive_lease_ms).max(argosy_spec::EXCLUSIVE_LEASE_MS_MIN)
+}
 
 fn failover(word: Option<argosy_spec::Failover>) -> row::Failover {
     match word {

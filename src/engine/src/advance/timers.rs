@@ -8,6 +8,7 @@ use crate::advance::{Turn, leaf, retry, workflow};
 use crate::commands::shutdown_workflow;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
+use crate::loss;
 use crate::state::{ROW_VERSION, phase_of};
 
 /// A timer waits that is due.
@@ -34,6 +35,7 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
             }
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),
             row::TimerKind::Retry => with(draft, leader, workflow, node, again),
+            row::TimerKind::Left => loss::left_is_due(draft, leader, workflow, node),
             row::TimerKind::Timeout => with(draft, leader, workflow, node, leaf::timed_out),
             row::TimerKind::Deadline | row::TimerKind::Unspecified => {}
         }

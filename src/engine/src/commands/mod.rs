@@ -1,13 +1,17 @@
 //! One file per command: what it needs, what it decides, what it refuses.
 
+pub(crate) mod add_member;
 pub(crate) mod create_invite;
 pub(crate) mod create_template;
 pub(crate) mod delete_template;
 pub(crate) mod delete_workflow;
 pub(crate) mod find_prerequisites;
+pub(crate) mod grant_permit;
 pub(crate) mod open_session;
 pub(crate) mod parameters;
 pub(crate) mod redeem_invite;
+pub(crate) mod release_quarantine;
+pub(crate) mod remove_member;
 pub(crate) mod report_attempt;
 pub(crate) mod resubmit_workflow;
 pub(crate) mod resume_workflow;

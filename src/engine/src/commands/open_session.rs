@@ -30,6 +30,7 @@ pub(crate) fn decide(draft: &mut Draft, command: &OpenSession) -> Result<Reply, 
         )));
     }
     let session_epoch = cluster.session_epoch + 1;
+    let (ledger, known) = (command.ledger, cluster.ledger);
     draft.emit(Body::ClusterSessionOpened(fact::ClusterSessionOpened {
         cluster: name.clone(),
         session_epoch,
@@ -41,5 +42,10 @@ pub(crate) fn decide(draft: &mut Draft, command: &OpenSession) -> Result<Reply, 
         enforces_exclusive: command.enforces_exclusive,
         member: command.member,
     }));
+    if ledger != known && ledger != 0 {
+        let lost = known != 0;
+        let changed = fact::ClusterLedgerChanged { cluster: name.clone(), ledger, lost };
+        draft.emit(Body::ClusterLedgerChanged(changed));
+    }
     Ok(Reply { body: Some(reply::Body::SessionOpened(SessionOpened { session_epoch })) })
 }

@@ -49,7 +49,7 @@ pub(crate) fn judge(
         return if attempt.phase == report.phase { Verdict::Accepted } else { Verdict::Superseded };
     }
     // The end counts whatever its number: it can come only once.
-    if !over && report.revision <= attempt.revision && attempt.revision != 0 {
+    if !over && report.revision <= attempt.revision && attempt.revision != 0 && !attempt.left {
         return Verdict::Accepted;
     }
     if over {
@@ -58,7 +58,7 @@ pub(crate) fn judge(
     } else {
         draft.emit(Body::AttemptUpdated(fact::AttemptUpdated {
             fence: Some(fence),
-            revision: report.revision,
+            revision: report.revision.max(attempt.revision),
             phase: report.phase,
             permitted: report.permitted,
             host: clip(&report.host),

@@ -6,12 +6,14 @@ use std::collections::BTreeSet;
 
 use crate::commands::report_attempt;
 use crate::draft::Draft;
-use crate::{Code, Leader};
+use crate::loss::{self, Loss};
+use crate::{Code, Leader, recovery};
 
 /// What an agent holds, against what state wants on its cluster.
 ///
-/// Held and wanted: keep. Held and unwanted: stop. Wanted and not held: if nothing of it was ever seen running it will
-/// simply be sent again, else it is lost with its Pod. Unwanted and not held: nothing is left of it.
+/// Held and wanted: keep. Held and unwanted: stop. Unwanted and not held: nothing is left of it. Wanted and not held: one
+/// that was given to a ledger that is lost goes by the rules of take-over, since it may have run; else it is sent again
+/// if nothing of it was ever seen, and is lost with its Pod otherwise.
 pub(crate) fn decide(
     draft: &mut Draft,
     leader: &mut Leader,
@@ -28,11 +30,16 @@ pub(crate) fn decide(
             command.session_epoch, cluster.session_epoch
         )));
     }
+    let ledger_since = cluster.ledger_since;
+    let reconciling = cluster.reconciling;
     let mut held = BTreeSet::new();
     let mut resynced = AttemptsResynced::default();
     for report in &command.held {
         let Some(fence) = report.fence else { continue };
         held.insert(fence);
+        if reconciling && draft.state.attempt(&fence).is_none() {
+            recovery::quarantine(draft, name, fence, report);
+        }
         report_attempt::judge(draft, leader, name, fence, report);
         if is_wanted(draft, name, fence, report) {
             resynced.keep.push(fence)
@@ -46,6 +53,11 @@ pub(crate) fn decide(
         .filter(|(fence, _)| !held.contains(fence))
         .map(|(fence, attempt)| (fence, attempt.clone()))
         .collect();
+    if reconciling {
+        let running = missing.iter().filter(|(_, attempt)| !attempt.fenced && !attempt.stopping);
+        let gone: Vec<_> = running.map(|(_, attempt)| (attempt.workflow, attempt.node)).collect();
+        recovery::reconciled(draft, name, resynced.keep.len(), &gone);
+    }
     for (fence, attempt) in missing {
         draft.spend(1);
         let seen = attempt.permitted || attempt.phase >= AttemptPhase::Pending.into();
@@ -57,14 +69,15 @@ pub(crate) fn decide(
                 host: String::new(),
             };
             draft.emit(Body::AttemptClosed(closed));
-        } else if seen || attempt.stopping {
-            report_attempt::judge(
-                draft,
-                leader,
-                name,
-                fence,
-                &lost(fence, attempt.revision, attempt.stopping),
-            );
+        } else if attempt.stopping {
+            report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, true));
+        } else if ledger_since.is_some_and(|since| fence < since) {
+            loss::left_behind(draft, leader, name, fence);
+        } else if !attempt.holder.is_empty() {
+            // The agent writes a permit down before it gives it: what its ledger doesn't know has not run.
+            loss::take(draft, leader, fence, Loss::PermitUndelivered { cluster: name });
+        } else if seen {
+            report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, false));
         }
     }
     Ok(Reply { body: Some(reply::Body::AttemptsResynced(resynced)) })

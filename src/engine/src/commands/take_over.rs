@@ -1,17 +1,16 @@
-use argosy_model::{Fence, NodePhase};
+use argosy_model::Fence;
 use argosy_proto::command::{Refusal, Reply, TakeOver, TakeOverScope};
 use argosy_proto::fact::{self, fact::Body};
-use argosy_proto::state::{Attempt, Failover};
+use argosy_proto::state::Attempt;
 
 use crate::commands::done;
 use crate::draft::Draft;
-use crate::{Code, Leader, advance, place};
+use crate::loss::{self, Loss};
+use crate::{Code, Leader};
 
-/// A cluster has been silent: attempts that may run elsewhere are fenced and wait for placement again.
-///
-/// SAFE takes those without a start permit, with a retryStrategy, or marked idempotent; ALL takes every one. The user's
-/// `argosy.dev/failover` wins for those with a permit: `reschedule` moves at SAFE, `wait` never, `fail` ends the step.
-/// Void when the cluster has opened a newer session.
+/// A cluster has been silent: attempts whose wait (see [`loss::wait_ms`]) has passed are fenced and wait for placement
+/// again, or end as the user's `argosy.dev/failover` says. SAFE takes those without a wait; ALL those that wait at most
+/// `beyond_ms`, or all that don't wait for ever. Void when the cluster has opened a newer session.
 pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver) -> Result<Reply, Refusal> {
     let name = &command.cluster;
     let cluster = draft
@@ -27,6 +26,12 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver)
     if !cluster.lost {
         draft.emit(Body::ClusterLost(fact::ClusterLost { cluster: name.clone() }));
     }
+    let beyond_ms = match command.scope() {
+        TakeOverScope::Unspecified | TakeOverScope::Safe => 0,
+        TakeOverScope::All if command.beyond_ms == 0 => i64::MAX,
+        TakeOverScope::All => i64::try_from(command.beyond_ms).unwrap_or(i64::MAX),
+    };
+    draft.emit(Body::TakeOverBegun(fact::TakeOverBegun { cluster: name.clone(), beyond_ms }));
     moved(draft, name, command.scope, None);
     proceed(draft, leader, name);
     Ok(done())
@@ -49,8 +54,7 @@ fn proceed(draft: &mut Draft, leader: &mut Leader, name: &str) {
     /// Attempts looked at before the batch's fullness is.
     const ATTEMPTS_MAX: usize = 256;
     let Some(row) = draft.state.cluster(name) else { return };
-    let (scope, mut after) = (row.take_over_scope, row.take_over_after);
-    let all = scope == i32::from(TakeOverScope::All);
+    let (scope, mut after, beyond_ms) = (row.take_over_scope, row.take_over_after, row.take_over_beyond_ms);
     loop {
         let from = after.unwrap_or_default();
         let seen = |fence: &Fence| after.is_some_and(|after| *fence <= after);
@@ -68,7 +72,7 @@ fn proceed(draft: &mut Draft, leader: &mut Leader, name: &str) {
         after = Some(*last);
         for (fence, attempt) in next.iter().filter(|(_, attempt)| !attempt.fenced) {
             draft.spend(1);
-            consider(draft, leader, name, *fence, attempt, all);
+            consider(draft, leader, name, *fence, attempt, beyond_ms);
         }
         if draft.is_full(&leader.limits) {
             moved(draft, name, scope, after);
@@ -83,56 +87,15 @@ fn consider(
     cluster: &str,
     fence: Fence,
     attempt: &Attempt,
-    all: bool,
+    beyond_ms: i64,
 ) {
-    let Some(work) = draft.state.works.get(&(attempt.workflow, attempt.node)) else { return };
-    let (safe, word) = (work.idempotent, work.failover());
-    // Before the start permit nothing has run: no rule and no word of the user stands against moving it.
-    if attempt.permitted && (!all && !safe && word != Failover::Reschedule || word == Failover::Wait) {
+    // What a lost ledger left behind has a clock of its own.
+    if attempt.left {
         return;
     }
-    let fails = attempt.permitted && word == Failover::Fail;
-    take(draft, leader, cluster, fence, (attempt.workflow, attempt.node), attempt.stopping, fails);
-}
-
-fn take(
-    draft: &mut Draft,
-    leader: &mut Leader,
-    cluster: &str,
-    fence: Fence,
-    (workflow, node): (u64, u32),
-    stopping: bool,
-    fails: bool,
-) {
-    let Some(work) = draft.state.works.get(&(workflow, node)).cloned() else { return };
-    let mut moved = work.as_ref().clone();
-    if !moved.excluded.iter().any(|excluded| excluded == cluster) {
-        moved.excluded.push(cluster.to_owned());
-    }
-    // A colocation group whose cluster is lost has lost its volumes with it: it can't go on elsewhere.
-    let pinned = place::is_pinned_to(&draft.state, workflow, &work, cluster);
-    let shape = place::shape(&draft.state, workflow, &moved);
-    let reason = format!("cluster {cluster} is lost: taken over");
-    advance::containers::reset(draft, workflow, node);
-    draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));
-    let message = if stopping {
-        Some(format!("stopped while cluster {cluster} was lost"))
-    } else if fails {
-        Some(format!("cluster {cluster} was lost while the step ran, and its failover is `fail`"))
-    } else if pinned {
-        Some(format!(
-            "cluster {cluster} was lost with the volumes or daemons of this step's colocation group: submit the workflow again"
-        ))
-    } else if work.takeovers >= leader.limits.takeover_limit {
-        Some(format!(
-            "taken over {} times from lost clusters: the step may be what breaks them",
-            work.takeovers
-        ))
-    } else {
-        None
-    };
-    if let Some(message) = message {
-        let phase = if stopping { NodePhase::Failed } else { NodePhase::Error };
-        advance::finish_node(draft, leader, workflow, node, phase, message, None, 0);
+    let Some(work) = draft.state.works.get(&(attempt.workflow, attempt.node)) else { return };
+    let wait_ms = loss::wait_ms(work, attempt.permitted, &leader.limits);
+    if wait_ms.is_some_and(|wait_ms| wait_ms <= beyond_ms) {
+        loss::take(draft, leader, fence, Loss::Silent { cluster });
     }
 }

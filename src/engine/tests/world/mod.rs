@@ -102,8 +102,14 @@ impl World {
             agent_instance: 1,
             runtime: Runtime::Simulated.into(),
             allocatable: Some(allocatable),
+            ledger: 1,
+            enforces_exclusive: true,
             ..ask::OpenSession::default()
         };
+        self.open_with(open)
+    }
+
+    pub fn open_with(&mut self, open: ask::OpenSession) -> u64 {
         match self.command(Body::OpenSession(open)).expect("a session").body {
             Some(reply::Body::SessionOpened(opened)) => opened.session_epoch,
             other => panic!("{other:?}"),
@@ -180,7 +186,16 @@ impl World {
     pub fn take_over(&mut self, cluster: &str, all: bool) {
         let session_epoch = self.state.cluster(cluster).expect("known").session_epoch;
         let scope = if all { ask::TakeOverScope::All } else { ask::TakeOverScope::Safe };
-        let take = ask::TakeOver { cluster: cluster.into(), session_epoch, scope: scope.into() };
+        let take =
+            ask::TakeOver { cluster: cluster.into(), session_epoch, scope: scope.into(), beyond_ms: 0 };
+        self.command(Body::TakeOver(take)).expect("taken over");
+    }
+
+    /// As the sessions ask when a cluster has been silent for so long beyond lease and margin.
+    pub fn take_over_beyond(&mut self, cluster: &str, beyond_ms: u64) {
+        let session_epoch = self.state.cluster(cluster).expect("known").session_epoch;
+        let scope = if beyond_ms > 0 { ask::TakeOverScope::All } else { ask::TakeOverScope::Safe };
+        let take = ask::TakeOver { cluster: cluster.into(), session_epoch, scope: scope.into(), beyond_ms };
         self.command(Body::TakeOver(take)).expect("taken over");
     }
 }

@@ -77,6 +77,7 @@ impl Session {
             enforces_exclusive: self.options.enforces_exclusive,
             wall_clock_ms: self.wall_clock_ms(now),
             credit: self.options.credit,
+            ledger: self.options.ledger,
         };
         self.send(0, Up::Hello(hello));
         let greet_at = now.saturating_add(self.options.times.agent_resend_ms);

@@ -24,6 +24,8 @@ pub struct Options {
     pub agent_version: String,
     /// Drawn at each start of the process.
     pub agent_instance: u64,
+    /// Names the agent's ledger: drawn when it was made.
+    pub ledger: u64,
     /// What runs the attempts.
     pub runtime: common::Runtime,
     /// For placement.
@@ -69,6 +71,14 @@ pub enum Input {
     Workflows(Vec<agent::WorkflowName>),
     /// What exists of the things that were asked for, by name. Dropped while no session stands: it is asked again.
     Prerequisites(BTreeMap<String, bool>),
+    /// A process asks for a start permit that the log has to give. Sent while the session is in step, else dropped: it asks
+    /// again. Answered by [`Output::Permit`].
+    AskPermit {
+        /// The attempt.
+        fence: common::Fence,
+        /// Who asks.
+        holder: String,
+    },
     /// The agent can take more unanswered assignments than it said before.
     MoreCredit(u32),
     /// A piece of an answer to [`Output::Log`].
@@ -113,6 +123,17 @@ pub enum Output {
         verdict: common::Verdict,
         /// Whether that report is final.
         terminal: bool,
+    },
+    /// The log's word on a start permit.
+    Permit {
+        /// The attempt.
+        fence: common::Fence,
+        /// Who asked.
+        holder: String,
+        /// Why it is refused for good; `None`: granted.
+        refused: Option<String>,
+        /// How long the step may run after its last acknowledged renewal; 0: it is not exclusive.
+        exclusive_lease_ms: i64,
     },
     /// Logs are asked for; answered by [`Input::LogChunk`]s. Works without a lease.
     Log(agent::LogRequest),
@@ -231,6 +252,14 @@ impl Session {
             Input::Capacity { allocatable, runtime_healthy } => {
                 self.allocatable = Some(allocatable);
                 self.runtime_healthy = runtime_healthy;
+            }
+            Input::AskPermit { fence, holder } => {
+                if let Link::Up(up, _) = &self.link
+                    && up.synced
+                {
+                    let epoch = up.epoch;
+                    self.send(epoch, Up::AskPermit(agent::AskPermit { fence: Some(fence), holder }));
+                }
             }
             Input::MoreCredit(more) => {
                 self.options.credit = self.options.credit.saturating_add(more);

@@ -45,6 +45,7 @@ impl Session {
             Some(Down::Assign(assign)) => self.on_assign(now, assign),
             Some(Down::Stop(stop)) => self.on_stop(now, stop),
             Some(Down::ReportVerdict(verdict)) => self.on_verdict(now, verdict),
+            Some(Down::PermitVerdict(verdict)) => self.on_permit(verdict),
         }
     }
 
@@ -257,6 +258,21 @@ impl Session {
             self.counters.reports_sent += 1;
             self.send(epoch, Up::Report(agent::Report { attempt: Some(report) }));
         }
+    }
+
+    fn on_permit(&mut self, verdict: agent::PermitVerdict) {
+        let agent::PermitVerdict { fence: Some(fence), holder, granted, reason, exclusive_lease_ms } =
+            verdict
+        else {
+            self.counters.frames_unexpected += 1;
+            return;
+        };
+        self.outputs.push(Output::Permit {
+            fence,
+            holder,
+            refused: (!granted).then_some(reason),
+            exclusive_lease_ms,
+        });
     }
 
     fn on_refused(&mut self, now: Millis, epoch: u64, refused: agent::Refused) {

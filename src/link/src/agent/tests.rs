@@ -30,6 +30,7 @@ impl Rig {
             agent_instance: 1,
             runtime: common::Runtime::Process,
             labels: BTreeMap::new(),
+            ledger: 1,
             enforces_exclusive: true,
             credit: 2,
             times: Times::default(),

@@ -31,13 +31,14 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
-    /// Whether an exclusive step may run there.
-    pub fn runs_exclusive(&self) -> bool {
-        self.desired.values().any(|desired| match desired {
-            Desired::Run { exclusive } => *exclusive,
-            // Exclusive or not, it may be running: the longer time is the safe one only while it is wanted.
-            Desired::Stop { .. } => false,
-        })
+    /// The next wait beyond what was taken over: of what is safe to move, of other running steps, or of an exclusive one.
+    pub fn next_wait_ms(&self, takeover_after_unsafe_ms: Millis) -> Option<Millis> {
+        let Some(taken_ms) = self.taken_over else { return Some(0) };
+        let exclusive = self.desired.values().filter_map(|desired| match desired {
+            Desired::Run { exclusive_wait_ms } => *exclusive_wait_ms,
+            Desired::Stop { .. } => None,
+        });
+        exclusive.chain([takeover_after_unsafe_ms]).filter(|wait_ms| *wait_ms > taken_ms).min()
     }
 }
 
@@ -111,6 +112,8 @@ pub(super) struct Session {
     /// Renewals without an acknowledgement: at most one in the present round and one for the next.
     pub renewals: Vec<Renewal>,
     pub reports: BTreeMap<Fence, ReportSlot>,
+    /// Questions for a permit that are being decided.
+    pub permits: BTreeSet<(Fence, String)>,
     /// Reports refused by the engine without one accepted in between.
     pub refused_in_a_row: u32,
 }
@@ -132,6 +135,7 @@ impl Session {
             stops_waiting: BTreeSet::new(),
             renewals: Vec::new(),
             reports: BTreeMap::new(),
+            permits: BTreeSet::new(),
             refused_in_a_row: 0,
         }
     }
@@ -140,22 +144,11 @@ impl Session {
 /// What a question to the engine was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Open {
-        connection: ConnectionRef,
-        received_at: Millis,
-        credit: u32,
-    },
-    Resync {
-        epoch: u64,
-    },
-    Report {
-        epoch: u64,
-        fence: Fence,
-    },
-    TakeOver {
-        epoch: u64,
-        level: TakenOver,
-    },
+    Open { connection: ConnectionRef, received_at: Millis, credit: u32 },
+    Resync { epoch: u64 },
+    Report { epoch: u64, fence: Fence },
+    Permit { epoch: u64, fence: Fence, holder: String },
+    TakeOver { epoch: u64, beyond_ms: Millis },
     Update,
     /// What the cluster has of the things that were asked for.
     Found,

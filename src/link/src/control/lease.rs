@@ -1,7 +1,7 @@
 //! Leases and take-overs: quorum rounds, clocks, the storm brake.
 
 use super::cluster::{Kind, Renewal};
-use super::{Answer, Output, Sessions, TakenOver};
+use super::{Answer, Output, Sessions};
 use crate::{Error, Millis};
 use argosy_proto::{agent, command};
 use std::collections::BTreeSet;
@@ -139,29 +139,24 @@ impl Sessions {
         if self.takeovers.is_held() {
             return;
         }
-        let due: Vec<(String, TakenOver)> = self
+        let due: Vec<(String, Millis)> = self
             .clusters
             .iter()
             .filter(|(_, cluster)| !cluster.taking_over && now >= cluster.takeover_retry_at)
             .filter_map(|(name, cluster)| {
                 let silent_ms = now.saturating_sub(cluster.heard?);
-                let level = match cluster.taken_over {
-                    TakenOver::Nothing if silent_ms >= self.times.takeover_safe_ms() => TakenOver::Safe,
-                    TakenOver::Safe if silent_ms >= self.times.takeover_all_ms(cluster.runs_exclusive()) => {
-                        TakenOver::All
-                    }
-                    TakenOver::Nothing | TakenOver::Safe | TakenOver::All => return None,
-                };
-                Some((name.clone(), level))
+                let beyond_ms = silent_ms.checked_sub(self.times.takeover_safe_ms())?;
+                let next_ms = cluster.next_wait_ms(self.times.takeover_after_unsafe_ms)?;
+                (next_ms <= beyond_ms).then(|| (name.clone(), next_ms))
             })
             .take(self.limits.takeovers_in_flight_max.saturating_sub(self.takeovers.in_flight))
             .collect();
-        for (name, level) in due {
-            self.take_over(&name, level);
+        for (name, beyond_ms) in due {
+            self.take_over(&name, beyond_ms);
         }
     }
 
-    fn take_over(&mut self, name: &str, level: TakenOver) {
+    fn take_over(&mut self, name: &str, beyond_ms: Millis) {
         let Some(cluster) = self.clusters.get_mut(name) else { return };
         cluster.taking_over = true;
         let epoch = cluster.epoch;
@@ -173,12 +168,14 @@ impl Sessions {
         }
         self.takeovers.in_flight += 1;
         self.counters.takeovers_asked += 1;
-        let scope = match level {
-            TakenOver::Nothing | TakenOver::Safe => command::TakeOverScope::Safe,
-            TakenOver::All => command::TakeOverScope::All,
+        let scope = if beyond_ms == 0 { command::TakeOverScope::Safe } else { command::TakeOverScope::All };
+        let body = command::TakeOver {
+            cluster: name.to_owned(),
+            session_epoch: epoch,
+            scope: scope.into(),
+            beyond_ms,
         };
-        let body = command::TakeOver { cluster: name.to_owned(), session_epoch: epoch, scope: scope.into() };
-        self.decide(name, Kind::TakeOver { epoch, level }, command::command::Body::TakeOver(body));
+        self.decide(name, Kind::TakeOver { epoch, beyond_ms }, command::command::Body::TakeOver(body));
     }
 
     pub(super) fn on_taken_over(
@@ -186,7 +183,7 @@ impl Sessions {
         now: Millis,
         name: &str,
         epoch: u64,
-        level: TakenOver,
+        beyond_ms: Millis,
         answer: &Answer,
     ) {
         self.takeovers.in_flight = self.takeovers.in_flight.saturating_sub(1);
@@ -198,7 +195,7 @@ impl Sessions {
                 self.counters.takeovers_decided += 1;
                 // A session opened meanwhile made it void.
                 if cluster.epoch == epoch {
-                    cluster.taken_over = cluster.taken_over.max(level);
+                    cluster.taken_over = cluster.taken_over.max(Some(beyond_ms));
                 }
             }
             Answer::Refused(_) | Answer::Lost => cluster.takeover_retry_at = retry_at,
@@ -208,7 +205,7 @@ impl Sessions {
     /// Sets or releases the brake. Clusters count as silent from the end of their lease, a margin before they are due,
     /// so that a fleet whose renewals are spread over a renewal period is seen as a whole.
     fn judge_storm(&mut self, now: Millis) {
-        let with_us = self.clusters.values().filter(|cluster| cluster.taken_over == TakenOver::Nothing);
+        let with_us = self.clusters.values().filter(|cluster| cluster.taken_over.is_none());
         let (mut fleet, mut silent) = (0_usize, 0_usize);
         for heard in with_us.filter_map(|cluster| cluster.heard) {
             fleet += 1;

@@ -4,6 +4,7 @@
 mod cluster;
 mod dispatch;
 mod lease;
+mod permit;
 mod session;
 #[cfg(test)]
 mod tests;
@@ -46,8 +47,8 @@ pub enum Answer {
 pub enum Desired {
     /// It should run there.
     Run {
-        /// Delays the take-over of everything on its cluster: see [`Times::exclusive_lease_ms`].
-        exclusive: bool,
+        /// How long beyond lease and margin it is left to its cluster, if it is exclusive.
+        exclusive_wait_ms: Option<Millis>,
     },
     /// It should end.
     Stop {
@@ -58,17 +59,9 @@ pub enum Desired {
     },
 }
 
-/// How much of a silent cluster has been taken over.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TakenOver {
-    /// Nothing: in touch, or not yet due.
-    #[default]
-    Nothing,
-    /// What is safe to move.
-    Safe,
-    /// Everything.
-    All,
-}
+/// How much of a silent cluster has been taken over: everything that waits at most so long beyond lease and margin.
+/// `None`: nothing, since it is in touch or not yet due.
+pub type TakenOver = Option<Millis>;
 
 /// A cluster as committed state knows it when leadership starts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,7 +160,7 @@ pub enum Output {
     Decide {
         /// Names the answer.
         decision: DecisionId,
-        /// OpenSession, ReportAttempt, ResyncAttempts, TakeOver or UpdateCluster.
+        /// OpenSession, ReportAttempt, ResyncAttempts, GrantPermit, TakeOver or UpdateCluster.
         command: command::Command,
     },
     /// Begin a quorum round now (ReadIndex); answered by [`Input::QuorumConfirmed`] or, if lost, asked again.
@@ -215,6 +208,12 @@ pub struct Counters {
     pub verdicts_superseded: u64,
     /// Verdicts: nothing is known of the fence.
     pub verdicts_unknown: u64,
+    /// Start permits of exclusive steps asked of the engine.
+    pub permits_asked: u64,
+    /// Of them, refused for good.
+    pub permits_refused: u64,
+    /// Questions for a permit while too many were open; the agent asks again.
+    pub permits_dropped: u64,
     /// Take-overs asked of the engine, with repeats.
     pub takeovers_asked: u64,
     /// Take-overs committed.

@@ -1,7 +1,7 @@
 //! Greetings, resync and reports.
 
 use super::cluster::{Greeting, Kind, Listing, ReportSlot, Session};
-use super::{Answer, ConnectionRef, DecisionId, Output, Sessions, TakenOver};
+use super::{Answer, ConnectionRef, DecisionId, Output, Sessions};
 use crate::{Error, FRAME_VERSION, Millis, is_terminal};
 use argosy_proto::agent;
 use argosy_proto::agent::agent_frame::Body;
@@ -38,6 +38,9 @@ impl Sessions {
             Some(Body::Report(report)) if self.is_current(&cluster, connection, epoch) => {
                 self.on_report(now, &cluster, report);
             }
+            Some(Body::AskPermit(ask)) if self.is_current(&cluster, connection, epoch) => {
+                self.on_ask_permit(&cluster, ask);
+            }
             Some(Body::Credit(credit)) if self.is_current(&cluster, connection, epoch) => {
                 self.on_credit(now, &cluster, credit.more);
             }
@@ -52,7 +55,7 @@ impl Sessions {
                 let command = command::FindPrerequisites { cluster: cluster.clone(), found: found.found };
                 self.decide(&cluster, Kind::Found, Ask::FindPrerequisites(command));
             }
-            Some(Body::Report(_) | Body::Credit(_) | Body::PrerequisitesFound(_)) => {
+            Some(Body::Report(_) | Body::Credit(_) | Body::AskPermit(_) | Body::PrerequisitesFound(_)) => {
                 self.counters.frames_stale += 1;
             }
             // Chunks go to the member that holds the connection; the member answers what is asked of workflows.
@@ -123,6 +126,7 @@ impl Sessions {
             labels: hello.labels,
             enforces_exclusive: hello.enforces_exclusive,
             member: connection.member,
+            ledger: hello.ledger,
         };
         let credit = hello.credit.min(self.limits.credit_max);
         self.decide(name, Kind::Open { connection, received_at, credit }, Ask::OpenSession(open));
@@ -151,7 +155,10 @@ impl Sessions {
             }
             Kind::Resync { epoch } => self.on_resynced(now, &name, epoch, answer),
             Kind::Report { epoch, fence } => self.on_reported(now, &name, epoch, fence, answer),
-            Kind::TakeOver { epoch, level } => self.on_taken_over(now, &name, epoch, level, &answer),
+            Kind::Permit { epoch, fence, holder } => {
+                self.on_permit_decided(&name, epoch, fence, holder, answer)
+            }
+            Kind::TakeOver { epoch, beyond_ms } => self.on_taken_over(now, &name, epoch, beyond_ms, &answer),
             Kind::Update => self.on_updated(&name, &answer),
             // What is still unknown is asked again.
             Kind::Found => {}
@@ -200,7 +207,7 @@ impl Sessions {
         cluster.epoch = cluster.epoch.max(epoch);
         // The commit is a quorum round that began after the greeting.
         cluster.heard = cluster.heard.max(Some(received_at));
-        cluster.taken_over = TakenOver::Nothing;
+        cluster.taken_over = None;
         cluster.takeover_retry_at = 0;
         cluster.told = None;
         self.counters.sessions_opened += 1;
@@ -295,7 +302,7 @@ impl Sessions {
         }
     }
 
-    fn current(&mut self, name: &str, epoch: u64) -> Option<&mut Session> {
+    pub(super) fn current(&mut self, name: &str, epoch: u64) -> Option<&mut Session> {
         let session = self.clusters.get_mut(name)?.session.as_mut()?;
         (session.epoch == epoch).then_some(session)
     }

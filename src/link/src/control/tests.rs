@@ -12,7 +12,7 @@ fn fence(index: u64) -> Fence {
 }
 
 fn run(index: u64) -> (Fence, Desired) {
-    (fence(index), Desired::Run { exclusive: false })
+    (fence(index), Desired::Run { exclusive_wait_ms: None })
 }
 
 fn report(index: u64, revision: u64, phase: AttemptPhase) -> Up {
@@ -182,6 +182,7 @@ fn refused(outputs: &[Output]) -> Option<(String, bool)> {
         | Down::ResyncVerdicts(_)
         | Down::Assign(_)
         | Down::Stop(_)
+        | Down::PermitVerdict(_)
         | Down::ReportVerdict(_)
         | Down::WorkflowsTold(_)
         | Down::PrerequisitesAsked(_)
@@ -263,16 +264,49 @@ fn take_overs_are_repeated_until_decided_then_everything_follows() {
 }
 
 #[test]
-fn exclusive_steps_delay_the_take_over_of_everything() {
+fn an_exclusive_step_is_waited_for_as_long_as_its_own_lease_says() {
     let mut rig = Rig::live(Limits::default());
     rig.step(Input::Desired {
         cluster: "a".into(),
-        attempts: vec![(fence(1), Desired::Run { exclusive: true })],
+        attempts: vec![(fence(1), Desired::Run { exclusive_wait_ms: Some(600_000) })],
     });
-    let (decision, _) = asked(&rig.wait(20_000));
-    rig.answer(decision, Reply::Done(command::Done {}));
-    assert!(takeovers(&rig.wait(599_999)).is_empty());
-    assert_eq!(takeovers(&rig.wait(1)), [("a".to_owned(), command::TakeOverScope::All)]);
+    let beyond = |outputs: &[Output]| match asked(outputs) {
+        (decision, Ask::TakeOver(take)) => (decision, take.beyond_ms),
+        other => panic!("{other:?}"),
+    };
+    for (wait_ms, beyond_ms) in [(20_000, 0), (300_000, 300_000), (300_000, 600_000)] {
+        assert!(takeovers(&rig.wait(wait_ms - 1)).is_empty());
+        let (decision, asked_ms) = beyond(&rig.wait(1));
+        assert_eq!(asked_ms, beyond_ms);
+        rig.answer(decision, Reply::Done(command::Done {}));
+    }
+    assert!(takeovers(&rig.wait(10_000_000)).is_empty());
+}
+
+#[test]
+fn permits_of_exclusive_steps_are_asked_once_and_answered_after_commit() {
+    let mut rig = Rig::live(Limits { permits_waiting_max: 2, ..Limits::default() });
+    let ask = |index: u64, holder: &str| {
+        Up::AskPermit(agent::AskPermit { fence: Some(fence(index)), holder: holder.to_owned() })
+    };
+    let outputs = rig.frame("a", A, 1, ask(1, "pod"));
+    let (decision, question) = asked(&outputs);
+    assert!(matches!(question, Ask::GrantPermit(grant) if grant.session_epoch == 1 && grant.holder == "pod"));
+    assert!(rig.frame("a", A, 1, ask(1, "pod")).is_empty(), "it is being decided");
+    assert_eq!(decisions(&rig.frame("a", A, 1, ask(1, "other"))).len(), 1);
+    assert!(rig.frame("a", A, 1, ask(2, "pod")).is_empty(), "beyond the limit it is dropped");
+    let decided = command::PermitDecided {
+        fence: Some(fence(1)),
+        holder: "pod".to_owned(),
+        granted: true,
+        exclusive_lease_ms: 9_000,
+        ..command::PermitDecided::default()
+    };
+    let outputs = rig.answer(decision, Reply::PermitDecided(decided));
+    let [Output::Send { frame, .. }] = outputs.as_slice() else { panic!("{outputs:?}") };
+    let Some(Down::PermitVerdict(verdict)) = &frame.body else { panic!("{frame:?}") };
+    assert!(verdict.granted && verdict.exclusive_lease_ms == 9_000);
+    assert!(rig.frame("a", A, 3, ask(3, "pod")).is_empty(), "of another session");
 }
 
 #[test]
@@ -283,11 +317,7 @@ fn a_new_leader_starts_all_clocks_in_full() {
         session_epoch,
         taken_over,
     };
-    let clusters = vec![
-        known("new", 0, TakenOver::Nothing),
-        known("seen", 4, TakenOver::Nothing),
-        known("lost", 4, TakenOver::All),
-    ];
+    let clusters = vec![known("new", 0, None), known("seen", 4, None), known("lost", 4, Some(300_000))];
     rig.step(Input::LeadershipStarted { clusters });
     assert!(takeovers(&rig.wait(19_999)).is_empty());
     assert_eq!(takeovers(&rig.wait(1)), [("seen".to_owned(), command::TakeOverScope::Safe)]);
@@ -301,11 +331,7 @@ fn the_storm_brake_holds_releases_and_resumes() {
     for resume in [true, false] {
         let mut rig = Rig::new(times, Limits::default());
         let clusters = (0..5)
-            .map(|number| KnownCluster {
-                cluster: number.to_string(),
-                session_epoch: 1,
-                taken_over: TakenOver::Nothing,
-            })
+            .map(|number| KnownCluster { cluster: number.to_string(), session_epoch: 1, taken_over: None })
             .collect();
         rig.step(Input::LeadershipStarted { clusters });
         for number in 3..5_u64 {
@@ -346,11 +372,7 @@ fn the_storm_brake_holds_releases_and_resumes() {
 fn less_than_a_storm_is_not_held() {
     let mut rig = Rig::plain();
     let clusters = (0..6)
-        .map(|number| KnownCluster {
-            cluster: number.to_string(),
-            session_epoch: 1,
-            taken_over: TakenOver::Nothing,
-        })
+        .map(|number| KnownCluster { cluster: number.to_string(), session_epoch: 1, taken_over: None })
         .collect();
     rig.step(Input::LeadershipStarted { clusters });
     rig.now += 10_000;

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::names::Kind;
 use super::{Scope, Validator};
+use crate::failover::EXCLUSIVE_ANNOTATION;
 use crate::leaf::{ContainerSet, Http, MAIN_CONTAINER, MERGE_STRATEGIES, RESOURCE_ACTIONS, Resource};
 use crate::manifest::{IntOrString, Template, TemplateKind};
 use crate::suggest;
@@ -52,8 +53,21 @@ impl Validator<'_> {
                 format!("templates.{name}.activeDeadlineSeconds must be a positive integer > 0 or an argo variable"),
             );
         }
+        self.exclusive(template, path);
         self.extra_containers(template, "initContainers", path);
         self.extra_containers(template, "sidecars", path);
+    }
+
+    /// An exclusive step's processes end with its lease: refused where the executor can't see to that.
+    fn exclusive(&mut self, template: &Template, path: &str) {
+        if template.exclusive().or_else(|| self.manifest.exclusive()) != Some(true) {
+            return;
+        }
+        if let Some(why) = self.manifest.unenforceable(&template.raw) {
+            let message = format!("template `{}` can't be exclusive: {why}", template.name);
+            let suggestion = format!("set `{EXCLUSIVE_ANNOTATION}: \"false\"` on this template");
+            self.tell_with("ARG0220", path.to_owned(), message, suggestion);
+        }
     }
 
     fn image(&mut self, container: &Value, words: &str, path: &str) {

@@ -14,9 +14,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use argosy_expr::{Lookup, Rules, substitute};
 
+use crate::failover::{
+    self, EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION,
+};
 use crate::manifest::{
-    Arguments, EXIT_HOOK, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, LifecycleHook, Manifest, Metadata,
-    Parameter, RetryStrategy, Step, Template, TemplateKind,
+    Arguments, EXIT_HOOK, LifecycleHook, Manifest, Metadata, Parameter, RetryStrategy, Step, Template,
+    TemplateKind,
 };
 use crate::{Diagnostic, suggest};
 use scope::Scope;
@@ -413,7 +416,8 @@ impl<'a> Validator<'a> {
     }
 
     fn annotations(&mut self, metadata: &Metadata, path: &str) {
-        let known: [(&str, &[&str]); 2] = [
+        let known: [(&str, &[&str]); 3] = [
+            (EXCLUSIVE_ANNOTATION, &["true", "false"]),
             (IDEMPOTENT_ANNOTATION, &["true", "false"]),
             (FAILOVER_ANNOTATION, &["reschedule", "fail", "wait"]),
         ];
@@ -424,6 +428,13 @@ impl<'a> Validator<'a> {
                 let suggestion = format!("use one of: {}", values.join(", "));
                 self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
             }
+        }
+        if let Some(value) = metadata.annotations.get(EXCLUSIVE_LEASE_ANNOTATION)
+            && failover::lease_ms(value).is_none()
+        {
+            let message = format!("annotation `{EXCLUSIVE_LEASE_ANNOTATION}` can't be `{value}`");
+            let suggestion = "use hours, minutes and seconds, like 90s or 10m: 5s to a day".to_owned();
+            self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
         }
     }
 }
