@@ -44,6 +44,10 @@ impl World {
             }
         }
         self.inspect_clusters(after);
+        for (name, (held, limit)) in after.locks_held() {
+            let check = self.checkers.bounds.lock(&name, held, limit);
+            self.judge(Invariant::Bounds, check);
+        }
         self.inspect_queues();
     }
 

@@ -36,6 +36,7 @@ pub fn generate(random: &mut Random, namespace: &str, name: &str) -> Workload {
         spec["onExit"] = json!(generator.leaf_of(2_000, "0", false));
     }
     spec["templates"] = Value::Array(generator.templates);
+    lock_some(&mut spec);
     let manifest = json!({
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
@@ -43,6 +44,31 @@ pub fn generate(random: &mut Random, namespace: &str, name: &str) -> Workload {
         "spec": spec,
     });
     Workload { manifest, succeeds: generator.succeeds }
+}
+
+/// Puts some of the templates, and now and then the whole workflow, under mutexes that all workflows share. What is drawn
+/// follows from the workflow itself, so that it takes nothing from the sequence of the seed. Locks of steps around others
+/// are of another name than those of leaves: a circle is not what is to be shown here.
+fn lock_some(spec: &mut Value) {
+    let text = spec.to_string();
+    let seed = text.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+    let mut random = Random::new(seed);
+    let mutex = |name: String| json!({ "mutexes": [{ "name": name }] });
+    if random.per_mille(100) {
+        spec["synchronization"] = mutex("whole".to_owned());
+    }
+    let entrypoint = spec["entrypoint"].clone();
+    for template in spec["templates"].as_array_mut().into_iter().flatten() {
+        if template["name"] == entrypoint && random.per_mille(150) {
+            template["synchronization"] = mutex("entry".to_owned());
+        } else if template.get("container").is_some() && random.per_mille(150) {
+            let mut locks = mutex(format!("leaf-{}", random.between(0, 1)));
+            if random.per_mille(300) {
+                locks["mutexes"] = json!([{ "name": "leaf-1" }, { "name": "leaf-0" }]);
+            }
+            template["synchronization"] = locks;
+        }
+    }
 }
 
 impl Generator<'_> {
@@ -205,6 +231,7 @@ mod tests {
                 "dependencies",
                 "outputs.result",
                 "argosy.dev/exclusive",
+                "mutexes",
             ] {
                 if text.contains(word) {
                     seen.insert(word);
@@ -214,6 +241,6 @@ mod tests {
             let problems = parsed.map(|manifest| argosy_spec::validate(&manifest));
             assert!(matches!(&problems, Ok(problems) if problems.is_empty()), "{text}: {problems:?}");
         }
-        assert_eq!(seen.len(), 8, "{seen:?}");
+        assert_eq!(seen.len(), 9, "{seen:?}");
     }
 }

@@ -54,6 +54,18 @@ impl Bounds {
         Ok(())
     }
 
+    /// A mutex or semaphore in a newly committed state: how many hold it, and how many may.
+    ///
+    /// # Errors
+    /// More hold it than may.
+    pub fn lock(&mut self, name: &str, held: u32, limit: u32) -> Check {
+        self.judged += 1;
+        if held > limit {
+            return Err(format!("{name} is held by {held}, at most {limit} may hold it"));
+        }
+        Ok(())
+    }
+
     /// The length of a bounded queue.
     ///
     /// # Errors
@@ -73,6 +85,14 @@ mod tests {
 
     fn pods(pods: i64) -> Resources {
         Resources { pods, ..Resources::default() }
+    }
+
+    #[test]
+    fn a_lock_with_too_many_holders_is_seen() {
+        let mut bounds = Bounds::default();
+        assert!(bounds.lock("argo/Mutex/m", 1, 1).is_ok());
+        assert!(bounds.lock("argo/Mutex/m", 2, 1).is_err());
+        assert!(bounds.lock("argo/Database/s", 1, 0).is_err());
     }
 
     #[test]

@@ -3,7 +3,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use crate::operator_args::{
-    Node, NodeSet, Resubmit, Resume, Retry, Template, TemplateFiles, TemplateGet, TemplateNames, Then,
+    ConfigMap, ConfigMapFiles, ConfigMapGet, ConfigMapNames, Node, NodeSet, Resubmit, Resume, Retry, Sync,
+    SyncKind, SyncLimit, SyncSet, Template, TemplateFiles, TemplateGet, TemplateNames, Then,
 };
 
 /// Flags that every command takes. Each can also come from the environment, or from the context file that
@@ -97,6 +98,12 @@ pub enum Command {
     /// Workflow templates of all namespaces
     #[command(subcommand)]
     ClusterTemplate(Template),
+    /// Limits of semaphores
+    #[command(subcommand)]
+    Sync(Sync),
+    /// ConfigMaps that workflows read: parameters, limits of semaphores, artifact repositories
+    #[command(subcommand, name = "configmap", visible_alias = "cm")]
+    ConfigMap(ConfigMap),
     /// Delete workflows
     Delete(Delete),
     /// Check manifests without submitting them; needs no server

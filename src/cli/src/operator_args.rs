@@ -142,3 +142,94 @@ pub struct TemplateNames {
     #[arg(required = true, value_name = "TEMPLATE")]
     pub names: Vec<String>,
 }
+
+/// `argosy configmap`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ConfigMap {
+    /// Create or update ConfigMaps from files, or from standard input with -
+    Apply(ConfigMapFiles),
+    /// List the ConfigMaps that workflows of the namespace read
+    List(Format),
+    /// Print a ConfigMap
+    Get(ConfigMapGet),
+    /// Delete ConfigMaps
+    Delete(ConfigMapNames),
+}
+
+/// `argosy configmap apply`.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigMapFiles {
+    /// Files with ConfigMaps; - for standard input.
+    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Output format.
+    #[arg(short, long)]
+    pub output: Option<Output>,
+}
+
+/// `argosy configmap get`.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigMapGet {
+    /// Name of the ConfigMap.
+    pub name: String,
+    /// Output format.
+    #[arg(short, long)]
+    pub output: Option<Output>,
+}
+
+/// `argosy configmap delete`.
+#[derive(Args, Clone, Debug)]
+pub struct ConfigMapNames {
+    /// Names of ConfigMaps.
+    #[arg(required = true, value_name = "CONFIGMAP")]
+    pub names: Vec<String>,
+}
+
+/// `argosy sync`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Sync {
+    /// Create a limit
+    Create(SyncSet),
+    /// Show a limit
+    Get(SyncLimit),
+    /// Change a limit
+    Update(SyncSet),
+    /// Delete a limit
+    Delete(SyncLimit),
+}
+
+/// Where a semaphore's limit is kept.
+#[derive(clap::ValueEnum, Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncKind {
+    /// In a ConfigMap.
+    #[default]
+    #[value(alias = "CONFIGMAP", alias = "CONFIG_MAP")]
+    Configmap,
+    /// By the control plane.
+    #[value(alias = "DATABASE")]
+    Database,
+}
+
+/// `argosy sync get`, `argosy sync delete`.
+#[derive(Args, Clone, Debug)]
+pub struct SyncLimit {
+    /// Key of the limit.
+    pub key: String,
+    /// Where it is kept.
+    #[arg(long = "type", value_enum, default_value_t)]
+    pub kind: SyncKind,
+    /// Name of the ConfigMap.
+    #[arg(long, default_value = "", required_if_eq("kind", "configmap"))]
+    pub cm_name: String,
+}
+
+/// `argosy sync create`, `argosy sync update`.
+#[derive(Args, Clone, Debug)]
+pub struct SyncSet {
+    /// Which limit.
+    #[command(flatten)]
+    pub place: SyncLimit,
+    /// How many may hold the semaphore at a time.
+    #[arg(long)]
+    pub limit: i32,
+}

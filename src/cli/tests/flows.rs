@@ -327,3 +327,28 @@ async fn what_is_wrong_with_the_connection_is_told() {
     world.context.certificate_authority = "/nowhere.pem".to_owned();
     assert!(world.run(&["list"]).await.err.contains("/nowhere.pem"), "an authority that is not there");
 }
+
+#[tokio::test]
+async fn config_maps_are_applied_listed_and_deleted() {
+    let world = World::new().await;
+    let text = |value: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: limits\n  labels: {{workflows.argoproj.io/configmap-type: Parameter}}\ndata: {{n: \"{value}\"}}\n"
+        )
+    };
+    let file = world.file("limits.yaml", &text("1"));
+    let apply = ["configmap", "apply", "-f", file.to_str().unwrap()];
+    assert_eq!(world.run(&apply).await.out, "configmap/limits created\n");
+    let file = world.file("limits.yaml", &text("2"));
+    assert_eq!(world.run(&apply).await.out, "configmap/limits configured\n");
+    assert!(file.exists());
+    let got = world.run(&["cm", "get", "limits"]).await;
+    assert!(got.out.contains("n: '2'"), "{}{}", got.out, got.err);
+    let listed = world.run(&["configmap", "list"]).await;
+    assert!(listed.out.contains("limits   1      Parameter   cell"), "{}", listed.out);
+    let workflow = world.file("w.yaml", "kind: Workflow\nmetadata: {name: w}\n");
+    let refused = world.run(&["configmap", "apply", "-f", workflow.to_str().unwrap()]).await;
+    assert!(refused.err.contains("the file holds a Workflow"), "{}", refused.err);
+    assert_eq!(world.run(&["configmap", "delete", "limits"]).await.out, "configmap \"limits\" deleted\n");
+    assert_eq!(world.run(&["configmap", "get", "limits"]).await.code, 1);
+}

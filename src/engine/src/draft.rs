@@ -147,6 +147,14 @@ impl Draft {
             command::Body::TransferLeadership(_) => Err(Code::UnknownCommand.refuse(
                 "a transfer of leadership is the member's own business: it never reaches a decision",
             )),
+            command::Body::StoreConfigMap(command) => {
+                commands::store_config_map::decide(self, leader, command)
+            }
+            command::Body::DeleteConfigMap(command) => commands::delete_config_map::decide(self, command),
+            command::Body::SetSyncLimit(command) => commands::set_sync_limit::decide(self, leader, command),
+            command::Body::DeleteSyncLimit(command) => {
+                commands::delete_sync_limit::decide(self, leader, command)
+            }
         }
     }
 

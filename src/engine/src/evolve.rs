@@ -199,6 +199,16 @@ pub(crate) fn apply(
         Body::ClusterLedgerChanged(fact) => step.cluster_ledger_changed(fact)?,
         Body::AttemptLeft(fact) => step.attempt_left(fact)?,
         Body::TakeOverBegun(fact) => step.take_over_begun(fact)?,
+        Body::ConfigMapStored(fact) => step.config_map_stored(fact)?,
+        Body::ConfigMapDeleted(fact) => step.config_map_deleted(fact),
+        Body::ArgumentsConfigured(fact) => step.arguments_configured(fact)?,
+        Body::LockRequested(fact) => step.lock_requested(fact),
+        Body::LocksGranted(fact) => step.locks_granted(fact)?,
+        Body::LockReleased(fact) => step.lock_released(fact),
+        Body::LockSettled(fact) => step.lock_settled(fact),
+        Body::SyncLimitSet(fact) => step.sync_limit_set(fact),
+        Body::SyncLimitDeleted(fact) => step.sync_limit_deleted(fact),
+        Body::WorkflowBegun(fact) => step.workflow_begun(fact)?,
     }
     Ok(())
 }
@@ -430,9 +440,8 @@ impl Step<'_> {
         let workflow = self.workflow(id)?;
         let sequence = workflow.agenda_next;
         workflow.agenda_next += 1;
-        let waits = workflow.suspended;
         self.state.agenda.insert((id, sequence), item);
-        if !waits {
+        if self.state.may_go_on(id) {
             self.state.index.ready.insert(id);
         }
         self.touch(Key::Agenda(id, sequence));

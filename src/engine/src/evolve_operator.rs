@@ -15,11 +15,12 @@ impl Step<'_> {
     pub(crate) fn workflow_suspended(&mut self, fact: &fact::WorkflowSuspended) -> Result<(), Error> {
         let id = fact.workflow;
         self.workflow(id)?.suspended = fact.suspended;
-        if fact.suspended || !self.has_agenda(id) {
-            self.state.index.ready.remove(&id);
-        } else {
-            self.state.index.ready.insert(id);
-        }
+        self.refresh_ready(id);
+        Ok(())
+    }
+
+    pub(crate) fn workflow_begun(&mut self, fact: &fact::WorkflowBegun) -> Result<(), Error> {
+        self.workflow(fact.workflow)?.started_at_ms = self.time.0;
         Ok(())
     }
 
@@ -56,9 +57,7 @@ impl Step<'_> {
         workflow.exit_node = 0;
         self.state.index.finished.remove(&(finished_at_ms, id));
         self.state.index.active_workflows += 1;
-        if self.has_agenda(id) {
-            self.state.index.ready.insert(id);
-        }
+        self.refresh_ready(id);
         Ok(())
     }
 

@@ -56,6 +56,7 @@ impl Step<'_> {
             self.state.index.active_workflows -= 1;
             self.state.index.finished.insert((now, id));
             self.drop_timers(id, 0);
+            self.drop_lock_requests(id);
         }
         Ok(())
     }
@@ -79,6 +80,7 @@ impl Step<'_> {
         self.state.manifests.remove(&id);
         self.touch(Key::Manifest(id));
         self.drop_timers(id, 0);
+        self.drop_lock_requests(id);
         let waiting: Vec<u64> =
             self.state.agenda.range((id, 0)..=(id, u64::MAX)).map(|((_, sequence), _)| *sequence).collect();
         for sequence in waiting {
@@ -199,10 +201,12 @@ impl Step<'_> {
         if self.state.remembered.remove(&(id, fact.name.clone())).is_some() {
             self.touch(Key::Remembered(id, fact.name.clone()));
         }
+        let counts_as_pod =
+            active && fact.r#type == NodeType::Pod.number() && self.state.counts_as_pod(id, node);
         let workflow = self.workflow(id)?;
         workflow.node_next = workflow.node_next.max(node + 1);
         workflow.leaves_total += u32::from(leaf);
-        workflow.pods_active += u32::from(active && fact.r#type == NodeType::Pod.number());
+        workflow.pods_active += u32::from(counts_as_pod);
         if fact.on_exit && fact.parent == 0 {
             workflow.exit_node = node;
         }
@@ -226,6 +230,7 @@ impl Step<'_> {
             }
         }
         if fulfilled {
+            self.drop_lock_request((id, node));
             self.push_agenda(id, agenda_item(row::AgendaKind::Done, node))?;
         } else if fact.start {
             self.push_agenda(id, agenda_item(row::AgendaKind::Start, node))?;
@@ -272,7 +277,9 @@ impl Step<'_> {
         if daemoned {
             self.daemon_ended(id, boundary, index)?;
         }
-        if kind == NodeType::Pod.number() && !daemoned {
+        let counted_as_pod = self.state.counts_as_pod(id, index);
+        self.drop_lock_request((id, index));
+        if kind == NodeType::Pod.number() && !daemoned && counted_as_pod {
             let workflow = self.workflow(id)?;
             workflow.pods_active = workflow.pods_active.saturating_sub(1);
         }
@@ -335,7 +342,7 @@ impl Step<'_> {
         self.state.works.insert((id, node), Arc::new(work));
         self.touch(Key::Work(id, node));
         self.touch_workflow(id);
-        Ok(())
+        self.count_pod(id, node)
     }
 
     fn take_queue_number(&mut self) -> u64 {

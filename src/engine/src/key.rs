@@ -40,6 +40,14 @@ pub enum Key {
     Memo(String),
     /// A member that joined, leaves or has left.
     Member(u64),
+    /// A ConfigMap: namespace, name, cluster that reported it (empty: the cell's own).
+    ConfigMap(String, String, String),
+    /// What a workflow (node 0) or node asks for or holds.
+    LockRequest(u64, u32),
+    /// A lock whose queue is to be looked at.
+    LockCheck(String),
+    /// A semaphore's limit that the control plane keeps: namespace, key.
+    SyncLimit(String, String),
 }
 
 /// Longest text in a key. Longer names are refused before they come here; a key is read back only if it obeys this.
@@ -94,6 +102,21 @@ impl Key {
             }
             Self::Memo(entry) => put(&mut out, 40, &[entry.as_bytes()]),
             Self::Member(member) => put(&mut out, 240, &[&member.to_be_bytes()]),
+            Self::ConfigMap(namespace, name, cluster) => {
+                let lengths = [namespace, name].map(|text| u32::try_from(text.len()).unwrap_or(u32::MAX));
+                let [namespace_length, name_length] = lengths.map(u32::to_be_bytes);
+                let parts = [&namespace_length[..], namespace.as_bytes(), &name_length, name.as_bytes()];
+                put(&mut out, 100, &parts);
+                out.extend_from_slice(cluster.as_bytes());
+            }
+            Self::LockRequest(workflow, node) => {
+                put(&mut out, 101, &[&workflow.to_be_bytes(), &node.to_be_bytes()]);
+            }
+            Self::LockCheck(lock) => put(&mut out, 102, &[lock.as_bytes()]),
+            Self::SyncLimit(namespace, key) => {
+                let length = u32::try_from(namespace.len()).unwrap_or(u32::MAX);
+                put(&mut out, 103, &[&length.to_be_bytes(), namespace.as_bytes(), key.as_bytes()]);
+            }
             Self::Remembered(workflow, name) => {
                 put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
             }
@@ -136,6 +159,18 @@ impl Key {
             21 => Self::Remembered(rest.u64()?, rest.text(None)?),
             40 => Self::Memo(rest.text(None)?),
             240 => Self::Member(rest.u64()?),
+            100 => {
+                let length = usize::try_from(rest.u32()?).ok()?;
+                let namespace = rest.text(Some(length))?;
+                let length = usize::try_from(rest.u32()?).ok()?;
+                Self::ConfigMap(namespace, rest.text(Some(length))?, rest.text(None)?)
+            }
+            101 => Self::LockRequest(rest.u64()?, rest.u32()?),
+            102 => Self::LockCheck(rest.text(None)?),
+            103 => {
+                let length = usize::try_from(rest.u32()?).ok()?;
+                Self::SyncLimit(rest.text(Some(length))?, rest.text(None)?)
+            }
             _ => return None,
         };
         rest.0.is_empty().then_some(key)
@@ -213,6 +248,11 @@ mod tests {
             Key::Template(true, String::new(), "t".into()),
             Key::Remembered(7, "w.a".into()),
             Key::Memo("argo/cache/key".into()),
+            Key::ConfigMap("argo".into(), "limits".into(), String::new()),
+            Key::ConfigMap("argo".into(), "limits".into(), "eu".into()),
+            Key::LockRequest(7, 3),
+            Key::LockCheck("mutex argo/Mutex/m".into()),
+            Key::SyncLimit("argo".into(), "limit".into()),
             Key::Member(4),
         ]
     }
@@ -231,6 +271,10 @@ mod tests {
     fn keys_keep_their_bytes() {
         assert_eq!(Key::Node(258, 3).encode(), [4, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 3]);
         assert_eq!(Key::Timer(1, 0, 0, 0).encode()[..9], [10, 0x80, 0, 0, 0, 0, 0, 0, 1]);
+        assert_eq!(
+            Key::ConfigMap("n".into(), "cm".into(), "eu".into()).encode(),
+            [100, 0, 0, 0, 1, b'n', 0, 0, 0, 2, b'c', b'm', b'e', b'u']
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::advance::configured;
 use crate::effective::effective;
 use crate::state::State;
 
@@ -121,7 +122,8 @@ impl Leader {
 }
 
 impl Parsed {
-    pub(crate) fn new(manifest: Manifest, workflow: &argosy_proto::state::Workflow) -> Self {
+    pub(crate) fn new(mut manifest: Manifest, workflow: &argosy_proto::state::Workflow) -> Self {
+        configured::fill_in(&mut manifest, &workflow.configured);
         let templates = manifest
             .spec
             .templates

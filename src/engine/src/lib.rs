@@ -20,6 +20,7 @@
 
 mod advance;
 mod commands;
+mod config_maps;
 mod counts;
 mod dispatch;
 mod draft;
@@ -34,7 +35,9 @@ mod express;
 mod inspect;
 mod key;
 mod leader;
+mod locks;
 mod loss;
+mod memo_prepared;
 mod phases;
 mod place;
 mod prerequisites;

@@ -63,6 +63,24 @@ pub enum Code {
     MemberNumberUsed,
     /// The cell is not in a state for this change of its members.
     MembershipRefused,
+    /// A ConfigMap of that name exists.
+    ConfigMapExists,
+    /// No ConfigMap of that name.
+    ConfigMapMissing,
+    /// The ConfigMap was changed since the caller looked.
+    ConfigMapChanged,
+    /// The ConfigMap may not be changed.
+    ConfigMapImmutable,
+    /// The ConfigMap is too large.
+    ConfigMapTooLarge,
+    /// The cell has all the ConfigMaps it may have.
+    TooManyConfigMaps,
+    /// A semaphore's limit of that name exists.
+    SyncLimitExists,
+    /// No semaphore's limit of that name.
+    SyncLimitMissing,
+    /// The cell has all the limits of semaphores it may have.
+    TooManySyncLimits,
 }
 
 impl Code {
@@ -98,6 +116,15 @@ impl Code {
         Self::RuntimeMissing,
         Self::MemberNumberUsed,
         Self::MembershipRefused,
+        Self::ConfigMapExists,
+        Self::ConfigMapMissing,
+        Self::ConfigMapChanged,
+        Self::ConfigMapImmutable,
+        Self::ConfigMapTooLarge,
+        Self::TooManyConfigMaps,
+        Self::SyncLimitExists,
+        Self::SyncLimitMissing,
+        Self::TooManySyncLimits,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -133,6 +160,15 @@ impl Code {
             Self::RuntimeMissing => ("ARG1121", 9, 400),
             Self::MemberNumberUsed => ("ARG1240", 9, 409),
             Self::MembershipRefused => ("ARG1241", 9, 409),
+            Self::ConfigMapExists => ("ARG1100", 6, 409),
+            Self::ConfigMapMissing => ("ARG1101", 5, 404),
+            Self::ConfigMapChanged => ("ARG1102", 6, 409),
+            Self::ConfigMapImmutable => ("ARG1103", 3, 422),
+            Self::ConfigMapTooLarge => ("ARG1104", 3, 413),
+            Self::TooManyConfigMaps => ("ARG1105", 8, 429),
+            Self::SyncLimitExists => ("ARG1106", 6, 409),
+            Self::SyncLimitMissing => ("ARG1107", 5, 404),
+            Self::TooManySyncLimits => ("ARG1108", 8, 429),
         }
     }
 

@@ -65,6 +65,22 @@ impl State {
                 let memo = Arc::new(read(value, |row: &row::Memo| row.version)?);
                 self.memos.insert(entry, memo);
             }
+            Key::ConfigMap(namespace, name, cluster) => {
+                let config_map = Arc::new(read(value, |row: &row::ConfigMap| row.version)?);
+                self.config_maps.insert((namespace, name, cluster), config_map);
+            }
+            Key::LockRequest(id, node) => {
+                let request = Arc::new(read(value, |row: &row::LockRequest| row.version)?);
+                self.lock_requests.insert((id, node), request);
+            }
+            Key::LockCheck(lock) => {
+                read(value, |row: &row::LockCheck| row.version)?;
+                self.lock_checks.insert(Arc::from(lock));
+            }
+            Key::SyncLimit(namespace, key) => {
+                let limit = read(value, |row: &row::SyncLimit| row.version)?;
+                self.sync_limits.insert((namespace, key), limit);
+            }
             Key::Template(cluster_scope, namespace, name) => {
                 let template = Arc::new(read(value, |row: &row::Template| row.version)?);
                 self.templates.insert((cluster_scope, namespace, name), template);
@@ -111,6 +127,20 @@ impl State {
             }
             Key::Blocked(shape) => self.blocked.get(shape).map(Message::encode_to_vec),
             Key::Memo(entry) => self.memos.get(entry.as_str()).map(|row| row.encode_to_vec()),
+            Key::LockRequest(id, node) => {
+                self.lock_requests.get(&(*id, *node)).map(|row| row.encode_to_vec())
+            }
+            Key::LockCheck(lock) => self
+                .lock_checks
+                .contains(lock.as_str())
+                .then(|| row::LockCheck { version: ROW_VERSION }.encode_to_vec()),
+            Key::SyncLimit(namespace, key) => {
+                self.sync_limits.get(&(namespace.clone(), key.clone())).map(Message::encode_to_vec)
+            }
+            Key::ConfigMap(namespace, name, cluster) => {
+                let key = (namespace.clone(), name.clone(), cluster.clone());
+                self.config_maps.get(&key).map(|row| row.encode_to_vec())
+            }
             Key::Template(cluster_scope, namespace, name) => self
                 .templates
                 .get(&(*cluster_scope, namespace.clone(), name.clone()))
@@ -142,6 +172,14 @@ impl State {
         );
         keys.extend(self.blocked.keys().map(|shape| Key::Blocked(shape.clone())));
         keys.extend(self.memos.keys().cloned().map(Key::Memo));
+        keys.extend(self.lock_requests.keys().map(|(id, node)| Key::LockRequest(*id, *node)));
+        keys.extend(self.lock_checks.iter().map(|lock| Key::LockCheck(lock.to_string())));
+        keys.extend(
+            self.sync_limits.keys().map(|(namespace, key)| Key::SyncLimit(namespace.clone(), key.clone())),
+        );
+        keys.extend(self.config_maps.keys().map(|(namespace, name, cluster)| {
+            Key::ConfigMap(namespace.clone(), name.clone(), cluster.clone())
+        }));
         keys.extend(self.templates.keys().map(|(cluster_scope, namespace, name)| {
             Key::Template(*cluster_scope, namespace.clone(), name.clone())
         }));

@@ -34,8 +34,15 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
         if let Some(value) = &parameter.value {
             put(&format!("workflow.parameters.{}", parameter.name), value.clone());
             let mut shown = serde_json::json!({"name": parameter.name, "value": value});
-            if let (Some(fields), Some(description)) = (shown.as_object_mut(), &parameter.description) {
-                fields.insert("description".to_owned(), description.clone().into());
+            if let Some(fields) = shown.as_object_mut() {
+                if let Some(source) = &parameter.value_from {
+                    // As written: the list is not told what the ConfigMap holds.
+                    fields.shift_remove("value");
+                    fields.insert("valueFrom".to_owned(), serde_json::json!(source));
+                }
+                if let Some(description) = &parameter.description {
+                    fields.insert("description".to_owned(), description.clone().into());
+                }
             }
             list.push(shown);
         }

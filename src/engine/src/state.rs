@@ -4,10 +4,11 @@ use argosy_model::{Fence, LogTime, WorkflowId, WorkflowKey};
 use argosy_proto::state as row;
 use imbl::{OrdMap, OrdSet};
 
-use crate::Error;
 use crate::key::Key;
+use crate::locks::LockIndex;
 pub use crate::phases::workflow_phase;
 pub(crate) use crate::phases::{is_active_leaf, is_leaf_type, phase_of, type_of};
+use crate::{Error, config_maps};
 
 /// Version of every row this code writes.
 pub(crate) const ROW_VERSION: u32 = 1;
@@ -36,6 +37,14 @@ pub struct State {
     pub(crate) blocked: OrdMap<Vec<u8>, row::Blocked>,
     /// Entries of memoization caches: NAMESPACE/CACHE/KEY.
     pub(crate) memos: OrdMap<String, Arc<row::Memo>>,
+    /// What workflows (node 0) and nodes ask for or hold.
+    pub(crate) lock_requests: OrdMap<(u64, u32), Arc<row::LockRequest>>,
+    /// Locks whose queues are to be looked at.
+    pub(crate) lock_checks: OrdSet<Arc<str>>,
+    /// Limits of semaphores that the control plane keeps: namespace, key.
+    pub(crate) sync_limits: OrdMap<(String, String), row::SyncLimit>,
+    /// ConfigMaps: namespace, name, cluster that reported it. The cell's own has none, and so comes first.
+    pub(crate) config_maps: OrdMap<(String, String, String), Arc<row::ConfigMap>>,
     /// Stored templates: of the cluster's scope, namespace, name.
     pub(crate) templates: OrdMap<(bool, String, String), Arc<row::Template>>,
     /// Outcomes of an earlier workflow's nodes, by workflow and node name.
@@ -74,6 +83,10 @@ pub(crate) struct Index {
     pub ready: OrdSet<u64>,
     /// Number of workflows that are not over.
     pub active_workflows: usize,
+    /// Bytes of all ConfigMaps.
+    pub config_maps_bytes: usize,
+    /// Who holds which lock, and who waits.
+    pub locks: LockIndex,
 }
 
 /// What state wants of one attempt on a cluster.
@@ -141,9 +154,11 @@ impl State {
         for (id, _) in self.agenda.keys() {
             self.index.ready.insert(*id);
         }
-        let suspended = self.workflows.iter().filter(|(_, row)| row.suspended && !row.deleted);
-        for (id, _) in suspended {
-            self.index.ready.remove(id);
+        self.reindex_locks();
+        let ready = self.index.ready.iter().copied();
+        let waits: Vec<u64> = ready.filter(|id| !self.may_go_on(*id)).collect();
+        for id in waits {
+            self.index.ready.remove(&id);
         }
         for (fence, attempt) in &self.attempts {
             if !attempt.closed {
@@ -162,6 +177,8 @@ impl State {
         for ((tenant, key), row) in &self.idempotency {
             self.index.idempotency_age.insert((row.recorded_at_ms, tenant.clone(), key.clone()));
         }
+        self.index.config_maps_bytes =
+            self.config_maps.iter().map(|(key, row)| config_maps::bytes(key, row)).sum();
         let waiting: Vec<_> = self
             .works
             .iter()
@@ -280,7 +297,10 @@ impl State {
     /// [`crate::Draft::advance`] has something to do now, timers aside.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        !self.index.ready.is_empty() || !self.index.take_overs.is_empty() || self.next_shape().is_some()
+        !self.lock_checks.is_empty()
+            || !self.index.ready.is_empty()
+            || !self.index.take_overs.is_empty()
+            || self.next_shape().is_some()
     }
 
     /// The shape to place next: never tried, or blocked before capacity last grew.

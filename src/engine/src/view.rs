@@ -1,6 +1,8 @@
 //! Argo's JSON shapes of what state holds.
 
+mod config_map;
 mod containers;
+mod locks;
 mod tree;
 
 use argosy_model::{Fence, WorkflowId, WorkflowPhase};
@@ -11,6 +13,8 @@ use serde_json::{Map, Value, json};
 use crate::effective::effective;
 use crate::state::State;
 use tree::Tree;
+
+pub use config_map::{CLUSTER_ANNOTATION, config_map_json, config_maps_json};
 
 /// A time as Kubernetes writes it: UTC, whole seconds.
 pub(crate) fn time_text(ms: i64) -> String {
@@ -175,13 +179,24 @@ fn put_outcome(status: &mut Map<String, Value>, row: &row::Workflow) {
     if let Some(phase) = phase {
         status.insert("phase".to_owned(), phase.as_str().into());
     }
-    status.insert("startedAt".to_owned(), phase.map_or(Value::Null, |_| time(started_at_ms(row))));
+    let begun = phase.filter(|phase| *phase != WorkflowPhase::Pending);
+    status.insert("startedAt".to_owned(), begun.map_or(Value::Null, |_| time(started_at_ms(row))));
     status.insert("finishedAt".to_owned(), time(row.finished_at_ms));
     if !row.message.is_empty() {
         status.insert("message".to_owned(), row.message.clone().into());
     }
     if phase.is_some() {
         status.insert("progress".to_owned(), format!("{}/{}", row.leaves_succeeded, row.leaves_total).into());
+    }
+}
+
+/// What the workflow holds and waits for.
+fn put_locks(status: &mut Map<String, Value>, state: &State, id: WorkflowId) {
+    if let Some((_, message)) = state.waits_for((id.0, 0)) {
+        status.insert("message".to_owned(), message.into());
+    }
+    if let Some(synchronization) = locks::synchronization(state, id) {
+        status.insert("synchronization".to_owned(), synchronization);
     }
 }
 
@@ -248,6 +263,7 @@ fn shown_template(key: &(bool, String, String), row: &row::Template) -> Option<V
 fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) -> Value {
     let mut status = Map::new();
     put_outcome(&mut status, row);
+    put_locks(&mut status, state, id);
     if row.phase == 0 {
         return Value::Object(status);
     }

@@ -76,6 +76,12 @@ pub trait View: Clone + Send + Sync + 'static {
     fn template(&self, cluster_scope: bool, namespace: &str, name: &str) -> Option<serde_json::Value>;
     /// The stored templates of a namespace (empty: of all), or of the cell's own scope, by name.
     fn templates(&self, cluster_scope: bool, namespace: &str) -> Vec<serde_json::Value>;
+    /// The limit of a semaphore that the control plane keeps.
+    fn sync_limit(&self, namespace: &str, key: &str) -> Option<u32>;
+    /// The ConfigMap that workflows of a namespace read under a name, as Kubernetes' JSON.
+    fn config_map(&self, namespace: &str, name: &str) -> Option<serde_json::Value>;
+    /// The ConfigMaps that workflows of a namespace (empty: of all) read, by name.
+    fn config_maps(&self, namespace: &str) -> Vec<serde_json::Value>;
     /// All clusters, by name: the registered ones, and those invited that have not enrolled yet.
     fn clusters(&self) -> Vec<ClusterRecord>;
 }

@@ -17,6 +17,7 @@
 mod auth;
 mod cell;
 mod cluster;
+mod config_map;
 mod envelope;
 mod fields;
 mod http;
@@ -29,6 +30,7 @@ mod selector;
 mod stream;
 mod submission;
 mod submit;
+mod sync;
 mod template;
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -165,6 +167,8 @@ pub fn metrics_router<C: Cell>(cell: C, metrics: Metrics) -> Router {
 
 fn api<C: Cell>() -> Router<App<C>> {
     let workflow = get(workflow::get::<C>).delete(workflow::delete::<C>);
+    let sync_limit = get(sync::get::<C>).put(sync::update::<C>).delete(sync::delete::<C>);
+    let config_map = get(config_map::get::<C>).put(config_map::update::<C>).delete(config_map::delete::<C>);
     templates::<C>()
         .route("/api/v1/workflows/", get(list::list_all::<C>))
         .route("/api/v1/workflows/{namespace}/submit", post(submit::submit::<C>).get(submit::get_submit::<C>))
@@ -182,6 +186,10 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/workflows/{namespace}/{name}/{pod}/log", get(log::of_pod::<C>))
         .route("/api/v1/workflow-events/", get(watch::watch_all::<C>))
         .route("/api/v1/workflow-events/{namespace}", get(watch::watch::<C>))
+        .route("/api/v1/configmaps/{namespace}", get(config_map::list::<C>).post(config_map::create::<C>))
+        .route("/api/v1/configmaps/{namespace}/{name}", config_map)
+        .route("/api/v1/sync/{namespace}", post(sync::create::<C>))
+        .route("/api/v1/sync/{namespace}/{key}", sync_limit)
         .route("/api/v1/info", get(info::info::<C>))
         .route("/api/v1/version", get(info::version::<C>))
         .route("/api/v1/userinfo", get(info::user))

@@ -68,6 +68,18 @@ impl View for State {
         view::templates_json(self, cluster_scope, namespace)
     }
 
+    fn sync_limit(&self, namespace: &str, key: &str) -> Option<u32> {
+        Self::sync_limit(self, namespace, key)
+    }
+
+    fn config_map(&self, namespace: &str, name: &str) -> Option<Value> {
+        view::config_map_json(self, namespace, name)
+    }
+
+    fn config_maps(&self, namespace: &str) -> Vec<Value> {
+        view::config_maps_json(self, namespace)
+    }
+
     fn clusters(&self) -> Vec<ClusterRecord> {
         let record = |(name, row): (&str, &argosy_proto::state::Cluster)| ClusterRecord {
             name: name.to_owned(),

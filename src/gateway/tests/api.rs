@@ -288,3 +288,39 @@ async fn requests_are_named_and_counted_by_route() {
     let counted = "argosy_http_requests_total{code=\"404\",method=\"GET\",route=\"/api/v1/workflows/{namespace}/{name}\"} 1";
     assert!(page.contains(counted), "{page}");
 }
+
+#[tokio::test]
+async fn config_maps_are_stored_and_shown_as_kubernetes_does() {
+    let api = Api::new();
+    let all = "/api/v1/configmaps/ns";
+    let object = json!({
+        "apiVersion": "v1", "kind": "ConfigMap",
+        "metadata": {"name": "limits", "labels": {"workflows.argoproj.io/configmap-type": "Parameter"}},
+        "data": {"n": "2"},
+    });
+    let (status, answer) = api.call("GET", all, Value::Null).await;
+    assert_eq!((status, &answer["items"]), (200, &Value::Null));
+    let (status, made) = api.call("POST", all, json!({"configMap": object})).await;
+    assert_eq!(status, 200, "{made}");
+    assert_eq!((&made["data"]["n"], &made["metadata"]["namespace"]), (&json!("2"), &json!("ns")));
+    assert_eq!(api.call("POST", all, json!({"configMap": object})).await.0, 409);
+    let mut changed = made.clone();
+    changed["data"]["n"] = json!("3");
+    let (status, answer) = api.call("PUT", &format!("{all}/limits"), json!({"configMap": changed})).await;
+    assert_eq!((status, &answer["data"]["n"]), (200, &json!("3")), "{answer}");
+    assert_eq!(api.call("PUT", &format!("{all}/limits"), json!({"configMap": changed})).await.0, 409);
+    assert_eq!(api.call("PUT", &format!("{all}/other"), json!({"configMap": object})).await.0, 404);
+    for (field, value) in
+        [("binaryData", json!({"x": "eA=="})), ("data", json!({"n": 2})), ("kind", json!("Secret"))]
+    {
+        let mut odd = object.clone();
+        odd[field] = value;
+        assert_eq!(api.call("POST", all, json!({"configMap": odd})).await.0, 400, "{field}");
+    }
+    let reader = [("authorization", "Bearer reader")];
+    assert_eq!(api.call_with("POST", all, &reader, json!({"configMap": object})).await.0, 403);
+    assert_eq!(api.call_with("GET", &format!("{all}/limits"), &reader, Value::Null).await.0, 200);
+    assert_eq!(api.call("GET", all, Value::Null).await.1["items"].as_array().unwrap().len(), 1);
+    assert_eq!(api.call("DELETE", &format!("{all}/limits"), Value::Null).await.0, 200);
+    assert_eq!(api.call("GET", &format!("{all}/limits"), Value::Null).await.0, 404);
+}

@@ -36,6 +36,14 @@ pub struct Limits {
     pub invite_ttl_max_ms: u64,
     /// Registered clusters.
     pub clusters_max: usize,
+    /// ConfigMaps of the cell, those that clusters report among them.
+    pub config_maps_max: usize,
+    /// Bytes of one ConfigMap: names, labels, annotations and data.
+    pub config_map_bytes_max: usize,
+    /// Bytes of all ConfigMaps.
+    pub config_maps_bytes_max: usize,
+    /// Limits of semaphores that the control plane keeps.
+    pub sync_limits_max: usize,
 }
 
 impl Default for Limits {
@@ -58,6 +66,10 @@ impl Default for Limits {
             idempotency_keys_max: 100_000,
             invite_ttl_max_ms: 24 * 3600 * 1000,
             clusters_max: 1_000,
+            config_maps_max: 10_000,
+            config_map_bytes_max: 1024 * 1024,
+            config_maps_bytes_max: 128 * 1024 * 1024,
+            sync_limits_max: 10_000,
         }
     }
 }

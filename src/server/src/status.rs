@@ -282,6 +282,10 @@ fn record_state(metrics: &Metrics, published: &watch::Receiver<Published>) {
     for (phase, count) in state.workflow_counts() {
         metrics.workflows.with_label_values(&[phase]).set(as_gauge(count));
     }
+    metrics.locks.reset();
+    for ((kind, word), count) in state.lock_totals() {
+        metrics.locks.with_label_values(&[kind, word]).set(as_gauge(count));
+    }
     metrics.attempts.reset();
     for ((cluster, phase), count) in state.attempt_counts() {
         metrics.attempts.with_label_values(&[cluster.as_str(), phase]).set(as_gauge(count));

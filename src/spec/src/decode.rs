@@ -10,6 +10,7 @@ use crate::manifest::{
     Arguments, ContinueOn, Dag, Inputs, IntOrString, LifecycleHook, Manifest, Memoize, Metadata, Outputs,
     RetryStrategy, Script, Sequence, Step, Suspend, Template, TemplateKind, null_is_default,
 };
+use crate::synchronization::Synchronization;
 use crate::{Diagnostic, Error};
 
 /// The template's fields that are read here; the rest stays in `raw`.
@@ -33,6 +34,7 @@ struct TemplateFields {
     timeout: String,
     parallelism: Option<i64>,
     memoize: Option<Memoize>,
+    synchronization: Option<Synchronization>,
     container: Option<Value>,
     script: Option<Value>,
     steps: Option<Vec<Vec<Step>>>,
@@ -121,6 +123,7 @@ pub(crate) fn template(value: Value) -> Result<Template, Error> {
         timeout: fields.timeout,
         parallelism: fields.parallelism,
         memoize: fields.memoize,
+        synchronization: fields.synchronization,
         daemon: fields.daemon,
         pending_timeout: fields.pending_timeout,
         raw: value,

@@ -28,6 +28,7 @@ mod report;
 mod scalar;
 mod schema;
 mod suggest;
+mod synchronization;
 mod validate;
 mod yaml;
 
@@ -52,11 +53,13 @@ pub use merge::merge;
 pub use parse::{
     Document, Limits, Options, Reading, is_kind, parse_json, parse_value, parse_yaml, read_yaml,
 };
+pub use policy::ConfigMapKey;
 pub use report::{DocumentReport, File, FileReport, Report, Review, review};
 pub use schema::{
     FieldLine, Status, deprecated_fields, field_page, field_reasons, field_table, json_schema,
     json_schema_text,
 };
+pub use synchronization::{Mutex, Semaphore, SyncLimitRef, Synchronization};
 pub use validate::{lint, validate};
 
 /// A value that doesn't fit.

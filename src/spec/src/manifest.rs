@@ -9,7 +9,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::leaf::{ContainerSet, Data, Http, MAIN_CONTAINER, Resource};
-pub use crate::policy::{Backoff, Cache, CacheName, LifecycleHook, Memoize, RetryStrategy};
+pub use crate::policy::{Backoff, Cache, CacheName, ConfigMapKey, LifecycleHook, Memoize, RetryStrategy};
+use crate::synchronization::Synchronization;
 use crate::{Diagnostic, Error};
 
 /// A Workflow as submitted.
@@ -89,6 +90,9 @@ pub struct WorkflowSpec {
     /// True: nothing new starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
+    /// Locks that the workflow takes before anything of it runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub synchronization: Option<Synchronization>,
     /// Position among waiting workflows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
@@ -137,6 +141,8 @@ pub struct Template {
     pub timeout: String,
     /// Steps and dag only: children that may run at the same time; `None` for no bound.
     pub parallelism: Option<i64>,
+    /// Locks that it takes before it runs.
+    pub synchronization: Option<Synchronization>,
     /// Where and how long its outputs are kept; `None`: they are not.
     pub memoize: Option<Memoize>,
     /// It goes on beside what follows it, and is ended with the template around it.
@@ -370,6 +376,9 @@ pub struct ValueFrom {
     /// A path into the resource, as `kubectl -o jsonpath=` takes it; empty for none.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
     pub json_path: String,
+    /// Inputs and arguments only: a key of a ConfigMap.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_map_key_ref: Option<ConfigMapKey>,
     /// Filled in by a person while the workflow waits (suspend templates).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub supplied: Option<Value>,

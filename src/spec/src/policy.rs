@@ -91,3 +91,18 @@ pub struct CacheName {
     #[serde(deserialize_with = "null_is_default")]
     pub name: String,
 }
+
+/// A key of a ConfigMap (Kubernetes' ConfigMapKeySelector).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ConfigMapKey {
+    /// The ConfigMap's name.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The key.
+    #[serde(deserialize_with = "null_is_default")]
+    pub key: String,
+    /// Kubernetes' word; it means nothing to Argo, which asks for a default instead.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub optional: Option<bool>,
+}

@@ -133,8 +133,8 @@ fn later_checks_have_places_too() {
 fn unsupported_fields_are_refused_by_name_unless_empty() {
     let message = |text: &str| problems(text).into_iter().map(|problem| problem.message).collect::<Vec<_>>();
     assert_eq!(
-        message(&spec("  synchronization: {mutexes: [{name: m}]}\n")),
-        ["field `spec.synchronization` is not supported yet"]
+        message(&spec("  metrics: {prometheus: [{name: m}]}\n")),
+        ["field `spec.metrics` is not supported yet"]
     );
     assert_eq!(message(&spec("  hooks: {}\n  suspend: false\n  metrics: null\n")), Vec::<String>::new());
 }

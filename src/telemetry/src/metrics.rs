@@ -124,6 +124,7 @@ metrics! {
     queue_depth: IntGaugeVec = "argosy_queue_depth", ["queue"], "Items waiting in a queue: mailbox, commands, batches in flight.";
     limits_hit: IntCounterVec = "argosy_limits_hit_total", ["limit"], "Times that a named limit was reached.";
     workflows: IntGaugeVec = "argosy_workflows", ["phase"], "Workflows held in state by phase.";
+    locks: IntGaugeVec = "argosy_locks", ["kind", "state"], "Requests for locks by kind (mutex, semaphore) and state: held, pending.";
     workflows_accepted: IntCounter = "argosy_workflows_accepted_total", [], "Workflows accepted.";
     workflows_finished: IntCounterVec = "argosy_workflows_finished_total", ["phase"], "Workflows that ended, by phase.";
     http_requests: IntCounterVec = "argosy_http_requests_total", ["route", "method", "code"], "Answered HTTP requests by route, method and status code.";

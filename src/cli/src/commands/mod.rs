@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod cluster;
+mod config_map;
 mod follow;
 mod lint;
 mod list;
@@ -11,6 +12,7 @@ mod recovery;
 mod remove;
 mod show;
 mod submit;
+mod sync;
 mod template;
 
 use serde_json::Value;
@@ -113,6 +115,8 @@ async fn carry_out(
         | Command::Node(_)
         | Command::Template(_)
         | Command::ClusterTemplate(_)
+        | Command::ConfigMap(_)
+        | Command::Sync(_)
         | Command::Delete(_)
         | Command::Cluster(_)
         | Command::Member(_)
@@ -149,6 +153,8 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Node(crate::args::Node::Set(arguments)) => operate::set(client, &arguments, console).await,
         Command::Template(command) => template::run(client, false, command, console).await,
         Command::ClusterTemplate(command) => template::run(client, true, command, console).await,
+        Command::Sync(command) => sync::run(client, command, console).await,
+        Command::ConfigMap(command) => config_map::run(client, command, console).await,
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
         Command::Recovery(arguments) => recovery::recovery(client, &arguments, console).await,

@@ -5,13 +5,17 @@ use argosy_model::{NodePhase, NodeType};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::{Arguments, Step, Template, TemplateKind};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
-use crate::advance::{Turn, hooks, leaf, memo, resolve};
-use crate::express::fill;
+use crate::advance::lock::{self, Entered};
+use crate::advance::{Turn, configured, hooks, leaf, memo, resolve};
+use crate::express::{fill, fill_known};
 use crate::scope::display_name;
+use crate::state::type_of;
 
 /// Argo's message at the depth limit.
-const TOO_DEEP: &str = "Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth";
+pub(crate) const TOO_DEEP: &str = "Maximum recursion depth exceeded. See https://argo-workflows.readthedocs.io/en/latest/scaling/#maximum-recursion-depth";
 
 /// Where a node goes and what it is to be.
 #[derive(Clone, Debug)]
@@ -44,18 +48,41 @@ pub(crate) fn call(
     if place.depth + 1 >= turn.leader.limits.template_depth_max {
         return ended(turn, &place, &template.name, NodePhase::Error, TOO_DEEP, NodePhase::Error);
     }
-    let inputs = inputs(turn, &place, template, arguments)?;
+    let inputs = match inputs(turn, &place, template, arguments) {
+        Ok(inputs) => inputs,
+        Err(message) => return failed(turn, &place, template, &message),
+    };
     if let Err(message) = resolve::readable(turn, template, &inputs) {
-        return ended(turn, &place, &template.name, NodePhase::Error, &message, NodePhase::Error);
+        return failed(turn, &place, template, &message);
     }
     if let Some(node) = remembered(turn, &place, template, &inputs)? {
         return Ok(node);
     }
+    match lock::enter(turn, &place, template, &inputs) {
+        Ok(Entered::Free) => {}
+        Ok(Entered::Waits(node)) => return Ok(node),
+        Err(message) => return failed(turn, &place, template, &message),
+    }
+    let (parent, ordinal, next) = (place.parent, place.ordinal, turn.row().node_next);
+    let made = unlocked(turn, place, template, inputs);
+    let is_made = turn.draft.state.index.children.contains_key(&(turn.workflow, parent, ordinal));
+    if !is_made {
+        lock::withdraw(turn, next);
+    }
+    made
+}
+
+/// Makes the node of a template that has its locks.
+fn unlocked(
+    turn: &mut Turn<'_>,
+    place: Place,
+    template: &Template,
+    inputs: Vec<row::Parameter>,
+) -> Result<u32, String> {
+    let parsed = turn.parsed.clone();
     let memo = match memo::look_up(turn, template, &inputs) {
         Ok(memo) => memo,
-        Err(message) => {
-            return ended(turn, &place, &template.name, NodePhase::Error, &message, NodePhase::Error);
-        }
+        Err(message) => return failed(turn, &place, template, &message),
     };
     let retried = template.retry_strategy.is_some() || parsed.manifest.spec.retry_strategy.is_some();
     let hit = memo.as_ref().is_some_and(|memo| memo.hit.is_some());
@@ -111,6 +138,36 @@ fn remembered(
         turn.draft.emit(Body::NodeSet(fact::NodeSet { workflow, node, message, outputs }));
     }
     Ok(Some(node))
+}
+
+/// Makes the node of a template that waits for locks.
+pub(crate) fn waiting(
+    turn: &mut Turn<'_>,
+    place: &Place,
+    template: &Template,
+    inputs: Vec<row::Parameter>,
+) -> Result<u32, String> {
+    let retried = template.retry_strategy.is_some() || turn.parsed.manifest.spec.retry_strategy.is_some();
+    let mut fact = blank(turn, place)?;
+    fact.r#type = if retried { NodeType::Retry } else { own_type(template) }.number();
+    fact.phase = NodePhase::Pending.number();
+    fact.template.clone_from(&template.name);
+    fact.inputs = inputs;
+    Ok(emit(turn, fact))
+}
+
+/// A part of a template with the globals and the template's inputs filled in.
+pub(crate) fn with_inputs<T: Serialize + DeserializeOwned>(
+    turn: &Turn<'_>,
+    part: &T,
+    inputs: &[row::Parameter],
+) -> Result<T, String> {
+    let text = serde_json::to_string(part).map_err(|error| error.to_string())?;
+    let node = row::Node { inputs: inputs.to_vec(), ..row::Node::default() };
+    let mut names = turn.parsed.globals.clone();
+    names.extend(leaf::inputs_of(&node));
+    let text = fill_known(&text, &names, turn.draft.now().0).map_err(|error| error.to_string())?;
+    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 /// Makes the node of a template itself, without a retry wrapper.
@@ -206,6 +263,17 @@ pub(crate) fn ended(
     Ok(emit(turn, fact))
 }
 
+/// A template that could not be carried out: a node in error, which a task tells in words of its own.
+fn failed(turn: &mut Turn<'_>, place: &Place, template: &Template, message: &str) -> Result<u32, String> {
+    let is_task = matches!(type_of(&turn.node(place.parent)), NodeType::Dag | NodeType::TaskGroup);
+    let message = if is_task && place.flag != row::NodeFlag::Hooked {
+        format!("task '{}' errored: {message}", place.name)
+    } else {
+        message.to_owned()
+    };
+    ended(turn, place, &template.name, NodePhase::Error, &message, NodePhase::Error)
+}
+
 fn blank(turn: &mut Turn<'_>, place: &Place) -> Result<fact::NodeAdded, String> {
     let node = turn.row().node_next;
     let nodes_max = turn.leader.limits.nodes_per_workflow_max;
@@ -247,7 +315,12 @@ fn inputs(
     let bytes_max = turn.leader.limits.parameter_bytes_max;
     let mut inputs = Vec::with_capacity(template.inputs.parameters.len());
     for declared in &template.inputs.parameters {
-        let given = arguments.parameter(&declared.name).and_then(|argument| argument.value.clone());
+        let argument = arguments.parameter(&declared.name);
+        let given = argument.and_then(|argument| argument.value.clone());
+        let given = match given {
+            None => configured::input(turn, declared, argument)?,
+            given => given,
+        };
         let value = match given.or_else(|| declared.value.clone()).or_else(|| declared.default.clone()) {
             Some(text) if text.contains("{{") => Some(known_in(turn, place, &text, &inputs)?),
             other => other,

@@ -12,6 +12,11 @@ use crate::state::{phase_of, type_of};
 /// Argo's message.
 pub(crate) const FAIL_FAST: &str = "template has failed or errored children and failFast enabled";
 
+/// No more Pods of the workflow may start now.
+pub(crate) fn is_full(turn: &Turn<'_>) -> bool {
+    is_held(turn, 0)
+}
+
 /// No more children may start now below `boundary`.
 pub(crate) fn is_held(turn: &Turn<'_>, boundary: u32) -> bool {
     let reached = |bound: Option<i64>, active: u32| bound.is_some_and(|bound| i64::from(active) >= bound);
@@ -55,15 +60,14 @@ fn boundary_of(turn: &Turn<'_>, index: u32) -> u32 {
     let node = turn.node(index);
     match type_of(&node) {
         NodeType::Dag | NodeType::Steps => index,
-        NodeType::StepGroup
-        | NodeType::TaskGroup
-        | NodeType::Retry
-        | NodeType::Pod
+        NodeType::StepGroup | NodeType::TaskGroup | NodeType::Retry => node.boundary,
+        // A leaf is there already: its boundary has counted it.
+        NodeType::Pod
         | NodeType::Container
         | NodeType::Skipped
         | NodeType::Suspend
         | NodeType::Http
-        | NodeType::Plugin => node.boundary,
+        | NodeType::Plugin => 0,
     }
 }
 

@@ -10,6 +10,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::Leader;
+use crate::advance::create::TOO_DEEP;
 use crate::advance::{Turn, containers, daemon, hooks, outputs, retry, workflow};
 use crate::commands::report_attempt::clip;
 use crate::commands::resume_workflow;
@@ -238,6 +239,18 @@ fn timeout(turn: &mut Turn<'_>, index: u32, template: &Template, raw: &mut Value
         wait_at_most(turn, index, retry::duration_ms(&template.pending_timeout)?);
     }
     Ok(())
+}
+
+/// A node waits for locks: its template's bounds count from now.
+pub(crate) fn waits(turn: &mut Turn<'_>, index: u32, template: &Template) {
+    for limit in [&template.timeout, &template.pending_timeout] {
+        // One that cannot be read is told of when the node's turn comes.
+        if let Ok(limit_ms) = retry::duration_ms(limit)
+            && !limit.is_empty()
+        {
+            wait_at_most(turn, index, limit_ms);
+        }
+    }
 }
 
 /// One that waits longer fails.
@@ -493,12 +506,12 @@ pub(crate) fn is_execution_error(node: &row::Node) -> bool {
     let refused = match type_of(node) {
         NodeType::Pod => is_refusal(&node.message),
         NodeType::Retry => node.message.starts_with("unable to cast expression result "),
+        NodeType::Skipped => node.message != TOO_DEEP,
         NodeType::Container
         | NodeType::Steps
         | NodeType::StepGroup
         | NodeType::Dag
         | NodeType::TaskGroup
-        | NodeType::Skipped
         | NodeType::Suspend
         | NodeType::Http
         | NodeType::Plugin => false,

@@ -5,12 +5,12 @@
 use argosy_model::{NodePhase, NodeType, node_id};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{Memoize, Template};
+use argosy_spec::Template;
 use serde_json::Value;
 
-use crate::advance::{Turn, leaf, retry};
+use crate::advance::{Turn, create, retry};
 use crate::evolve_hold::memo_entry;
-use crate::express::fill_known;
+use crate::memo_prepared;
 use crate::state::{phase_of, type_of};
 
 /// Entries of all caches of a cell; beyond them nothing more is kept.
@@ -35,7 +35,7 @@ pub(crate) fn look_up(
     inputs: &[row::Parameter],
 ) -> Result<Option<Lookup>, String> {
     let Some(memoize) = &template.memoize else { return Ok(None) };
-    let memoize = resolved(turn, memoize, inputs)?;
+    let memoize = create::with_inputs(turn, memoize, inputs)?;
     let key = memoize.key;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let bounded = !key.is_empty() && key.len() <= KEY_BYTES_MAX;
@@ -44,21 +44,17 @@ pub(crate) fn look_up(
     }
     let cache = memoize.cache.config_map.name;
     let age_max_ms = age_ms(&memoize.max_age)?;
-    let entry = memo_entry(&turn.row().namespace, &cache, &key);
-    let hit = turn.draft.state.memos.get(entry.as_str()).filter(|memo| {
+    let namespace = &turn.row().namespace;
+    let entry = memo_entry(namespace, &cache, &key);
+    let prepared = memo_prepared::find(&turn.draft.state, namespace, &cache, &key)?;
+    let known = turn.draft.state.memos.get(entry.as_str()).map(|memo| memo.as_ref().clone());
+    // What was computed here last wins over what somebody prepared before that.
+    let newest = known.into_iter().chain(prepared).max_by_key(|memo| memo.created_at_ms);
+    let hit = newest.filter(|memo| {
         age_max_ms.is_none_or(|age| turn.draft.now().0.saturating_sub(memo.created_at_ms) <= age)
     });
-    let hit = hit.map(|memo| memo.outputs.clone());
+    let hit = hit.map(|memo| memo.outputs);
     Ok(Some(Lookup { cache, key, hit }))
-}
-
-fn resolved(turn: &Turn<'_>, memoize: &Memoize, inputs: &[row::Parameter]) -> Result<Memoize, String> {
-    let text = serde_json::to_string(memoize).map_err(|error| error.to_string())?;
-    let node = row::Node { inputs: inputs.to_vec(), ..row::Node::default() };
-    let mut names = turn.parsed.globals.clone();
-    names.extend(leaf::inputs_of(&node));
-    let text = fill_known(&text, &names, turn.draft.now().0).map_err(|error| error.to_string())?;
-    serde_json::from_str(&text).map_err(|error| error.to_string())
 }
 
 /// A Go duration; `None` for none.

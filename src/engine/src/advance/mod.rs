@@ -1,14 +1,17 @@
 //! What happens by itself: timers that are due, the agenda, placement. Every item is a bounded unit of work, or moves
 //! its cursor and stays on the agenda; workflows take turns.
 
+pub(crate) mod configured;
 pub(crate) mod containers;
 pub(crate) mod create;
 pub(crate) mod daemon;
 pub(crate) mod dag;
+pub(crate) mod deadlock;
 pub(crate) mod hold;
 pub(crate) mod hooks;
 pub(crate) mod items;
 pub(crate) mod leaf;
+pub(crate) mod lock;
 pub(crate) mod memo;
 pub(crate) mod outputs;
 pub(crate) mod raw_json;
@@ -56,6 +59,7 @@ pub(crate) enum Progress {
 pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
     timers::fire(draft, leader);
     take_over::go_on(draft, leader);
+    lock::settle(draft, leader);
     // A quarter is left to placement, so that a long cascade doesn't keep ready steps waiting.
     let agenda_work_max = leader.limits.decide_work_max - leader.limits.decide_work_max / 4;
     while draft.work() < agenda_work_max && !draft.is_full(&leader.limits) {
@@ -140,6 +144,10 @@ impl<'a> Turn<'a> {
                 Progress::Done
             }
             row::AgendaKind::Start => self.start(item.node, item.cursor),
+            row::AgendaKind::Unlocked => {
+                lock::begin(self, item.node);
+                Progress::Done
+            }
             row::AgendaKind::Done => self.done(item.node, item.cursor),
             row::AgendaKind::Shutdown => workflow::shut_down(self, item.cursor),
             row::AgendaKind::Purge | row::AgendaKind::Unspecified => Progress::Done,
@@ -148,7 +156,7 @@ impl<'a> Turn<'a> {
 
     fn start(&mut self, index: u32, cursor: u64) -> Progress {
         let node = self.node(index);
-        if phase_of(&node).is_fulfilled() {
+        if phase_of(&node).is_fulfilled() || self.draft.state.is_locked_out(self.workflow, index) {
             return Progress::Done;
         }
         match type_of(&node) {
@@ -158,7 +166,8 @@ impl<'a> Turn<'a> {
             NodeType::TaskGroup => return dag::start_group(self, index, cursor),
             NodeType::Retry => retry::begin(self, index),
             NodeType::Suspend => leaf::suspend_over(self, index),
-            NodeType::Pod | NodeType::Container | NodeType::Skipped | NodeType::Http | NodeType::Plugin => {}
+            NodeType::Pod | NodeType::Http | NodeType::Plugin => lock::begin_leaf(self, index),
+            NodeType::Container | NodeType::Skipped => {}
         }
         Progress::Done
     }

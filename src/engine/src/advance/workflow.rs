@@ -8,7 +8,7 @@ use argosy_spec::Manifest;
 
 use crate::Leader;
 use crate::advance::create::{self, Place};
-use crate::advance::{Progress, Turn, daemon, hooks, leaf, resolve, retry, workflow_phase_of};
+use crate::advance::{Progress, Turn, daemon, hooks, leaf, lock, resolve, retry, workflow_phase_of};
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::state::{ROW_VERSION, phase_of, type_of};
@@ -50,7 +50,9 @@ pub(crate) fn stopped_message(shutdown: i32) -> Option<String> {
 
 /// What acceptance sets up beside the root: the deadline, and a shutdown that the manifest asks for.
 pub(crate) fn accepted(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
-    set_deadline(draft, workflow, manifest);
+    if !draft.state.waits_for_lock((workflow, 0)) {
+        set_deadline(draft, workflow, manifest);
+    }
     asked_for(draft, workflow, manifest);
 }
 
@@ -93,6 +95,12 @@ fn asked_for(draft: &mut Draft, workflow: u64, manifest: &Manifest) {
 
 /// The root is made, and the workflow runs.
 pub(crate) fn start(turn: &mut Turn<'_>) {
+    let workflow = turn.workflow;
+    if turn.row().phase == WorkflowPhase::Pending.number() {
+        turn.draft.emit(Body::WorkflowBegun(fact::WorkflowBegun { workflow }));
+        let parsed = turn.parsed.clone();
+        set_deadline(turn.draft, workflow, &parsed.manifest);
+    }
     phase(turn, WorkflowPhase::Running, String::new());
     let parsed = turn.parsed.clone();
     let name = turn.row().name.clone();
@@ -238,6 +246,9 @@ const PURGES_PER_TURN_MAX: usize = 4;
 
 /// Stops what runs, and then what waits for another try, from the cursor on: a node, with [`RETRIES`] one of the latter.
 pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
+    if lock::shut_down(turn) {
+        return Progress::At(cursor);
+    }
     if cursor < RETRIES
         && let Some(node) = stop_leaves(turn, u32::try_from(cursor).unwrap_or(u32::MAX))
     {

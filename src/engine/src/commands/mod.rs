@@ -3,6 +3,8 @@
 pub(crate) mod add_member;
 pub(crate) mod create_invite;
 pub(crate) mod create_template;
+pub(crate) mod delete_config_map;
+pub(crate) mod delete_sync_limit;
 pub(crate) mod delete_template;
 pub(crate) mod delete_workflow;
 pub(crate) mod find_prerequisites;
@@ -19,7 +21,9 @@ pub(crate) mod resync_attempts;
 pub(crate) mod retry_workflow;
 pub(crate) mod selector;
 pub(crate) mod set_node;
+pub(crate) mod set_sync_limit;
 pub(crate) mod shutdown_workflow;
+pub(crate) mod store_config_map;
 pub(crate) mod submit_workflow;
 pub(crate) mod suspend_workflow;
 pub(crate) mod take_over;

@@ -4,7 +4,7 @@ use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::advance::{Turn, workflow};
+use crate::advance::{Turn, configured, lock, workflow};
 use crate::commands::parameters::{self, with_parameters};
 use crate::commands::selector::Selector;
 use crate::commands::{acted, done, find_workflow};
@@ -44,6 +44,8 @@ pub(crate) fn decide(
     plan.carry_out(&mut turn);
     turn.draft.emit(Body::WorkflowReopened(fact::WorkflowReopened { workflow }));
     let manifest = turn.parsed.clone();
+    configured::configure_again(draft, workflow, &manifest.manifest);
+    lock::enter_workflow(draft, workflow, &manifest.manifest);
     workflow::retried(draft, workflow, &manifest.manifest);
     leader.forget(workflow);
     acted(draft, workflow, &command.actor, "Retry");
@@ -259,6 +261,9 @@ impl Redo {
         if !self.nodes.iter().any(|(index, node)| node.parent == 0 && !self.gone.contains(index)) {
             starts.push(0);
         }
+        // Those with locks of their own ask for them again before anything below them goes on.
+        let roots: Vec<u32> = self.reopened.iter().copied().collect();
+        lock::enter_reopened(turn, &roots);
         for node in starts {
             let item = agenda_item(row::AgendaKind::Start, node);
             turn.draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));

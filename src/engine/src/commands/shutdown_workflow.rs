@@ -4,7 +4,7 @@ use argosy_proto::state::AgendaKind;
 
 use argosy_model::NodePhase;
 
-use crate::advance::finish_node;
+use crate::advance::{finish_node, lock};
 use crate::commands::selector::Selector;
 use crate::commands::set_node::{joined, waiting};
 use crate::commands::{acted, done, find_workflow};
@@ -88,6 +88,7 @@ pub(crate) fn request(draft: &mut Draft, workflow: u64, strategy: i32, message: 
     if draft.state.workflows.get(&workflow).is_some_and(|row| row.suspended) {
         draft.emit(Body::WorkflowSuspended(fact::WorkflowSuspended { workflow, suspended: false }));
     }
+    lock::leave_workflow(draft, workflow);
     let item = agenda_item(AgendaKind::Shutdown, 0);
     draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
 }

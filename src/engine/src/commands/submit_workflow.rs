@@ -68,9 +68,13 @@ pub(crate) fn decide(
             stored_json: resolved.stored.to_string(),
         }));
     }
-    advance::workflow::accepted(draft, workflow, &parsed.manifest);
-    let item: AgendaItem = agenda_item(AgendaKind::Start, 0);
-    draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
+    if advance::configured::configure(draft, workflow, &parsed.manifest)
+        && advance::lock::enter_workflow(draft, workflow, &parsed.manifest)
+    {
+        advance::workflow::accepted(draft, workflow, &parsed.manifest);
+        let item: AgendaItem = agenda_item(AgendaKind::Start, 0);
+        draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
+    }
     drop_oldest(draft, leader);
     Ok(Reply {
         body: Some(reply::Body::WorkflowAccepted(WorkflowAccepted {

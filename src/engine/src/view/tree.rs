@@ -304,6 +304,9 @@ impl<'a> Tree<'a> {
         if !node.host.is_empty() {
             put("hostNodeName", node.host.clone().into());
         }
+        if let Some((lock, _)) = self.state.waits_for((self.workflow, index)) {
+            put("synchronizationStatus", json!({"waiting": lock}));
+        }
         if !node.memo_key.is_empty() {
             put(
                 "memoizationStatus",
@@ -353,6 +356,9 @@ impl<'a> Tree<'a> {
     fn message(&self, index: u32, node: &row::Node) -> Option<String> {
         if !node.message.is_empty() {
             return Some(node.message.clone());
+        }
+        if let Some((_, message)) = self.state.waits_for((self.workflow, index)) {
+            return Some(message);
         }
         let work = self.state.works.get(&(self.workflow, index)).filter(|work| work.fence.is_none())?;
         self.state.blocked.get(&work.shape).map(|blocked| blocked.message.clone())

@@ -36,6 +36,11 @@ pub(super) static TYPES: &[&Type] = &[
     &MEMOIZE,
     &CACHE,
     &CACHE_CONFIG_MAP,
+    &CONFIG_MAP_KEY,
+    &SYNCHRONIZATION,
+    &SEMAPHORE,
+    &SYNC_DATABASE,
+    &MUTEX,
     &WORKFLOW_METADATA,
     &TEMPLATE_REF,
     &WORKFLOW_TEMPLATE_REF,
@@ -126,7 +131,7 @@ pub(super) static WORKFLOW_SPEC: Type = Type {
         refused("semaphore"),
         honoured("shutdown", Shape::String),
         honoured("suspend", Shape::Boolean),
-        refused("synchronization"),
+        honoured("synchronization", Shape::Object(&SYNCHRONIZATION)),
         honoured("templateDefaults", Shape::Object(&TEMPLATE)),
         refused("ttlStrategy"),
         honoured("volumeClaimGC", Shape::Object(&VOLUME_CLAIM_GC)),
@@ -179,7 +184,7 @@ static TEMPLATE: Type = Type {
         honoured("resource", Shape::Object(&RESOURCE)),
         passed("resourceClaims", ANY_LIST),
         passed("sidecars", Shape::Objects(&USER_CONTAINER)),
-        refused("synchronization"),
+        honoured("synchronization", Shape::Object(&SYNCHRONIZATION)),
         honoured("timeout", Shape::String),
     ],
 };
@@ -229,7 +234,7 @@ static VALUE_FROM: Type = Type {
         honoured("parameter", Shape::String),
         honoured("supplied", Shape::Any),
         honoured("default", Shape::AnyString),
-        refused("configMapKeyRef"),
+        honoured("configMapKeyRef", Shape::Object(&CONFIG_MAP_KEY)),
         refused("event"),
         honoured("expression", Shape::String),
         honoured("jqFilter", Shape::String),
@@ -361,6 +366,43 @@ pub(super) static WORKFLOW_TEMPLATE_REF: Type = Type {
 static WORKFLOW_METADATA: Type = Type {
     name: "WorkflowMetadata",
     fields: &[honoured("labels", STRINGS), honoured("annotations", STRINGS), refused("labelsFrom")],
+};
+
+static CONFIG_MAP_KEY: Type = Type {
+    name: "ConfigMapKeyRef",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("key", Shape::String),
+        honoured("optional", Shape::Boolean),
+    ],
+};
+
+static SYNCHRONIZATION: Type = Type {
+    name: "Synchronization",
+    fields: &[
+        honoured("semaphores", Shape::Objects(&SEMAPHORE)),
+        honoured("mutexes", Shape::Objects(&MUTEX)),
+    ],
+};
+
+static SEMAPHORE: Type = Type {
+    name: "SemaphoreRef",
+    fields: &[
+        honoured("configMapKeyRef", Shape::Object(&CONFIG_MAP_KEY)),
+        honoured("database", Shape::Object(&SYNC_DATABASE)),
+        honoured("namespace", Shape::String),
+    ],
+};
+
+static SYNC_DATABASE: Type = Type { name: "SyncDatabaseRef", fields: &[honoured("key", Shape::String)] };
+
+static MUTEX: Type = Type {
+    name: "Mutex",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("namespace", Shape::String),
+        honoured("database", Shape::Boolean),
+    ],
 };
 
 static MEMOIZE: Type = Type {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Validator;
-use crate::manifest::Arguments;
+use crate::manifest::{Arguments, ValueFrom};
 
 /// Longest name of a template, step or parameter.
 const LENGTH_MAX: usize = 128;
@@ -111,11 +111,17 @@ impl Validator<'_> {
             if is_empty && !allow_empty {
                 self.tell("ARG0017", at, format!("{name}.value or {name}.valueFrom is required"));
             } else if let Some(source) = &parameter.value_from
-                && (source.supplied.is_none() || !source.path.is_empty() || !source.parameter.is_empty())
+                && !is_argument_source(source)
             {
                 let message = format!("{name}.valueFrom only allows: default, configMapKeyRef and supplied");
                 self.tell("ARG0018", format!("{at}.valueFrom"), message);
             }
         }
     }
+}
+
+/// Where arguments may come from.
+fn is_argument_source(source: &ValueFrom) -> bool {
+    let other = !source.path.is_empty() || !source.parameter.is_empty() || !source.expression.is_empty();
+    !other && (source.supplied.is_some() || source.config_map_key_ref.is_some())
 }

@@ -161,7 +161,9 @@ impl<'a> Player<'a> {
                 }
             }
             "patch" | "remove" => {
-                // Objects that only Pods see; what they change is in the recording.
+                // What only Pods see is left out: what that changes is in the recording.
+                let patch = Some(&step.fields["patch"]).filter(|_| step.verb == "patch");
+                stage.change(step.fields["object"].as_str().unwrap_or_default(), patch);
             }
             verb => match self.command(verb, &name, &step.arguments()) {
                 Some(body) => {

@@ -2,9 +2,9 @@
 
 use argosy_conformance::case::{Case, Object};
 use argosy_conformance::script::Sight;
-use argosy_engine::DesiredAttempt;
+use argosy_engine::{DesiredAttempt, view};
 use argosy_model::{Fence, Limits, display_fence};
-use argosy_proto::command::{CreateTemplate, command::Body};
+use argosy_proto::command::{CreateTemplate, DeleteConfigMap, StoreConfigMap, command::Body};
 use argosy_proto::common::AttemptPhase;
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -86,8 +86,41 @@ impl Stage {
                 let outcome = self.world.command(Body::CreateTemplate(create));
                 outcome.map(drop).map_err(|refusal| Created::Refused(refusal.message))
             }
+            "ConfigMap" => self.store_config_map(value, true).map_err(Created::Refused),
             kind => Err(Created::Later(format!("kind {kind}"))),
         }
+    }
+
+    fn store_config_map(&mut self, object: &Value, create: bool) -> Result<(), String> {
+        let texts = |map: &Value| {
+            let pairs = map.as_object().into_iter().flatten();
+            pairs.filter_map(|(key, text)| Some((key.clone(), text.as_str()?.to_owned()))).collect()
+        };
+        let store = StoreConfigMap {
+            namespace: NAMESPACE.into(),
+            name: object["metadata"]["name"].as_str().unwrap_or_default().into(),
+            create,
+            labels: texts(&object["metadata"]["labels"]),
+            data: texts(&object["data"]),
+            ..StoreConfigMap::default()
+        };
+        let outcome = self.world.command(Body::StoreConfigMap(store));
+        outcome.map(drop).map_err(|refusal| refusal.message)
+    }
+
+    /// Patches or (without a patch) deletes a ConfigMap; other objects are those that only Pods see.
+    pub fn change(&mut self, object: &str, patch: Option<&Value>) {
+        let Some(("ConfigMap", name)) = object.split_once('/') else { return };
+        let Some(mut known) = view::config_map_json(&self.world.state, NAMESPACE, name) else { return };
+        let Some(patch) = patch else {
+            let delete = DeleteConfigMap { namespace: NAMESPACE.into(), name: name.into() };
+            let _ = self.world.command(Body::DeleteConfigMap(delete));
+            return;
+        };
+        for (key, text) in patch["data"].as_object().into_iter().flatten() {
+            known["data"][key] = text.clone();
+        }
+        let _ = self.store_config_map(&known, false);
     }
 
     /// What a case needs first; objects that only Pods see are left out.
@@ -355,6 +388,10 @@ impl Sight for Stage {
 
     fn object(&self, object: &str) -> Option<Value> {
         let (kind, name) = object.split_once('/')?;
-        if kind == "Workflow" { self.workflow(name) } else { None }
+        match kind {
+            "Workflow" => self.workflow(name),
+            "ConfigMap" => view::config_map_json(&self.world.state, NAMESPACE, name),
+            _ => None,
+        }
     }
 }
