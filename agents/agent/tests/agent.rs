@@ -85,7 +85,13 @@ fn answer(frame: AgentFrame) -> (Vec<Down>, Option<AttemptReport>) {
             };
             (vec![Down::ReportVerdict(verdict)], Some(report))
         }
-        Some(Up::Credit(_) | Up::AskPermit(_) | Up::LogChunk(_) | Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_))
+        Some(
+            Up::Credit(_)
+            | Up::AskPermit(_)
+            | Up::LogChunk(_)
+            | Up::WorkflowsAsked(_)
+            | Up::PrerequisitesFound(_),
+        )
         | None => (Vec::new(), None),
     }
 }

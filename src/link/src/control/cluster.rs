@@ -144,11 +144,27 @@ impl Session {
 /// What a question to the engine was about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    Open { connection: ConnectionRef, received_at: Millis, credit: u32 },
-    Resync { epoch: u64 },
-    Report { epoch: u64, fence: Fence },
-    Permit { epoch: u64, fence: Fence, holder: String },
-    TakeOver { epoch: u64, beyond_ms: Millis },
+    Open {
+        connection: ConnectionRef,
+        received_at: Millis,
+        credit: u32,
+    },
+    Resync {
+        epoch: u64,
+    },
+    Report {
+        epoch: u64,
+        fence: Fence,
+    },
+    Permit {
+        epoch: u64,
+        fence: Fence,
+        holder: String,
+    },
+    TakeOver {
+        epoch: u64,
+        beyond_ms: Millis,
+    },
     Update,
     /// What the cluster has of the things that were asked for.
     Found,
