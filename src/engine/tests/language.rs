@@ -170,6 +170,28 @@ fn workflow_metadata_is_the_workflows_own() {
 }
 
 #[test]
+fn labels_are_computed_when_a_workflow_is_accepted() {
+    let mut world = world();
+    let nap = json!([{"name": "main", "suspend": {"duration": "0"}, "inputs": {"parameters": [{"name": "v", "default": "{{workflow.labels.computed}}"}]}}]);
+    let labels = |expression: &str| json!({"labels": {"s": "t"}, "labelsFrom": {"computed": {"expression": expression}}});
+    let spec = json!({"workflowMetadata": labels("workflow.parameters.p + '-' + workflow.labels.s"),
+        "arguments": {"parameters": [{"name": "p", "value": "pv"}]}, "templates": nap});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    drain(&mut world);
+    let shown = world.json("w");
+    assert_eq!(shown["metadata"]["labels"]["computed"], "pv-t");
+    assert_eq!(shown["status"]["nodes"]["w"]["inputs"]["parameters"][0]["value"], "pv-t");
+    let wrong = json!({"workflowMetadata": labels("1 + 1"), "templates": nap});
+    world.submit("v", &manifest("v", wrong)).unwrap();
+    drain(&mut world);
+    assert_eq!(world.phase("v"), "Error");
+    assert_eq!(
+        world.json("v")["status"]["message"],
+        "failed to evaluate label \"computed\" expression \"1 + 1\" evaluted to int but must be a string"
+    );
+}
+
+#[test]
 fn a_stop_ends_a_step_that_waits_for_its_next_try_at_once() {
     let mut world = world();
     let retried = json!({"name": "main", "retryStrategy": {"limit": 3, "backoff": {"duration": "1h"}},

@@ -45,9 +45,7 @@ pub use leaf::{
     Transformation,
 };
 pub use manifest::{
-    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LifecycleHook, Manifest, Memoize, Metadata,
-    Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind,
-    ValueFrom, WorkflowSpec,
+    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, ValueFrom, WorkflowSpec,
 };
 pub use merge::merge;
 pub use parse::{

@@ -1,6 +1,7 @@
 //! One file per command: what it needs, what it decides, what it refuses.
 
 pub(crate) mod add_member;
+pub(crate) mod computed_labels;
 pub(crate) mod create_invite;
 pub(crate) mod create_template;
 pub(crate) mod delete_config_map;

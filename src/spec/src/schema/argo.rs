@@ -42,6 +42,7 @@ pub(super) static TYPES: &[&Type] = &[
     &SYNC_DATABASE,
     &MUTEX,
     &WORKFLOW_METADATA,
+    &LABEL_FROM,
     &TEMPLATE_REF,
     &WORKFLOW_TEMPLATE_REF,
 ];
@@ -365,7 +366,11 @@ pub(super) static WORKFLOW_TEMPLATE_REF: Type = Type {
 
 static WORKFLOW_METADATA: Type = Type {
     name: "WorkflowMetadata",
-    fields: &[honoured("labels", STRINGS), honoured("annotations", STRINGS), refused("labelsFrom")],
+    fields: &[
+        honoured("labels", STRINGS),
+        honoured("annotations", STRINGS),
+        honoured("labelsFrom", Shape::Map(&Shape::Object(&LABEL_FROM))),
+    ],
 };
 
 static CONFIG_MAP_KEY: Type = Type {
@@ -404,6 +409,7 @@ static MUTEX: Type = Type {
         honoured("database", Shape::Boolean),
     ],
 };
+static LABEL_FROM: Type = Type { name: "LabelValueFrom", fields: &[honoured("expression", Shape::String)] };
 
 static MEMOIZE: Type = Type {
     name: "Memoize",

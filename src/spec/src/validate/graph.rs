@@ -78,6 +78,9 @@ impl<'v> Validator<'v> {
             self.add_globals(target, scope);
             self.results(template, task, &links, &format!("{at}.depends"));
         }
+        let target = serde_json::Value::String(dag.target.clone());
+        let words = format!("templates.{name}.targets");
+        self.references(&target, scope, &words, &format!("{path}.dag.target"));
         self.targets(template, dag, path);
         for index in &order {
             let task = &dag.tasks[*index];
@@ -102,6 +105,16 @@ impl<'v> Validator<'v> {
     fn mixtures(&mut self, template: &Template, dag: &Dag, path: &str) {
         let name = &template.name;
         let uses_depends = dag.tasks.iter().any(|task| !task.depends.is_empty());
+        for (index, task) in dag.tasks.iter().enumerate() {
+            let waits = uses_depends || !task.dependencies.is_empty();
+            if waits && task.name.starts_with(|first: char| first.is_ascii_digit()) {
+                let message = format!(
+                    "templates.{name}.tasks.{} name cannot begin with a digit when using either 'depends' or 'dependencies'",
+                    task.name
+                );
+                self.tell("ARG0012", format!("{path}[{index}].name"), message);
+            }
+        }
         if !uses_depends {
             return;
         }

@@ -326,6 +326,11 @@ impl<'a> Validator<'a> {
     fn timeout(&mut self, template: &Template, path: &str) {
         let waits = matches!(template.kind, TemplateKind::Suspend(_) | TemplateKind::Missing);
         if template.is_leaf() && !waits {
+            if template.timeout.parse::<i64>().is_ok() {
+                let message = format!("{} has invalid duration format in timeout.", template.name);
+                let suggestion = format!("write the unit: `{}s`", template.timeout);
+                self.tell_with("ARG0018", format!("{path}.timeout"), message, suggestion);
+            }
             return;
         }
         for (field, value) in [("timeout", &template.timeout), ("pendingTimeout", &template.pending_timeout)]

@@ -18,6 +18,17 @@ impl Validator<'_> {
         for (index, output) in template.outputs.parameters.iter().enumerate() {
             let words = format!("{words}.parameters.{}", output.name);
             self.output(template, output, &words, &format!("{at}.parameters[{index}]"));
+            let global = &output.global_name;
+            if !global.is_empty()
+                && !global.contains("{{")
+                && let Some(why) = super::names::refusal(global, Kind::Parameter)
+            {
+                self.tell(
+                    "ARG0012",
+                    format!("{at}.parameters[{index}].globalName"),
+                    format!("{words}.globalName: {why}"),
+                );
+            }
         }
     }
 

@@ -14,7 +14,15 @@ use crate::references::is_missing;
 /// A tag with one of these prefixes must be resolvable; others are left alone.
 const CHECKED_PREFIXES: [&str; 7] = ["item.", "steps.", "inputs.", "outputs.", "pod.", "workflow.", "tasks."];
 /// Resolvable whatever follows.
-const OPEN_PREFIXES: [&str; 2] = ["outputs.", "workflow.creationTimestamp"];
+const OPEN_PREFIXES: [&str; 7] = [
+    "outputs.",
+    "workflow.creationTimestamp",
+    "workflow.scheduledTime",
+    "workflow.duration",
+    "tasks.name",
+    "steps.name",
+    "node.name",
+];
 const GLOBALS: [&str; 13] = [
     "workflow.name",
     "workflow.namespace",
@@ -52,9 +60,22 @@ impl Scope {
         if manifest.spec.priority.is_some() {
             names.insert("workflow.priority".to_owned());
         }
-        names.extend(manifest.labels().keys().map(|name| format!("workflow.labels.{name}")));
+        let mut open = BTreeSet::new();
+        if manifest.kind.ends_with("Template") {
+            // The workflow that uses it may have more.
+            open.insert("workflow.parameters.".to_owned());
+        }
+        let computed =
+            manifest.spec.workflow_metadata.iter().flat_map(|metadata| metadata.labels_from.keys());
+        let labels = manifest.labels();
+        names.extend(labels.keys().chain(computed).map(|name| format!("workflow.labels.{name}")));
         names.extend(manifest.annotations().keys().map(|name| format!("workflow.annotations.{name}")));
-        Self { globals: Rc::new(names), ..Self::default() }
+        Self { globals: Rc::new(names), open, ..Self::default() }
+    }
+
+    /// From now on, names with this prefix may or may not be there.
+    pub(super) fn add_open(&mut self, prefix: &str) {
+        self.open.insert(prefix.to_owned());
     }
 
     /// Adds a name for every template that is checked from now on.
@@ -64,7 +85,8 @@ impl Scope {
 
     /// What the body of a template sees.
     pub(super) fn of_template(globals: &Self, template: &Template) -> Self {
-        let mut scope = Self { globals: Rc::clone(&globals.globals), ..Self::default() };
+        let mut scope =
+            Self { globals: Rc::clone(&globals.globals), open: globals.open.clone(), ..Self::default() };
         if !template.inputs.parameters.is_empty() {
             scope.add("inputs.parameters");
         }
@@ -144,6 +166,12 @@ impl Validator<'_> {
     pub(super) fn add_globals(&mut self, template: Option<&Template>, scope: &mut Scope) {
         let outputs = template.map(|template| template.outputs.parameters.as_slice()).unwrap_or_default();
         for output in outputs.iter().filter(|output| !output.global_name.is_empty()) {
+            if output.global_name.contains("{{") {
+                // The name is known when it runs.
+                self.globals.add_open("workflow.outputs.parameters.");
+                scope.add_open("workflow.outputs.parameters.");
+                continue;
+            }
             let name = format!("workflow.outputs.parameters.{}", output.global_name);
             self.globals.add_global(&name);
             scope.add(name);

@@ -93,6 +93,38 @@ fn a_template_named_by_a_parameter_is_looked_up_at_once() {
 }
 
 #[test]
+fn names_that_are_known_only_when_it_runs() {
+    let value = "{{workflow.scheduledTime}} {{workflow.duration}} {{workflow.creationTimestamp.Y}} {{node.name}} {{steps.name}}";
+    let step =
+        json!({"name": "a", "template": "val", "arguments": {"parameters": [{"name": "v", "value": value}]}});
+    assert_eq!(messages(steps(json!([[step]]))), Vec::<String>::new());
+    let makes = json!({"name": "makes", "inputs": {"parameters": [{"name": "n", "value": "x"}]}, "container": {"image": "x"},
+        "outputs": {"parameters": [{"name": "o", "globalName": "{{inputs.parameters.n}}", "valueFrom": {"path": "/o"}}]}});
+    let reads = json!({"name": "b", "template": "val", "arguments": {"parameters": [{"name": "v", "value": "{{workflow.outputs.parameters.any}}"}]}});
+    let mut spec = steps(json!([[{"name": "a", "template": "makes"}], [reads]]));
+    spec["templates"].as_array_mut().unwrap().push(makes);
+    assert_eq!(messages(spec), Vec::<String>::new());
+}
+
+#[test]
+fn names_of_tasks_that_are_waited_for_begin_with_a_letter() {
+    let spec =
+        dag(json!([{"name": "1a", "template": "ok"}, {"name": "b", "template": "ok", "depends": "1a"}]));
+    assert_eq!(
+        messages(spec)[0],
+        "templates.main.tasks.1a name cannot begin with a digit when using either 'depends' or 'dependencies'"
+    );
+    assert_eq!(messages(dag(json!([{"name": "1a", "template": "ok"}]))), Vec::<String>::new());
+}
+
+#[test]
+fn a_timeout_has_a_unit() {
+    let spec = |timeout: &str| json!({"entrypoint": "a", "templates": [{"name": "a", "timeout": timeout, "container": {"image": "x"}}]});
+    assert_eq!(messages(spec("30")), ["a has invalid duration format in timeout."]);
+    assert_eq!(messages(spec("30s")), Vec::<String>::new());
+}
+
+#[test]
 fn recursion_and_long_chains_of_calls_end() {
     let looping = steps(json!([[{"name": "again", "template": "main"}]]));
     assert_eq!(messages(looping), Vec::<String>::new());
