@@ -91,7 +91,7 @@ fn several_documents_and_anchors() {
 #[test]
 fn every_problem_is_told_with_its_place() {
     let text =
-        spec("  entrypiont: x\n  podGC: {strategy: x}\n  activeDeadlineSeconds: soon\n  onExit: [a]\n");
+        spec("  entrypiont: x\n  metrics: {strategy: x}\n  activeDeadlineSeconds: soon\n  onExit: [a]\n");
     let told: Vec<_> = problems(&text)
         .iter()
         .map(|problem| {
@@ -103,7 +103,7 @@ fn every_problem_is_told_with_its_place() {
         told,
         [
             ("ARG0004", "spec.entrypiont".to_owned(), 6, 3),
-            ("ARG0005", "spec.podGC".to_owned(), 7, 3),
+            ("ARG0005", "spec.metrics".to_owned(), 7, 3),
             ("ARG0003", "spec.activeDeadlineSeconds".to_owned(), 8, 26),
             ("ARG0003", "spec.onExit".to_owned(), 9, 11),
         ]
