@@ -1,5 +1,7 @@
 //! One request and its answer over one connection.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "the kernel's other words are told as they are")]
+
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;

@@ -140,9 +140,12 @@ impl Node {
         let outputs = self.outputs.unwrap_or_default();
         let parameters = outputs.parameters.unwrap_or_default();
         let parameter = |one: &Value| {
-            let value = match one.get("value")? {
+            let value = one.get("value")?;
+            let value = match value {
                 Value::String(text) => text.clone(),
-                other => other.to_string(),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    value.to_string()
+                }
             };
             Some(ParameterValue { name: one.get("name")?.as_str()?.to_owned(), value })
         };

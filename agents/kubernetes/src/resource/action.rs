@@ -386,7 +386,9 @@ pub fn read(template: &Value) -> Result<(Resource, Vec<Output>), String> {
             jq_filter: text(one.pointer("/valueFrom/jqFilter")),
             default: one.pointer("/valueFrom/default").map(|value| match value {
                 Value::String(text) => text.clone(),
-                other => other.to_string(),
+                Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+                    value.to_string()
+                }
             }),
         })
         .filter(|output| !output.json_path.is_empty() || !output.jq_filter.is_empty())
