@@ -43,6 +43,7 @@ impl World {
                 None => self.checkers.results.node_gone(*workflow, *number),
             }
         }
+        self.inspect_schedules(after);
         self.inspect_clusters(after);
         for (name, (held, limit)) in after.locks_held() {
             let check = self.checkers.bounds.lock(&name, held, limit);
@@ -159,6 +160,7 @@ impl World {
         self.conclude_users();
         self.conclude_members();
         self.conclude_workflows();
+        self.conclude_schedules();
         for index in 0..self.clusters.len() {
             let (name, mut left) = (self.clusters[index].name.clone(), self.clusters[index].left());
             let open =

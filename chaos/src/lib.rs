@@ -25,6 +25,7 @@ mod options;
 mod people;
 mod queue;
 mod random;
+mod schedules;
 mod trace;
 mod users;
 mod workloads;

@@ -248,7 +248,7 @@ impl World {
                 Output::Read { request, state } => {
                     self.answer_send(id, request, UserAnswer::State(state.map(Box::new)))
                 }
-                Output::Published { .. } | Output::Committed { .. } => {}
+                Output::Archived { .. } | Output::Published { .. } | Output::Committed { .. } => {}
             }
         }
     }

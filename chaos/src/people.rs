@@ -15,7 +15,7 @@ fn operation(wish: &Wish) -> Option<(&str, Operation)> {
         Wish::Submit(name) => Some((name, Operation::Submit)),
         Wish::Stop(name) => Some((name, Operation::Stop)),
         Wish::Delete(name) => Some((name, Operation::Delete)),
-        Wish::Read | Wish::Invite(_) | Wish::Redeem(_) => None,
+        Wish::Read | Wish::Invite(_) | Wish::Redeem(_) | Wish::Schedule(..) => None,
     }
 }
 

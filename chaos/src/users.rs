@@ -7,6 +7,7 @@ use argosy_proto::command::{
 use prost::Message;
 
 use crate::random::Random;
+use crate::schedules;
 use crate::workloads::{self, Workload};
 
 /// Namespace of all generated workflows.
@@ -29,6 +30,8 @@ pub enum Wish {
     Invite(String),
     /// Redeem it, as the cluster's agent does when it enrols.
     Redeem(String),
+    /// Store a CronWorkflow of that name that starts workflows for so many milliseconds of the run.
+    Schedule(String, u64),
 }
 
 /// A wish being carried out: asked again, under the same key, until its outcome is known.
@@ -152,7 +155,14 @@ impl User {
                 let uid = format!("uid-of-{name}");
                 let creator = format!("user-{}", self.index);
                 self.made.insert(name.clone(), workload);
-                Body::SubmitWorkflow(SubmitWorkflow { namespace, name, uid, manifest_json, creator })
+                Body::SubmitWorkflow(SubmitWorkflow {
+                    namespace,
+                    name,
+                    uid,
+                    manifest_json,
+                    creator,
+                    cron: String::new(),
+                })
             }
             Wish::Stop(name) => {
                 let strategy = if self.random.per_mille(500) {
@@ -174,6 +184,7 @@ impl User {
                 let token_hash = token_hash(&cluster);
                 Body::CreateInvite(CreateInvite { cluster, token_hash, ttl_ms: INVITE_TTL_MS })
             }
+            Wish::Schedule(name, active_ms) => schedules::create(&mut self.random, &name, active_ms),
             Wish::Redeem(cluster) => {
                 let (cluster_uid, token_hash) = (uid_of_cluster(&cluster), token_hash(&cluster));
                 Body::RedeemInvite(RedeemInvite { cluster, cluster_uid, token_hash })

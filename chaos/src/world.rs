@@ -168,6 +168,8 @@ pub struct Counts {
     pub crashes: u64,
     /// Snapshots installed.
     pub snapshots: u64,
+    /// Times of schedules that had to start something.
+    pub scheduled: u64,
 }
 
 /// The federation.
@@ -210,7 +212,9 @@ impl World {
         let enrol = clusters
             .iter()
             .flat_map(|cluster| [Wish::Invite(cluster.name.clone()), Wish::Redeem(cluster.name.clone())]);
-        let mut users = vec![User::new(0, part("operator"), enrol)];
+        let schedule =
+            part("schedules").per_mille(500).then(|| Wish::Schedule("tick".to_owned(), options.active_ms));
+        let mut users = vec![User::new(0, part("operator"), enrol.chain(schedule))];
         users.extend((1..=options.users).map(|index| User::new(index, part(&format!("user {index}")), [])));
         let mut checkers = Checkers::default();
         checkers.outage.members_only = options.kind == "blackouts";
@@ -364,6 +368,7 @@ impl World {
         counts.events = self.trace.count();
         counts.attempts = self.checkers.results.attempts();
         counts.taken_over = self.checkers.results.taken_over();
+        counts.scheduled = self.checkers.schedules.exercised();
         counts.repeated = self.checkers.results.repeated_executions();
         Report {
             fingerprint: self.trace.fingerprint(),

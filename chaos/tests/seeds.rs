@@ -49,6 +49,19 @@ fn fifty_seeds_keep_every_invariant() {
     }
 }
 
+/// Leaders change, members crash, clocks drift: no start of a schedule is doubled or lost.
+#[test]
+fn schedules_start_everything_once() {
+    let (mut scheduled, mut crashes) = (0, 0);
+    for seed in 1_000..1_012 {
+        let report = World::run(Options::of_seed(seed));
+        assert!(report.violations.is_empty(), "{}", describe(&report));
+        scheduled += report.counts.scheduled;
+        crashes += report.counts.crashes;
+    }
+    assert!(scheduled > 30 && crashes > 3, "{scheduled} starts judged over {crashes} crashes");
+}
+
 #[test]
 fn seeds_that_once_failed_stay_good() {
     let lines = include_str!("../seeds.txt").lines().map(str::trim);

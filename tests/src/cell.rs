@@ -460,6 +460,8 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
     let mut configs = BTreeMap::new();
     for (member, listen) in listens {
         let config = ServerConfig {
+            retention: argosy_server::config::RetentionConfig::default(),
+            cron: argosy_server::config::CronConfig::default(),
             cell: "test".to_owned(),
             member,
             data_dir: path.join(format!("member-{member}")),

@@ -8,6 +8,7 @@ mod ending;
 mod exclusive;
 mod outage;
 mod results;
+mod schedules;
 
 pub use agreement::Agreement;
 pub use bounds::{Bounds, ClusterUse};
@@ -16,6 +17,7 @@ pub use ending::Ending;
 pub use exclusive::Exclusive;
 pub use outage::Outage;
 pub use results::{AttemptSeen, NodeSeen, Results};
+pub use schedules::{CronSeen, Schedules};
 
 use std::fmt;
 
@@ -109,6 +111,8 @@ pub struct Checkers {
     pub ending: Ending,
     /// Invariant 7.
     pub bounds: Bounds,
+    /// Invariants 1, 2 and 6 for what CronWorkflows start.
+    pub schedules: Schedules,
     /// What was found; the world stops at the first.
     pub violations: Vec<Violation>,
 }

@@ -2,6 +2,8 @@ use clap::{Args, Subcommand, ValueEnum};
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use crate::archive_args::Archive;
+pub use crate::cron_args::Cron;
 pub use crate::operator_args::{
     ConfigMap, ConfigMapFiles, ConfigMapGet, ConfigMapNames, Node, NodeSet, Resubmit, Resume, Retry, Sync,
     SyncKind, SyncLimit, SyncSet, Template, TemplateFiles, TemplateGet, TemplateNames, Then,
@@ -104,6 +106,12 @@ pub enum Command {
     /// ConfigMaps that workflows read: parameters, limits of semaphores, artifact repositories
     #[command(subcommand, name = "configmap", visible_alias = "cm")]
     ConfigMap(ConfigMap),
+    /// Cron workflows
+    #[command(subcommand)]
+    Cron(Cron),
+    /// Archived workflows
+    #[command(subcommand)]
+    Archive(Archive),
     /// Delete workflows
     Delete(Delete),
     /// Check manifests without submitting them; needs no server

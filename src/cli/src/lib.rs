@@ -11,11 +11,13 @@
 //! Failure model: a member that does not answer is passed over; when none answers within a few seconds the command
 //! fails with exit code 1. A broken stream is taken up again where the workflow stands.
 
+mod archive_args;
 mod args;
 pub mod client;
 mod commands;
 mod console;
 pub mod context;
+mod cron_args;
 mod details;
 mod model;
 mod operator_args;

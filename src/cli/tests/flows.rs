@@ -29,7 +29,8 @@ impl World {
         let cell = EngineCell::default();
         cell.connect("eu");
         let identity = Identity { name: "admin".to_owned(), role: Role::Admin };
-        let options = Options { tokens: Tokens::default().with(TOKEN, identity), ..Options::default() };
+        let options =
+            Options { tokens: Tokens::default().with(TOKEN, identity), archive: true, ..Options::default() };
         let service = router(cell.clone(), Metrics::new(), options);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         // A first address where nobody listens: every command has to pass it over.
@@ -351,4 +352,80 @@ async fn config_maps_are_applied_listed_and_deleted() {
     assert!(refused.err.contains("the file holds a Workflow"), "{}", refused.err);
     assert_eq!(world.run(&["configmap", "delete", "limits"]).await.out, "configmap \"limits\" deleted\n");
     assert_eq!(world.run(&["configmap", "get", "limits"]).await.code, 1);
+}
+
+const TICK: &str = "\
+apiVersion: argoproj.io/v1alpha1
+kind: CronWorkflow
+metadata:
+  name: tick
+spec:
+  schedules: ['@hourly']
+  workflowSpec:
+    entrypoint: main
+    templates:
+      - {name: main, container: {image: busybox}}
+";
+
+#[tokio::test]
+async fn a_cron_workflow_from_file_to_deletion() {
+    let world = World::new().await;
+    let file = world.file("tick.yaml", TICK);
+    let file = file.to_str().unwrap();
+    assert_eq!(world.run(&["cron", "list"]).await.out, "No cron workflows found\n");
+    assert!(world.run(&["cron", "lint", file]).await.out.contains("no linting errors found!"));
+    let made = world.run(&["cron", "create", file, "--schedule", "@daily"]).await;
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert!(made.out.contains("Schedules:                     @daily"), "{}", made.out);
+    let updated = world.run(&["cron", "update", file, "-o", "name"]).await;
+    assert_eq!((updated.code, updated.out.as_str()), (0, "tick\n"), "{}", updated.err);
+    assert_eq!(world.run(&["cron", "suspend", "tick"]).await.out, "CronWorkflow 'tick' suspended\n");
+    assert!(world.run(&["cron", "list"]).await.out.contains("@hourly"));
+    assert_eq!(world.run(&["cron", "resume", "tick"]).await.out, "CronWorkflow 'tick' resumed\n");
+    let one = world.run(&["submit", "--from", "cronwf/tick", "--name", "now", "-o", "name"]).await;
+    assert_eq!((one.code, one.out.as_str()), (0, "now\n"), "{}", one.err);
+    assert!(world.run(&["cron", "get", "tick"]).await.out.contains("Active Workflows:              now"));
+    let period = ["--start", "2020-01-01T00:00:00Z", "--end", "2020-01-01T02:00:00Z"];
+    let backfill = [&["cron", "backfill", "tick", "--name", "b"][..], &period].concat();
+    let filled = world.run(&backfill).await;
+    assert!(filled.out.contains("Total Backfill Schedule: 2"), "{}{}", filled.out, filled.err);
+    assert_eq!(world.run(&backfill).await.code, 0, "again is no harm");
+    let wrong = world.run(&["cron", "create", world.file("w.yaml", HELLO).to_str().unwrap()]).await;
+    assert_eq!(wrong.code, 1);
+    assert!(wrong.err.contains("this command is for CronWorkflow"), "{}", wrong.err);
+    let other = world.run(&["submit", file]).await;
+    assert!(other.err.contains("argosy cron create"), "{}", other.err);
+    assert_eq!(world.run(&["cron", "delete", "--all"]).await.out, "CronWorkflow 'tick' deleted\n");
+    assert_eq!(world.run(&["cron", "get", "tick"]).await.code, 1);
+}
+
+#[tokio::test]
+async fn an_archived_workflow_is_found_and_submitted_again() {
+    let world = World::new().await;
+    let file = world.file("hello.yaml", HELLO);
+    assert_eq!(world.run(&["archive", "list"]).await.out, "No workflows found\n");
+    world.run(&["submit", file.to_str().unwrap()]).await;
+    world.cell.finish_all();
+    assert_eq!(world.run(&["delete", "--all"]).await.out, "Workflow 'hello' deleted\n");
+    world.cell.settle();
+    assert_eq!(
+        world.run(&["delete", "--all"]).await.out,
+        "No resources found\n",
+        "archived ones are not live"
+    );
+    assert!(world.run(&["list"]).await.out.contains("hello"));
+    assert!(world.run(&["archive", "list"]).await.out.contains("hello   Succeeded"));
+    let got = world.run(&["archive", "get", "hello"]).await;
+    assert!(
+        got.out.contains("Status:              Succeeded") && got.out.contains("STEP"),
+        "{}{}",
+        got.out,
+        got.err
+    );
+    let again = world.run(&["archive", "resubmit", "hello", "-o", "name"]).await;
+    assert!(again.out.starts_with("hello-"), "{}{}", again.out, again.err);
+    assert!(world.run(&["archive", "list-label-keys"]).await.out.contains("workflows.argoproj.io/phase\n"));
+    let gone = world.run(&["archive", "delete", "hello"]).await;
+    assert!(gone.out.starts_with("Archived workflow '"), "{}{}", gone.out, gone.err);
+    assert_eq!(world.run(&["archive", "get", "hello"]).await.code, 1);
 }

@@ -155,6 +155,18 @@ impl Draft {
             command::Body::DeleteSyncLimit(command) => {
                 commands::delete_sync_limit::decide(self, leader, command)
             }
+            command::Body::CreateCron(command) => commands::create_cron::decide(self, leader, command),
+            command::Body::UpdateCron(command) => commands::update_cron::decide(self, leader, command),
+            command::Body::DeleteCron(command) => commands::delete_cron::decide(self, command),
+            command::Body::SuspendCron(command) => commands::suspend_cron::decide(self, command),
+            command::Body::BackfillCron(command) => commands::backfill_cron::decide(self, leader, command),
+            command::Body::StoreEventBinding(command) => {
+                commands::event_binding::store(self, leader, command)
+            }
+            command::Body::DeleteEventBinding(command) => commands::event_binding::delete(self, command),
+            command::Body::DeleteArchived(command) => commands::archived::delete(self, command),
+            command::Body::RetryArchived(command) => commands::archived::retry(self, leader, command),
+            command::Body::ResubmitArchived(command) => commands::archived::resubmit(self, leader, command),
         }
     }
 
@@ -171,6 +183,13 @@ impl Draft {
             }
             self.emit(Body::IdempotencyForgotten(fact::IdempotencyForgotten { tenant, key }));
         }
+    }
+
+    /// What the decision on a command needs and state does not hold: the number of an archived workflow. Its records
+    /// ([`crate::archive_range`]) are to be given to [`Leader::give_archived`] before the command is decided.
+    #[must_use]
+    pub fn need(&self, command: &Command) -> Option<u64> {
+        crate::archive::need(&self.state, command)
     }
 
     /// Goes on with what waits: timers that are due, the agenda, placement; within the limits of one batch.

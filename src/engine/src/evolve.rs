@@ -31,6 +31,16 @@ pub struct Changes {
     pub(crate) keys: OrdSet<Key>,
     workflows: OrdSet<u64>,
     clusters: OrdSet<String>,
+    archive: imbl::Vector<ArchiveChange>,
+}
+
+/// A change of the archive family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ArchiveChange {
+    /// A record is written.
+    Put(Vec<u8>, Arc<[u8]>),
+    /// The records of these keys, the second excluded, are gone.
+    DropRange(Vec<u8>, Vec<u8>),
 }
 
 impl Changes {
@@ -38,6 +48,11 @@ impl Changes {
     #[must_use]
     pub fn rows(&self, state: &State) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         self.keys.iter().map(|key| (key.encode(), state.row(key))).collect()
+    }
+
+    /// Changes of the archive family, in order.
+    pub fn archive(&self) -> impl Iterator<Item = &ArchiveChange> {
+        self.archive.iter()
     }
 
     /// Touched workflows, deleted ones among them.
@@ -209,6 +224,20 @@ pub(crate) fn apply(
         Body::SyncLimitSet(fact) => step.sync_limit_set(fact),
         Body::SyncLimitDeleted(fact) => step.sync_limit_deleted(fact),
         Body::WorkflowBegun(fact) => step.workflow_begun(fact)?,
+        Body::CronStored(fact) => step.cron_stored(fact),
+        Body::CronDeleted(fact) => step.cron_deleted(fact)?,
+        Body::CronPurged(fact) => step.cron_purged(fact),
+        Body::WorkflowOwned(fact) => step.workflow_owned(fact)?,
+        Body::ChildCounted(fact) => step.child_counted(fact)?,
+        Body::CronMoved(fact) => step.cron_moved(fact)?,
+        Body::CronStatusSet(fact) => step.cron_status_set(fact)?,
+        Body::BackfillSet(fact) => step.backfill_set(fact)?,
+        Body::BackfillDone(fact) => step.backfill_done(fact)?,
+        Body::EventBindingStored(fact) => step.event_binding_stored(fact),
+        Body::EventBindingDeleted(fact) => step.event_binding_deleted(fact),
+        Body::WorkflowRetired(fact) => step.workflow_retired(fact)?,
+        Body::ArchiveDropped(fact) => step.archive_dropped(fact),
+        Body::WorkflowRestored(fact) => step.workflow_restored(fact)?,
     }
     Ok(())
 }
@@ -224,6 +253,10 @@ pub(crate) struct Step<'a> {
 impl Step<'_> {
     pub(crate) fn touch(&mut self, key: Key) {
         self.changes.keys.insert(key);
+    }
+
+    pub(crate) fn archive(&mut self, change: ArchiveChange) {
+        self.changes.archive.push_back(change);
     }
 
     pub(crate) fn touch_cluster(&mut self, cluster: &str) {

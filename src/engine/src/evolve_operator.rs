@@ -42,8 +42,10 @@ impl Step<'_> {
 
     pub(crate) fn workflow_reopened(&mut self, fact: &fact::WorkflowReopened) -> Result<(), Error> {
         let (id, now) = (fact.workflow, self.time.0);
+        let owned = self.owned_entry(id);
         let workflow = self.workflow(id)?;
         let finished_at_ms = workflow.finished_at_ms;
+        let phase = workflow.phase;
         if finished_at_ms == 0 {
             return Err(Error::Misfit { what: "finished workflow", id });
         }
@@ -55,7 +57,11 @@ impl Step<'_> {
         workflow.shutdown_message.clear();
         workflow.suspended = false;
         workflow.exit_node = 0;
-        self.state.index.finished.remove(&(finished_at_ms, id));
+        // Its next end counts again, as in Argo.
+        workflow.cron_counted = false;
+        self.drop_timers(id, 0);
+        self.reindex_owned(id, owned);
+        self.not_finished(id, phase, finished_at_ms);
         self.state.index.active_workflows += 1;
         self.refresh_ready(id);
         Ok(())

@@ -46,6 +46,7 @@ impl Step<'_> {
 
     pub(crate) fn workflow_phase_changed(&mut self, fact: &fact::WorkflowPhaseChanged) -> Result<(), Error> {
         let (id, now) = (fact.workflow, self.time.0);
+        let owned = self.owned_entry(id);
         let workflow = self.workflow(id)?;
         workflow.phase = fact.phase;
         workflow.message.clone_from(&fact.message);
@@ -53,16 +54,29 @@ impl Step<'_> {
             .is_some_and(argosy_model::WorkflowPhase::is_completed);
         if completed && workflow.finished_at_ms == 0 {
             workflow.finished_at_ms = now;
+            let nodes = u64::from(workflow.node_next);
             self.state.index.active_workflows -= 1;
             self.state.index.finished.insert((now, id));
+            self.state.index.finished_as.insert((fact.phase, now, id));
+            self.state.index.finished_sizes.insert(id, nodes);
+            self.state.index.finished_nodes += nodes;
             self.drop_timers(id, 0);
             self.drop_lock_requests(id);
+            self.reindex_owned(id, owned);
         }
         Ok(())
     }
 
     pub(crate) fn workflow_deleted(&mut self, fact: &fact::WorkflowDeleted) -> Result<(), Error> {
-        let id = fact.workflow;
+        self.leaves(fact.workflow)?;
+        self.state.manifests.remove(&fact.workflow);
+        self.touch(Key::Manifest(fact.workflow));
+        Ok(())
+    }
+
+    /// The workflow is gone for everybody; its nodes follow bit by bit.
+    pub(crate) fn leaves(&mut self, id: u64) -> Result<(), Error> {
+        let owned = self.owned_entry(id);
         let workflow = self.workflow(id)?;
         if workflow.deleted {
             return Err(Error::Misfit { what: "workflow that is not deleted", id });
@@ -70,17 +84,17 @@ impl Step<'_> {
         workflow.deleted = true;
         workflow.suspended = false;
         let finished_at_ms = workflow.finished_at_ms;
+        let phase = workflow.phase;
         let names = (Arc::from(workflow.namespace.as_str()), Arc::from(workflow.name.as_str()));
         self.state.index.names.remove(&names);
         if finished_at_ms == 0 {
             self.state.index.active_workflows -= 1;
         } else {
-            self.state.index.finished.remove(&(finished_at_ms, id));
+            self.not_finished(id, phase, finished_at_ms);
         }
-        self.state.manifests.remove(&id);
-        self.touch(Key::Manifest(id));
         self.drop_timers(id, 0);
         self.drop_lock_requests(id);
+        self.reindex_owned(id, owned);
         let waiting: Vec<u64> =
             self.state.agenda.range((id, 0)..=(id, u64::MAX)).map(|((_, sequence), _)| *sequence).collect();
         for sequence in waiting {
@@ -94,6 +108,9 @@ impl Step<'_> {
         let id = fact.workflow;
         let range = (id, fact.first)..=(id, fact.last);
         let nodes: Vec<u32> = self.state.nodes.range(range).map(|((_, node), _)| *node).collect();
+        if self.state.workflows.get(&id).is_some_and(|row| row.archiving) {
+            self.archive_nodes(id, &nodes);
+        }
         for node in nodes {
             self.orphan_attempts(id, node)?;
             self.drop_work(id, node);
@@ -119,6 +136,9 @@ impl Step<'_> {
 
     pub(crate) fn workflow_purged(&mut self, fact: &fact::WorkflowPurged) {
         self.forget_remembered(fact.workflow);
+        if self.state.workflows.get(&fact.workflow).is_some_and(|row| row.archiving) {
+            self.archive_head(fact.workflow);
+        }
         self.state.workflows.remove(&fact.workflow);
         self.touch(Key::Workflow(fact.workflow));
     }

@@ -63,6 +63,11 @@ impl State {
         self.members.get(&member).is_some_and(|row| row.leaving)
     }
 
+    /// All CronWorkflows that are not deleted, by number.
+    pub fn crons(&self) -> impl Iterator<Item = (u64, &row::Cron)> {
+        self.crons.iter().filter(|(_, row)| !row.deleted).map(|(id, row)| (*id, row.as_ref()))
+    }
+
     /// All attempts that state still knows, by fence.
     pub fn attempts(&self) -> impl Iterator<Item = (&Fence, &row::Attempt)> {
         self.attempts.iter().map(|(fence, row)| (fence, row.as_ref()))

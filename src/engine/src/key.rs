@@ -38,6 +38,12 @@ pub enum Key {
     Remembered(u64, String),
     /// An entry of a memoization cache: NAMESPACE/CACHE/KEY.
     Memo(String),
+    /// A CronWorkflow by number.
+    Cron(u64),
+    /// A WorkflowEventBinding: namespace, name.
+    EventBinding(String, String),
+    /// What state keeps of an archived workflow, by its number.
+    Archived(u64),
     /// A member that joined, leaves or has left.
     Member(u64),
     /// A ConfigMap: namespace, name, cluster that reported it (empty: the cell's own).
@@ -120,6 +126,12 @@ impl Key {
             Self::Remembered(workflow, name) => {
                 put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
             }
+            Self::Cron(cron) => put(&mut out, 140, &[&cron.to_be_bytes()]),
+            Self::Archived(workflow) => put(&mut out, 142, &[&workflow.to_be_bytes()]),
+            Self::EventBinding(namespace, name) => {
+                let length = u32::try_from(namespace.len()).unwrap_or(u32::MAX);
+                put(&mut out, 141, &[&length.to_be_bytes(), namespace.as_bytes(), name.as_bytes()]);
+            }
         }
         out
     }
@@ -158,6 +170,12 @@ impl Key {
             }
             21 => Self::Remembered(rest.u64()?, rest.text(None)?),
             40 => Self::Memo(rest.text(None)?),
+            140 => Self::Cron(rest.u64()?),
+            142 => Self::Archived(rest.u64()?),
+            141 => {
+                let length = usize::try_from(rest.u32()?).ok()?;
+                Self::EventBinding(rest.text(Some(length))?, rest.text(None)?)
+            }
             240 => Self::Member(rest.u64()?),
             100 => {
                 let length = usize::try_from(rest.u32()?).ok()?;
@@ -253,6 +271,9 @@ mod tests {
             Key::LockRequest(7, 3),
             Key::LockCheck("mutex argo/Mutex/m".into()),
             Key::SyncLimit("argo".into(), "limit".into()),
+            Key::Cron(7),
+            Key::EventBinding("argo".into(), "b".into()),
+            Key::Archived(7),
             Key::Member(4),
         ]
     }

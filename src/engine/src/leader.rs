@@ -1,10 +1,14 @@
 use argosy_model::Limits;
+use argosy_proto::command::Refusal;
 use argosy_spec::{Manifest, Step, Template};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::advance::configured;
+use crate::Code;
+use crate::archive::on_its_way;
+use crate::cron;
 use crate::effective::effective;
 use crate::state::State;
 
@@ -19,6 +23,12 @@ pub struct Leader {
     expansions: BTreeMap<(u64, u32, u32), Arc<Vec<Value>>>,
     /// Names that nobody knows of a cluster whether they exist there: to be asked of its agent, until state knows.
     pub questions: BTreeMap<String, BTreeSet<String>>,
+    /// CronWorkflows by number, as of a generation.
+    crons: BTreeMap<u64, (u64, Arc<cron::Parsed>)>,
+    /// How often concurrency policies kept something from starting, or ended it: by namespace, name and policy.
+    cron_policies: BTreeMap<(String, String, String), u64>,
+    /// Records of an archived workflow, loaded for the next decision.
+    archived: Option<(u64, Option<Vec<Vec<u8>>>)>,
     /// The workflow served last by the agenda: the next turn begins after it.
     pub(crate) served: u64,
 }
@@ -59,6 +69,8 @@ pub(crate) struct Plan {
 
 /// Bytes of manifests' texts that are kept parsed; others are parsed again when needed.
 const PARSED_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// CronWorkflows that are kept parsed.
+const CRONS_PARSED_MAX: usize = 2_000;
 /// Fan-outs whose items are kept parsed.
 const EXPANSIONS_MAX: usize = 200;
 
@@ -106,6 +118,47 @@ impl Leader {
         }
         self.expansions.insert(key, items);
         self.expansions[&key].clone()
+    }
+
+    /// A CronWorkflow's object, read; `None` when it can't be.
+    pub(crate) fn cron(&mut self, state: &State, id: u64) -> Option<Arc<cron::Parsed>> {
+        let row = state.crons.get(&id)?;
+        if let Some((_, parsed)) = self.crons.get(&id).filter(|(generation, _)| *generation == row.generation)
+        {
+            return Some(parsed.clone());
+        }
+        let parsed = Arc::new(cron::Parsed::new(&row.json)?);
+        if self.crons.len() >= CRONS_PARSED_MAX {
+            self.crons.pop_first();
+        }
+        self.crons.insert(id, (row.generation, parsed.clone()));
+        Some(parsed)
+    }
+
+    /// Records of an archived workflow, for the decision that needs them ([`crate::Draft::need`]); `None`: there are more
+    /// than may be read.
+    pub fn give_archived(&mut self, workflow: u64, records: Option<Vec<Vec<u8>>>) {
+        self.archived = Some((workflow, records));
+    }
+
+    pub(crate) fn take_archived(&mut self, workflow: u64) -> Result<Vec<Vec<u8>>, Refusal> {
+        let (_, records) =
+            self.archived.take().filter(|(found, _)| *found == workflow).ok_or_else(on_its_way)?;
+        let too_large = || Code::ArchiveTooLarge.refuse("the archived workflow is too large to come back");
+        let records = records.ok_or_else(too_large)?;
+        if records.is_empty() { Err(on_its_way()) } else { Ok(records) }
+    }
+
+    /// Counts that a concurrency policy took effect.
+    pub(crate) fn note_policy(&mut self, namespace: &str, name: &str, policy: &str) {
+        let key = (namespace.to_owned(), name.to_owned(), policy.to_owned());
+        *self.cron_policies.entry(key).or_default() += 1;
+    }
+
+    /// How often concurrency policies of CronWorkflows took effect since leadership began: by namespace, name, policy.
+    #[must_use]
+    pub fn cron_policies(&self) -> &BTreeMap<(String, String, String), u64> {
+        &self.cron_policies
     }
 
     /// Forgets what is cached of a workflow.

@@ -19,13 +19,17 @@
 //! batch that doesn't follow the state's sequence or stands at another index than it was made for is void.
 
 mod advance;
+mod archive;
 mod commands;
 mod config_maps;
 mod counts;
+mod cron;
 mod dispatch;
 mod draft;
 mod effective;
 mod evolve;
+mod evolve_archive;
+mod evolve_cron;
 mod evolve_failover;
 mod evolve_hold;
 mod evolve_leaf;
@@ -45,13 +49,15 @@ mod recovery;
 mod references;
 mod refusal;
 mod resources;
+mod retire;
 mod rows;
 mod scope;
 mod state;
 pub mod view;
 
+pub use archive::{archive_range, archived_state};
 pub use draft::Draft;
-pub use evolve::{BATCH_VERSION, Changes, Position, evolve};
+pub use evolve::{ArchiveChange, BATCH_VERSION, Changes, Position, evolve};
 pub use inspect::Difference;
 pub use key::Key;
 pub use leader::Leader;

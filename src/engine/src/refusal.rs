@@ -81,6 +81,24 @@ pub enum Code {
     SyncLimitMissing,
     /// The cell has all the limits of semaphores it may have.
     TooManySyncLimits,
+    /// A CronWorkflow or WorkflowEventBinding of that name exists.
+    CronExists,
+    /// No CronWorkflow or WorkflowEventBinding of that name.
+    CronMissing,
+    /// The CronWorkflow was changed since the caller looked.
+    CronChanged,
+    /// The cell has all the CronWorkflows or WorkflowEventBindings it may have.
+    TooManyCrons,
+    /// A backfill cannot be made as asked for.
+    BackfillRefused,
+    /// No archived workflow of that uid.
+    ArchiveMissing,
+    /// The workflow is still on its way to the archive.
+    ArchiveNotReady,
+    /// The archived workflow is too large to come back.
+    ArchiveTooLarge,
+    /// The archive's records can't be read.
+    ArchiveUnreadable,
 }
 
 impl Code {
@@ -125,6 +143,15 @@ impl Code {
         Self::SyncLimitExists,
         Self::SyncLimitMissing,
         Self::TooManySyncLimits,
+        Self::CronExists,
+        Self::CronMissing,
+        Self::CronChanged,
+        Self::TooManyCrons,
+        Self::BackfillRefused,
+        Self::ArchiveMissing,
+        Self::ArchiveNotReady,
+        Self::ArchiveTooLarge,
+        Self::ArchiveUnreadable,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -169,6 +196,15 @@ impl Code {
             Self::SyncLimitExists => ("ARG1106", 6, 409),
             Self::SyncLimitMissing => ("ARG1107", 5, 404),
             Self::TooManySyncLimits => ("ARG1108", 8, 429),
+            Self::CronExists => ("ARG1140", 6, 409),
+            Self::CronMissing => ("ARG1141", 5, 404),
+            Self::CronChanged => ("ARG1142", 6, 409),
+            Self::TooManyCrons => ("ARG1143", 8, 429),
+            Self::BackfillRefused => ("ARG1144", 3, 400),
+            Self::ArchiveMissing => ("ARG1145", 5, 404),
+            Self::ArchiveNotReady => ("ARG1146", 14, 503),
+            Self::ArchiveTooLarge => ("ARG1147", 8, 400),
+            Self::ArchiveUnreadable => ("ARG1148", 13, 500),
         }
     }
 

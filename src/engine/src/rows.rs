@@ -88,6 +88,18 @@ impl State {
             Key::Member(member) => {
                 self.members.insert(member, read(value, |row: &row::Member| row.version)?);
             }
+            Key::Cron(id) => {
+                let cron = Arc::new(read(value, |row: &row::Cron| row.version)?);
+                self.crons.insert(id, cron);
+            }
+            Key::Archived(id) => {
+                let archived = Arc::new(read(value, |row: &row::Workflow| row.version)?);
+                self.archived.insert(id, archived);
+            }
+            Key::EventBinding(namespace, name) => {
+                let binding = Arc::new(read(value, |row: &row::EventBinding| row.version)?);
+                self.event_bindings.insert((namespace, name), binding);
+            }
             Key::Remembered(id, name) => {
                 let remembered = Arc::new(read(value, |row: &row::Remembered| row.version)?);
                 self.remembered.insert((id, name), remembered);
@@ -146,6 +158,11 @@ impl State {
                 .get(&(*cluster_scope, namespace.clone(), name.clone()))
                 .map(|row| row.encode_to_vec()),
             Key::Member(member) => self.members.get(member).map(Message::encode_to_vec),
+            Key::Cron(id) => self.crons.get(id).map(|row| row.encode_to_vec()),
+            Key::Archived(id) => self.archived.get(id).map(|row| row.encode_to_vec()),
+            Key::EventBinding(namespace, name) => {
+                self.event_bindings.get(&(namespace.clone(), name.clone())).map(|row| row.encode_to_vec())
+            }
             Key::Remembered(id, name) => {
                 self.remembered.get(&(*id, name.clone())).map(|row| row.encode_to_vec())
             }
@@ -184,6 +201,10 @@ impl State {
             Key::Template(*cluster_scope, namespace.clone(), name.clone())
         }));
         keys.extend(self.members.keys().map(|member| Key::Member(*member)));
+        keys.extend(self.crons.keys().map(|id| Key::Cron(*id)));
+        keys.extend(self.archived.keys().map(|id| Key::Archived(*id)));
+        let bindings = self.event_bindings.keys();
+        keys.extend(bindings.map(|(namespace, name)| Key::EventBinding(namespace.clone(), name.clone())));
         keys.extend(self.remembered.keys().map(|(id, name)| Key::Remembered(*id, name.clone())));
         keys.iter().filter_map(|key| self.row(key).map(|value| (key.encode(), value))).collect()
     }

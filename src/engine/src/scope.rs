@@ -29,6 +29,9 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
     if let Some(priority) = manifest.spec.priority {
         put("workflow.priority", priority.to_string());
     }
+    if let Some(scheduled) = manifest.metadata.annotations.get(crate::cron::SCHEDULED_TIME) {
+        put("workflow.scheduledTime", scheduled.clone());
+    }
     let mut list = Vec::new();
     for parameter in &manifest.spec.arguments.parameters {
         if let Some(value) = &parameter.value {

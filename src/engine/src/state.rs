@@ -51,6 +51,12 @@ pub struct State {
     pub(crate) remembered: OrdMap<(u64, String), Arc<row::Remembered>>,
     /// Members that joined, leave or have left.
     pub(crate) members: OrdMap<u64, row::Member>,
+    /// CronWorkflows by number.
+    pub(crate) crons: OrdMap<u64, Arc<row::Cron>>,
+    /// What is kept here of archived workflows, to find them: their rows, by number.
+    pub(crate) archived: OrdMap<u64, Arc<row::Workflow>>,
+    /// WorkflowEventBindings by namespace and name.
+    pub(crate) event_bindings: OrdMap<(String, String), Arc<row::EventBinding>>,
     pub(crate) index: Index,
 }
 
@@ -87,6 +93,35 @@ pub(crate) struct Index {
     pub config_maps_bytes: usize,
     /// Who holds which lock, and who waits.
     pub locks: LockIndex,
+    /// Archived workflows by uid, and by namespace, name and number.
+    pub archived_uids: OrdSet<(Arc<str>, u64)>,
+    pub archived_names: OrdSet<(Arc<str>, Arc<str>, u64)>,
+    /// The archived ones, oldest end first.
+    pub archived_age: OrdSet<(i64, u64)>,
+    /// Nodes that each finished workflow holds in state, about, and their sum.
+    pub finished_sizes: OrdMap<u64, u64>,
+    pub finished_nodes: u64,
+    /// Finished workflows by outcome, oldest first.
+    pub finished_as: OrdSet<(i32, i64, u64)>,
+    /// (namespace, name) to CronWorkflow.
+    pub crons: OrdMap<(Arc<str>, Arc<str>), u64>,
+    /// Workflows of CronWorkflows: (cron, [`Child`], created or finished, workflow).
+    pub owned: OrdSet<(u64, Child, i64, u64)>,
+    /// CronWorkflows with workflows whose end was not taken note of.
+    pub crons_ready: OrdSet<u64>,
+}
+
+/// How a workflow of a CronWorkflow stands with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Child {
+    Active,
+    /// Over, and not taken note of.
+    Ended,
+    Succeeded,
+    Failed,
+    BackfillActive,
+    BackfillEnded,
+    BackfillOver,
 }
 
 /// What state wants of one attempt on a cluster.
@@ -143,8 +178,20 @@ impl State {
                 self.index.active_workflows += 1;
             } else {
                 self.index.finished.insert((workflow.finished_at_ms, *id));
+                self.index.finished_as.insert((workflow.phase, workflow.finished_at_ms, *id));
+                self.index.finished_sizes.insert(*id, u64::from(workflow.node_next));
+                self.index.finished_nodes += u64::from(workflow.node_next);
             }
         }
+        let archived: Vec<_> = self.archived.iter().map(|(id, row)| (*id, row.clone())).collect();
+        archived.iter().for_each(|(id, row)| self.index_archived(*id, row, true));
+        for (id, cron) in self.crons.iter().filter(|(_, cron)| !cron.deleted) {
+            let names = (Arc::from(cron.namespace.as_str()), Arc::from(cron.name.as_str()));
+            self.index.crons.insert(names, *id);
+        }
+        let owned: Vec<_> =
+            self.workflows.iter().filter_map(|(id, row)| crate::cron::entry(*id, row)).collect();
+        owned.into_iter().for_each(|entry| self.index_owned(None, Some(entry)));
         for ((id, node), row) in &self.nodes {
             self.index.children.insert((*id, row.parent, row.ordinal), *node);
             if is_active_leaf(row) {
@@ -300,6 +347,7 @@ impl State {
         !self.lock_checks.is_empty()
             || !self.index.ready.is_empty()
             || !self.index.take_overs.is_empty()
+            || !self.index.crons_ready.is_empty()
             || self.next_shape().is_some()
     }
 

@@ -3,6 +3,7 @@
 mod config_map;
 mod containers;
 mod locks;
+mod cron;
 mod tree;
 
 use argosy_model::{Fence, WorkflowId, WorkflowPhase};
@@ -15,6 +16,9 @@ use crate::state::State;
 use tree::Tree;
 
 pub use config_map::{CLUSTER_ANNOTATION, config_map_json, config_maps_json};
+pub use cron::{
+    cron_answer, cron_has_status, cron_json, crons_json, event_binding_json, event_bindings_json,
+};
 
 /// A time as Kubernetes writes it: UTC, whole seconds.
 pub(crate) fn time_text(ms: i64) -> String {
@@ -48,6 +52,9 @@ pub fn workflow_json(state: &State, id: WorkflowId) -> Option<Value> {
     let row = state.workflow(id)?;
     let manifest = stored(state, id)?;
     let mut shown = head(row, &manifest);
+    if let Some(owner) = owner(state, row) {
+        shown["metadata"]["ownerReferences"] = json!([owner]);
+    }
     let fields = shown.as_object_mut()?;
     fields.insert("spec".to_owned(), spec(row, &manifest));
     fields.insert("status".to_owned(), status(state, id, row, &manifest));
@@ -66,6 +73,34 @@ pub fn summary(state: &State, id: WorkflowId) -> Option<Value> {
     let mut status = Map::new();
     put_outcome(&mut status, row);
     fields.insert("status".to_owned(), Value::Object(status));
+    Some(shown)
+}
+
+/// The CronWorkflow that a workflow belongs to, as Kubernetes refers to it.
+fn owner(state: &State, row: &row::Workflow) -> Option<Value> {
+    let cron = state.crons.get(&row.cron).filter(|_| !row.backfill)?;
+    Some(json!({
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "CronWorkflow",
+        "name": cron.name,
+        "uid": cron.uid,
+        "controller": true,
+        "blockOwnerDeletion": true,
+    }))
+}
+
+/// An archived workflow as [`summary`] shows a live one, with Argo's mark.
+#[must_use]
+pub fn archived_summary(state: &State, id: u64) -> Option<Value> {
+    let row = state.archived(id)?;
+    let manifest: Value = serde_json::from_str(&row.summary_json).ok()?;
+    let mut shown = head(row, &manifest);
+    shown["metadata"]["labels"]["workflows.argoproj.io/workflow-archiving-status"] = "Persisted".into();
+    let arguments = manifest.pointer("/spec/arguments").cloned().unwrap_or_else(|| json!({}));
+    shown["spec"] = json!({"arguments": arguments});
+    let mut status = Map::new();
+    put_outcome(&mut status, row);
+    shown["status"] = Value::Object(status);
     Some(shown)
 }
 

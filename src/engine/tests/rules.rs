@@ -378,6 +378,7 @@ fn an_idempotency_key_gives_the_same_answer_once() {
             digest: vec![digest],
         }),
         body: Some(Body::SubmitWorkflow(ask::SubmitWorkflow {
+            cron: String::new(),
             namespace: "argo".into(),
             name: name.into(),
             uid: "u".into(),

@@ -22,6 +22,12 @@ pub trait Cell: Clone + Send + Sync + 'static {
     /// [`ReadError`]; a stale read fails only before the member has state at all.
     fn read(&self, consistency: Consistency) -> impl Future<Output = Result<Self::View, ReadError>> + Send;
 
+    /// A view that holds one archived workflow, of the number that a view just read told.
+    ///
+    /// # Errors
+    /// [`ArchiveError`].
+    fn archived(&self, workflow: u64) -> impl Future<Output = Result<Self::View, ArchiveError>> + Send;
+
     /// Applied batches from now on, in order, each once. A subscriber that falls behind the server's bound gets
     /// [`Behind`] as its last item.
     fn changes(&self) -> BoxStream<'static, Result<Change<Self::View>, Behind>>;
@@ -82,8 +88,51 @@ pub trait View: Clone + Send + Sync + 'static {
     fn config_map(&self, namespace: &str, name: &str) -> Option<serde_json::Value>;
     /// The ConfigMaps that workflows of a namespace (empty: of all) read, by name.
     fn config_maps(&self, namespace: &str) -> Vec<serde_json::Value>;
+    /// The archived workflow of that uid.
+    fn archived(&self, uid: &str) -> Option<Archived>;
+    /// The archived workflow of that name that was made last.
+    fn archived_named(&self, key: &WorkflowKey) -> Option<Archived>;
+    /// The archived workflows (of one namespace), those that ended last first.
+    fn archived_all(&self, namespace: Option<&str>) -> Vec<Archived>;
+    /// What lists sort and select by; labels only if they are asked for.
+    fn archived_summary(&self, archived: &Archived, labels: bool) -> Option<Summary>;
+    /// The archived workflow without nodes and templates.
+    fn archived_json(&self, archived: &Archived) -> Option<serde_json::Value>;
+    /// A CronWorkflow as Argo's JSON.
+    fn cron(&self, namespace: &str, name: &str) -> Option<serde_json::Value>;
+    /// The CronWorkflows of a namespace (empty: of all), by name.
+    fn crons(&self, namespace: &str) -> Vec<serde_json::Value>;
+    /// The WorkflowEventBindings of a namespace (empty: of all), by name.
+    fn event_bindings(&self, namespace: &str) -> Vec<serde_json::Value>;
     /// All clusters, by name: the registered ones, and those invited that have not enrolled yet.
     fn clusters(&self) -> Vec<ClusterRecord>;
+}
+
+/// An archived workflow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Archived {
+    /// Its number.
+    pub id: u64,
+    /// Its name.
+    pub key: WorkflowKey,
+    /// Its uid.
+    pub uid: String,
+    /// It is on its way: its records are not complete.
+    pub on_its_way: bool,
+}
+
+/// Why an archived workflow can't be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// It is no longer there.
+    #[error("the archived workflow is gone")]
+    Gone,
+    /// Its records have more bytes than are read at once.
+    #[error("the archived workflow is larger than archive_read_bytes_max: it can be resubmitted, not shown")]
+    TooLarge,
+    /// Its records are of no use to this version.
+    #[error("{0}")]
+    Unreadable(String),
 }
 
 /// The parts of a workflow that lists sort and select by.

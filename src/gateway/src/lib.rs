@@ -14,17 +14,21 @@
 //! Failure model: without a leader, changes and reads fail with 503 (gRPC code 14) and change nothing; stale reads,
 //! `/healthz` and `/metrics` go on. A watcher that falls behind is told so and cut off.
 
+mod archive;
 mod auth;
 mod cell;
 mod cluster;
 mod config_map;
+mod cron;
 mod envelope;
+mod event_binding;
 mod fields;
 mod http;
 mod info;
 mod list;
 mod log;
 mod member;
+mod objects;
 mod operator;
 mod selector;
 mod stream;
@@ -46,11 +50,13 @@ use tokio::sync::Semaphore;
 
 pub use auth::{Identity, Role, Tokens, hash_token};
 pub use cell::{
-    Behind, Cell, CellStatus, Change, ClusterRecord, CommandError, Consistency, Invite, InviteRequest,
-    LogError, LogQuery, LogSource, MemberStatus, ReadError, SessionStatus, Summary, View,
+    ArchiveError, Archived, Behind, Cell, CellStatus, Change, ClusterRecord, CommandError, Consistency,
+    Invite, InviteRequest, LogError, LogQuery, LogSource, MemberStatus, ReadError, SessionStatus, Summary,
+    View,
 };
 pub use cluster::state_word;
 pub use info::Version;
+pub use view::archived_view;
 
 /// What can go wrong before the gateway serves.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +118,8 @@ pub struct Options {
     pub version: Version,
     /// What `/api/v1/info` tells as Argo's managed namespace; empty for all.
     pub managed_namespace: String,
+    /// Finished workflows go to an archive, which is part of lists.
+    pub archive: bool,
 }
 
 /// What handlers share.
@@ -123,6 +131,7 @@ pub(crate) struct App<C> {
     pub limits: Arc<Limits>,
     pub version: Arc<Version>,
     pub managed_namespace: Arc<str>,
+    pub archive: bool,
     pub streams: Arc<Semaphore>,
 }
 
@@ -136,6 +145,7 @@ pub fn router<C: Cell>(cell: C, metrics: Metrics, options: Options) -> Router {
         limits: Arc::new(options.limits),
         version: Arc::new(options.version),
         managed_namespace: options.managed_namespace.into(),
+        archive: options.archive,
     };
     let guarded = api::<C>()
         .route("/metrics", get(info::metrics::<C>))
@@ -157,6 +167,7 @@ pub fn metrics_router<C: Cell>(cell: C, metrics: Metrics) -> Router {
         limits: Arc::new(options.limits),
         version: Arc::default(),
         managed_namespace: "".into(),
+        archive: false,
     };
     Router::new()
         .route("/metrics", get(info::metrics::<C>))
@@ -170,6 +181,8 @@ fn api<C: Cell>() -> Router<App<C>> {
     let sync_limit = get(sync::get::<C>).put(sync::update::<C>).delete(sync::delete::<C>);
     let config_map = get(config_map::get::<C>).put(config_map::update::<C>).delete(config_map::delete::<C>);
     templates::<C>()
+        .merge(crons::<C>())
+        .merge(archived::<C>())
         .route("/api/v1/workflows/", get(list::list_all::<C>))
         .route("/api/v1/workflows/{namespace}/submit", post(submit::submit::<C>).get(submit::get_submit::<C>))
         .route("/api/v1/workflows/{namespace}", get(list::list::<C>).post(workflow::create::<C>))
@@ -224,6 +237,38 @@ fn templates<C: Cell>() -> Router<App<C>> {
         .route(of_cell, get(cluster::list::<C>).post(cluster::create::<C>))
         .route(&format!("{of_cell}/lint"), post(cluster::lint::<C>))
         .route(&format!("{of_cell}/{{name}}"), one(false))
+}
+
+fn crons<C: Cell>() -> Router<App<C>> {
+    let all = "/api/v1/cron-workflows/{namespace}";
+    let bindings = "/api/v1/workflow-event-bindings/{namespace}";
+    Router::new()
+        .route("/api/v1/cron-workflows/", get(cron::list_all::<C>))
+        .route(all, get(cron::list::<C>).post(cron::create::<C>))
+        .route(&format!("{all}/lint"), post(cron::lint::<C>).get(cron::get_lint::<C>))
+        .route(
+            &format!("{all}/{{name}}"),
+            get(cron::get::<C>).put(cron::update::<C>).delete(cron::delete::<C>),
+        )
+        .route(&format!("{all}/{{name}}/suspend"), put(cron::suspend::<C>))
+        .route(&format!("{all}/{{name}}/resume"), put(cron::resume::<C>))
+        .route(&format!("{all}/{{name}}/backfill"), post(cron::backfill::<C>))
+        .route(bindings, get(event_binding::list::<C>).post(event_binding::create::<C>))
+        .route(
+            &format!("{bindings}/{{name}}"),
+            get(event_binding::get::<C>).delete(event_binding::delete::<C>),
+        )
+}
+
+fn archived<C: Cell>() -> Router<App<C>> {
+    let all = "/api/v1/archived-workflows";
+    Router::new()
+        .route(all, get(archive::list::<C>))
+        .route(&format!("{all}-label-keys"), get(archive::label_keys::<C>))
+        .route(&format!("{all}-label-values"), get(archive::label_values::<C>))
+        .route(&format!("{all}/{{uid}}"), get(archive::get::<C>).delete(archive::delete::<C>))
+        .route(&format!("{all}/{{uid}}/retry"), put(archive::retry::<C>))
+        .route(&format!("{all}/{{uid}}/resubmit"), put(archive::resubmit::<C>))
 }
 
 fn open<C: Cell>() -> Router<App<C>> {

@@ -8,7 +8,7 @@ use crate::envelope::{Answer, ApiError, ApiResult, Code};
 use crate::fields::Fields;
 use crate::http::Params;
 use crate::selector::{FieldSelector, LabelSelector};
-use crate::{App, Cell, Consistency, Summary, View};
+use crate::{App, Archived, Cell, Consistency, Summary, View};
 
 /// A view as fresh as the request asks for.
 pub(crate) async fn view<C: Cell>(app: &App<C>, params: &Params) -> Result<C::View, ApiError> {
@@ -99,11 +99,29 @@ impl Scope {
     /// The summary of the workflow if it is there and in scope.
     pub fn find<V: View>(&self, view: &V, key: &WorkflowKey) -> Option<Summary> {
         let summary = if self.matches_key(key) { view.summary(key)? } else { return None };
+        self.accepts(summary)
+    }
+
+    /// The same of an archived one.
+    pub fn find_archived<V: View>(&self, view: &V, archived: &Archived) -> Option<Summary> {
+        if !self.matches_key(&archived.key) {
+            return None;
+        }
+        self.accepts(view.archived_summary(archived, !self.labels.is_empty())?)
+    }
+
+    fn accepts(&self, summary: Summary) -> Option<Summary> {
         let created = self.created_after_ms.is_none_or(|bound| summary.created_at_ms > bound);
         let finished =
             self.finished_before_ms.is_none_or(|bound| summary.finished_at_ms.is_some_and(|at| at < bound));
         (created && finished && self.labels.matches(&summary.labels)).then_some(summary)
     }
+}
+
+/// One of a list.
+enum Item {
+    Live(WorkflowKey),
+    Archived(Archived),
 }
 
 /// Argo's order: the unfinished first, the newest of them first; then the finished, the latest first. To the second, as
@@ -139,15 +157,25 @@ async fn answer<C: Cell>(app: &App<C>, namespace: Option<String>, params: &Param
         .map_or(0, |offset| usize::try_from(offset).unwrap_or(usize::MAX));
     let view = view(app, params).await?;
 
-    let mut found: Vec<(WorkflowKey, Summary)> = Vec::new();
+    let mut found: Vec<(Item, Summary)> = Vec::new();
     for key in view.workflow_keys(scope.namespace.as_deref()) {
         if let Some(summary) = scope.find(&view, &key) {
-            found.push((key, summary));
+            found.push((Item::Live(key), summary));
+        }
+    }
+    // Live and archived together, as Argo's interface shows them; a workflow is in one of the two.
+    let archived = if app.archive { view.archived_all(scope.namespace.as_deref()) } else { Vec::new() };
+    for archived in archived {
+        if let Some(summary) = scope.find_archived(&view, &archived) {
+            found.push((Item::Archived(archived), summary));
         }
     }
     found.sort_by_key(|(_, summary)| argos_order(summary));
-    let page: Vec<Value> =
-        found.iter().skip(offset).take(limit).filter_map(|(key, _)| view.workflow_json(key)).collect();
+    let shown = |(item, _): &(Item, Summary)| match item {
+        Item::Live(key) => view.workflow_json(key),
+        Item::Archived(archived) => view.archived_json(archived),
+    };
+    let page: Vec<Value> = found.iter().skip(offset).take(limit).filter_map(shown).collect();
     let rest = found.len().saturating_sub(offset.saturating_add(page.len()));
 
     let mut metadata = json!({"resourceVersion": view.sequence().to_string()});

@@ -86,7 +86,7 @@ impl<'a> Action<'a> {
     }
 }
 
-async fn shown<C: Cell>(app: &App<C>, namespace: &str, name: &str) -> ApiResult {
+pub(crate) async fn shown<C: Cell>(app: &App<C>, namespace: &str, name: &str) -> ApiResult {
     let key = WorkflowKey { namespace: namespace.to_owned(), name: name.to_owned() };
     let view = app.cell.read(Consistency::Linearizable).await?;
     let mut workflow = view.workflow_json(&key).ok_or_else(|| ApiError::workflow_not_found(name))?;

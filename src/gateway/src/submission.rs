@@ -31,6 +31,8 @@ pub(crate) struct Submission {
     pub key: WorkflowKey,
     /// The Workflow object, name and namespace set.
     pub workflow: Value,
+    /// The CronWorkflow that it is made of; empty for none.
+    pub cron: String,
 }
 
 /// The `workflow` of a request's body; `None` if absent or null.
@@ -110,7 +112,7 @@ pub(crate) fn prepare(namespace: &str, mut workflow: Map<String, Value>) -> Resu
     workflow.insert("metadata".to_owned(), Value::Object(metadata));
     workflow.remove("status");
     let key = WorkflowKey { namespace: namespace.to_owned(), name };
-    Ok(Submission { key, workflow: Value::Object(workflow) })
+    Ok(Submission { key, workflow: Value::Object(workflow), cron: String::new() })
 }
 
 impl Submission {
@@ -124,7 +126,7 @@ impl Submission {
         };
         let kind = self.workflow.get("kind").and_then(Value::as_str).unwrap_or_default();
         if argosy_spec::is_kind(kind) && !["", "Workflow"].contains(&kind) {
-            let message = format!("kind {kind} is not a workflow: create it as a template");
+            let message = format!("kind {kind} is not a workflow: create it as what it is");
             return Err(ApiError::new(Code::InvalidArgument, message));
         }
         let document = argosy_spec::parse_value(std::mem::take(&mut self.workflow), &options);
@@ -162,14 +164,23 @@ impl Submission {
 
 /// A stored template, checked, in the form that is stored.
 pub(crate) fn check_template(template: Value, code: Code, bytes_max: usize) -> Result<Value, ApiError> {
+    check_object(template, "template", code, bytes_max)
+}
+
+/// Any object with a kind, checked, in the form that is stored; `path` is its name in the request.
+pub(crate) fn check_object(
+    object: Value,
+    path: &'static str,
+    code: Code,
+    bytes_max: usize,
+) -> Result<Value, ApiError> {
     let options = argosy_spec::Options {
         limits: argosy_spec::Limits { bytes_max, ..argosy_spec::Limits::DEFAULT },
         drop_unknown_fields: true,
-        api_path: Some("template"),
+        api_path: Some(path),
         ..argosy_spec::Options::default()
     };
-    let document =
-        argosy_spec::parse_value(template, &options).map_err(|problems| refusal(&problems, code))?;
+    let document = argosy_spec::parse_value(object, &options).map_err(|problems| refusal(&problems, code))?;
     let problems = document.validate();
     if problems.is_empty() { Ok(document.value) } else { Err(refusal(&problems, code)) }
 }

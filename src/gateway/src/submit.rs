@@ -34,7 +34,11 @@ pub(crate) async fn submit<C: Cell>(
     let request = decode_object(&body)?;
     let text = |field: &str| request.get(field).and_then(Value::as_str).unwrap_or_default();
     let (kind, name) = (text("resourceKind"), text("resourceName"));
-    let cluster_scope = match kind.to_ascii_lowercase().as_str() {
+    let kind_word = kind.to_ascii_lowercase();
+    if ["cronworkflow", "cronworkflows", "cron-workflow", "cronwf", "cwf"].contains(&kind_word.as_str()) {
+        return of_cron(&app, &namespace, &identity, (&headers, &body), name, &options_of(&request)).await;
+    }
+    let cluster_scope = match kind_word.as_str() {
         "workflowtemplate" | "workflow-template" => false,
         "clusterworkflowtemplate" | "cluster-workflow-template" => true,
         _ => {
@@ -48,7 +52,7 @@ pub(crate) async fn submit<C: Cell>(
         let resource = if cluster_scope { "clusterworkflowtemplates" } else { "workflowtemplates" };
         return Err(ApiError::new(Code::NotFound, format!("{resource}.argoproj.io {name:?} not found")));
     };
-    let options = request.get("submitOptions").and_then(Value::as_object).cloned().unwrap_or_default();
+    let options = options_of(&request);
     check(&template, name, &options)?;
     let made = made_of(&namespace, cluster_scope, name, &options)?;
     let mut submission = submission::prepare(&namespace, made)?;
@@ -69,6 +73,79 @@ pub(crate) async fn submit<C: Cell>(
         .collect();
     answer.0["status"]["storedTemplates"] = Value::Object(stored);
     Ok(answer)
+}
+
+fn options_of(request: &Map<String, Value>) -> Map<String, Value> {
+    request.get("submitOptions").and_then(Value::as_object).cloned().unwrap_or_default()
+}
+
+/// A workflow of a CronWorkflow's, now: it belongs to it like one that a schedule made.
+async fn of_cron<C: Cell>(
+    app: &App<C>,
+    namespace: &str,
+    identity: &Identity,
+    (headers, body): (&HeaderMap, &[u8]),
+    name: &str,
+    options: &Map<String, Value>,
+) -> ApiResult {
+    const SCHEDULED_TIME: &str = "workflows.argoproj.io/scheduled-time";
+    let view = app.cell.read(Consistency::Linearizable).await?;
+    let Some(cron) = view.cron(namespace, name) else {
+        let message = format!("cronworkflows.argoproj.io {name:?} not found");
+        return Err(ApiError::new(Code::NotFound, message));
+    };
+    let mut made = made_of(namespace, false, name, options)?;
+    let metadata = made.entry("metadata").or_insert_with(|| json!({}));
+    let given = metadata["labels"].as_object().cloned().unwrap_or_default();
+    let mut labels = Map::new();
+    labels.insert("workflows.argoproj.io/cron-workflow".to_owned(), json!(name));
+    let own = |field: &str| cron["spec"]["workflowMetadata"][field].as_object().cloned().unwrap_or_default();
+    labels.extend(own("labels"));
+    labels.extend(given.into_iter().filter(|(label, _)| label != "workflows.argoproj.io/workflow-template"));
+    metadata["labels"] = Value::Object(labels);
+    let mut annotations = own("annotations");
+    let now = jiff::Timestamp::now().as_millisecond();
+    annotations.entry(SCHEDULED_TIME).or_insert_with(|| json!(workflow::time_text(now)));
+    annotations.extend(metadata["annotations"].as_object().cloned().unwrap_or_default());
+    metadata["annotations"] = Value::Object(annotations);
+    let over = made.remove("spec").unwrap_or_default();
+    made.insert("spec".to_owned(), overridden(cron["spec"]["workflowSpec"].clone(), &over));
+    let mut submission = submission::prepare(namespace, made)?;
+    name.clone_into(&mut submission.cron);
+    submission.check(Code::InvalidArgument, app.limits.body_bytes_max)?;
+    let uid = uuid::Uuid::new_v4().to_string();
+    let flag = |field: &str| options.get(field) == Some(&Value::Bool(true));
+    let dry = if flag("serverDryRun") || flag("dryRun") { Some(DryRun::Server) } else { None };
+    let mut answer = workflow::finish(app, identity, submission, uid, (headers, body), dry).await?;
+    answer.0["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "argoproj.io/v1alpha1",
+        "kind": "CronWorkflow",
+        "name": name,
+        "uid": cron["metadata"]["uid"],
+        "controller": true,
+        "blockOwnerDeletion": true,
+    }]);
+    Ok(answer)
+}
+
+/// A spec with what the options of a submission say instead.
+fn overridden(mut spec: Value, over: &Value) -> Value {
+    for field in ["entrypoint", "serviceAccountName", "priority"] {
+        if let Some(value) = over.get(field) {
+            spec[field] = value.clone();
+        }
+    }
+    for parameter in over.pointer("/arguments/parameters").and_then(Value::as_array).into_iter().flatten() {
+        if !spec["arguments"]["parameters"].is_array() {
+            spec["arguments"]["parameters"] = json!([]);
+        }
+        let Some(known) = spec["arguments"]["parameters"].as_array_mut() else { continue };
+        match known.iter_mut().find(|known| known["name"] == parameter["name"]) {
+            Some(known) => *known = parameter.clone(),
+            None => known.push(parameter.clone()),
+        }
+    }
+    spec
 }
 
 /// What can be said before the control plane is asked: the entrypoint exists, and parameters have values.

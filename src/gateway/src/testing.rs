@@ -1,6 +1,6 @@
 //! A cell of one member in memory: the real engine, no Raft, no agents. For tests of the API and of those who call it.
 
-use argosy_engine::{Draft, Leader, Position, State};
+use argosy_engine::{ArchiveChange, Draft, Leader, Position, State};
 use argosy_model::{Fence, Limits, LogTime, Resources};
 use argosy_proto::command::{
     Command, CreateInvite, OpenSession, RedeemInvite, Refusal, Reply, ReportAttempt, command::Body,
@@ -14,8 +14,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::broadcast;
 
 use crate::{
-    Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest, LogError, LogQuery,
-    MemberStatus, ReadError, SessionStatus,
+    ArchiveError, Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest,
+    LogError, LogQuery, MemberStatus, ReadError, SessionStatus,
 };
 
 const START_MS: i64 = 1_760_000_000_000;
@@ -34,6 +34,8 @@ struct Inner {
     index: u64,
     now_ms: i64,
     logs: BTreeMap<Fence, Vec<u8>>,
+    /// The archive family.
+    archive: BTreeMap<Vec<u8>, Vec<u8>>,
     has_leader: bool,
     /// The next command is answered as of unknown outcome, after it was done.
     loses_next_reply: bool,
@@ -47,6 +49,7 @@ impl Default for EngineCell {
             index: 0,
             now_ms: START_MS,
             logs: BTreeMap::new(),
+            archive: BTreeMap::new(),
             has_leader: true,
             loses_next_reply: false,
         };
@@ -73,6 +76,16 @@ impl EngineCell {
         if !draft.is_empty() {
             let (_, after, changes) = draft.finish();
             inner.state = after.clone();
+            for change in changes.archive() {
+                match change {
+                    ArchiveChange::Put(key, value) => {
+                        inner.archive.insert(key.clone(), value.to_vec());
+                    }
+                    ArchiveChange::DropRange(from, to) => {
+                        inner.archive.retain(|key, _| !(from..to).contains(&key));
+                    }
+                }
+            }
             let key = |id| {
                 before.workflow(id).or_else(|| after.workflow(id)).map(|row| argosy_model::WorkflowKey {
                     namespace: row.namespace.clone(),
@@ -95,7 +108,13 @@ impl EngineCell {
     }
 
     fn decide_command(&self, command: &Command) -> Result<Reply, Refusal> {
-        self.batch(|draft, leader| draft.command(command, leader))
+        let archive = self.lock().archive.clone();
+        self.batch(|draft, leader| {
+            if let Some(workflow) = draft.need(command) {
+                leader.give_archived(workflow, Some(records(&archive, workflow)));
+            }
+            draft.command(command, leader)
+        })
     }
 
     /// Advances until nothing more can be done without an agent.
@@ -223,6 +242,12 @@ impl EngineCell {
     }
 }
 
+/// The records of a workflow.
+fn records(archive: &BTreeMap<Vec<u8>, Vec<u8>>, workflow: u64) -> Vec<Vec<u8>> {
+    let (from, to) = argosy_engine::archive_range(workflow);
+    archive.range(from..to).map(|(_, record)| record.clone()).collect()
+}
+
 impl Cell for EngineCell {
     type View = State;
 
@@ -241,6 +266,11 @@ impl Cell for EngineCell {
             return Err(ReadError::NotLeader);
         }
         Ok(inner.state.clone())
+    }
+
+    async fn archived(&self, workflow: u64) -> Result<State, ArchiveError> {
+        let records = records(&self.lock().archive, workflow);
+        crate::archived_view(Some(records))
     }
 
     fn changes(&self) -> BoxStream<'static, Result<Change<State>, Behind>> {

@@ -7,7 +7,7 @@ use argosy_proto::common::Runtime;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use crate::{ClusterRecord, LogSource, Summary, View};
+use crate::{ArchiveError, Archived, ClusterRecord, LogSource, Summary, View};
 
 impl View for State {
     fn sequence(&self) -> u64 {
@@ -80,6 +80,51 @@ impl View for State {
         view::config_maps_json(self, namespace)
     }
 
+    fn archived(&self, uid: &str) -> Option<Archived> {
+        archived_of(self, self.archived_id(uid)?)
+    }
+
+    fn archived_named(&self, key: &WorkflowKey) -> Option<Archived> {
+        archived_of(self, Self::archived_named(self, &key.namespace, &key.name)?)
+    }
+
+    fn archived_all(&self, namespace: Option<&str>) -> Vec<Archived> {
+        let found = self.archived_in(namespace.unwrap_or_default());
+        found.filter_map(|(id, _)| archived_of(self, id)).collect()
+    }
+
+    fn archived_summary(&self, archived: &Archived, labels: bool) -> Option<Summary> {
+        let row = Self::archived(self, archived.id)?;
+        let labels = if labels {
+            texts(&view::archived_summary(self, archived.id)?["metadata"]["labels"])
+        } else {
+            BTreeMap::new()
+        };
+        Some(Summary {
+            labels,
+            phase: argosy_engine::workflow_phase(row).map(|phase| phase.to_string()).unwrap_or_default(),
+            created_at_ms: row.created_at_ms,
+            finished_at_ms: Some(row.finished_at_ms),
+            uid: row.uid.clone(),
+        })
+    }
+
+    fn archived_json(&self, archived: &Archived) -> Option<Value> {
+        view::archived_summary(self, archived.id)
+    }
+
+    fn cron(&self, namespace: &str, name: &str) -> Option<Value> {
+        view::cron_json(self, namespace, name)
+    }
+
+    fn crons(&self, namespace: &str) -> Vec<Value> {
+        view::crons_json(self, namespace)
+    }
+
+    fn event_bindings(&self, namespace: &str) -> Vec<Value> {
+        view::event_bindings_json(self, namespace)
+    }
+
     fn clusters(&self) -> Vec<ClusterRecord> {
         let record = |(name, row): (&str, &argosy_proto::state::Cluster)| ClusterRecord {
             name: name.to_owned(),
@@ -102,6 +147,25 @@ impl View for State {
         found.sort_by(|one, other| one.name.cmp(&other.name));
         found
     }
+}
+
+fn archived_of(state: &State, id: u64) -> Option<Archived> {
+    let row = State::archived(state, id)?;
+    let key = WorkflowKey { namespace: row.namespace.clone(), name: row.name.clone() };
+    Some(Archived { id, key, uid: row.uid.clone(), on_its_way: row.archiving })
+}
+
+/// A view of the records of an archived workflow.
+///
+/// # Errors
+/// There are none, too many, or ones that this version can't read.
+pub fn archived_view(records: Option<Vec<Vec<u8>>>) -> Result<State, ArchiveError> {
+    let records = records.ok_or(ArchiveError::TooLarge)?;
+    if records.is_empty() {
+        return Err(ArchiveError::Gone);
+    }
+    argosy_engine::archived_state(records.iter().map(Vec::as_slice))
+        .map_err(|error| ArchiveError::Unreadable(error.to_string()))
 }
 
 fn texts(object: &Value) -> BTreeMap<String, String> {

@@ -10,6 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 
+use crate::archive;
 use crate::auth::Identity;
 use crate::envelope::{Answer, ApiError, ApiResult, Code};
 use crate::fields::Fields;
@@ -46,8 +47,12 @@ pub(crate) async fn get_lint<C: Cell>(
 /// The workflow of that name.
 pub(crate) async fn one<C: Cell>(app: &App<C>, namespace: &str, name: &str, params: &Params) -> ApiResult {
     let view = view(app, params).await?;
-    let key = resolve(&view, namespace, name)?;
-    let workflow = view.workflow_json(&key).ok_or_else(|| ApiError::workflow_not_found(name))?;
+    let workflow = match resolve(&view, namespace, name) {
+        Ok(key) => view.workflow_json(&key).ok_or_else(|| ApiError::workflow_not_found(name))?,
+        Err(missing) => {
+            archive::named(app, &view, namespace, name, params.get("uid")).await?.ok_or(missing)?
+        }
+    };
     if params.get("uid").is_some_and(|uid| workflow["metadata"]["uid"] != uid) {
         return Err(ApiError::workflow_not_found(name));
     }
@@ -141,6 +146,7 @@ async fn accept<C: Cell>(
             body,
         )?,
         body: Some(CommandBody::SubmitWorkflow(SubmitWorkflow {
+            cron: submission.cron.clone(),
             namespace: submission.key.namespace.clone(),
             name: submission.key.name.clone(),
             uid,

@@ -25,7 +25,15 @@ impl Api {
         Self::with(Limits::default())
     }
 
+    fn archiving() -> Self {
+        Self::made(Limits::default(), true)
+    }
+
     fn with(limits: Limits) -> Self {
+        Self::made(limits, false)
+    }
+
+    fn made(limits: Limits, archive: bool) -> Self {
         let cell = EngineCell::default();
         cell.connect("eu");
         let metrics = Metrics::new();
@@ -34,7 +42,8 @@ impl Api {
             .with("admin", identity("admin", Role::Admin))
             .with("writer", identity("writer", Role::Writer))
             .with("reader", identity("reader", Role::Reader));
-        let service = router(cell.clone(), metrics.clone(), Options { tokens, limits, ..Options::default() });
+        let service =
+            router(cell.clone(), metrics.clone(), Options { tokens, limits, archive, ..Options::default() });
         Self { cell, metrics, service }
     }
 
@@ -323,4 +332,140 @@ async fn config_maps_are_stored_and_shown_as_kubernetes_does() {
     assert_eq!(api.call("GET", all, Value::Null).await.1["items"].as_array().unwrap().len(), 1);
     assert_eq!(api.call("DELETE", &format!("{all}/limits"), Value::Null).await.0, 200);
     assert_eq!(api.call("GET", &format!("{all}/limits"), Value::Null).await.0, 404);
+}
+
+fn cron(name: &str) -> Value {
+    json!({"cronWorkflow": {
+        "metadata": {"name": name, "labels": {"team": "blue"}},
+        "spec": {"schedules": ["@hourly"], "workflowSpec": spec()},
+    }})
+}
+
+fn spec() -> Value {
+    json!({"entrypoint": "main", "templates": [{"name": "main", "container": {"image": "busybox"}}]})
+}
+
+#[tokio::test]
+async fn cron_workflows_start_and_are_backfilled() {
+    let api = Api::new();
+    assert_eq!(api.call("POST", "/api/v1/cron-workflows/ns", cron("tick")).await.0, 200);
+    api.cell.pass_ms(3_600_000);
+    let (_, shown) = api.call("GET", "/api/v1/cron-workflows/ns/tick", Value::Null).await;
+    assert_eq!(shown["status"]["phase"], "Active");
+    let name = shown["status"]["active"][0]["name"].as_str().unwrap().to_owned();
+    let (status, child) = api.call("GET", &format!("/api/v1/workflows/ns/{name}"), Value::Null).await;
+    assert_eq!((status, &child["metadata"]["ownerReferences"][0]["name"]), (200, &json!("tick")));
+    for (selector, count) in [("team=blue", 1), ("team=red", 0)] {
+        let path = format!("/api/v1/cron-workflows/?listOptions.labelSelector={selector}");
+        let (_, list) = api.call("GET", &path, Value::Null).await;
+        assert_eq!(list["items"].as_array().map_or(0, Vec::len), count);
+    }
+    let backfill = json!({"name": "b", "start": "2020-01-01T00:00:00Z", "end": "2020-01-01T03:00:00Z", "parallel": true});
+    let path = "/api/v1/cron-workflows/ns/tick/backfill";
+    let (status, answer) = api.call("POST", path, backfill.clone()).await;
+    assert_eq!((status, &answer["prefix"]), (200, &json!("tick-backfill-b")));
+    assert_eq!(
+        answer["times"],
+        json!(["2020-01-01T01:00:00Z", "2020-01-01T02:00:00Z", "2020-01-01T03:00:00Z"])
+    );
+    api.cell.settle();
+    assert_eq!(api.call("GET", "/api/v1/workflows/ns/tick-backfill-b-1577840400", Value::Null).await.0, 200);
+    assert_eq!(api.call("POST", path, json!({"name": "b", "start": "soon", "end": ""})).await.0, 400);
+}
+
+#[tokio::test]
+async fn an_object_of_another_kind_is_no_cron_workflow() {
+    let api = Api::new();
+    let (status, answer) = api.call("POST", "/api/v1/cron-workflows/ns", json!({"workflow": {}})).await;
+    assert_eq!(
+        (status, &answer["message"]),
+        (404, &json!("cron workflow was not found in the request body"))
+    );
+    let workflow = json!({"workflow": {"kind": "CronWorkflow", "metadata": {"name": "w"}, "spec": spec()}});
+    assert_eq!(api.call("POST", "/api/v1/workflows/ns", workflow).await.0, 400);
+    let missing = json!({"cronWorkflow": {"metadata": {"name": "c"}, "spec": {
+        "schedules": ["@hourly"], "workflowSpec": {"workflowTemplateRef": {"name": "nobody"}}}}});
+    let (status, answer) = api.call("POST", "/api/v1/cron-workflows/ns", missing).await;
+    assert_eq!(status, 400);
+    assert!(answer["message"].as_str().unwrap().starts_with("cannot validate Workflow: "), "{answer}");
+}
+
+#[tokio::test]
+async fn event_bindings_are_kept() {
+    let api = Api::new();
+    let binding = |selector: &str| {
+        json!({"workflowEventBinding": {
+            "metadata": {"name": "b"},
+            "spec": {"event": {"selector": selector}, "submit": {"workflowTemplateRef": {"name": "t"}}},
+        }})
+    };
+    let path = "/api/v1/workflow-event-bindings/ns";
+    assert_eq!(api.call("POST", path, binding("payload.x ==")).await.0, 400);
+    let (status, shown) = api.call("POST", path, binding("payload.x == 1")).await;
+    assert_eq!((status, &shown["spec"]["event"]["selector"]), (200, &json!("payload.x == 1")));
+    assert_eq!(api.call("POST", path, binding("true")).await.0, 409);
+    let (_, list) = api.call("GET", path, Value::Null).await;
+    assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
+    assert_eq!(api.call("DELETE", &format!("{path}/b"), Value::Null).await.0, 200);
+    assert_eq!(api.call("GET", &format!("{path}/b"), Value::Null).await.0, 404);
+}
+
+/// A finished workflow of that name; its uid.
+async fn finished(api: &Api, name: &str, label: &str) -> String {
+    let workflow =
+        json!({"workflow": {"metadata": {"name": name, "labels": {"team": label}}, "spec": spec()}});
+    let (_, made) = api.call("POST", "/api/v1/workflows/ns", workflow).await;
+    api.cell.finish_all();
+    api.cell.pass_ms(2_000);
+    made["metadata"]["uid"].as_str().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn archived_workflows_are_found_with_the_live_ones() {
+    let api = Api::archiving();
+    let uid = finished(&api, "old", "blue").await;
+    finished(&api, "new", "red").await;
+    assert_eq!(api.call("DELETE", "/api/v1/workflows/ns/old", Value::Null).await.0, 200);
+    api.cell.settle();
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().cloned().unwrap_or_default();
+        items.iter().map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let (_, all) = api.call("GET", "/api/v1/workflows/ns", Value::Null).await;
+    assert_eq!(names(&all), ["new", "old"]);
+    let mark = "workflows.argoproj.io/workflow-archiving-status";
+    assert_eq!(all["items"][1]["metadata"]["labels"][mark], "Persisted");
+    let (_, blue) =
+        api.call("GET", "/api/v1/workflows/ns?listOptions.labelSelector=team%3Dblue", Value::Null).await;
+    assert_eq!(names(&blue), ["old"]);
+    let base = "/api/v1/archived-workflows";
+    for (query, count) in [
+        ("", 1),
+        ("?namespace=other", 0),
+        ("?namePrefix=ol", 1),
+        ("?listOptions.labelSelector=team%3Dred", 0),
+        ("?listOptions.fieldSelector=metadata.namespace%3Dns,spec.startedAt%3E2000-01-01T00:00:00Z", 1),
+        ("?listOptions.fieldSelector=spec.startedAt%3C2000-01-01T00:00:00Z", 0),
+        ("?listOptions.fieldSelector=metadata.name%3Dl&nameFilter=Contains", 1),
+    ] {
+        let (status, list) = api.call("GET", &format!("{base}{query}"), Value::Null).await;
+        assert_eq!((status, names(&list).len()), (200, count), "{query}");
+    }
+    assert_eq!(api.call("GET", &format!("{base}?listOptions.fieldSelector=x%3D1"), Value::Null).await.0, 400);
+    let (status, full) = api.call("GET", &format!("{base}/{uid}"), Value::Null).await;
+    assert_eq!((status, &full["status"]["phase"]), (200, &json!("Succeeded")));
+    assert_eq!(full["status"]["nodes"]["old"]["phase"], "Succeeded");
+    // By its name, too, as Argo's server falls back.
+    let (status, by_name) = api.call("GET", "/api/v1/workflows/ns/old", Value::Null).await;
+    assert_eq!((status, &by_name["metadata"]["uid"]), (200, &json!(uid)));
+    let (_, keys) = api.call("GET", "/api/v1/archived-workflows-label-keys", Value::Null).await;
+    assert!(keys["items"].as_array().unwrap().contains(&json!("team")));
+    let path = "/api/v1/archived-workflows-label-values?listOptions.labelSelector=team";
+    assert_eq!(api.call("GET", path, Value::Null).await.1, json!({"items": ["blue"]}));
+    let (status, again) = api.call("PUT", &format!("{base}/{uid}/resubmit"), json!({})).await;
+    assert_eq!(status, 200, "{again}");
+    assert!(again["metadata"]["name"].as_str().unwrap().starts_with("old-"));
+    assert_eq!(api.call("DELETE", &format!("{base}/{uid}"), Value::Null).await.0, 200);
+    assert_eq!(api.call("GET", &format!("{base}/{uid}"), Value::Null).await.0, 404);
+    assert_eq!(api.call("GET", "/api/v1/workflows/ns/old", Value::Null).await.0, 404);
 }

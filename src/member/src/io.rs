@@ -49,6 +49,13 @@ pub enum Input {
         /// Names the answer.
         request: u64,
     },
+    /// A client wants the records of an archived workflow that a state it has read knows of.
+    Archived {
+        /// Names the answer.
+        request: u64,
+        /// The workflow's number.
+        workflow: u64,
+    },
 }
 
 /// Something a member wants done. Nothing in it has to arrive: what matters is repeated.
@@ -90,6 +97,13 @@ pub enum Output {
         request: u64,
         /// The state.
         state: Option<State>,
+    },
+    /// The records of an archived workflow; empty when there are none (any more), `None` when they have too many bytes.
+    Archived {
+        /// The read's request.
+        request: u64,
+        /// The records.
+        records: Option<Vec<Vec<u8>>>,
     },
     /// Committed state moved on.
     Published {
@@ -159,6 +173,8 @@ pub struct Counters {
     pub agent_frames_dropped: std::collections::BTreeMap<&'static str, u64>,
     /// Reports by verdict: accepted, superseded, unknown.
     pub reports: std::collections::BTreeMap<&'static str, u64>,
+    /// Workflows that schedules started, by namespace and CronWorkflow; counted while leading.
+    pub cron_starts: std::collections::BTreeMap<(String, String), u64>,
     /// First stamps of a term that were held back because the wall clock was far ahead.
     pub log_time_held_back: u64,
 }
@@ -184,6 +200,8 @@ pub struct MemberStatus {
     pub sessions_known: Vec<argosy_proto::peer::ClusterSession>,
     /// Counts of the agent link since leadership started, on the leader only.
     pub link: Option<argosy_link::control::Counters>,
+    /// How often concurrency policies took effect since leadership began, on the leader: by namespace, name, policy.
+    pub cron_policies: std::collections::BTreeMap<(String, String, String), u64>,
     /// The storm brake holds take-overs.
     pub storm_held: bool,
     /// Counts.

@@ -12,9 +12,12 @@ use std::collections::VecDeque;
 
 use crate::clock::{LogClock, Now};
 use crate::config::Config;
-use crate::machine::{Machine, Pending};
+use crate::machine::{self, Machine, Pending};
 use crate::membership;
 use crate::sessions::SessionCommand;
+
+/// Bytes of the archive that are read for one decision: it holds up all others.
+const DECISION_READ_BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// Of a new cell; restore and unsafe recovery raise it.
 pub(crate) const FIRST_INCARNATION: u64 = 1;
@@ -180,6 +183,13 @@ impl Leading {
         // Half of the work is left for what is under way, however many commands come.
         while !recovers && !full(&draft, 2) {
             let Some(waiter) = self.queue.pop_front() else { break };
+            if let Some(workflow) = draft.need(waiter.command()) {
+                // What can't be read now is refused by the decision; a disk that fails shows in the next write.
+                let bytes_max = config.limits.archive_read_bytes_max.min(DECISION_READ_BYTES_MAX);
+                if let Ok(records) = machine::read_archived(consensus.kv(), workflow, bytes_max) {
+                    self.engine.give_archived(workflow, records);
+                }
+            }
             let answer = self.answer(&mut draft, &waiter, consensus);
             decided.commands += 1;
             decided.refusals += u64::from(answer.is_err());

@@ -148,6 +148,11 @@ impl<K: Kv> Member<K> {
             commands_waiting: self.leading.as_ref().map_or(0, |leading| leading.queue.len()),
             batches_in_flight: self.machine.pending.len(),
             link: self.leading.as_ref().map(|leading| *leading.sessions.counters()),
+            cron_policies: self
+                .leading
+                .as_ref()
+                .map(|leading| leading.engine.cron_policies().clone())
+                .unwrap_or_default(),
             storm_held: self.leading.as_ref().is_some_and(|leading| leading.sessions.storm_held()),
             connections: self.connections.len(),
             sessions,
@@ -170,6 +175,15 @@ impl<K: Kv> Member<K> {
                 } else {
                     self.reads.add(Waiting::Client { request });
                 }
+            }
+            Input::Archived { request, workflow } => {
+                let bytes_max = self.config.limits.archive_read_bytes_max;
+                let records = machine::read_archived(self.consensus.kv(), workflow, bytes_max);
+                let records = records.unwrap_or_else(|error| {
+                    tracing::error!(%error, workflow, "the archive cannot be read");
+                    Some(Vec::new())
+                });
+                self.outputs.push(Output::Archived { request, records });
             }
             Input::AgentOpened { .. } | Input::AgentFrame { .. } | Input::AgentClosed { .. } => {
                 self.agent_input(now, input);

@@ -1,7 +1,7 @@
 //! Committed state and the batches that run ahead of it.
 
 use argosy_consensus::{Applied, LogPosition, StateMachine};
-use argosy_engine::{Changes, Position, State, evolve};
+use argosy_engine::{ArchiveChange, Changes, Position, State, archive_range, evolve};
 use argosy_model::Fence;
 use argosy_proto::command::{Refusal, Reply};
 use argosy_proto::fact::Batch;
@@ -127,6 +127,14 @@ impl StateMachine for Machine {
                 None => batch.delete(Family::State, key),
             }
         }
+        for change in changes.archive() {
+            match change {
+                ArchiveChange::Put(key, value) => batch.put(Family::Archive, key.clone(), value.to_vec()),
+                ArchiveChange::DropRange(from, to) => {
+                    batch.delete_range(Family::Archive, from.clone(), to.clone());
+                }
+            }
+        }
         self.note(&changes);
     }
 
@@ -136,6 +144,35 @@ impl StateMachine for Machine {
         // Whoever waits for a pending batch is told that its outcome is unknown, by the member: none may be forgotten.
         self.happened.reloaded = true;
         Ok(())
+    }
+}
+
+/// Records of the archive read at a time.
+const ARCHIVE_PAGE: usize = 16;
+
+/// The records of an archived workflow; `None` when they have more bytes than allowed.
+pub(crate) fn read_archived(
+    kv: &dyn Kv,
+    workflow: u64,
+    bytes_max: usize,
+) -> Result<Option<Vec<Vec<u8>>>, Error> {
+    let (mut from, to) = archive_range(workflow);
+    let (mut records, mut bytes) = (Vec::new(), 0);
+    loop {
+        let page = kv.scan(Family::Archive, &from, Some(&to), ARCHIVE_PAGE).map_err(Error::store)?;
+        let full = page.len() == ARCHIVE_PAGE;
+        for (key, value) in page {
+            bytes += value.len();
+            if bytes > bytes_max {
+                return Ok(None);
+            }
+            from = key;
+            from.push(0);
+            records.push(value);
+        }
+        if !full {
+            return Ok(Some(records));
+        }
     }
 }
 

@@ -13,6 +13,13 @@ pub(crate) fn workflow_key(before: &State, after: &State, id: WorkflowId) -> Opt
     Some(WorkflowKey { namespace: workflow.namespace.clone(), name: workflow.name.clone() })
 }
 
+/// The CronWorkflow whose schedule started a workflow.
+fn started_by(state: &State, id: WorkflowId) -> Option<(String, String)> {
+    let row = state.workflow(id).filter(|row| row.cron != 0 && !row.backfill)?;
+    let (_, cron) = state.crons().find(|(number, _)| *number == row.cron)?;
+    Some((cron.namespace.clone(), cron.name.clone()))
+}
+
 fn name(before: &State, after: &State, id: WorkflowId) -> String {
     workflow_key(before, after, id).map_or_else(|| format!("number {}", id.0), |key| key.to_string())
 }
@@ -29,6 +36,9 @@ impl<K: Kv> Member<K> {
         for id in workflows {
             if before.workflow(*id).is_none() && after.workflow(*id).is_some() {
                 self.counters.workflows_accepted += 1;
+                if let Some((namespace, cron)) = started_by(after, *id) {
+                    *self.counters.cron_starts.entry((namespace, cron)).or_default() += 1;
+                }
                 tracing::info!(workflow = name(before, after, *id), "workflow accepted");
             }
             let ended = phase(after, *id).filter(|phase| phase.is_completed());

@@ -319,7 +319,11 @@ impl<K: Kv> Member<K> {
             }
             Input::AgentFrame { connection, frame } => self.agent_frame(now, connection, frame),
             Input::AgentClosed { connection } => self.agent_closed(now, connection),
-            Input::Peer { .. } | Input::PeerUnreachable(_) | Input::Command { .. } | Input::Read { .. } => {}
+            Input::Peer { .. }
+            | Input::PeerUnreachable(_)
+            | Input::Command { .. }
+            | Input::Read { .. }
+            | Input::Archived { .. } => {}
         }
     }
 }

@@ -17,6 +17,7 @@ struct Cell {
     now_ms: u64,
     answers: BTreeMap<(u64, u64), Outcome>,
     reads: BTreeMap<(u64, u64), Option<argosy_engine::State>>,
+    archived: BTreeMap<(u64, u64), Option<Vec<Vec<u8>>>>,
 }
 
 fn now(now_ms: u64) -> Now {
@@ -31,6 +32,7 @@ impl Cell {
             now_ms: 0,
             answers: BTreeMap::new(),
             reads: BTreeMap::new(),
+            archived: BTreeMap::new(),
         };
         for member in voters {
             let mut consensus = argosy_consensus::Config::new(*member, "test", voters.to_vec());
@@ -95,6 +97,7 @@ impl Cell {
                 }
                 Output::Answer { request, outcome } => drop(self.answers.insert((from, request), outcome)),
                 Output::Read { request, state } => drop(self.reads.insert((from, request), state)),
+                Output::Archived { request, records } => drop(self.archived.insert((from, request), records)),
                 Output::Peer { .. }
                 | Output::Agent { .. }
                 | Output::CloseAgent { .. }
@@ -133,6 +136,7 @@ fn submit(name: &str, key: Option<&str>) -> Command {
         ]},
     });
     let body = SubmitWorkflow {
+        cron: String::new(),
         namespace: "default".into(),
         name: name.into(),
         uid: format!("uid-{name}"),
@@ -323,4 +327,54 @@ fn leadership_goes_where_it_is_asked_to_go() {
     // The answer needs a leadership that was just given away.
     assert!(matches!(cell.answers[&(leader, 2)], Outcome::Done(_) | Outcome::Unknown));
     assert!(matches!(cell.carry_out(3, command::Body::CreateInvite(invite())), Outcome::Done(_)));
+}
+
+fn of(body: command::Body) -> Command {
+    Command { version: 1, idempotency_key: None, body: Some(body) }
+}
+
+#[test]
+fn every_member_has_the_archive_and_the_next_leader_decides_with_it() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    let manifest = serde_json::json!({
+        "spec": {"entrypoint": "main", "templates": [{"name": "main", "suspend": {"duration": "0"}}]},
+    });
+    let submit = SubmitWorkflow {
+        namespace: "default".into(),
+        name: "old".into(),
+        uid: "uid-old".into(),
+        manifest_json: manifest.to_string(),
+        creator: "admin".into(),
+        ..SubmitWorkflow::default()
+    };
+    cell.ask(leader, 1, of(command::Body::SubmitWorkflow(submit)));
+    cell.run(2_000);
+    let delete = argosy_proto::command::DeleteWorkflow { namespace: "default".into(), name: "old".into() };
+    cell.ask(leader, 2, of(command::Body::DeleteWorkflow(delete)));
+    cell.run(1_000);
+    let id = cell.members[&leader].state().archived_id("uid-old").expect("it has ended, and is archived");
+    for member in 1..=3 {
+        let input = Input::Archived { request: 9, workflow: id };
+        cell.members.get_mut(&member).unwrap().handle(now(cell.now_ms), input);
+    }
+    cell.run(100);
+    let records = cell.archived[&(leader, 9)].clone().unwrap();
+    assert!(records.len() >= 2, "the workflow's record, and its node's");
+    for member in 1..=3 {
+        assert_eq!(cell.archived[&(member, 9)].as_ref(), Some(&records), "member {member}");
+    }
+    cell.cut_off.push(leader);
+    cell.run(10_000);
+    let next = cell.leader();
+    let resubmit = argosy_proto::command::ResubmitWorkflow {
+        new_name: "again".into(),
+        new_uid: "uid-again".into(),
+        ..argosy_proto::command::ResubmitWorkflow::default()
+    };
+    let resubmit =
+        argosy_proto::command::ResubmitArchived { uid: "uid-old".into(), resubmit: Some(resubmit) };
+    cell.ask(next, 3, of(command::Body::ResubmitArchived(resubmit)));
+    cell.run(500);
+    assert!(matches!(&cell.answers[&(next, 3)], Outcome::Done(_)), "{:?}", cell.answers[&(next, 3)]);
 }

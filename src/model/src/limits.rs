@@ -44,6 +44,25 @@ pub struct Limits {
     pub config_maps_bytes_max: usize,
     /// Limits of semaphores that the control plane keeps.
     pub sync_limits_max: usize,
+    /// CronWorkflows of a cell, and as many WorkflowEventBindings.
+    pub crons_max: usize,
+    /// How late a start of a CronWorkflow still counts as in time, milliseconds: a change of leaders must not lose one.
+    pub cron_grace_ms: i64,
+    /// Backfills under way of one CronWorkflow.
+    pub backfills_max: usize,
+    /// Workflows of one backfill.
+    pub backfill_workflows_max: u32,
+    /// Finished workflows that stay live, by outcome (succeeded, failed, error), the newest of each; 0 = as many as
+    /// `workflows_finished_max` allows. Argo's retention policy.
+    pub retention: [usize; 3],
+    /// Nodes that finished workflows hold in state, together.
+    pub finished_nodes_max: u64,
+    /// Workflows of the archive; the oldest leave first. 0 = there is no archive.
+    pub archive_workflows_max: usize,
+    /// How long the archive keeps a workflow after its end, milliseconds of log time; 0 = until there are too many.
+    pub archive_ttl_ms: i64,
+    /// Bytes of an archived workflow's records that are read at once.
+    pub archive_read_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -70,6 +89,15 @@ impl Default for Limits {
             config_map_bytes_max: 1024 * 1024,
             config_maps_bytes_max: 128 * 1024 * 1024,
             sync_limits_max: 10_000,
+            crons_max: 10_000,
+            cron_grace_ms: 30_000,
+            backfills_max: 16,
+            backfill_workflows_max: 1_000,
+            retention: [0, 0, 0],
+            finished_nodes_max: 500_000,
+            archive_workflows_max: 20_000,
+            archive_ttl_ms: 0,
+            archive_read_bytes_max: 64 * 1024 * 1024,
         }
     }
 }

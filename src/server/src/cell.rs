@@ -9,8 +9,8 @@ use crate::peers::peer_logs;
 use crate::pki::Signer;
 use argosy_engine::State;
 use argosy_gateway::{
-    Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest, LogError, LogQuery,
-    ReadError,
+    ArchiveError, Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest,
+    LogError, LogQuery, ReadError,
 };
 use argosy_member::Outcome;
 use argosy_model::MemberId;
@@ -131,6 +131,11 @@ impl Cell for MemberCell {
             Consistency::Stale => Ok(self.published.borrow().state.clone()),
             Consistency::Linearizable => self.mailbox.read().await.ok_or(ReadError::NotLeader),
         }
+    }
+
+    async fn archived(&self, workflow: u64) -> Result<State, ArchiveError> {
+        let records = self.mailbox.archived(workflow).await.ok_or(ArchiveError::Gone)?;
+        argosy_gateway::archived_view(records)
     }
 
     fn changes(&self) -> BoxStream<'static, Result<Change<State>, Behind>> {

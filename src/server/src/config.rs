@@ -35,6 +35,12 @@ pub struct ServerConfig {
     /// Times of consensus.
     #[serde(default)]
     pub consensus: ConsensusConfig,
+    /// How long finished workflows stay, and the archive.
+    #[serde(default)]
+    pub retention: RetentionConfig,
+    /// CronWorkflows.
+    #[serde(default)]
+    pub cron: CronConfig,
 }
 
 /// Where others reach a member: host:port each.
@@ -136,6 +142,71 @@ impl Default for ConsensusConfig {
     }
 }
 
+/// How long finished workflows stay live, and what the archive keeps of them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// Finished workflows that stay live, whatever their outcome; the oldest leave first.
+    pub finished_max: usize,
+    /// Nodes that they may hold together.
+    pub finished_nodes_max: u64,
+    /// Of these, ones that succeeded; 0 = no bound of their own. Argo's `retentionPolicy.completed`.
+    pub succeeded_max: usize,
+    /// Ones that failed. Argo's `retentionPolicy.failed`.
+    pub failed_max: usize,
+    /// Ones that ended in an error. Argo's `retentionPolicy.errored`.
+    pub errored_max: usize,
+    /// Workflows of the archive; the oldest leave first. 0 = no archive.
+    pub archive_max: usize,
+    /// How long the archive keeps a workflow after its end, seconds; 0 = until there are too many.
+    pub archive_ttl_seconds: i64,
+    /// Bytes of an archived workflow that are read at once: a larger one is listed, not shown.
+    pub archive_read_bytes_max: usize,
+}
+
+impl Default for RetentionConfig {
+    fn default() -> Self {
+        let limits = argosy_model::Limits::default();
+        let [succeeded_max, failed_max, errored_max] = limits.retention;
+        Self {
+            finished_max: limits.workflows_finished_max,
+            finished_nodes_max: limits.finished_nodes_max,
+            succeeded_max,
+            failed_max,
+            errored_max,
+            archive_max: limits.archive_workflows_max,
+            archive_ttl_seconds: limits.archive_ttl_ms / 1000,
+            archive_read_bytes_max: limits.archive_read_bytes_max,
+        }
+    }
+}
+
+/// CronWorkflows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct CronConfig {
+    /// CronWorkflows of the cell, and as many WorkflowEventBindings.
+    pub workflows_max: usize,
+    /// How late a start still counts as in time, milliseconds.
+    pub grace_ms: i64,
+    /// Backfills under way of one CronWorkflow.
+    pub backfills_max: usize,
+    /// Workflows of one backfill.
+    pub backfill_workflows_max: u32,
+}
+
+impl Default for CronConfig {
+    fn default() -> Self {
+        let limits = argosy_model::Limits::default();
+        Self {
+            workflows_max: limits.crons_max,
+            grace_ms: limits.cron_grace_ms,
+            backfills_max: limits.backfills_max,
+            backfill_workflows_max: limits.backfill_workflows_max,
+        }
+    }
+}
+
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -161,6 +232,31 @@ pub enum ConfigError {
 }
 
 impl ServerConfig {
+    /// The engine's maxima as the file sets them.
+    pub fn put_limits(&self, limits: &mut argosy_model::Limits) {
+        let RetentionConfig {
+            finished_max,
+            finished_nodes_max,
+            succeeded_max,
+            failed_max,
+            errored_max,
+            archive_max,
+            archive_ttl_seconds,
+            archive_read_bytes_max,
+        } = self.retention;
+        limits.workflows_finished_max = finished_max;
+        limits.finished_nodes_max = finished_nodes_max;
+        limits.retention = [succeeded_max, failed_max, errored_max];
+        limits.archive_workflows_max = archive_max;
+        limits.archive_ttl_ms = archive_ttl_seconds.saturating_mul(1000);
+        limits.archive_read_bytes_max = archive_read_bytes_max;
+        let CronConfig { workflows_max, grace_ms, backfills_max, backfill_workflows_max } = self.cron;
+        limits.crons_max = workflows_max;
+        limits.cron_grace_ms = grace_ms;
+        limits.backfills_max = backfills_max;
+        limits.backfill_workflows_max = backfill_workflows_max;
+    }
+
     /// Reads and checks a file.
     ///
     /// # Errors
@@ -204,6 +300,9 @@ impl ServerConfig {
         {
             return invalid("consensus.electionTimeoutMs must be at least five heartbeats".to_owned());
         }
+        if self.cron.grace_ms < 0 || self.retention.archive_ttl_seconds < 0 {
+            return invalid("cron.graceMs and retention.archiveTtlSeconds must not be negative".to_owned());
+        }
         if self.failover.lease_ms < 1_000 {
             return invalid("failover.leaseMs must be at least 1000".to_owned());
         }
@@ -238,6 +337,9 @@ listen: {api: '127.0.0.1:1', agent: '127.0.0.1:2', peer: '127.0.0.1:3', metrics:
         let config = read(GOOD).unwrap();
         assert_eq!(config.failover.times().lease_ms, 15_000);
         assert_eq!(config.failover.times().margin_ms, 5_000);
+        let mut limits = argosy_model::Limits::default();
+        config.put_limits(&mut limits);
+        assert_eq!(limits, argosy_model::Limits::default());
     }
 
     #[test]
@@ -247,6 +349,8 @@ listen: {api: '127.0.0.1:1', agent: '127.0.0.1:2', peer: '127.0.0.1:3', metrics:
             (GOOD.replace("member: 1", "member: 2"), "not among members"),
             (format!("{GOOD}colour: red\n"), "colour"),
             (format!("{GOOD}failover: {{leaseMs: 5}}\n"), "leaseMs"),
+            (format!("{GOOD}cron: {{graceMs: -1}}\n"), "graceMs"),
+            (format!("{GOOD}retention: {{archive: 1}}\n"), "archive"),
         ] {
             let error = read(&text).unwrap_err();
             assert!(error.contains(needle), "{error}");

@@ -65,6 +65,7 @@ struct WaitingOutside {
     agents: BTreeMap<u64, AgentConnection>,
     commands: BTreeMap<u64, oneshot::Sender<Outcome>>,
     reads: BTreeMap<u64, oneshot::Sender<Option<State>>>,
+    archived: BTreeMap<u64, oneshot::Sender<Option<Vec<Vec<u8>>>>>,
     /// Connections that were closed for not keeping up; the member is told after the flush.
     too_slow: Vec<u64>,
 }
@@ -80,6 +81,7 @@ impl Core {
             agents: BTreeMap::new(),
             commands: BTreeMap::new(),
             reads: BTreeMap::new(),
+            archived: BTreeMap::new(),
             too_slow: Vec::new(),
         };
         Self { member, waiting, next_request: 0 }
@@ -143,6 +145,11 @@ impl Core {
                 Ok(checkpoint) => drop(answer.send(checkpoint)),
                 Err(error) => tracing::error!(%error, "a checkpoint for a backup could not be cut"),
             },
+            Mail::Archived { workflow, answer } => {
+                self.next_request += 1;
+                self.waiting.archived.insert(self.next_request, answer);
+                self.member.handle(now, Input::Archived { request: self.next_request, workflow });
+            }
             Mail::Status { answer } => {
                 let _ = answer.send(self.member.status(now));
             }
@@ -166,6 +173,11 @@ impl WaitingOutside {
             Output::Read { request, state } => {
                 if let Some(answer) = self.reads.remove(&request) {
                     let _ = answer.send(state);
+                }
+            }
+            Output::Archived { request, records } => {
+                if let Some(answer) = self.archived.remove(&request) {
+                    let _ = answer.send(records);
                 }
             }
             Output::Published { before, after, workflows } => {

@@ -296,6 +296,8 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
         };
         let lease_ms = arguments.lease_ms;
         let config = ServerConfig {
+            retention: crate::config::RetentionConfig::default(),
+            cron: crate::config::CronConfig::default(),
             cell: "dev".to_owned(),
             member,
             data_dir: directory.join(format!("member-{member}")),

@@ -65,6 +65,13 @@ pub enum Mail {
         /// Takes it; dropped when the disk fails.
         answer: oneshot::Sender<Box<dyn Checkpoint>>,
     },
+    /// The records of an archived workflow.
+    Archived {
+        /// Its number.
+        workflow: u64,
+        /// Takes them; `None` when there are too many bytes.
+        answer: oneshot::Sender<Option<Vec<Vec<u8>>>>,
+    },
     /// How the member stands.
     Status {
         /// Takes the answer.
@@ -103,6 +110,13 @@ impl Mailbox {
         let (answer, state) = oneshot::channel();
         self.send(Mail::Read { answer }).await;
         state.await.ok().flatten()
+    }
+
+    /// The records of an archived workflow: `Some(None)` when they have too many bytes, `None` once the member has stopped.
+    pub async fn archived(&self, workflow: u64) -> Option<Option<Vec<Vec<u8>>>> {
+        let (answer, records) = oneshot::channel();
+        self.send(Mail::Archived { workflow, answer }).await;
+        records.await.ok()
     }
 
     /// How the member stands; `None` once it has stopped.

@@ -130,6 +130,7 @@ fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
     consensus.limits.log_entries_kept = config.consensus.log_entries_kept;
     let mut member = Config::new(config.cell.clone(), consensus, seed);
     member.times = config.failover.times();
+    config.put_limits(&mut member.limits);
     Ok(Core::new(Member::open(member, kv, clock())?, outlets))
 }
 
@@ -200,7 +201,8 @@ impl Parts {
                 Tokens::default()
             }
         };
-        let options = Options { tokens, ..Options::default() };
+        let archive = self.config.retention.archive_max > 0;
+        let options = Options { tokens, archive, ..Options::default() };
         let router = argosy_gateway::router(self.cell.clone(), self.metrics.clone(), options);
         let address = self.config.listen.api;
         if self.config.api.insecure_plain_http {

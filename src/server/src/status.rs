@@ -247,6 +247,14 @@ impl Totals {
             let assigned = metrics.attempts_assigned.with_label_values(&[cluster]);
             self.add(format!("assigned/{cluster}"), &assigned, *total);
         }
+        for ((namespace, cron), total) in &counters.cron_starts {
+            let starts = metrics.cron_starts.with_label_values(&[namespace, cron]);
+            self.add(format!("cron/{namespace}/{cron}"), &starts, *total);
+        }
+        for ((namespace, cron, policy), total) in &status.cron_policies {
+            let policies = metrics.cron_policies.with_label_values(&[namespace, cron, policy]);
+            self.add(format!("policy/{namespace}/{cron}/{policy}"), &policies, *total);
+        }
         let turned_away = metrics.limits_hit.with_label_values(&["commands_waiting_max"]);
         self.add("limits/commands".to_owned(), &turned_away, counters.overloaded);
         for (cluster, total) in &counters.take_overs {
@@ -286,6 +294,8 @@ fn record_state(metrics: &Metrics, published: &watch::Receiver<Published>) {
     for ((kind, word), count) in state.lock_totals() {
         metrics.locks.with_label_values(&[kind, word]).set(as_gauge(count));
     }
+    metrics.archived.set(as_gauge(state.archived_count() as u64));
+    metrics.cron_workflows.set(as_gauge(state.crons().count() as u64));
     metrics.attempts.reset();
     for ((cluster, phase), count) in state.attempt_counts() {
         metrics.attempts.with_label_values(&[cluster.as_str(), phase]).set(as_gauge(count));

@@ -14,6 +14,7 @@
 
 mod codes;
 mod colocation;
+mod cron;
 mod decode;
 mod diagnostic;
 mod failover;
@@ -34,6 +35,7 @@ mod yaml;
 
 pub use codes::CODES;
 pub use colocation::ColocationGroup;
+pub use cron::{ConcurrencyPolicy, CronSpec, CronWorkflow, Schedule, StopStrategy};
 pub use diagnostic::{Diagnostic, Place, Severity};
 pub use failover::{
     EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION, EXCLUSIVE_LEASE_MS_MIN, FAILOVER_ANNOTATION, Failover,
@@ -45,7 +47,7 @@ pub use leaf::{
     Transformation,
 };
 pub use manifest::{
-    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, ValueFrom, WorkflowSpec,
+    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, TtlStrategy, ValueFrom, WorkflowSpec,
 };
 pub use merge::merge;
 pub use parse::{
@@ -59,6 +61,15 @@ pub use schema::{
 };
 pub use synchronization::{Mutex, Semaphore, SyncLimitRef, Synchronization};
 pub use validate::{lint, validate};
+
+/// Reads a time in a layout of Go's; milliseconds since 1970.
+///
+/// # Errors
+/// Go's message.
+pub fn parse_go_time(layout: &str, text: &str) -> Result<i64, String> {
+    let time = argosy_expr::date::parse(layout, text, &argosy_expr::date::Zone::utc())?;
+    i64::try_from(time.unix_nanoseconds() / 1_000_000).map_err(|_| format!("{text} is out of range"))
+}
 
 /// A value that doesn't fit.
 #[derive(Debug, thiserror::Error)]

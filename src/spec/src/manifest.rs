@@ -104,6 +104,9 @@ pub struct WorkflowSpec {
     /// Locks that the workflow takes before anything of it runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub synchronization: Option<Synchronization>,
+    /// How long the workflow stays after its end.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ttl_strategy: Option<TtlStrategy>,
     /// Position among waiting workflows.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<i32>,
@@ -125,6 +128,21 @@ pub struct WorkflowSpec {
     /// The other fields that shape Pods (`nodeSelector`, `tolerations`, `securityContext`, ...), as submitted.
     #[serde(flatten)]
     pub pod: BTreeMap<String, Value>,
+}
+
+/// Argo's TTLStrategy: seconds after its end that a workflow stays.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct TtlStrategy {
+    /// Whatever the outcome, where the other two say nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_after_completion: Option<i64>,
+    /// When it succeeded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_after_success: Option<i64>,
+    /// When it failed; an error is no failure here.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seconds_after_failure: Option<i64>,
 }
 
 /// One template.

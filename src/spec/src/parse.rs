@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::manifest::Manifest;
 use crate::node::{Data, Node, Source};
 use crate::schema::{self, Rules};
-use crate::{Diagnostic, suggest, yaml};
+use crate::{CronWorkflow, Diagnostic, cron, suggest, yaml};
 
 /// Bounds on what is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,12 +77,30 @@ pub struct Document {
 impl Document {
     /// Everything that validation has against it, each with its place in the text.
     pub fn validate(&self) -> Vec<Diagnostic> {
-        self.placed(crate::validate(&self.manifest))
+        self.finished(crate::validate(&self.manifest))
     }
 
     /// As [`Document::validate`], for a text that is only looked at: parameters of the workflow need no values yet.
     pub fn lint(&self) -> Vec<Diagnostic> {
-        self.placed(crate::lint(&self.manifest))
+        self.finished(crate::lint(&self.manifest))
+    }
+
+    /// Problems of the document's workflow, and what the kind itself has against the rest of it; the first is Argo's.
+    pub(crate) fn finished(&self, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
+        let own = match self.kind.as_str() {
+            CRON => match CronWorkflow::from_value(&self.value) {
+                Ok(cron) => cron.problems(),
+                Err(problems) => problems,
+            },
+            BINDING => cron::event_binding_problems(&self.value),
+            _ => return self.placed(problems),
+        };
+        for problem in &mut problems {
+            problem.message = format!("cannot validate Workflow: {}", problem.message);
+        }
+        let mut all = self.located(own);
+        all.extend(self.placed(problems));
+        all
     }
 
     /// Gives problems of the manifest their paths in the document and their places in the text. Those that only follow
@@ -93,6 +111,11 @@ impl Document {
                 problem.path = cron_path(&problem.path);
             }
         }
+        self.located(problems)
+    }
+
+    /// Gives problems with the document's own paths their places.
+    fn located(&self, mut problems: Vec<Diagnostic>) -> Vec<Diagnostic> {
         problems.retain(|problem| !self.lost.iter().any(|lost| follows(problem, lost)));
         if let Some((name, text)) = &self.source {
             let source = Source::new(name, text);

@@ -186,7 +186,7 @@ impl<'a> Known<'a> {
         for problem in &mut problems {
             problem.message = references::plain(&problem.message);
         }
-        document.placed(problems)
+        document.finished(problems)
     }
 }
 

@@ -125,6 +125,10 @@ metrics! {
     limits_hit: IntCounterVec = "argosy_limits_hit_total", ["limit"], "Times that a named limit was reached.";
     workflows: IntGaugeVec = "argosy_workflows", ["phase"], "Workflows held in state by phase.";
     locks: IntGaugeVec = "argosy_locks", ["kind", "state"], "Requests for locks by kind (mutex, semaphore) and state: held, pending.";
+    archived: IntGauge = "argosy_archived_workflows", [], "Workflows in the archive.";
+    cron_workflows: IntGauge = "argosy_cron_workflows", [], "CronWorkflows of the cell.";
+    cron_starts: IntCounterVec = "argosy_cron_starts_total", ["namespace", "cron_workflow"], "Workflows that a CronWorkflow started, counted by the leader.";
+    cron_policies: IntCounterVec = "argosy_cron_policies_total", ["namespace", "cron_workflow", "policy"], "Times that the concurrency policy of a CronWorkflow (Forbid, Replace) took effect, counted by the leader.";
     workflows_accepted: IntCounter = "argosy_workflows_accepted_total", [], "Workflows accepted.";
     workflows_finished: IntCounterVec = "argosy_workflows_finished_total", ["phase"], "Workflows that ended, by phase.";
     http_requests: IntCounterVec = "argosy_http_requests_total", ["route", "method", "code"], "Answered HTTP requests by route, method and status code.";

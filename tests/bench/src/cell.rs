@@ -168,6 +168,8 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
         listens.iter().map(|(member, listen)| (*member, addresses(listen))).collect();
     let config = |(member, listen): (u64, Listen)| {
         let config = ServerConfig {
+            retention: argosy_server::config::RetentionConfig::default(),
+            cron: argosy_server::config::CronConfig::default(),
             cell: "bench".to_owned(),
             member,
             data_dir: path.join(format!("member-{member}")),

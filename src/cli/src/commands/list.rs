@@ -86,6 +86,27 @@ const TABLE_FIELDS: &str = "metadata,items.metadata,items.status.phase,items.sta
     items.status.finishedAt,items.spec.priority,items.spec.shutdown,items.spec.suspend";
 const WIDE_FIELDS: &str = ",items.status.nodes,items.spec.arguments";
 
+/// Workflows as a list without namespaces.
+pub(super) fn print(found: &[Value], output: Option<Output>, console: &mut Console) -> Result<(), Error> {
+    match output {
+        Some(Output::Name) => {
+            for workflow in found {
+                console.print(&formatted(workflow, output)?.unwrap_or_default())?;
+            }
+        }
+        Some(Output::Json | Output::Yaml) => {
+            console.print(&formatted(&json!(found), output)?.unwrap_or_default())?;
+        }
+        Some(Output::Wide) | None if found.is_empty() => console.print("No workflows found\n")?,
+        Some(Output::Wide) | None => {
+            let workflows = found.iter().map(Workflow::read).collect::<Result<Vec<_>, _>>()?;
+            let wide = output == Some(Output::Wide);
+            console.print(&table::render(&rows(&workflows, false, wide, true, Timestamp::now()), 3))?;
+        }
+    }
+    Ok(())
+}
+
 pub(super) async fn list(client: &Client, arguments: &List, console: &mut Console) -> Result<bool, Error> {
     let wanted = Wanted {
         all_namespaces: arguments.all_namespaces,

@@ -1,7 +1,9 @@
 //! What each command does.
 
+mod archive;
 mod cluster;
 mod config_map;
+mod cron;
 mod follow;
 mod lint;
 mod list;
@@ -117,6 +119,8 @@ async fn carry_out(
         | Command::ClusterTemplate(_)
         | Command::ConfigMap(_)
         | Command::Sync(_)
+        | Command::Cron(_)
+        | Command::Archive(_)
         | Command::Delete(_)
         | Command::Cluster(_)
         | Command::Member(_)
@@ -155,6 +159,8 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::ClusterTemplate(command) => template::run(client, true, command, console).await,
         Command::Sync(command) => sync::run(client, command, console).await,
         Command::ConfigMap(command) => config_map::run(client, command, console).await,
+        Command::Archive(command) => archive::run(client, command, console).await,
+        Command::Cron(command) => cron::run(client, command, console).await,
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
         Command::Recovery(arguments) => recovery::recovery(client, &arguments, console).await,

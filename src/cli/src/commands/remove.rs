@@ -9,12 +9,15 @@ use crate::client::{Client, Request, path};
 use crate::{Console, Delete, Error, Stop};
 
 const PAGE: u32 = 500;
-const FIELDS: &str = "metadata,items.metadata.name,items.metadata.namespace";
+const FIELDS: &str = "metadata,items.metadata.name,items.metadata.namespace,items.metadata.labels";
+/// Of archived workflows: they are listed, and can be neither stopped nor deleted as live ones.
+const ARCHIVED: &str = "workflows.argoproj.io/workflow-archiving-status";
 
 fn keys(found: &[Value]) -> Vec<(String, String)> {
     let text =
         |workflow: &Value, field: &str| workflow["metadata"][field].as_str().unwrap_or_default().to_owned();
-    found.iter().map(|workflow| (text(workflow, "namespace"), text(workflow, "name"))).collect()
+    let live = found.iter().filter(|workflow| workflow["metadata"]["labels"][ARCHIVED] != "Persisted");
+    live.map(|workflow| (text(workflow, "namespace"), text(workflow, "name"))).collect()
 }
 
 pub(super) async fn shutdown(

@@ -81,7 +81,7 @@ pub(super) async fn from_template(
 }
 
 /// Parses and checks all files; every problem of every file is printed.
-fn parse(
+pub(super) fn parse(
     files: &[std::path::PathBuf],
     console: &mut Console,
     change: impl Fn(&mut Value) -> Result<(), Error>,
@@ -136,14 +136,12 @@ fn paint(problem: &str) -> String {
 pub(super) fn read(arguments: &Submit, console: &mut Console) -> Result<Vec<Value>, Error> {
     let workflows = parse(&arguments.files, console, |workflow| manifest::apply(workflow, arguments))?;
     let kind = |workflow: &Value| workflow["kind"].as_str().unwrap_or_default().to_owned();
-    let is_workflow = |kind: &String| kind.is_empty() || kind == "Workflow";
-    if let Some(other) = workflows.iter().map(kind).find(|kind| !is_workflow(kind)) {
+    if let Some(other) = workflows.iter().map(kind).find(|kind| !["", "Workflow"].contains(&kind.as_str())) {
         let verb = match other.as_str() {
             "WorkflowTemplate" => "template",
             "ClusterWorkflowTemplate" => "cluster-template",
-            _ => {
-                return Err(Error::Usage(format!("a file holds a {other}: only workflows can be submitted")));
-            }
+            "CronWorkflow" => "cron",
+            _ => return Err(Error::Usage(format!("a file holds a {other}, which cannot be submitted"))),
         };
         return Err(Error::Usage(format!(
             "a file holds a {other}: create it with `argosy {verb} create`, and submit it with `argosy submit --from {}/NAME`",

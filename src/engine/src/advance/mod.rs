@@ -29,9 +29,11 @@ use std::sync::Arc;
 
 use crate::Leader;
 use crate::commands::take_over;
+use crate::cron;
 use crate::draft::Draft;
 use crate::leader::Parsed;
 use crate::place;
+use crate::retire;
 use crate::scope::Scope;
 use crate::state::{phase_of, type_of};
 
@@ -60,6 +62,7 @@ pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
     timers::fire(draft, leader);
     take_over::go_on(draft, leader);
     lock::settle(draft, leader);
+    cron::go_on(draft, leader);
     // A quarter is left to placement, so that a long cascade doesn't keep ready steps waiting.
     let agenda_work_max = leader.limits.decide_work_max - leader.limits.decide_work_max / 4;
     while draft.work() < agenda_work_max && !draft.is_full(&leader.limits) {
@@ -72,6 +75,7 @@ pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
         leader.served = workflow;
         take(draft, leader, workflow, sequence, item);
     }
+    retire::beyond_limits(draft, leader);
     place::run(draft, leader);
     draft.state.has_work() || timers::due(draft)
 }

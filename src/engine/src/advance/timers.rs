@@ -3,13 +3,13 @@
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 
-use crate::Leader;
 use crate::advance::{Turn, leaf, retry, workflow};
 use crate::commands::shutdown_workflow;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::loss;
 use crate::state::{ROW_VERSION, phase_of};
+use crate::{Leader, cron, retire};
 
 /// A timer waits that is due.
 pub(crate) fn due(draft: &Draft) -> bool {
@@ -36,6 +36,9 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),
             row::TimerKind::Retry => with(draft, leader, workflow, node, again),
             row::TimerKind::Left => loss::left_is_due(draft, leader, workflow, node),
+            row::TimerKind::Cron => cron::tick(draft, leader, workflow),
+            row::TimerKind::Archive => retire::forgotten(draft, workflow),
+            row::TimerKind::Ttl => retire::expired(draft, leader, workflow),
             row::TimerKind::Timeout => with(draft, leader, workflow, node, leaf::timed_out),
             row::TimerKind::Deadline | row::TimerKind::Unspecified => {}
         }

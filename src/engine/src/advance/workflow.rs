@@ -12,6 +12,7 @@ use crate::advance::{Progress, Turn, daemon, hooks, leaf, lock, resolve, retry, 
 use crate::commands::computed_labels::computed_labels;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
+use crate::retire;
 use crate::state::{ROW_VERSION, phase_of, type_of};
 
 /// The strategy numbers of a workflow's row.
@@ -134,6 +135,9 @@ fn phase(turn: &mut Turn<'_>, phase: WorkflowPhase, message: String) {
         phase: phase.number(),
         message,
     }));
+    if phase.is_completed() {
+        retire::ended(turn.draft, workflow, &turn.parsed.clone().manifest);
+    }
 }
 
 /// A workflow whose stored manifest can't be read ends: nothing of it could ever run.

@@ -1,9 +1,9 @@
 use argosy_proto::command::{DeleteWorkflow, Refusal, Reply};
-use argosy_proto::fact::{self, fact::Body};
 
 use crate::Leader;
 use crate::commands::{done, find_workflow};
 use crate::draft::Draft;
+use crate::retire;
 
 /// The workflow goes, whatever its phase; attempts still open are stopped.
 pub(crate) fn decide(
@@ -12,7 +12,6 @@ pub(crate) fn decide(
     command: &DeleteWorkflow,
 ) -> Result<Reply, Refusal> {
     let workflow = find_workflow(&draft.state, &command.namespace, &command.name)?;
-    draft.emit(Body::WorkflowDeleted(fact::WorkflowDeleted { workflow }));
-    leader.forget(workflow);
+    retire::retire(draft, leader, workflow);
     Ok(done())
 }

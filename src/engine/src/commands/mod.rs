@@ -2,13 +2,18 @@
 
 pub(crate) mod add_member;
 pub(crate) mod computed_labels;
+pub(crate) mod archived;
+pub(crate) mod backfill_cron;
+pub(crate) mod create_cron;
 pub(crate) mod create_invite;
 pub(crate) mod create_template;
 pub(crate) mod delete_config_map;
 pub(crate) mod delete_sync_limit;
+pub(crate) mod delete_cron;
 pub(crate) mod delete_template;
 pub(crate) mod delete_workflow;
 pub(crate) mod find_prerequisites;
+pub(crate) mod event_binding;
 pub(crate) mod grant_permit;
 pub(crate) mod open_session;
 pub(crate) mod parameters;
@@ -26,10 +31,12 @@ pub(crate) mod set_sync_limit;
 pub(crate) mod shutdown_workflow;
 pub(crate) mod store_config_map;
 pub(crate) mod submit_workflow;
+pub(crate) mod suspend_cron;
 pub(crate) mod suspend_workflow;
 pub(crate) mod take_over;
 pub(crate) mod template;
 pub(crate) mod update_cluster;
+pub(crate) mod update_cron;
 pub(crate) mod update_template;
 
 use argosy_model::WorkflowKey;

@@ -29,15 +29,28 @@ pub(crate) fn decide(
     command: &ResubmitWorkflow,
 ) -> Result<Reply, Refusal> {
     let old = find_workflow(&draft.state, &command.namespace, &command.name)?;
-    let row = draft.state.workflows[&old].clone();
+    let source = draft.state.clone();
+    of(draft, leader, &source, old, command)
+}
+
+/// As [`decide`], of an old workflow in another state: that of the archive.
+pub(crate) fn of(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    source: &State,
+    old: u64,
+    command: &ResubmitWorkflow,
+) -> Result<Reply, Refusal> {
+    let row = source.workflows.get(&old).cloned().unwrap_or_default();
     let phase = WorkflowPhase::from_number(row.phase);
     let failed = matches!(phase, Some(WorkflowPhase::Failed | WorkflowPhase::Error));
     if command.memoized && !failed {
         return Err(Code::NotRetryable.refuse("workflow must be Failed/Error to resubmit in memoized mode"));
     }
-    let stored = draft.state.manifests.get(&old).map(|row| row.json.clone()).unwrap_or_default();
+    let stored = source.manifests.get(&old).map(|row| row.json.clone()).unwrap_or_default();
     let manifest = again(&stored, command)?;
     let submit = SubmitWorkflow {
+        cron: owner(&draft.state, &row),
         namespace: command.namespace.clone(),
         name: command.new_name.clone(),
         uid: command.new_uid.clone(),
@@ -48,9 +61,15 @@ pub(crate) fn decide(
     if command.memoized
         && let Some(reply::Body::WorkflowAccepted(new)) = &accepted.body
     {
-        remember(draft, leader, old, new.workflow_id, command)?;
+        remember(draft, leader, outcomes(source, old, command), new.workflow_id)?;
     }
     Ok(accepted)
+}
+
+/// The CronWorkflow that a workflow belongs to: its repetition does, too.
+fn owner(state: &State, row: &row::Workflow) -> String {
+    let cron = state.crons.get(&row.cron).filter(|cron| !cron.deleted && !row.backfill);
+    cron.map(|cron| cron.name.clone()).unwrap_or_default()
 }
 
 fn again(stored: &str, command: &ResubmitWorkflow) -> Result<Value, Refusal> {
@@ -84,11 +103,9 @@ fn again(stored: &str, command: &ResubmitWorkflow) -> Result<Value, Refusal> {
 fn remember(
     draft: &mut Draft,
     leader: &Leader,
-    old: u64,
+    kept: Vec<(String, row::Remembered)>,
     new: u64,
-    command: &ResubmitWorkflow,
 ) -> Result<(), Refusal> {
-    let kept = outcomes(&draft.state, old, command);
     draft.spend(u32::try_from(kept.len()).unwrap_or(u32::MAX));
     let too_many = || {
         Code::NotRetryable.refuse(format!(

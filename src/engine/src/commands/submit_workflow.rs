@@ -13,7 +13,7 @@ use crate::effective::effective;
 use crate::evolve_work::agenda_item;
 use crate::leader::Parsed;
 use crate::references::{self, Resolved};
-use crate::{Code, Leader, advance, place};
+use crate::{Code, Leader, advance, cron, place};
 
 /// Longest name and namespace (Argo's and Kubernetes').
 const NAME_LENGTH_MAX: usize = 253;
@@ -77,7 +77,11 @@ pub(crate) fn decide(
         let item: AgendaItem = agenda_item(AgendaKind::Start, 0);
         draft.emit(Body::AgendaPushed(fact::AgendaPushed { workflow, item: Some(item) }));
     }
-    drop_oldest(draft, leader);
+    if !command.cron.is_empty()
+        && let Some(cron) = cron::find(&draft.state, &command.namespace, &command.cron)
+    {
+        draft.emit(Body::WorkflowOwned(fact::WorkflowOwned { workflow, cron, backfill: false }));
+    }
     Ok(Reply {
         body: Some(reply::Body::WorkflowAccepted(WorkflowAccepted {
             workflow_id: workflow,
@@ -87,6 +91,12 @@ pub(crate) fn decide(
             resource_version: (draft.state.sequence() + 1).to_string(),
         })),
     })
+}
+
+/// What [`decide`] would refuse of the manifest itself.
+pub(crate) fn check(draft: &Draft, leader: &Leader, command: &SubmitWorkflow) -> Result<(), Refusal> {
+    check_names(command)?;
+    read(draft, leader, command).map(|_| ())
 }
 
 fn check_names(command: &SubmitWorkflow) -> Result<(), Refusal> {

@@ -118,6 +118,7 @@ impl World {
 
     pub fn submit(&mut self, name: &str, manifest: &serde_json::Value) -> Result<Reply, Refusal> {
         let submit = ask::SubmitWorkflow {
+            cron: String::new(),
             namespace: "argo".into(),
             name: name.into(),
             uid: "6b1c9a52-9d0e-4f0c-8a63-0d5b8f2a7c11".into(),

@@ -28,6 +28,18 @@ pub fn evaluate(text: &str) -> Result<bool, Error> {
 /// # Errors
 /// As [`evaluate`].
 pub fn evaluate_within(text: &str, limits: &Limits) -> Result<bool, Error> {
+    evaluate_words(text, limits, true)
+}
+
+/// As [`evaluate`], but a bare word is the name of a parameter, and there are none: as in the `when` of a CronWorkflow.
+///
+/// # Errors
+/// As [`evaluate`].
+pub fn evaluate_literal(text: &str) -> Result<bool, Error> {
+    evaluate_words(text, &Limits::DEFAULT, false)
+}
+
+fn evaluate_words(text: &str, limits: &Limits, words_are_strings: bool) -> Result<bool, Error> {
     if text.is_empty() {
         return Ok(true);
     }
@@ -49,6 +61,13 @@ pub fn evaluate_within(text: &str, limits: &Limits) -> Result<bool, Error> {
     lexer::check(&tokens).map_err(invalid)?;
     lexer::compile_patterns(&mut tokens).map_err(invalid)?;
 
+    let word = tokens.iter().find(|token| token.kind == Kind::Variable);
+    if let Some(word) = word.filter(|_| !words_are_strings) {
+        let word = word.symbol();
+        return Err(Error::When(format!(
+            "Failed to evaluate 'when' expresion '{text}': No parameter '{word}' found."
+        )));
+    }
     // Bare words are strings, and the tokens are checked again as such.
     for token in &mut tokens {
         if token.kind == Kind::Variable {

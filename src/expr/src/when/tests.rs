@@ -110,3 +110,11 @@ proptest::proptest! {
         let _ = evaluate(&text);
     }
 }
+
+#[test]
+fn words_of_a_cron_workflow_are_parameters_that_are_not_there() {
+    assert_eq!(super::evaluate_literal("1 == 2"), Ok(false));
+    assert_eq!(super::evaluate_literal("'a' == 'a' && true"), Ok(true));
+    let error = super::evaluate_literal("a == a").unwrap_err().to_string();
+    assert_eq!(error, "Failed to evaluate 'when' expresion 'a == a': No parameter 'a' found.");
+}

@@ -45,6 +45,7 @@ pub(super) static TYPES: &[&Type] = &[
     &LABEL_FROM,
     &TEMPLATE_REF,
     &WORKFLOW_TEMPLATE_REF,
+    &TTL_STRATEGY,
 ];
 
 pub(super) static WORKFLOW: Type = Type {
@@ -134,7 +135,7 @@ pub(super) static WORKFLOW_SPEC: Type = Type {
         honoured("suspend", Shape::Boolean),
         honoured("synchronization", Shape::Object(&SYNCHRONIZATION)),
         honoured("templateDefaults", Shape::Object(&TEMPLATE)),
-        refused("ttlStrategy"),
+        honoured("ttlStrategy", Shape::Object(&TTL_STRATEGY)),
         honoured("volumeClaimGC", Shape::Object(&VOLUME_CLAIM_GC)),
         honoured("volumeClaimTemplates", ANY_LIST),
         honoured("workflowMetadata", Shape::Object(&WORKFLOW_METADATA)),
@@ -426,4 +427,13 @@ static CACHE: Type =
 static CACHE_CONFIG_MAP: Type = Type {
     name: "ConfigMapKeySelector",
     fields: &[honoured("name", Shape::String), dropped("key"), dropped("optional")],
+};
+
+static TTL_STRATEGY: Type = Type {
+    name: "TTLStrategy",
+    fields: &[
+        honoured("secondsAfterCompletion", Shape::Integer),
+        honoured("secondsAfterSuccess", Shape::Integer),
+        honoured("secondsAfterFailure", Shape::Integer),
+    ],
 };

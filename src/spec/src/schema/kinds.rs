@@ -1,7 +1,7 @@
 //! The kinds of objects that can be written, beside the Workflow itself.
 
-use super::argo::{ARGUMENTS, OBJECT_META, WORKFLOW, WORKFLOW_SPEC, WORKFLOW_TEMPLATE_REF};
-use super::{Shape, Type, dropped, honoured};
+use super::argo::{OBJECT_META, WORKFLOW, WORKFLOW_SPEC, WORKFLOW_TEMPLATE_REF};
+use super::{Shape, Type, dropped, honoured, refused};
 
 /// All types of this file, for the table.
 pub(super) static TYPES: &[&Type] = &[
@@ -14,6 +14,9 @@ pub(super) static TYPES: &[&Type] = &[
     &EVENT_BINDING_SPEC,
     &EVENT,
     &SUBMIT,
+    &SUBMIT_ARGUMENTS,
+    &SUBMIT_PARAMETER,
+    &SUBMIT_VALUE_FROM,
 ];
 
 /// Every kind that can be written, and its type.
@@ -77,6 +80,25 @@ static SUBMIT: Type = Type {
     fields: &[
         honoured("workflowTemplateRef", Shape::Object(&WORKFLOW_TEMPLATE_REF)),
         honoured("metadata", Shape::Object(&OBJECT_META)),
-        honoured("arguments", Shape::Object(&ARGUMENTS)),
+        honoured("arguments", Shape::Object(&SUBMIT_ARGUMENTS)),
     ],
+};
+
+static SUBMIT_ARGUMENTS: Type = Type {
+    name: "SubmitArguments",
+    fields: &[honoured("parameters", Shape::Objects(&SUBMIT_PARAMETER)), refused("artifacts")],
+};
+
+static SUBMIT_PARAMETER: Type = Type {
+    name: "SubmitParameter",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("value", Shape::AnyString),
+        honoured("valueFrom", Shape::Object(&SUBMIT_VALUE_FROM)),
+    ],
+};
+
+static SUBMIT_VALUE_FROM: Type = Type {
+    name: "SubmitValueFrom",
+    fields: &[honoured("event", Shape::String), honoured("default", Shape::AnyString)],
 };

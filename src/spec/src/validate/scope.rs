@@ -57,6 +57,11 @@ impl Scope {
         for parameter in &manifest.spec.arguments.parameters {
             names.insert(format!("workflow.parameters.{}", parameter.name));
         }
+        // Set on workflows of a CronWorkflow, and by `argo submit --scheduled-time`.
+        let scheduled = "workflows.argoproj.io/scheduled-time";
+        if manifest.kind == "CronWorkflow" || manifest.metadata.annotations.contains_key(scheduled) {
+            names.insert("workflow.scheduledTime".to_owned());
+        }
         if manifest.spec.priority.is_some() {
             names.insert("workflow.priority".to_owned());
         }
