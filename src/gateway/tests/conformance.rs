@@ -33,6 +33,7 @@ const DIFFERENT: &[(&str, &str)] = &[
         "093-retry-failed",
         "the workflow is told as it stands after the retry, Argo tells it before its nodes are made",
     ),
+    ("113-create-cron-old-schedule-field", "the old field is read, with a warning"),
     ("164-bad-authorization-header", "a token that is not known is refused"),
 ];
 
