@@ -160,6 +160,7 @@ impl Core {
             | Mail::AgentFrame { .. }
             | Mail::AgentClosed { .. }
             | Mail::Read { .. }
+            | Mail::Archived { .. }
             | Mail::Checkpoint { .. }
             | Mail::Status { .. }
             | Mail::Stop => {}
