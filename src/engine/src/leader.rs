@@ -5,8 +5,8 @@ use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::advance::configured;
 use crate::Code;
+use crate::advance::configured;
 use crate::archive::on_its_way;
 use crate::cron;
 use crate::effective::effective;

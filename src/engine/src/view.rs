@@ -2,8 +2,8 @@
 
 mod config_map;
 mod containers;
-mod locks;
 mod cron;
+mod locks;
 mod tree;
 
 use argosy_model::{Fence, WorkflowId, WorkflowPhase};
