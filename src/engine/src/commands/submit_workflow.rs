@@ -221,15 +221,3 @@ fn with_labels(mut value: Value, labels: &BTreeMap<String, String>) -> Value {
     }
     value
 }
-
-/// Finished workflows beyond the maximum leave, oldest first; two per submission, so one submission never costs much.
-fn drop_oldest(draft: &mut Draft, leader: &mut Leader) {
-    for _ in 0..2 {
-        if draft.state.index.finished.len() <= leader.limits.workflows_finished_max {
-            return;
-        }
-        let Some((_, workflow)) = draft.state.index.finished.iter().next().copied() else { return };
-        draft.emit(Body::WorkflowDeleted(fact::WorkflowDeleted { workflow }));
-        leader.forget(workflow);
-    }
-}
