@@ -177,6 +177,9 @@ pub struct TaskOutcome {
     pub verdict: Option<Verdict>,
 }
 
+/// Kubernetes' word for a step that was active for too long.
+pub const REASON_DEADLINE: &str = "DeadlineExceeded";
+
 /// One output parameter.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParameterValue {
@@ -212,6 +215,9 @@ pub struct Task {
     /// Of an exclusive step: milliseconds after the last acknowledged renewal at which nothing of the command runs any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive_lease_ms: Option<u64>,
+    /// Milliseconds after which the command is stopped, where no kubelet does it; 0 for no limit.
+    #[serde(default)]
+    pub active_deadline_ms: u64,
     /// A directory that the executor can write to, for the script; unset = where the executor itself lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub staging_directory: Option<String>,
@@ -314,6 +320,7 @@ impl Default for Task {
             capture_result: true,
             parameters: Vec::new(),
             stop_grace_ms: 30_000,
+            active_deadline_ms: 0,
             exclusive_lease_ms: None,
             staging_directory: None,
             outcome_file: None,

@@ -5,7 +5,8 @@ use crate::lease::{Lease, boot_time_ms};
 use crate::neighbours::{Hindrance, Neighbours};
 use crate::process::{Child, Ended, Finished, Signals};
 use crate::protocol::{
-    self, EXIT_EXECUTOR_ERROR, EXIT_REFUSED, OutcomeRequest, PermitRequest, RenewRequest, Task, TaskOutcome,
+    self, EXIT_EXECUTOR_ERROR, EXIT_REFUSED, OutcomeRequest, PermitRequest, REASON_DEADLINE, RenewRequest,
+    Task, TaskOutcome,
 };
 use crate::{isolation, memory, outputs, program, progress, work};
 use nix::sys::signal::{Signal, kill};
@@ -16,6 +17,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -319,6 +321,7 @@ fn run_tries(
     outcome: &mut TaskOutcome,
 ) {
     let tries_max = task.tries_max.max(1);
+    let overdue = watch_deadline(task);
     for number in 1..=tries_max {
         let kills = memory::kills();
         let ended = prepare(task, arguments).and_then(|command| {
@@ -339,6 +342,9 @@ fn run_tries(
                 // Only of a Pod can more be known.
                 outcome.told_to_stop = finished.asked_to_stop != 0 && task.shared_directory.is_some();
                 outcome.result = task.capture_result.then(|| outputs::result_text(&finished.output));
+                if finished.asked_to_stop != 0 && overdue.load(Ordering::SeqCst) {
+                    REASON_DEADLINE.clone_into(&mut outcome.reason);
+                }
                 finished.asked_to_stop != 0
             }
             Err(message) => {
@@ -357,6 +363,21 @@ fn run_tries(
             return;
         }
     }
+}
+
+/// Asks this process to stop once the step was active for too long, as a kubelet would; tells whether it did.
+fn watch_deadline(task: &Task) -> Arc<AtomicBool> {
+    let overdue = Arc::new(AtomicBool::new(false));
+    if task.active_deadline_ms > 0 {
+        let (limit, overdue) = (Duration::from_millis(task.active_deadline_ms), Arc::clone(&overdue));
+        std::thread::spawn(move || {
+            std::thread::sleep(limit);
+            overdue.store(true, Ordering::SeqCst);
+            // Blocked and waited for, like every signal: it is passed on to the command.
+            let _ = kill(Pid::this(), Signal::SIGTERM);
+        });
+    }
+    overdue
 }
 
 /// Argo's exit code for an end, and Kubernetes' reason where it is not `Error`.

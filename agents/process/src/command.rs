@@ -67,6 +67,7 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
         task.stop_grace_ms = assignment.stop_grace_ms.unsigned_abs();
     }
     task.exclusive_lease_ms = assignment.exclusive.then(|| assignment.exclusive_lease_ms.unsigned_abs());
+    task.active_deadline_ms = active_deadline_ms(&template);
     let environment = environment(assignment, container)?;
     let known: BTreeMap<&str, &str> = environment.iter().map(|(name, value)| (&**name, &**value)).collect();
     let mut arguments = texts(container, "command")?;
@@ -99,6 +100,13 @@ fn request(assignment: &Assignment, http: &Value) -> Result<Step, String> {
     }
     let environment = environment(assignment, &Value::Null)?;
     Ok(Step { arguments: vec!["task".to_owned()], working_directory: None, task, environment })
+}
+
+/// The limit that a kubelet would enforce; 0 for none.
+fn active_deadline_ms(template: &Value) -> u64 {
+    let limit = template.get("activeDeadlineSeconds");
+    let seconds = limit.and_then(|limit| limit.as_u64().or_else(|| limit.as_str()?.parse().ok()));
+    seconds.unwrap_or(0).saturating_mul(1000)
 }
 
 fn refuse_fields(object: &Value, refused: &[(&str, &str)]) -> Result<(), String> {

@@ -1,7 +1,9 @@
 //! One held attempt: its report, what binds it, and what is wanted of it.
 
 use crate::runtime::{AttemptObservation, is_over};
-use argosy_executor::protocol::{ContainerOutcome, EXIT_EXECUTOR_ERROR, TaskOutcome, Verdict};
+use argosy_executor::protocol::{
+    ContainerOutcome, EXIT_EXECUTOR_ERROR, REASON_DEADLINE, TaskOutcome, Verdict,
+};
 use argosy_link::Millis;
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputParameter};
 
@@ -218,6 +220,9 @@ fn was_ended(container: &ContainerOutcome) -> bool {
 
 /// Argo's message for a container that failed: `main: Error (exit code 3): why`.
 fn container_message(container: &ContainerOutcome) -> String {
+    if container.reason == REASON_DEADLINE {
+        return "Pod was active on the node longer than the specified deadline".to_owned();
+    }
     let reason = if container.reason.is_empty() { "Error" } else { &container.reason };
     let head = format!("{}: {reason} (exit code {})", container.name, container.exit_code);
     if container.message.is_empty() { head } else { format!("{head}: {}", container.message) }

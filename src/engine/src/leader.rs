@@ -29,6 +29,8 @@ pub struct Leader {
     cron_policies: BTreeMap<(String, String, String), u64>,
     /// Records of an archived workflow, loaded for the next decision.
     archived: Option<(u64, Option<Vec<Vec<u8>>>)>,
+    /// Workflows that ask for metrics.
+    pub(crate) measured: BTreeSet<u64>,
     /// The workflow served last by the agenda: the next turn begins after it.
     pub(crate) served: u64,
 }
@@ -91,6 +93,11 @@ impl Leader {
         let value = serde_json::from_str(json).ok()?;
         let manifest = Manifest::from_value(effective(&value).into_owned()).ok()?;
         let workflow = state.workflows.get(&id)?;
+        if manifest.spec.metrics.is_some()
+            || manifest.spec.templates.iter().any(|template| template.raw.get("metrics").is_some())
+        {
+            self.measured.insert(id);
+        }
         let parsed = Arc::new(Parsed::new(manifest, workflow));
         while self.parsed_bytes > PARSED_BYTES_MAX
             && let Some((_, (_, bytes))) = self.parsed.pop_first()

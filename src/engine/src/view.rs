@@ -328,7 +328,10 @@ fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) 
         status.insert("outputs".to_owned(), json!({"parameters": outputs}));
     }
     status.insert("artifactRepositoryRef".to_owned(), json!({"default": true, "artifactRepository": {}}));
-    status.insert("artifactGCStatus".to_owned(), json!({"notSpecified": true}));
+    // Argo looks at artifacts once the workflow's own labels are set.
+    if !row.message.starts_with(crate::advance::metadata::FAILED) {
+        status.insert("artifactGCStatus".to_owned(), json!({"notSpecified": true}));
+    }
     Value::Object(status)
 }
 

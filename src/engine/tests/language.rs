@@ -214,3 +214,42 @@ fn a_stop_ends_a_step_that_waits_for_its_next_try_at_once() {
     assert_eq!(world.json("w")["status"]["nodes"]["w"]["message"], "Stopped with strategy 'Stop'");
     assert_eq!(world.state.next_timer(), None, "no timer is left of it");
 }
+
+#[test]
+fn labels_from_expressions_are_the_workflows_own() {
+    let mut world = world();
+    let metadata = json!({"labelsFrom": {"computed": {"expression": "workflow.parameters.p + '-x'"}}});
+    let mut main = pod("main");
+    main["container"]["args"] = json!(["{{workflow.labels.computed}}"]);
+    let spec = json!({"arguments": {"parameters": [{"name": "p", "value": "v"}]}, "workflowMetadata": metadata,
+        "templates": [main]});
+    world.submit("w", &manifest("w", spec)).unwrap();
+    world.settle();
+    assert_eq!(world.json("w")["metadata"]["labels"]["computed"], "v-x");
+    let (_, fence, _) = world.to_run().pop().unwrap();
+    assert!(world.state.assignment(&fence).unwrap().template_json.contains("\"v-x\""));
+}
+
+#[test]
+fn a_try_after_a_failure_keeps_away_from_the_host_and_the_cluster() {
+    let mut world = world();
+    world.join("two", 1_000_000);
+    let mut main = pod("main");
+    main["retryStrategy"] = json!({"limit": 2, "affinity": {"nodeAntiAffinity": {}}});
+    world.submit("w", &manifest("w", json!({"templates": [main]}))).unwrap();
+    let mut clusters = Vec::new();
+    for hosts in [json!(null), json!(["h0"]), json!(["h0", "h1"])] {
+        world.settle();
+        let (cluster, fence, _) = world.to_run().pop().unwrap();
+        let template = world.state.assignment(&fence).unwrap().template_json;
+        let template: Value = serde_json::from_str(&template).unwrap();
+        let terms = &template["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+        assert_eq!(terms["nodeSelectorTerms"][0]["matchExpressions"][0]["values"], hosts);
+        let host = format!("h{}", clusters.len());
+        let mut report = world::ended(fence, AttemptPhase::Failed);
+        report.host = host;
+        world.report(&cluster, report);
+        clusters.push(cluster);
+    }
+    assert_ne!(clusters[0], clusters[1], "the second try has another cluster");
+}

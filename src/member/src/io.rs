@@ -122,6 +122,8 @@ pub enum Output {
         bytes: usize,
         /// Commands answered with it.
         commands: usize,
+        /// Readings of metrics that workflows ask for.
+        readings: Vec<argosy_engine::Reading>,
     },
 }
 

@@ -205,13 +205,15 @@ impl Leading {
         }
         decided.work += u64::from(draft.work());
         let (batch, state, changes) = draft.finish();
+        let readings = argosy_engine::readings(&state, &batch, &mut self.engine);
         let bytes = batch.encode_to_vec();
         let size = bytes.len();
         match consensus.propose(bytes) {
             Ok(at) if at == (LogPosition { term: self.term, index: position.index }) => {
                 self.speculative = state.clone();
                 let proposed_at_ms = now.steady_ms;
-                let pending = Pending { at, follows, state, changes, answers, bytes: size, proposed_at_ms };
+                let pending =
+                    Pending { at, follows, state, changes, answers, readings, bytes: size, proposed_at_ms };
                 machine.pending.push_back(pending);
                 decided.proposed = true;
                 true

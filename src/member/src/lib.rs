@@ -466,6 +466,7 @@ impl<K: Kv> Member<K> {
                 latency_ms: now.steady_ms.saturating_sub(pending.proposed_at_ms),
                 bytes: pending.bytes,
                 commands: pending.answers.len(),
+                readings: pending.readings,
             });
             for (waiter, answer) in pending.answers {
                 self.answer(now, &waiter, answer);

@@ -1,7 +1,7 @@
 //! Committed state and the batches that run ahead of it.
 
 use argosy_consensus::{Applied, LogPosition, StateMachine};
-use argosy_engine::{ArchiveChange, Changes, Position, State, archive_range, evolve};
+use argosy_engine::{ArchiveChange, Changes, Position, Reading, State, archive_range, evolve};
 use argosy_model::Fence;
 use argosy_proto::command::{Refusal, Reply};
 use argosy_proto::fact::Batch;
@@ -22,6 +22,8 @@ pub(crate) struct Pending {
     pub changes: Changes,
     /// Who waits for the commit, with the answer decided for them.
     pub answers: Vec<(Waiter, Result<Reply, Refusal>)>,
+    /// Readings of metrics that it brings about.
+    pub readings: Vec<Reading>,
     /// Size of the entry.
     pub bytes: usize,
     /// Steady clock of the proposal, for the commit latency.
@@ -207,6 +209,7 @@ mod tests {
     fn a_snapshot_forgets_nobody_who_waits_for_a_batch() {
         let mut machine = Machine::new();
         machine.pending.push_back(Pending {
+            readings: Vec::new(),
             at: LogPosition { term: 1, index: 2 },
             follows: 0,
             state: State::new(),

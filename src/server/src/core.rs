@@ -186,11 +186,12 @@ impl WaitingOutside {
                     let _ = self.outlets.changes.send(Arc::new(Change { workflows, before, after }));
                 }
             }
-            Output::Committed { latency_ms, bytes, commands } => {
+            Output::Committed { latency_ms, bytes, commands, readings } => {
                 let metrics = &self.outlets.metrics;
                 metrics.commit_latency_seconds.observe(latency_ms as f64 / 1_000.0);
                 metrics.batch_bytes.observe(bytes as f64);
                 metrics.batch_commands.observe(commands as f64);
+                readings.iter().for_each(|reading| take(metrics, reading));
             }
         }
     }
@@ -214,6 +215,27 @@ impl WaitingOutside {
     fn close_agent(&mut self, connection: u64) {
         if let Some(agent) = self.agents.remove(&connection) {
             self.outlets.logs.closed(&agent.cluster, connection);
+        }
+    }
+}
+
+/// A reading of a metric that a workflow asks for.
+fn take(metrics: &Metrics, reading: &argosy_engine::Reading) {
+    use argosy_telemetry::custom::{LeftOut, Reading};
+    let change = match &reading.change {
+        argosy_engine::Change::Count(by) => Reading::Count(*by),
+        argosy_engine::Change::Set(value) => Reading::Set(*value),
+        argosy_engine::Change::Add(by) => Reading::Add(*by),
+        argosy_engine::Change::Observe(value, bounds) => Reading::Observe(*value, bounds.clone()),
+    };
+    match metrics.custom.take(&reading.name, &reading.help, &reading.labels, &change) {
+        Ok(()) => {}
+        Err(LeftOut::TooMany) => metrics.limit_hit("custom_series_max"),
+        Err(LeftOut::Conflict) => {
+            tracing::warn!(
+                metric = reading.name,
+                "a workflow asks for a metric that is known as another kind"
+            );
         }
     }
 }

@@ -21,6 +21,7 @@ mod failover;
 mod leaf;
 pub mod manifest;
 mod merge;
+mod metrics;
 mod node;
 mod parse;
 mod policy;
@@ -47,9 +48,10 @@ pub use leaf::{
     Transformation,
 };
 pub use manifest::{
-    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, TtlStrategy, ValueFrom, WorkflowSpec,
+    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelFrom, LabelValueFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryAffinity, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, TtlStrategy, ValueFrom, WorkflowMetadata, WorkflowSpec,
 };
 pub use merge::merge;
+pub use metrics::{Counter, Gauge, Histogram, MetricLabel, Metrics, Prometheus};
 pub use parse::{
     Document, Limits, Options, Reading, is_kind, parse_json, parse_value, parse_yaml, read_yaml,
 };

@@ -9,7 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 use crate::leaf::{ContainerSet, Data, Http, MAIN_CONTAINER, Resource};
-pub use crate::policy::{Backoff, Cache, CacheName, ConfigMapKey, LifecycleHook, Memoize, RetryStrategy};
+use crate::metrics::Metrics;
+pub use crate::policy::{
+    Backoff, Cache, CacheName, ConfigMapKey, LabelValueFrom, LifecycleHook, Memoize, RetryAffinity,
+    RetryStrategy, WorkflowMetadata,
+};
 use crate::synchronization::Synchronization;
 use crate::{Diagnostic, Error};
 
@@ -97,7 +101,10 @@ pub struct WorkflowSpec {
     pub template_defaults: Option<Value>,
     /// Labels and annotations that the workflow gets as it starts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub workflow_metadata: Option<Metadata>,
+    pub workflow_metadata: Option<WorkflowMetadata>,
+    /// Metrics that its end brings about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
     /// True: nothing new starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,

@@ -1,5 +1,7 @@
 //! What happens around a template's run: tries, hooks, memoization.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -21,6 +23,41 @@ pub struct RetryStrategy {
     /// How long to wait between attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
+    /// Where the next try may run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<RetryAffinity>,
+}
+
+/// Where the tries of a step may run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RetryAffinity {
+    /// There at all: each try on another host, or in another cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_anti_affinity: Option<BTreeMap<String, serde_json::Value>>,
+}
+
+/// What a workflow gets beside its own metadata as it starts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct WorkflowMetadata {
+    /// Labels.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+    /// Labels whose values expressions give.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels_from: BTreeMap<String, LabelValueFrom>,
+}
+
+/// Where a label's value comes from.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LabelValueFrom {
+    /// An expression over the workflow's own values.
+    pub expression: String,
 }
 
 /// Waiting times between attempts: `duration * factor^n`, at most `cap`, no attempt after `max_duration`.

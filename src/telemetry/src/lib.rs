@@ -10,6 +10,7 @@
 //!
 //! Failure model: a bad filter is an error at start, not a silent default. A log line that can't be written is lost.
 
+pub mod custom;
 mod logging;
 mod metrics;
 

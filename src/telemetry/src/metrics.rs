@@ -71,6 +71,8 @@ macro_rules! metrics {
         #[derive(Clone, Debug)]
         pub struct Metrics {
             registry: Arc<Registry>,
+            /// Metrics that workflows ask for.
+            pub custom: crate::custom::Custom,
             $(#[doc = $help] pub $field: $kind,)+
         }
 
@@ -87,7 +89,7 @@ macro_rules! metrics {
                 $(let $field = make!($kind, $name, $help, &[$($label),*] $(, $buckets)?)
                     .expect("names, labels and buckets of the table are valid: a test makes them all");
                 registry.register(Box::new($field.clone())).expect("names of the table are unique: a test makes them all");)+
-                Self { registry: Arc::new(registry), $($field),+ }
+                Self { registry: Arc::new(registry), custom: crate::custom::Custom::default(), $($field),+ }
             }
         }
     };
@@ -146,7 +148,8 @@ impl Metrics {
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             tracing::error!(%error, "metrics could not be rendered");
         }
-        String::from_utf8(text).unwrap_or_default()
+        let text = String::from_utf8(text).unwrap_or_default();
+        text + &self.custom.render()
     }
 
     /// Counts that a named limit was reached.

@@ -1,8 +1,8 @@
 //! Benchmarks: what `tests/bench/run` measures and prints.
 //!
 //! `commit`: replicated commits of three members beside an etcd of three members, by one and the same load generator,
-//! and submissions over the REST API. `steps`: no-op steps end to end on simulated clusters. `engine`: the cost of one
-//! event in small and huge workflows. (`chaos` is the simulator's own binary.)
+//! and submissions over the REST API. `steps`: no-op steps end to end on simulated clusters. (`engine` is a package of its
+//! own beside this one, `chaos` the simulator's own binary.)
 //!
 //! What it does not do: no verdicts. Figures move from machine to machine; only those of one run compare.
 //!
@@ -11,7 +11,6 @@
 mod agents;
 mod cell;
 mod commit;
-mod engine;
 mod etcd;
 mod figures;
 mod load;
@@ -42,8 +41,6 @@ enum Suite {
     Rest(rest::Arguments),
     /// No-op steps end to end
     Steps(steps::Arguments),
-    /// Cost of one event
-    Engine(engine::Arguments),
     /// One member of the `commit` suite
     #[command(hide = true)]
     Member(member::Arguments),
@@ -57,7 +54,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Suite::Commit(arguments) => tokio.block_on(commit::run(&directory, &arguments)),
         Suite::Rest(arguments) => tokio.block_on(rest::run(&directory, &arguments)),
         Suite::Steps(arguments) => tokio.block_on(steps::run(&directory, &arguments)),
-        Suite::Engine(arguments) => engine::run(&arguments),
         Suite::Member(arguments) => tokio.block_on(member::run(arguments)),
     }
 }

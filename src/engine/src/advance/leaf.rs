@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::Leader;
 use crate::advance::create::TOO_DEEP;
-use crate::advance::{Turn, containers, daemon, hooks, outputs, retry, workflow};
+use crate::advance::{Turn, another_host, containers, daemon, hooks, outputs, retry, workflow};
 use crate::commands::report_attempt::clip;
 use crate::commands::resume_workflow;
 use crate::draft::Draft;
@@ -128,6 +128,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         return;
     }
     inherit(turn, &node, &mut raw);
+    let excluded = another_host::keep_away(turn, index, &node, &mut raw);
     let workflow_pod_json = match own_pod_json(turn, &node, &template) {
         Ok(json) => json,
         Err(message) => {
@@ -173,6 +174,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         prerequisites,
         stop_grace_ms,
         exclusive_lease_ms,
+        excluded,
         ..row::Work::default()
     };
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
@@ -220,6 +222,25 @@ fn own_pod_json(turn: &Turn<'_>, node: &row::Node, template: &Template) -> Resul
     scope.locals = locals(turn, node, template);
     scope.locals.extend(inputs_of(node));
     fill(text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())
+}
+
+/// Argo's words.
+const DISPLAY_NAME_INVALID: &str =
+    "displayName must match the regex ^[a-zA-Z0-9][a-zA-Z0-9-.]{0,61}[a-zA-Z0-9]$";
+
+/// A name that the template's own annotation gives must be one that Argo shows.
+fn has_valid_display_name(template_json: &str) -> bool {
+    if !template_json.contains("workflows.argoproj.io/display-name") {
+        return true;
+    }
+    let template: Value = serde_json::from_str(template_json).unwrap_or_default();
+    let own = template.pointer("/annotations/workflows.argoproj.io~1display-name").and_then(Value::as_str);
+    let Some(bytes) = own.map(str::as_bytes).filter(|bytes| !bytes.is_empty()) else { return true };
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric();
+    (2..=63).contains(&bytes.len())
+        && bytes.iter().all(|byte| plain(byte) || b"-.".contains(byte))
+        && bytes.first().is_some_and(plain)
+        && bytes.last().is_some_and(plain)
 }
 
 /// A template's `timeout`: a bound on the time that the Pod is active, and on waiting for a cluster; `pendingTimeout`:
@@ -420,6 +441,11 @@ pub(crate) fn attempt_over(
             None
         }
     };
+    // Argo finds it while the Pod runs, and the outputs stay.
+    let work = turn.draft.state.works.get(&(workflow, index));
+    if work.is_some_and(|work| !has_valid_display_name(&work.template_json)) {
+        (phase, message) = (NodePhase::Error, DISPLAY_NAME_INVALID.to_owned());
+    }
     let (host, progress) = (clip(&report.host), clip(&report.progress));
     let started_at_ms = report.started_at_ms.max(0);
     if node.host != host

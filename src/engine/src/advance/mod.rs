@@ -1,6 +1,7 @@
 //! What happens by itself: timers that are due, the agenda, placement. Every item is a bounded unit of work, or moves
 //! its cursor and stays on the agenda; workflows take turns.
 
+pub(crate) mod another_host;
 pub(crate) mod configured;
 pub(crate) mod containers;
 pub(crate) mod create;
@@ -13,6 +14,7 @@ pub(crate) mod items;
 pub(crate) mod leaf;
 pub(crate) mod lock;
 pub(crate) mod memo;
+pub(crate) mod metadata;
 pub(crate) mod outputs;
 pub(crate) mod raw_json;
 pub(crate) mod resolve;

@@ -190,7 +190,7 @@ fn is_transient(message: &str) -> bool {
 }
 
 /// The strategy with its tags resolved.
-fn strategy(turn: &Turn<'_>, node: &row::Node) -> Result<RetryStrategy, String> {
+pub(super) fn strategy(turn: &Turn<'_>, node: &row::Node) -> Result<RetryStrategy, String> {
     let own = turn.parsed.template(&node.template).and_then(|template| template.retry_strategy.as_ref());
     let strategy = own.or(turn.parsed.manifest.spec.retry_strategy.as_ref()).cloned().unwrap_or_default();
     let text = serde_json::to_string(&strategy).map_err(|error| error.to_string())?;

@@ -8,7 +8,7 @@ use argosy_spec::Manifest;
 
 use crate::Leader;
 use crate::advance::create::{self, Place};
-use crate::advance::{Progress, Turn, daemon, hooks, leaf, lock, resolve, retry, workflow_phase_of};
+use crate::advance::{Progress, Turn, daemon, hooks, leaf, lock, metadata, resolve, retry, workflow_phase_of};
 use crate::commands::computed_labels::computed_labels;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
@@ -115,6 +115,10 @@ pub(crate) fn start(turn: &mut Turn<'_>) {
         flag: row::NodeFlag::Unspecified,
         on_exit: false,
     };
+    if let Err(message) = metadata::set_labels(turn) {
+        phase(turn, WorkflowPhase::Error, message);
+        return;
+    }
     let spec = &parsed.manifest.spec;
     let (namespace, now_ms) = (turn.row().namespace.clone(), turn.draft.now().0);
     if let Err(message) = computed_labels(&parsed.manifest, &namespace, &turn.row().name, now_ms) {

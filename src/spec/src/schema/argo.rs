@@ -32,6 +32,14 @@ pub(super) static TYPES: &[&Type] = &[
     &CONTINUE_ON,
     &RETRY_STRATEGY,
     &BACKOFF,
+    &RETRY_AFFINITY,
+    &METRICS,
+    &PROMETHEUS,
+    &METRIC_LABEL,
+    &COUNTER,
+    &GAUGE,
+    &HISTOGRAM,
+    &LABEL_VALUE_FROM,
     &LIFECYCLE_HOOK,
     &MEMOIZE,
     &CACHE,
@@ -121,7 +129,7 @@ pub(super) static WORKFLOW_SPEC: Type = Type {
         passed("executor", Shape::Object(&EXECUTOR)),
         passed("executorPlugins", ANY_LIST),
         honoured("hooks", HOOKS),
-        refused("metrics"),
+        honoured("metrics", Shape::Object(&METRICS)),
         refused("mutex"),
         honoured("parallelism", Shape::Integer),
         honoured("podDisruptionBudget", Shape::Any),
@@ -177,7 +185,7 @@ static TEMPLATE: Type = Type {
         honoured("http", Shape::Object(&HTTP)),
         passed("initContainers", Shape::Objects(&USER_CONTAINER)),
         honoured("memoize", Shape::Object(&MEMOIZE)),
-        refused("metrics"),
+        honoured("metrics", Shape::Object(&METRICS)),
         honoured("parallelism", Shape::Integer),
         honoured("pendingTimeout", Shape::String),
         honoured("plugin", Shape::Any),
@@ -326,10 +334,51 @@ static RETRY_STRATEGY: Type = Type {
         honoured("limit", Shape::IntOrString),
         honoured("retryPolicy", Shape::String),
         honoured("backoff", Shape::Object(&BACKOFF)),
-        refused("affinity"),
+        honoured("affinity", Shape::Object(&RETRY_AFFINITY)),
         honoured("expression", Shape::String),
     ],
 };
+
+static METRICS: Type =
+    Type { name: "Metrics", fields: &[honoured("prometheus", Shape::Objects(&PROMETHEUS))] };
+
+static PROMETHEUS: Type = Type {
+    name: "Prometheus",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("help", Shape::String),
+        honoured("labels", Shape::Objects(&METRIC_LABEL)),
+        honoured("when", Shape::String),
+        honoured("counter", Shape::Object(&COUNTER)),
+        honoured("gauge", Shape::Object(&GAUGE)),
+        honoured("histogram", Shape::Object(&HISTOGRAM)),
+    ],
+};
+
+static METRIC_LABEL: Type = Type {
+    name: "MetricLabel",
+    fields: &[honoured("key", Shape::String), honoured("value", Shape::AnyString)],
+};
+
+static COUNTER: Type = Type { name: "Counter", fields: &[honoured("value", Shape::AnyString)] };
+
+static GAUGE: Type = Type {
+    name: "Gauge",
+    fields: &[
+        honoured("value", Shape::AnyString),
+        honoured("realtime", Shape::Boolean),
+        honoured("operation", Shape::String),
+    ],
+};
+
+static HISTOGRAM: Type =
+    Type { name: "Histogram", fields: &[honoured("value", Shape::AnyString), honoured("buckets", ANY_LIST)] };
+
+static RETRY_AFFINITY: Type =
+    Type { name: "RetryAffinity", fields: &[honoured("nodeAntiAffinity", Shape::Any)] };
+
+static LABEL_VALUE_FROM: Type =
+    Type { name: "LabelValueFrom", fields: &[honoured("expression", Shape::String)] };
 
 static BACKOFF: Type = Type {
     name: "Backoff",
@@ -371,6 +420,7 @@ static WORKFLOW_METADATA: Type = Type {
         honoured("labels", STRINGS),
         honoured("annotations", STRINGS),
         honoured("labelsFrom", Shape::Map(&Shape::Object(&LABEL_FROM))),
+        honoured("labelsFrom", Shape::Map(&Shape::Object(&LABEL_VALUE_FROM))),
     ],
 };
 

@@ -5,6 +5,7 @@
 
 mod graph;
 mod leaf;
+mod metrics;
 mod names;
 mod outputs;
 mod scope;
@@ -171,6 +172,7 @@ impl<'a> Validator<'a> {
         self.arguments(&manifest.spec.arguments, "spec.arguments.", "spec.arguments", lint);
         self.retry_strategy(manifest.spec.retry_strategy.as_ref(), "spec.retryStrategy");
         self.parallelism(manifest.spec.parallelism, "spec.parallelism");
+        self.metrics(manifest.spec.metrics.as_ref(), "spec", "spec");
         self.entrypoints();
         for (index, template) in manifest.spec.templates.iter().enumerate() {
             if self.visited.contains(&index) {
@@ -296,6 +298,8 @@ impl<'a> Validator<'a> {
         let inputs = format!("templates.{}.inputs.parameters", template.name);
         let names = template.inputs.parameters.iter().map(|parameter| parameter.name.as_str());
         self.field_names(names, names::Kind::Parameter, &inputs, &format!("{path}.inputs.parameters"));
+        let metrics = crate::metrics::Metrics::of(&template.raw);
+        self.metrics(metrics.as_ref(), &format!("templates.{}", template.name), path);
         self.timeout(template, path);
         self.parallelism(template.parallelism, &format!("{path}.parallelism"));
         self.annotations(&template.metadata, &format!("{path}.metadata"));
