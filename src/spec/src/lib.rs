@@ -48,7 +48,7 @@ pub use leaf::{
     Transformation,
 };
 pub use manifest::{
-    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelFrom, LabelValueFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryAffinity, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, TtlStrategy, ValueFrom, WorkflowMetadata, WorkflowSpec,
+    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelValueFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryAffinity, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, TtlStrategy, ValueFrom, WorkflowMetadata, WorkflowSpec,
 };
 pub use merge::merge;
 pub use metrics::{Counter, Gauge, Histogram, MetricLabel, Metrics, Prometheus};

@@ -52,17 +52,6 @@ pub struct Metadata {
     /// Annotations of the workflow (or, in a template, of its Pods).
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
-    /// In `workflowMetadata`: labels that are computed when the workflow is accepted.
-    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels_from: BTreeMap<String, LabelFrom>,
-}
-
-/// Where the value of a label comes from.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct LabelFrom {
-    /// An expression that gives a text.
-    pub expression: String,
 }
 
 /// Argo's WorkflowSpec, the fields that are honoured.

@@ -9,7 +9,6 @@ use argosy_spec::Manifest;
 use crate::Leader;
 use crate::advance::create::{self, Place};
 use crate::advance::{Progress, Turn, daemon, hooks, leaf, lock, metadata, resolve, retry, workflow_phase_of};
-use crate::commands::computed_labels::computed_labels;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::retire;
@@ -120,11 +119,6 @@ pub(crate) fn start(turn: &mut Turn<'_>) {
         return;
     }
     let spec = &parsed.manifest.spec;
-    let (namespace, now_ms) = (turn.row().namespace.clone(), turn.draft.now().0);
-    if let Err(message) = computed_labels(&parsed.manifest, &namespace, &turn.row().name, now_ms) {
-        phase(turn, WorkflowPhase::Error, message);
-        return;
-    }
     if let Err(message) = create::call(turn, place, &spec.entrypoint, &spec.arguments) {
         phase(turn, WorkflowPhase::Error, format!("error in entry template execution: {message}"));
     } else {

@@ -1,7 +1,6 @@
 //! One file per command: what it needs, what it decides, what it refuses.
 
 pub(crate) mod add_member;
-pub(crate) mod computed_labels;
 pub(crate) mod archived;
 pub(crate) mod backfill_cron;
 pub(crate) mod create_cron;

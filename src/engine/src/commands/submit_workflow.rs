@@ -5,9 +5,7 @@ use argosy_proto::state::{AgendaItem, AgendaKind, Workflow};
 use argosy_spec::Manifest;
 use serde_json::Value;
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
-use crate::commands::computed_labels::computed_labels;
 use crate::draft::Draft;
 use crate::effective::effective;
 use crate::evolve_work::agenda_item;
@@ -161,19 +159,7 @@ fn read(draft: &Draft, leader: &Leader, command: &SubmitWorkflow) -> Result<Acce
             "with the templates it refers to, the manifest has more than {bytes_max} bytes"
         )));
     }
-    let mut value = resolved.as_ref().map_or(value, |resolved| resolved.manifest.clone());
-    // An expression that fails ends the workflow when it starts.
-    let labels = computed_labels(&typed(value.clone())?, &command.namespace, &command.name, draft.now().0)
-        .unwrap_or_default();
-    if !labels.is_empty() {
-        let kept: Value = serde_json::from_str(&text)
-            .map_err(|error| invalid(format!("the manifest is not JSON: {error}")))?;
-        text = with_labels(kept, &labels).to_string();
-        value = with_labels(value, &labels);
-        if let Some(resolved) = &mut resolved {
-            resolved.manifest = value.clone();
-        }
-    }
+    let value = resolved.as_ref().map_or(value, |resolved| resolved.manifest.clone());
     let runs = match effective(&value) {
         Cow::Borrowed(_) => None,
         Cow::Owned(value) => Some(typed(value)?),
@@ -208,16 +194,6 @@ fn labelled(mut value: Value, resolved: &Value) -> Value {
         for (key, text) in given {
             value["metadata"][field][key] = text;
         }
-    }
-    value
-}
-
-fn with_labels(mut value: Value, labels: &BTreeMap<String, String>) -> Value {
-    if !value["metadata"]["labels"].is_object() {
-        value["metadata"]["labels"] = serde_json::json!({});
-    }
-    for (name, text) in labels {
-        value["metadata"]["labels"][name] = text.clone().into();
     }
     value
 }

@@ -50,7 +50,6 @@ pub(super) static TYPES: &[&Type] = &[
     &SYNC_DATABASE,
     &MUTEX,
     &WORKFLOW_METADATA,
-    &LABEL_FROM,
     &TEMPLATE_REF,
     &WORKFLOW_TEMPLATE_REF,
     &TTL_STRATEGY,
@@ -419,7 +418,6 @@ static WORKFLOW_METADATA: Type = Type {
     fields: &[
         honoured("labels", STRINGS),
         honoured("annotations", STRINGS),
-        honoured("labelsFrom", Shape::Map(&Shape::Object(&LABEL_FROM))),
         honoured("labelsFrom", Shape::Map(&Shape::Object(&LABEL_VALUE_FROM))),
     ],
 };
@@ -460,7 +458,6 @@ static MUTEX: Type = Type {
         honoured("database", Shape::Boolean),
     ],
 };
-static LABEL_FROM: Type = Type { name: "LabelValueFrom", fields: &[honoured("expression", Shape::String)] };
 
 static MEMOIZE: Type = Type {
     name: "Memoize",

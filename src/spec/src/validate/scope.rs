@@ -74,8 +74,6 @@ impl Scope {
             manifest.spec.workflow_metadata.iter().flat_map(|metadata| metadata.labels_from.keys());
         let labels = manifest.labels();
         names.extend(labels.keys().chain(computed).map(|name| format!("workflow.labels.{name}")));
-        names.extend(manifest.labels().keys().map(|name| format!("workflow.labels.{name}")));
-        names.extend(computed.map(|name| format!("workflow.labels.{name}")));
         names.extend(manifest.annotations().keys().map(|name| format!("workflow.annotations.{name}")));
         Self { globals: Rc::new(names), open, ..Self::default() }
     }
