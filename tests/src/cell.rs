@@ -43,6 +43,10 @@ pub struct Options {
     pub log_entries_kept: u64,
     /// Addresses that members listen on.
     pub address: Ipv4Addr,
+    /// The cell's default artifact repository.
+    pub artifact_repository: Option<Value>,
+    /// Wait before attempts' own objects are deleted, milliseconds.
+    pub artifact_sweep_after_ms: Option<i64>,
 }
 
 impl Default for Options {
@@ -53,6 +57,8 @@ impl Default for Options {
             takeover_after_unsafe_ms: 300_000,
             log_entries_kept: 10_000,
             address: Ipv4Addr::LOCALHOST,
+            artifact_repository: None,
+            artifact_sweep_after_ms: None,
         }
     }
 }
@@ -172,6 +178,25 @@ impl Cell {
         }
     }
 
+    /// A signal to a running agent alone.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal_agent(&self, cluster: &str, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
+        let pid = self.agents.get(cluster).context("the agent does not run")?.pid();
+        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
+    }
+
+    /// Gives every cluster a Secret.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_secret(&self, name: &str, key: &str, value: &str) -> anyhow::Result<()> {
+        let directory = self.directory.path().join("secrets").join("_").join(name);
+        std::fs::create_dir_all(&directory)?;
+        Ok(std::fs::write(directory.join(key), value)?)
+    }
+
     /// Ends an agent and all of its steps at once, as a power cut would.
     pub fn lose_cluster(&mut self, cluster: &str) {
         if let Some(mut agent) = self.agents.remove(cluster) {
@@ -209,6 +234,8 @@ impl Cell {
         .map(str::to_owned)
         .to_vec();
         arguments.push(data.display().to_string());
+        let secrets = self.directory.path().join("secrets");
+        arguments.extend(["--artifact-secrets".to_owned(), secrets.display().to_string()]);
         let invite = data.join("invite");
         if !invite.exists() {
             let answer =
@@ -480,6 +507,8 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
                 log_entries_kept: options.log_entries_kept,
                 ..ConsensusConfig::default()
             },
+            artifact_repository: options.artifact_repository.clone(),
+            artifact_sweep_after_ms: options.artifact_sweep_after_ms,
         };
         std::fs::write(path.join(format!("member-{member}.yaml")), serde_yaml::to_string(&config)?)?;
         configs.insert(member, config);

@@ -72,6 +72,12 @@ pub struct Config {
     /// Assignments taken without an answer in between
     #[arg(long, default_value_t = 256)]
     pub credit: u32,
+    /// Secrets of artifact stores as files NAMESPACE/NAME/KEY (process runtime); those of the namespace _ are everybody's
+    #[arg(long, env = "ARGOSY_ARTIFACT_SECRETS")]
+    pub artifact_secrets: Option<PathBuf>,
+    /// How long requests to artifact stores that are signed for steps can be used, milliseconds
+    #[arg(long, default_value_t = argosy_artifacts::Limits::default().url_life_ms)]
+    pub artifact_url_life_ms: u64,
     /// Do not try private namespaces (process runtime)
     #[arg(long)]
     pub no_isolation: bool,

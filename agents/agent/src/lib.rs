@@ -11,7 +11,8 @@
 //! be killed at any instant, steps go on and are adopted; a data directory serves one agent at a time (the ledger's lock).
 //! A disk that takes no writes silences the agent: its lease runs out and the control plane takes its steps over.
 
-pub mod config;
+pub mod artifacts;
+mod config;
 mod connection;
 mod identity;
 mod logs;

@@ -1,8 +1,11 @@
-//! Serves log requests beside the session.
+//! Serves log requests, and what is asked of object stores, beside the session.
 
+use crate::artifacts;
 use argosy_agent_runtime::{LogOptions, Runtime};
+use argosy_artifacts::Stores;
 use argosy_proto::agent::{LogChunk, LogRequest};
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
@@ -16,6 +19,7 @@ const PIECES_WAITING_MAX: usize = 64;
 /// The readers of one agent.
 pub struct LogReaders {
     runtime: Arc<dyn Runtime>,
+    stores: Arc<Stores>,
     readers: JoinSet<()>,
     by_request: BTreeMap<u64, AbortHandle>,
     pieces: mpsc::Sender<LogChunk>,
@@ -23,16 +27,16 @@ pub struct LogReaders {
 
 impl LogReaders {
     /// Nobody reads; pieces come out of the receiver.
-    pub fn new(runtime: Arc<dyn Runtime>) -> (Self, mpsc::Receiver<LogChunk>) {
+    pub fn new(runtime: Arc<dyn Runtime>, stores: Arc<Stores>) -> (Self, mpsc::Receiver<LogChunk>) {
         let (pieces, receiver) = mpsc::channel(PIECES_WAITING_MAX);
-        (Self { runtime, readers: JoinSet::new(), by_request: BTreeMap::new(), pieces }, receiver)
+        (Self { runtime, stores, readers: JoinSet::new(), by_request: BTreeMap::new(), pieces }, receiver)
     }
 
     /// Begins or cancels.
     pub fn request(&mut self, request: LogRequest) {
         while self.readers.try_join_next().is_some() {}
         self.by_request.retain(|_, reader| !reader.is_finished());
-        let LogRequest { request: number, fence, follow, tail_lines, cancel, container } = request;
+        let LogRequest { request: number, fence, follow, tail_lines, cancel, container, artifact } = request;
         if let Some(reader) = self.by_request.remove(&number) {
             reader.abort();
         }
@@ -45,25 +49,33 @@ impl LogReaders {
             self.readers.spawn(async move { end(&pieces, number, error).await });
             return;
         }
+        if !artifact.is_empty() {
+            let stores = Arc::clone(&self.stores);
+            let work = self.readers.spawn(async move {
+                let outcome = artifacts::carry_out(&stores, &artifact).await;
+                let error = match outcome {
+                    Ok(outcome) => pass_on(&pieces, number, outcome).await,
+                    Err(error) => Some(error),
+                };
+                if let Some(error) = error {
+                    end(&pieces, number, error).await;
+                }
+            });
+            self.by_request.insert(number, work);
+            return;
+        }
         let runtime = Arc::clone(&self.runtime);
         let options = LogOptions { follow, tail_lines, container };
         let reader = self.readers.spawn(async move {
             let error = match runtime.logs(fence.unwrap_or_default(), options).await {
-                Err(error) => error.to_string(),
-                Ok(mut log) => loop {
-                    let data = match log.next().await {
-                        None => break String::new(),
-                        Some(Err(error)) => break error.to_string(),
-                        Some(Ok(data)) => data,
-                    };
-                    let piece =
-                        LogChunk { request: number, data: data.into(), end: false, error: String::new() };
-                    if pieces.send(piece).await.is_err() {
-                        return;
-                    }
-                },
+                Err(error) => Some(error.to_string()),
+                Ok(log) => {
+                    pass_on(&pieces, number, log.map(|part| part.map_err(|error| error.to_string()))).await
+                }
             };
-            end(&pieces, number, error).await;
+            if let Some(error) = error {
+                end(&pieces, number, error).await;
+            }
         });
         self.by_request.insert(number, reader);
     }
@@ -72,6 +84,24 @@ impl LogReaders {
     pub fn clear(&mut self) {
         self.readers.abort_all();
         self.by_request.clear();
+    }
+}
+
+/// Passes a stream on; gives what its end tells, `None` when nobody listens any more.
+async fn pass_on(
+    pieces: &mpsc::Sender<LogChunk>,
+    request: u64,
+    parts: impl Stream<Item = Result<Bytes, String>>,
+) -> Option<String> {
+    let mut parts = std::pin::pin!(parts);
+    loop {
+        let data = match parts.next().await {
+            None => return Some(String::new()),
+            Some(Err(error)) => return Some(error),
+            Some(Ok(data)) => data,
+        };
+        let piece = LogChunk { request, data: data.into(), end: false, error: String::new() };
+        pieces.send(piece).await.ok()?;
     }
 }
 

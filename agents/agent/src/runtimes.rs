@@ -1,11 +1,13 @@
 //! Sets up the chosen runtime.
 
 use crate::Config;
+use crate::artifacts;
 use crate::config::{ExecutorDelivery, RuntimeKind};
 use crate::simulated::SimulatedRuntime;
 use anyhow::Context;
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options as ServerOptions};
 use argosy_agent_runtime::{ExecutorAnswer, Runtime, RuntimeAction, RuntimeEvent};
+use argosy_artifacts::Stores;
 use argosy_kubernetes::KubernetesRuntime;
 use argosy_kubernetes::pod::Delivery;
 use argosy_link::Millis;
@@ -23,6 +25,8 @@ enum Answers {
 /// A runtime and the way back to its executors.
 pub struct Running {
     pub runtime: Arc<dyn Runtime>,
+    /// The object stores that the cluster has Secrets for.
+    pub stores: Arc<Stores>,
     answers: Answers,
 }
 
@@ -35,6 +39,14 @@ impl Running {
             executors.permit_until(*fence, holder, lease_until);
         }
         self.runtime.act(action);
+    }
+
+    /// Requests to stores are signed under a live lease only.
+    pub fn lease_until(&self, until: Millis) {
+        match &self.answers {
+            Answers::Server(executors) => executors.lease_until(until),
+            Answers::Simulated(_) => {}
+        }
     }
 
     pub fn answer(&self, answer: ExecutorAnswer) {
@@ -82,6 +94,7 @@ impl Prepared {
         events: mpsc::Sender<RuntimeEvent>,
         tasks: &mut tokio::task::JoinSet<()>,
     ) -> anyhow::Result<Running> {
+        let stores = artifacts::stores(config, self.kubernetes.clone());
         if config.runtime == RuntimeKind::Simulated {
             let allocatable = config.capacity(argosy_simulated::Options::default().allocatable);
             let seed =
@@ -89,6 +102,7 @@ impl Prepared {
             let runtime = Arc::new(SimulatedRuntime::start(seed, allocatable, events));
             return Ok(Running {
                 runtime: Arc::clone(&runtime) as Arc<dyn Runtime>,
+                stores,
                 answers: Answers::Simulated(runtime),
             });
         }
@@ -98,6 +112,7 @@ impl Prepared {
         };
         let server = ExecutorServer::start(options, events.clone()).await?;
         let executors = server.executors();
+        executors.set_artifacts(Arc::new(artifacts::Signer(Arc::clone(&stores))));
         tracing::info!(address = %executors.address(), "serving executors");
         tasks.spawn(server.run());
         let runtime: Arc<dyn Runtime> = match self.kubernetes {
@@ -126,7 +141,7 @@ impl Prepared {
             }
             None => Arc::new(process(config, &executors, events)?),
         };
-        Ok(Running { runtime, answers: Answers::Server(executors) })
+        Ok(Running { runtime, stores, answers: Answers::Server(executors) })
     }
 }
 

@@ -128,7 +128,8 @@ impl Agent {
         };
         let reconciler = Reconciler::new(options, Limits::default(), ledger)?;
         let (connector, connection_events) = Connector::new(Arc::clone(&enrolled.tls));
-        let (readers, log_pieces) = LogReaders::new(Arc::clone(&running.runtime));
+        let (readers, log_pieces) =
+            LogReaders::new(Arc::clone(&running.runtime), Arc::clone(&running.stores));
         let members = enrolled.members.clone();
         tracing::info!(cluster = enrolled.cluster, cell = enrolled.cell, ?members, "the agent is up");
         tasks.spawn(enrolled.keep_renewed());
@@ -246,6 +247,7 @@ impl Agent {
         self.ledger_fails_since = None;
         // Outputs may have waited for the ledger: what counts for permits is the lease as it is now.
         let lease_until = self.reconciler.session().lease_until();
+        self.running.lease_until(lease_until);
         for output in outputs {
             match output {
                 Output::Send(frame) => self.send(frame),

@@ -15,7 +15,8 @@ use std::time::Duration;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// Longer than the agent lets a question wait.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
-const ANSWER_BYTES_MAX: u64 = 64 * 1024;
+/// The longest answer lists the objects of a directory.
+const ANSWER_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Why there is no answer, or no client.
 #[derive(Debug, thiserror::Error)]
@@ -74,14 +75,19 @@ impl Client {
 
     /// Posts a body and waits for the answer.
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Answer, Error> {
-        self.exchange(path, body)
+        self.post_within(path, body, ANSWER_TIMEOUT)
+    }
+
+    /// As [`Self::post`], waiting longer for an answer.
+    pub fn post_within(&self, path: &str, body: &impl Serialize, timeout: Duration) -> Result<Answer, Error> {
+        self.exchange(path, body, timeout)
             .map_err(|error| Error::Unreachable { agent: self.agent, reason: error.to_string() })
     }
 
-    fn exchange(&self, path: &str, body: &impl Serialize) -> std::io::Result<Answer> {
+    fn exchange(&self, path: &str, body: &impl Serialize, timeout: Duration) -> std::io::Result<Answer> {
         let body = serde_json::to_vec(body)?;
         let socket = TcpStream::connect_timeout(&self.agent, CONNECT_TIMEOUT)?;
-        socket.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        socket.set_read_timeout(Some(timeout))?;
         socket.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         socket.set_nodelay(true)?;
         let name = ServerName::IpAddress(self.agent.ip().into());

@@ -1,7 +1,9 @@
 //! The first process of a step: asks its cluster's agent for the start permit, runs the user's command, captures exit
 //! code, result and output parameters, and hands them to the agent.
 //!
-//! It does not know the control plane, reads no object store yet, and never runs anything without a permit: an agent
+//! Artifacts are loaded before the command and saved after it, by requests that the agent signs.
+//!
+//! It does not know the control plane, has no credentials of an object store, and never runs anything without a permit: an agent
 //! that cannot be reached is asked again for as long as the Pod lives.
 //!
 //! Invariants: the user's command starts at most once per executor, after a permit for this fence and holder; the
@@ -17,8 +19,11 @@
 //! Failure model: the agent may be away or restart at any time (retries with backoff); signals to the executor reach the
 //! whole process group of the command, and what outlives the grace is killed.
 
+pub mod artifacts;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "client")]
+mod files;
 #[cfg(feature = "client")]
 mod isolation;
 #[cfg(feature = "client")]

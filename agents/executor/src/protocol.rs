@@ -10,6 +10,7 @@
 //! The containers of one Pod ask for the same permit, each by itself: they are one holder. One outcome is handed over for all
 //! of them, by the last main container that ends (see [`Task::containers`]).
 
+use crate::artifacts::{InputFile, OutputFile, SavedArtifact};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -155,6 +156,12 @@ pub struct TaskOutcome {
     /// Output parameters that were found or have a default.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<ParameterValue>,
+    /// Why the inputs could not be loaded; empty otherwise. The command was not started then. Argo's text.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub input_error: String,
+    /// Artifacts that were saved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<SavedArtifact>,
     /// Wall clock, milliseconds since 1970.
     pub started_at_ms: i64,
     /// Wall clock, milliseconds since 1970.
@@ -251,6 +258,18 @@ pub struct Task {
     /// What the executor does itself, instead of running a command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub work: Option<Work>,
+    /// Artifacts to load before the command.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub input_files: Vec<InputFile>,
+    /// Artifacts to save after it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output_files: Vec<OutputFile>,
+    /// Save its log as an artifact, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub archive_logs: bool,
+    /// The sealed [`crate::artifacts::Ticket`]; empty: the task has nothing to do with stores.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ticket: String,
 }
 
 /// A step without a command.
@@ -333,6 +352,10 @@ impl Default for Task {
             tries_max: 0,
             retry_wait_ms: 0,
             work: None,
+            input_files: Vec::new(),
+            output_files: Vec::new(),
+            archive_logs: false,
+            ticket: String::new(),
         }
     }
 }
@@ -397,6 +420,14 @@ impl Task {
             });
         }
         Ok(task)
+    }
+
+    /// It has something to load from a store, or to save.
+    #[must_use]
+    pub fn touches_stores(&self) -> bool {
+        self.archive_logs
+            || !self.output_files.is_empty()
+            || self.input_files.iter().any(|input| input.raw.is_none())
     }
 
     /// The environment variables that carry the task.

@@ -1,6 +1,7 @@
 //! The executor's life.
 
 use crate::client::Client;
+use crate::files;
 use crate::lease::{Lease, boot_time_ms};
 use crate::neighbours::{Hindrance, Neighbours};
 use crate::process::{Child, Ended, Finished, Signals};
@@ -30,13 +31,14 @@ const OFFER_OUTCOME_MAX: Duration = Duration::from_secs(20);
 const EXIT_KILLED: i32 = 137;
 /// Kubernetes' word for it.
 const OUT_OF_MEMORY: &str = "OOMKilled";
+/// Where the kubelet reads why a container ended.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Not for the user's command to see.
 const PRIVATE: [&str; 4] =
     [protocol::ENV_AGENT, protocol::ENV_TOKEN, protocol::ENV_AGENT_CERTIFICATE, protocol::ENV_HOLDER];
 
 const USAGE: &str = "usage: argosy-executor [isolated DIRECTORY] -- COMMAND [ARGUMENT...]\n       \
-                     argosy-executor install DIRECTORY\n       \
-                     argosy-executor await-permit [install DIRECTORY]\n       \
+                     argosy-executor [await-permit] [install DIRECTORY] [load]\n       \
                      argosy-executor plugin-tokens DIRECTORY NAME...\n       \
                      argosy-executor can-isolate DIRECTORY";
 
@@ -44,25 +46,21 @@ const USAGE: &str = "usage: argosy-executor [isolated DIRECTORY] -- COMMAND [ARG
 ///
 /// `-- COMMAND...` runs a step as the environment tells (see [`protocol`]); `isolated DIRECTORY -- COMMAND...` does so in
 /// private mount and pid namespaces with the directory as `/tmp`; `can-isolate DIRECTORY` says by its exit code whether
-/// the kernel allows that; `install DIRECTORY` copies the executor there; `await-permit` ends once the start permit is
-/// given, so that what comes after it may run; `plugin-tokens DIRECTORY NAME...` makes the tokens of executor plugins.
+/// the kernel allows that; `plugin-tokens DIRECTORY NAME...` makes the tokens of executor plugins. In an init container, one
+/// after the other: `await-permit` waits for the start permit, so that what comes after it may run; `install DIRECTORY` copies
+/// the executor there; `load` loads the task's input artifacts.
 #[must_use]
 pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(|word| word.to_str().unwrap_or_default()).collect();
     let code = match words.as_slice() {
         ["--", ..] => step(&arguments[1..]),
-        ["install", directory] => install(Path::new(directory)),
+        ["await-permit" | "install" | "load", ..] => prepare_pod(&words),
         ["plugin-tokens", directory, plugins @ ..] => {
             match work::make_tokens(Path::new(directory), plugins) {
                 Ok(()) => 0,
                 Err(error) => fail(&format!("cannot make the plugins' tokens in {directory}: {error}")),
             }
         }
-        ["await-permit"] => await_permit(),
-        ["await-permit", "install", directory] => match await_permit() {
-            0 => install(Path::new(directory)),
-            code => code,
-        },
         ["can-isolate", directory] => {
             isolated(Path::new(directory), &["inside-isolation".into(), (*directory).into(), "probe".into()])
         }
@@ -84,6 +82,39 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
         }
     };
     ExitCode::from(u8::try_from(code & 0xff).unwrap_or(u8::MAX))
+}
+
+/// What an init container does, one thing after the other.
+fn prepare_pod(words: &[&str]) -> i32 {
+    let (code, rest) = match words {
+        [] => return 0,
+        ["await-permit", rest @ ..] => (await_permit(), rest),
+        ["install", directory, rest @ ..] => (install(Path::new(directory)), rest),
+        ["load", rest @ ..] => (load(), rest),
+        [..] => {
+            eprintln!("{USAGE}");
+            return EXIT_EXECUTOR_ERROR;
+        }
+    };
+    if code == 0 { prepare_pod(rest) } else { code }
+}
+
+/// Loads the inputs; why it could not goes into the termination message.
+fn load() -> i32 {
+    let (task, client) = match (Task::from_environment(lookup), Client::new(lookup)) {
+        (Ok(task), Ok(client)) => (task, Arc::new(client)),
+        (Err(error), _) => return fail(&error.to_string()),
+        (_, Err(error)) => return fail(&error.to_string()),
+    };
+    let PermitRequest { fence, holder } = identity();
+    let session = files::session(&task, &client, &fence, &holder);
+    match files::load_inputs(&task, session.as_ref()) {
+        Ok(()) => 0,
+        Err(outcome) => {
+            let _ = std::fs::write(TERMINATION_LOG, &outcome.input_error);
+            fail(&outcome.input_error)
+        }
+    }
 }
 
 fn fail(message: &str) -> i32 {
@@ -196,12 +227,22 @@ fn step(arguments: &[OsString]) -> i32 {
         Lease::begin(asked_at_ms, lease_ms, task.stop_grace_ms, Arc::clone(&client), renewal)
     });
     let (over, is_over) = mpsc::sync_channel::<()>(0);
+    let session = files::session(&task, &client, &fence, &holder);
     let outcome = thread::scope(|scope| {
         if let Some(file) = &task.progress_file {
             let (client, fence, holder) = (&client, &fence, &holder);
             scope.spawn(move || progress::tell(file, client, fence, holder, &is_over));
         }
-        let outcome = run(&task, arguments, &signals, neighbours.as_ref(), lease.as_ref());
+        let outcome = match files::load_inputs(&task, session.as_ref()) {
+            Err(unloaded) => unloaded,
+            Ok(()) => {
+                let keeper = files::LogKeeper::start(&task);
+                let mut outcome = run(&task, arguments, &signals, neighbours.as_ref(), lease.as_ref());
+                let log = keeper.and_then(files::LogKeeper::finish);
+                files::save_outputs(&task, session.as_ref(), log.as_deref(), &mut outcome);
+                outcome
+            }
+        };
         drop(over);
         outcome
     });

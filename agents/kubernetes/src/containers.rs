@@ -1,5 +1,6 @@
 //! The containers that a user wrote, and how they run under the executor. Pure.
 
+use crate::artifacts;
 use crate::fields::Part;
 use crate::names;
 use crate::pod::{Delivery, Error, Image, Settings};
@@ -226,6 +227,7 @@ impl Wrapping<'_> {
             let mut task = Task::from_template(&self.assignment.template_json)
                 .map_err(|error| Error::Malformed { what: "template", reason: error.to_string() })?;
             task.capture_result = self.assignment.capture_result.unwrap_or(true);
+            artifacts::add_outputs(&mut task, self.template);
             task
         } else {
             Task { capture_result: false, ..Task::default() }
@@ -306,6 +308,11 @@ impl Wrapping<'_> {
             variables.push(variable("ARGO_TERMINATION_GRACE_PERIOD_SECONDS", &seconds.to_string()));
         }
         variables
+    }
+
+    /// Variables of the init container that has a task.
+    pub fn init_variables(&self, task: &Task) -> Vec<EnvVar> {
+        executor_variables((self.environment)(task))
     }
 
     /// Variables of the container that asks for the permit before all others.

@@ -29,6 +29,7 @@
 //! Failure model: the API server may be away or slow (`Capacity` says so), watches may break and lose history (listed
 //! again), the agent may die at any instant (everything is found again by label).
 
+mod artifacts;
 pub mod capacity;
 mod containers;
 mod fields;
@@ -48,4 +49,4 @@ mod watch;
 
 pub use kube::Client;
 pub use runtime::{Config, KubernetesRuntime};
-pub use setup::{cluster_uid, connect, own_namespace};
+pub use setup::{cluster_uid, connect, own_namespace, secret};

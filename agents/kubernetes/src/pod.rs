@@ -4,6 +4,7 @@
 //! written, then the patches of workflow and template are merged in, then every container is put under the executor (see
 //! [`crate::containers`]).
 
+use crate::artifacts;
 use crate::containers::{
     ABSENT, IMAGE_VOLUME, Role, SHARED_FOLDER, SHARED_VOLUME, STAGING_VOLUME, Wrapping, Written,
     executor_folder, mount, written,
@@ -227,6 +228,11 @@ fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
     if !by_image {
         arguments.extend(["install", executor_folder(settings.delivery)]);
     }
+    let mut loader = Container::default();
+    let loads = artifacts::add_inputs(spec, &mut loader, wrapping.template);
+    if loads.is_some() {
+        arguments.push("load");
+    }
     let inits = spec.init_containers.get_or_insert_default();
     if !arguments.is_empty() {
         let mut init = init_container(settings, spec.security_context.as_ref(), &arguments);
@@ -234,6 +240,12 @@ fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
             init.env = Some(wrapping.permit_variables());
         }
         mount(&mut init, SHARED_VOLUME, SHARED_FOLDER, false);
+        if let Some(task) = &loads {
+            init.env = Some(wrapping.init_variables(task));
+            init.volume_mounts
+                .get_or_insert_default()
+                .append(&mut loader.volume_mounts.take().unwrap_or_default());
+        }
         match inits.iter_mut().find(|one| one.name == names::INIT) {
             // A patch said something about it.
             Some(patched) => {

@@ -287,7 +287,13 @@ async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Er
         Err(tasks::Error::Api(error)) => return Err(error),
     };
     let assignment = prepared.as_ref();
-    let environment = |task: &Task| shared.executors.environment(&fence, task);
+    let environment = |task: &Task| {
+        let mut task = task.clone();
+        if task.touches_stores() {
+            task.ticket = shared.executors.ticket(assignment);
+        }
+        shared.executors.environment(&fence, &task)
+    };
     let pod = match pod::build(assignment, &settings, &environment, Timestamp::now().as_millisecond()) {
         Ok(pod) => pod,
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Access to a cluster, and its identity.
 
 use argosy_agent_runtime::Error;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, Secret};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use std::path::Path;
@@ -58,4 +58,20 @@ fn setup(what: &str, error: &dyn std::error::Error) -> Error {
         source = cause.source();
     }
     Error::Setup(text)
+}
+
+/// A key of a Secret as text; `None` when one of them is not there.
+///
+/// # Errors
+/// When the API server does not answer, or refuses.
+pub async fn secret(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    key: &str,
+) -> Result<Option<String>, Error> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let found = secrets.get_opt(name).await.map_err(|error| Error::Setup(error.to_string()))?;
+    let value = found.and_then(|secret| secret.data?.remove(key));
+    Ok(value.and_then(|value| String::from_utf8(value.0).ok()))
 }

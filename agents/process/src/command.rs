@@ -15,7 +15,7 @@ pub struct Step {
 }
 
 /// Template fields that need something a process does not have, and what that is.
-const TEMPLATE_REFUSED: [(&str, &str); 9] = [
+const TEMPLATE_REFUSED: [(&str, &str); 8] = [
     ("containerSet", "container sets"),
     ("resource", "a Kubernetes API server"),
     ("data", "data templates"),
@@ -24,7 +24,6 @@ const TEMPLATE_REFUSED: [(&str, &str); 9] = [
     ("initContainers", "init containers"),
     ("volumes", "volumes"),
     ("podSpecPatch", "Pod patches"),
-    ("archiveLocation", "artifact storage"),
 ];
 const CONTAINER_REFUSED: [(&str, &str); 4] = [
     ("envFrom", "ConfigMaps and Secrets"),
@@ -49,11 +48,6 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
     let lacking =
         |what: &str| format!("the process runtime has no {what}; run this step on a Kubernetes cluster");
     refuse_fields(&template, &TEMPLATE_REFUSED).map_err(|what| lacking(&what))?;
-    for side in ["inputs", "outputs"] {
-        if is_set(template.pointer(&format!("/{side}/artifacts"))) {
-            return Err(lacking(&format!("artifact storage ({side}.artifacts)")));
-        }
-    }
     if let Some(http) = template.get("http").filter(|http| http.is_object()) {
         return request(assignment, http);
     }
@@ -216,7 +210,6 @@ mod tests {
                 r#"{"http":{"url":"x","headers":[{"name":"H","valueFrom":{"secretKeyRef":{"key":"k"}}}]}}"#,
                 "Secrets",
             ),
-            (r#"{"container":{"command":["a"]},"inputs":{"artifacts":[{"name":"x"}]}}"#, "inputs.artifacts"),
             (r#"{"suspend":{}}"#, "neither container nor script"),
             ("{", "not JSON"),
         ] {

@@ -185,6 +185,7 @@ impl Keeper {
         let problem = |error: std::io::Error| format!("cannot start the step in {place}: {error}");
         let mut state = State::new(uuid::Uuid::new_v4().to_string());
         directory.make(&state).map_err(problem)?;
+        self.executors.furnish(assignment, &mut step.task)?;
         step.task.outcome_file = Some(directory.outcome().display().to_string());
         step.task.staging_directory = Some(directory.root().display().to_string());
         let working_directory = step.working_directory.map_or_else(|| directory.work(), PathBuf::from);

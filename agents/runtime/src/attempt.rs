@@ -5,7 +5,9 @@ use argosy_executor::protocol::{
     ContainerOutcome, EXIT_EXECUTOR_ERROR, REASON_DEADLINE, TaskOutcome, Verdict,
 };
 use argosy_link::Millis;
-use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputParameter};
+use argosy_proto::common::{
+    Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputArtifact, OutputParameter,
+};
 
 /// The container whose outputs are the step's.
 const MAIN: &str = "main";
@@ -83,6 +85,7 @@ impl Attempt {
             message,
             result,
             parameters,
+            artifacts,
             started_at_ms,
             finished_at_ms,
             host,
@@ -103,6 +106,9 @@ impl Attempt {
             report.containers = containers;
         }
         report.ready = ready;
+        if !artifacts.is_empty() {
+            report.artifacts = artifacts;
+        }
         set_if_known(&mut report.started_at_ms, started_at_ms);
         set_if_known(&mut report.finished_at_ms, finished_at_ms);
         for (ours, theirs) in [
@@ -131,6 +137,18 @@ pub const LEASE_LOST: &str = "the step stopped itself: its exclusive lease ran o
 /// read outputs, and that over a sidecar's.
 #[must_use]
 pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> AttemptObservation {
+    if !outcome.input_error.is_empty() {
+        // Nothing was run: the node has no exit code.
+        let message = format!("init: Error (exit code 64): {}", outcome.input_error);
+        let seen = AttemptObservation::new(fence, AttemptPhase::Error, message);
+        return AttemptObservation { holder: Some(holder.to_owned()), ..seen };
+    }
+    let artifacts = outcome.artifacts.clone().into_iter().map(|one| OutputArtifact {
+        name: one.name,
+        digest: one.digest,
+        size: one.size,
+        directory: one.directory,
+    });
     let alone = ContainerOutcome {
         name: MAIN.to_owned(),
         sidecar: false,
@@ -167,6 +185,7 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         exit_code,
         result,
         parameters: parameters.collect(),
+        artifacts: artifacts.collect(),
         started_at_ms,
         finished_at_ms,
         progress,

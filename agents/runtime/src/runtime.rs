@@ -1,7 +1,8 @@
 use argosy_executor::protocol::TaskOutcome;
 use argosy_proto::agent::{WorkflowName, WorkflowTold};
 use argosy_proto::common::{
-    Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputParameter, Resources,
+    Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputArtifact, OutputParameter,
+    Resources,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -148,6 +149,8 @@ pub struct AttemptObservation {
     pub result: Option<String>,
     /// Output parameters.
     pub parameters: Vec<OutputParameter>,
+    /// Artifacts that were saved.
+    pub artifacts: Vec<OutputArtifact>,
     /// When the user's command started.
     pub started_at_ms: i64,
     /// When it ended.

@@ -5,6 +5,10 @@
 //! Questions wait for the reconciler's answer for a few seconds; without one the executor asks again. The containers of one
 //! Pod ask side by side and get the same answer.
 
+mod artifacts;
+
+pub use artifacts::Artifacts;
+
 use crate::runtime::{ExecutorAnswer, RuntimeEvent};
 use argosy_executor::protocol::{
     ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitRequest, ProgressRequest,
@@ -27,7 +31,8 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -123,6 +128,9 @@ struct Shared {
     waiting: Mutex<Waiting>,
     under_way: Mutex<UnderWay>,
     answer_wait: Duration,
+    artifacts: OnceLock<Arc<dyn Artifacts>>,
+    /// End of the lease under which requests to stores are signed.
+    lease_until: AtomicU64,
 }
 
 /// The handle on the server: cheap to clone, given to the runtime and to the shell.
@@ -172,6 +180,8 @@ impl ExecutorServer {
             waiting: Mutex::default(),
             under_way: Mutex::default(),
             answer_wait: Duration::from_millis(options.answer_wait_ms),
+            artifacts: OnceLock::new(),
+            lease_until: AtomicU64::new(0),
         };
         Ok(Self {
             listener,
@@ -247,7 +257,7 @@ async fn serve(
         .header_read_timeout(request_wait)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    let longest = request_wait * 2 + executors.shared.answer_wait;
+    let longest = request_wait * 2 + executors.shared.answer_wait + artifacts::ANSWER_MAX;
     if let Ok(Err(error)) = tokio::time::timeout(longest, connection).await {
         tracing::debug!(%error, "an executor's connection broke");
     }
@@ -346,6 +356,11 @@ impl Executors {
         request: Request<Incoming>,
         request_wait: Duration,
     ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+        if request.method() == Method::POST && request.uri().path() == artifacts::PATH {
+            let answered = tokio::time::timeout(artifacts::ANSWER_MAX, self.answer_artifacts(request)).await;
+            let late = || (StatusCode::FAILED_DEPENDENCY, "the object store does not answer".to_owned());
+            return Ok(response(answered.unwrap_or_else(|_| late())));
+        }
         let (status, body) = match tokio::time::timeout(request_wait, self.read_request(request)).await {
             Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long".to_owned()),
             Ok(Err(refusal)) => refusal,
@@ -354,9 +369,7 @@ impl Executors {
             }
             Ok(Ok(Asked { event, question: None, .. })) => self.tell(event).await,
         };
-        let mut response = Response::new(Full::from(body));
-        *response.status_mut() = status;
-        Ok(response)
+        Ok(response((status, body)))
     }
 
     async fn read_request(&self, request: Request<Incoming>) -> Result<Asked, (StatusCode, String)> {
@@ -465,6 +478,12 @@ fn forget_closed(waiting: &mut Waiting) {
 
 fn read<T: for<'a> serde::Deserialize<'a>>(body: &[u8]) -> Result<T, (StatusCode, String)> {
     serde_json::from_slice(body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
+}
+
+fn response((status, body): (StatusCode, String)) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::from(body));
+    *response.status_mut() = status;
+    response
 }
 
 fn boot_time() -> Millis {

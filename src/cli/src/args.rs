@@ -79,6 +79,9 @@ pub enum Command {
     Wait(Names),
     /// Print the output of a workflow's steps
     Logs(Logs),
+    /// Copy artifacts of a workflow to this machine
+    #[command(name = "cp")]
+    Copy(Copy),
     /// Stop workflows; their exit handlers still run
     Stop(Stop),
     /// Terminate workflows at once, without exit handlers
@@ -130,6 +133,27 @@ pub enum Command {
     Version(Version),
     /// Print the completion script of a shell
     Completion(Completion),
+}
+
+/// Flags of `cp`.
+#[derive(Args, Clone, Debug)]
+pub struct Copy {
+    /// The workflow; @latest for the newest
+    pub name: String,
+    /// Where to
+    pub directory: PathBuf,
+    /// Only artifacts of this name
+    #[arg(long)]
+    pub artifact_name: Option<String>,
+    /// Only those of this step's id
+    #[arg(long)]
+    pub node_id: Option<String>,
+    /// Only those of steps of this template
+    #[arg(long)]
+    pub template_name: Option<String>,
+    /// Path below the directory
+    #[arg(long, default_value = "{namespace}/{workflowName}/{nodeId}/outputs/{artifactName}")]
+    pub path: String,
 }
 
 /// How results are printed.

@@ -46,7 +46,7 @@ impl Request {
     }
 }
 
-fn encode(text: &str) -> String {
+pub(crate) fn encode(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
     text.bytes()
         .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
@@ -257,6 +257,28 @@ impl Client {
     pub(crate) async fn stream(&self, path: &str, request: Request) -> Result<Lines, Error> {
         let response = self.send(Method::GET, path, &request, None).await?;
         Ok(Lines { response, pending: Vec::new(), ready: VecDeque::new() })
+    }
+
+    /// Writes the answer's body to a file, as it comes; a file that is there only in part is removed.
+    pub(crate) async fn download(&self, path: &str, target: &std::path::Path) -> Result<(), Error> {
+        use std::io::Write;
+        let mut response = self.send(Method::GET, path, &Request::default(), None).await?;
+        let failed = |error: std::io::Error| Error::File {
+            path: target.display().to_string(),
+            reason: error.to_string(),
+        };
+        let mut file = std::fs::File::create(target).map_err(failed)?;
+        let written = async {
+            while let Some(part) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+                file.write_all(&part).map_err(failed)?;
+            }
+            Ok(())
+        };
+        let written = written.await;
+        if written.is_err() {
+            let _ = std::fs::remove_file(target);
+        }
+        written
     }
 
     async fn send(

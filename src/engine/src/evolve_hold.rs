@@ -28,6 +28,12 @@ impl Step<'_> {
                 None => workflow.outputs.push(output.clone()),
             }
         }
+        for artifact in &fact.artifacts {
+            match workflow.artifacts.iter_mut().find(|known| known.name == artifact.name) {
+                Some(known) => known.clone_from(artifact),
+                None => workflow.artifacts.push(artifact.clone()),
+            }
+        }
         Ok(())
     }
 

@@ -26,6 +26,7 @@ impl Step<'_> {
             agenda_next: 1,
             pod_json: fact.pod_json.clone(),
             summary_json: fact.summary_json.clone(),
+            artifact_repository_json: fact.artifact_repository_json.clone(),
             ..row::Workflow::default()
         };
         let names = (Arc::from(fact.namespace.as_str()), Arc::from(fact.name.as_str()));
@@ -208,6 +209,7 @@ impl Step<'_> {
             depth: fact.depth,
             flag: fact.flag,
             inputs: fact.inputs.clone(),
+            input_artifacts: fact.input_artifacts.clone(),
             started_at_ms: now,
             branch_phase: fact.branch_phase,
             on_exit: fact.on_exit,

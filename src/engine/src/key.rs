@@ -44,6 +44,8 @@ pub enum Key {
     EventBinding(String, String),
     /// What state keeps of an archived workflow, by its number.
     Archived(u64),
+    /// A task in an object store.
+    ArtifactTask(u64),
     /// A member that joined, leaves or has left.
     Member(u64),
     /// A ConfigMap: namespace, name, cluster that reported it (empty: the cell's own).
@@ -123,6 +125,7 @@ impl Key {
                 let length = u32::try_from(namespace.len()).unwrap_or(u32::MAX);
                 put(&mut out, 103, &[&length.to_be_bytes(), namespace.as_bytes(), key.as_bytes()]);
             }
+            Self::ArtifactTask(task) => put(&mut out, 200, &[&task.to_be_bytes()]),
             Self::Remembered(workflow, name) => {
                 put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
             }
@@ -189,6 +192,7 @@ impl Key {
                 let length = usize::try_from(rest.u32()?).ok()?;
                 Self::SyncLimit(rest.text(Some(length))?, rest.text(None)?)
             }
+            200 => Self::ArtifactTask(rest.u64()?),
             _ => return None,
         };
         rest.0.is_empty().then_some(key)
@@ -274,6 +278,7 @@ mod tests {
             Key::Cron(7),
             Key::EventBinding("argo".into(), "b".into()),
             Key::Archived(7),
+            Key::ArtifactTask(7),
             Key::Member(4),
         ]
     }

@@ -17,6 +17,8 @@ use crate::state::State;
 pub struct Leader {
     /// The maxima and times that decisions obey.
     pub limits: Limits,
+    /// The cell's default artifact repository: Argo's ArtifactRepository object in JSON; empty = none.
+    pub artifact_repository: String,
     parsed: BTreeMap<u64, (Arc<Parsed>, usize)>,
     /// Bytes of the texts that `parsed` was read from.
     parsed_bytes: usize,
@@ -81,6 +83,13 @@ impl Leader {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, ..Self::default() }
+    }
+
+    /// With the cell's default artifact repository.
+    #[must_use]
+    pub fn with_artifact_repository(mut self, repository: String) -> Self {
+        self.artifact_repository = repository;
+        self
     }
 
     /// The manifest of a workflow; `None` when the stored text can't be read, which acceptance has ruled out.

@@ -20,6 +20,7 @@
 
 mod advance;
 mod archive;
+mod artifacts;
 mod commands;
 mod config_maps;
 mod counts;
@@ -29,6 +30,7 @@ mod draft;
 mod effective;
 mod evolve;
 mod evolve_archive;
+mod evolve_artifacts;
 mod evolve_cron;
 mod evolve_failover;
 mod evolve_hold;
@@ -57,6 +59,7 @@ mod state;
 pub mod view;
 
 pub use archive::{archive_range, archived_state};
+pub use argosy_spec::Artifact;
 pub use draft::Draft;
 pub use evolve::{ArchiveChange, BATCH_VERSION, Changes, Position, evolve};
 pub use inspect::Difference;

@@ -185,6 +185,7 @@ pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
         put(name.as_bytes());
     }
     put(&[u8::from(work.exclusive_lease_ms > 0)]);
+    put(work.near.as_bytes());
     for excluded in &work.excluded {
         put(excluded.as_bytes());
     }
@@ -283,6 +284,7 @@ fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
         pinned: pins.filter(|_| work.group != 0).and_then(|pins| pins.get(&work.group)).cloned(),
         runtime: Runtime::try_from(work.runtime).unwrap_or_default(),
         exclusive: work.exclusive_lease_ms > 0,
+        near: (!work.near.is_empty()).then(|| work.near.clone()),
     }
 }
 

@@ -5,6 +5,7 @@ use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::{Manifest, TtlStrategy};
 
+use crate::commands::report_artifact_task;
 use crate::draft::Draft;
 use crate::state::ROW_VERSION;
 use crate::{Leader, cron};
@@ -15,6 +16,9 @@ const LEAVING_AT_ONCE_MAX: usize = 4;
 /// The workflow is gone for everybody, and in the archive if it has ended; the CronWorkflow that waited for it looks again.
 pub(crate) fn retire(draft: &mut Draft, leader: &mut Leader, workflow: u64) {
     let Some(row) = draft.state.workflows.get(&workflow).filter(|row| !row.deleted).cloned() else { return };
+    let parsed = leader.parsed(&draft.state, workflow);
+    let strategy = parsed.map(|parsed| parsed.manifest.spec.artifact_gc_strategy().to_owned());
+    report_artifact_task::collect(draft, workflow, &strategy.unwrap_or_default(), "OnWorkflowDeletion");
     if row.finished_at_ms != 0 && leader.limits.archive_workflows_max > 0 {
         draft.emit(Body::WorkflowRetired(fact::WorkflowRetired { workflow }));
         archived(draft, leader, workflow, row.finished_at_ms);

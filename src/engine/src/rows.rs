@@ -61,6 +61,10 @@ impl State {
             Key::Blocked(shape) => {
                 drop(self.blocked.insert(shape, read(value, |row: &row::Blocked| row.version)?))
             }
+            Key::ArtifactTask(task) => {
+                let row = Arc::new(read(value, |row: &row::ArtifactTask| row.version)?);
+                self.artifact_tasks.insert(task, row);
+            }
             Key::Memo(entry) => {
                 let memo = Arc::new(read(value, |row: &row::Memo| row.version)?);
                 self.memos.insert(entry, memo);
@@ -138,6 +142,7 @@ impl State {
                 self.idempotency.get(&(tenant.clone(), key.clone())).map(|row| row.encode_to_vec())
             }
             Key::Blocked(shape) => self.blocked.get(shape).map(Message::encode_to_vec),
+            Key::ArtifactTask(task) => self.artifact_tasks.get(task).map(|row| row.encode_to_vec()),
             Key::Memo(entry) => self.memos.get(entry.as_str()).map(|row| row.encode_to_vec()),
             Key::LockRequest(id, node) => {
                 self.lock_requests.get(&(*id, *node)).map(|row| row.encode_to_vec())
@@ -197,6 +202,7 @@ impl State {
         keys.extend(self.config_maps.keys().map(|(namespace, name, cluster)| {
             Key::ConfigMap(namespace.clone(), name.clone(), cluster.clone())
         }));
+        keys.extend(self.artifact_tasks.keys().copied().map(Key::ArtifactTask));
         keys.extend(self.templates.keys().map(|(cluster_scope, namespace, name)| {
             Key::Template(*cluster_scope, namespace.clone(), name.clone())
         }));

@@ -198,7 +198,7 @@ impl<'a> Scope<'a> {
         Some(Found::Text(Cow::Owned(text)))
     }
 
-    fn sibling_nodes(&self, boundary: &row::Node, sibling: &str) -> Option<Sibling> {
+    pub(crate) fn sibling_nodes(&self, boundary: &row::Node, sibling: &str) -> Option<Sibling> {
         match type_of(boundary) {
             NodeType::Dag => {
                 let plan = self.parsed.plan(&boundary.template)?;
@@ -327,7 +327,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-enum Sibling {
+pub(crate) enum Sibling {
     One(u32),
     Loop(Vec<u32>),
 }

@@ -45,6 +45,8 @@ pub struct State {
     pub(crate) sync_limits: OrdMap<(String, String), row::SyncLimit>,
     /// ConfigMaps: namespace, name, cluster that reported it. The cell's own has none, and so comes first.
     pub(crate) config_maps: OrdMap<(String, String, String), Arc<row::ConfigMap>>,
+    /// What is to be done in object stores, by number.
+    pub(crate) artifact_tasks: OrdMap<u64, Arc<row::ArtifactTask>>,
     /// Stored templates: of the cluster's scope, namespace, name.
     pub(crate) templates: OrdMap<(bool, String, String), Arc<row::Template>>,
     /// Outcomes of an earlier workflow's nodes, by workflow and node name.
@@ -146,6 +148,7 @@ impl State {
             version: ROW_VERSION,
             workflow_next: 1,
             queue_next: 1,
+            artifact_task_next: 1,
             capacity_generation: 1,
             hash: vec![0; 32],
             ..row::Meta::default()

@@ -1,5 +1,6 @@
 //! Argo's JSON shapes of what state holds.
 
+mod artifact;
 mod config_map;
 mod containers;
 mod cron;
@@ -58,6 +59,9 @@ pub fn workflow_json(state: &State, id: WorkflowId) -> Option<Value> {
     let fields = shown.as_object_mut()?;
     fields.insert("spec".to_owned(), spec(row, &manifest));
     fields.insert("status".to_owned(), status(state, id, row, &manifest));
+    if artifact::waits_for_deletion(row, &manifest) {
+        shown["metadata"]["finalizers"] = json!([artifact::FINALIZER]);
+    }
     Some(shown)
 }
 
@@ -322,16 +326,18 @@ fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) 
     if !conditions.is_empty() {
         status.insert("conditions".to_owned(), Value::Array(conditions));
     }
+    let mut outputs = Map::new();
     if !row.outputs.is_empty() {
-        let outputs: Vec<Value> =
-            row.outputs.iter().map(|output| json!({"name": output.name, "value": output.value})).collect();
-        status.insert("outputs".to_owned(), json!({"parameters": outputs}));
+        let shown = row.outputs.iter().map(|output| json!({"name": output.name, "value": output.value}));
+        outputs.insert("parameters".to_owned(), shown.collect());
     }
-    status.insert("artifactRepositoryRef".to_owned(), json!({"default": true, "artifactRepository": {}}));
-    // Argo looks at artifacts once the workflow's own labels are set.
-    if !row.message.starts_with(crate::advance::metadata::FAILED) {
-        status.insert("artifactGCStatus".to_owned(), json!({"notSpecified": true}));
+    if !row.artifacts.is_empty() {
+        outputs.insert("artifacts".to_owned(), artifact::list(&row.artifacts));
     }
+    if !outputs.is_empty() {
+        status.insert("outputs".to_owned(), Value::Object(outputs));
+    }
+    artifact::put_status(&mut status, row, &manifest);
     Value::Object(status)
 }
 
@@ -367,6 +373,7 @@ impl State {
             stop_grace_ms: work.stop_grace_ms,
             capture_result: Some(work.capture_result),
             exclusive_lease_ms: attempt.exclusive_lease_ms,
+            artifact_prefix: argosy_model::artifact_prefix(self.cell(), &workflow.uid),
         })
     }
 }

@@ -41,6 +41,21 @@ pub trait Cell: Clone + Send + Sync + 'static {
         query: LogQuery,
     ) -> impl Future<Output = Result<BoxStream<'static, Result<Bytes, LogError>>, LogError>> + Send;
 
+    /// Has the agent of a cluster do something in an object store (`argosy_artifacts::Operation` in JSON); what comes of it.
+    /// Whoever does not take it fast enough is cut off, as with logs: ask for little at a time.
+    ///
+    /// # Errors
+    /// [`LogError`] when it cannot begin; one that comes later is the stream's last item.
+    fn operate(
+        &self,
+        cluster: &str,
+        operation: String,
+    ) -> impl Future<Output = Result<BoxStream<'static, Result<Bytes, LogError>>, LogError>> + Send {
+        drop(operation);
+        let cluster = cluster.to_owned();
+        async { Err(LogError::Disconnected(cluster)) }
+    }
+
     /// Makes a single-use invite for a cluster; the token is told once and not stored.
     ///
     /// # Errors
@@ -73,6 +88,17 @@ pub trait View: Clone + Send + Sync + 'static {
     fn workflow_json(&self, key: &WorkflowKey) -> Option<serde_json::Value>;
     /// The attempts of a workflow whose output can be asked for, in the order of their assignment.
     fn log_sources(&self, key: &WorkflowKey) -> Vec<LogSource>;
+    /// Where an artifact of a node (by Argo's node id) is.
+    fn artifact(
+        &self,
+        key: &WorkflowKey,
+        node_id: &str,
+        name: &str,
+        is_input: bool,
+    ) -> Option<ArtifactPlace> {
+        let _ = (key, node_id, name, is_input);
+        None
+    }
     /// Checks what a manifest's references to stored templates come to.
     ///
     /// # Errors
@@ -165,6 +191,21 @@ pub struct LogSource {
     pub live: bool,
     /// Another attempt took its place.
     pub superseded: bool,
+}
+
+/// Where an artifact is.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ArtifactPlace {
+    /// Whose Secrets the location names.
+    pub namespace: String,
+    /// Argo's ArtifactLocation, whole.
+    pub location: serde_json::Map<String, serde_json::Value>,
+    /// Keys in the order in which they are tried.
+    pub keys: Vec<String>,
+    /// Where it was made.
+    pub cluster: String,
+    /// Its contents, where the manifest has them.
+    pub raw: Option<String>,
 }
 
 /// A registered cluster as state has it.

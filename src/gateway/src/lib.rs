@@ -15,6 +15,7 @@
 //! `/healthz` and `/metrics` go on. A watcher that falls behind is told so and cut off.
 
 mod archive;
+mod artifact;
 mod auth;
 mod cell;
 mod cluster;
@@ -50,9 +51,9 @@ use tokio::sync::Semaphore;
 
 pub use auth::{Identity, Role, Tokens, hash_token};
 pub use cell::{
-    ArchiveError, Archived, Behind, Cell, CellStatus, Change, ClusterRecord, CommandError, Consistency,
-    Invite, InviteRequest, LogError, LogQuery, LogSource, MemberStatus, ReadError, SessionStatus, Summary,
-    View,
+    ArchiveError, Archived, ArtifactPlace, Behind, Cell, CellStatus, Change, ClusterRecord, CommandError,
+    Consistency, Invite, InviteRequest, LogError, LogQuery, LogSource, MemberStatus, ReadError,
+    SessionStatus, Summary, View,
 };
 pub use cluster::state_word;
 pub use info::Version;
@@ -197,6 +198,11 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/workflows/{namespace}/{name}/resubmit", put(operator::resubmit::<C>))
         .route("/api/v1/workflows/{namespace}/{name}/log", get(log::of_workflow::<C>))
         .route("/api/v1/workflows/{namespace}/{name}/{pod}/log", get(log::of_pod::<C>))
+        .route("/artifacts/{namespace}/{name}/{node}/{artifact}", get(artifact::output::<C>))
+        .route("/input-artifacts/{namespace}/{name}/{node}/{artifact}", get(artifact::input::<C>))
+        .route("/artifacts-by-uid/{uid}/{node}/{artifact}", get(artifact::output_by_uid::<C>))
+        .route("/input-artifacts-by-uid/{uid}/{node}/{artifact}", get(artifact::input_by_uid::<C>))
+        .route("/artifact-files/{namespace}/{discriminator}/{id}/{*rest}", get(artifact::file::<C>))
         .route("/api/v1/workflow-events/", get(watch::watch_all::<C>))
         .route("/api/v1/workflow-events/{namespace}", get(watch::watch::<C>))
         .route("/api/v1/configmaps/{namespace}", get(config_map::list::<C>).post(config_map::create::<C>))

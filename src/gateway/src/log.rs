@@ -1,16 +1,19 @@
 //! The output of steps.
 
 use argosy_model::{Fence, WorkflowKey};
+use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use regex::Regex;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio::sync::mpsc;
 
+use crate::artifact;
 use crate::envelope::{ApiError, Code};
 use crate::http::Params;
 use crate::list::resolve;
@@ -228,7 +231,14 @@ async fn read_one<C: Cell>(
         tail_lines: wanted.tail_lines,
         container: wanted.container.clone(),
     };
-    let mut chunks = cell.logs(query).await?;
+    let mut chunks = match cell.logs(query).await {
+        Ok(chunks) => match begun(chunks).await {
+            Ok(chunks) => chunks,
+            // Nothing came, and the attempt is over: its log may have been kept.
+            Err(error) => archived(cell, wanted, source).await.ok_or(error)?,
+        },
+        Err(error) => archived(cell, wanted, source).await.ok_or(error)?,
+    };
     let mut splitter = Splitter { pending: Vec::new(), line_bytes_max: wanted.line_bytes_max };
     while let Some(chunk) = chunks.next().await {
         for line in splitter.push(&chunk?) {
@@ -241,6 +251,49 @@ async fn read_one<C: Cell>(
         send(wanted, source, &line, lines).await;
     }
     Ok(())
+}
+
+type Chunks = BoxStream<'static, Result<Bytes, LogError>>;
+
+/// A stream whose first chunk is no error.
+async fn begun(mut chunks: Chunks) -> Result<Chunks, LogError> {
+    match chunks.next().await {
+        None => Ok(futures::stream::empty().boxed()),
+        Some(Err(error)) => Err(error),
+        Some(Ok(first)) => Ok(futures::stream::once(async { Ok(first) }).chain(chunks).boxed()),
+    }
+}
+
+/// The log as it was archived, if it was; its last lines where that is asked for.
+async fn archived<C: Cell>(cell: &C, wanted: &Wanted, source: &LogSource) -> Option<Chunks> {
+    /// Bytes from the end in which last lines are looked for.
+    const TAIL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+    if source.live || source.superseded {
+        return None;
+    }
+    let view = cell.read(Consistency::Stale).await.ok()?;
+    let container = if wanted.container.is_empty() { "main" } else { &wanted.container };
+    let place = view.artifact(&wanted.key, &source.node_id, &format!("{container}-logs"), false)?;
+    let (cluster, entries) = artifact::stat(cell, &place).await.ok()?;
+    let entry = entries.into_iter().find(|entry| entry.path.is_empty())?;
+    let Some(lines) = wanted.tail_lines else {
+        return Some(artifact::bytes(cell.clone(), &place, cluster, &entry));
+    };
+    let offset = entry.size.saturating_sub(TAIL_BYTES_MAX);
+    let mut end = Vec::new();
+    let mut chunks = artifact::bytes_from(cell.clone(), &place, cluster, &entry, offset);
+    while let Some(chunk) = chunks.next().await {
+        end.extend_from_slice(&chunk.ok()?);
+    }
+    let text = end.strip_suffix(b"\n").unwrap_or(&end);
+    let breaks = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
+    let count = usize::try_from(lines).unwrap_or(usize::MAX);
+    let start = match count.checked_sub(1) {
+        None => end.len(),
+        Some(before) => breaks.map(|(at, _)| at + 1).nth(before).unwrap_or(0),
+    };
+    let rest = Bytes::from(end.split_off(start));
+    Some(futures::stream::once(async { Ok(rest) }).boxed())
 }
 
 /// False when the client has gone.

@@ -7,7 +7,7 @@ use argosy_proto::common::Runtime;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use crate::{ArchiveError, Archived, ClusterRecord, LogSource, Summary, View};
+use crate::{ArchiveError, Archived, ArtifactPlace, ClusterRecord, LogSource, Summary, View};
 
 impl View for State {
     fn sequence(&self) -> u64 {
@@ -54,6 +54,28 @@ impl View for State {
             .collect();
         sources.sort_unstable_by_key(|source| source.fence);
         sources
+    }
+
+    fn artifact(
+        &self,
+        key: &WorkflowKey,
+        node_id: &str,
+        name: &str,
+        is_input: bool,
+    ) -> Option<ArtifactPlace> {
+        let id = Self::workflow_id(self, key)?;
+        let (artifact, mut location) = Self::artifact(self, id, node_id, name, is_input)?;
+        let shown: argosy_engine::Artifact = serde_json::from_str(&artifact.json).ok()?;
+        let keys = [artifact.stored_key.as_str(), shown.key()];
+        let raw = location.get("raw").and_then(|raw| raw.get("data")?.as_str()).map(str::to_owned);
+        location.shift_remove("argosy");
+        Some(ArtifactPlace {
+            namespace: key.namespace.clone(),
+            location,
+            keys: keys.into_iter().filter(|key| !key.is_empty()).map(str::to_owned).collect(),
+            cluster: artifact.cluster,
+            raw,
+        })
     }
 
     fn check_references(&self, namespace: &str, manifest: &Value) -> Result<(), Refusal> {

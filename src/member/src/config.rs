@@ -11,6 +11,8 @@ pub struct Config {
     pub consensus: argosy_consensus::Config,
     /// What decisions obey.
     pub limits: Limits,
+    /// The cell's default artifact repository: Argo's ArtifactRepository in JSON; empty = none.
+    pub artifact_repository: String,
     /// Times of the agent link.
     pub times: argosy_link::Times,
     /// Bounds of the agent link.
@@ -59,6 +61,7 @@ impl Config {
             tick_ms: consensus.tick_ms,
             consensus,
             limits: Limits::default(),
+            artifact_repository: String::new(),
             times: argosy_link::Times::default(),
             link_limits: argosy_link::Limits::default(),
             commands_waiting_max: 10_000,

@@ -19,6 +19,18 @@ pub fn parse_fence(text: &str) -> Option<Fence> {
     parts.next().is_none().then_some(fence)
 }
 
+/// The prefix of the keys under which attempts of a workflow store objects of their own.
+#[must_use]
+pub fn artifact_prefix(cell: &str, workflow_uid: &str) -> String {
+    format!(".argosy/{cell}/{workflow_uid}/")
+}
+
+/// The key under which an attempt stores what will be at `key`: nobody else writes there, late or not.
+#[must_use]
+pub fn artifact_key(prefix: &str, fence: &Fence, key: &str) -> String {
+    format!("{prefix}{}/{}", display_fence(fence), key.trim_start_matches('/'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

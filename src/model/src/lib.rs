@@ -13,7 +13,7 @@ mod phase;
 mod time;
 
 pub use duration::parse_duration;
-pub use fence::{display_fence, parse_fence};
+pub use fence::{artifact_key, artifact_prefix, display_fence, parse_fence};
 pub use ids::{ClusterName, InvalidName, MemberId, NodeIndex, WorkflowId, WorkflowKey, node_id, pod_name};
 pub use limits::Limits;
 pub use phase::{NodePhase, NodeType, UnknownWord, WorkflowPhase};

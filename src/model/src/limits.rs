@@ -63,6 +63,16 @@ pub struct Limits {
     pub archive_ttl_ms: i64,
     /// Bytes of an archived workflow's records that are read at once.
     pub archive_read_bytes_max: usize,
+    /// Output artifacts of one node; more are left out.
+    pub artifacts_per_node_max: usize,
+    /// Tasks in object stores that wait; beyond, no step with artifacts ends well.
+    pub artifact_tasks_max: usize,
+    /// Tries of one task in an object store.
+    pub artifact_tries_max: u32,
+    /// Between two tries, milliseconds, times their number.
+    pub artifact_retry_ms: i64,
+    /// After a workflow's end its attempts' own objects are deleted: later than any upload URL can be used, milliseconds.
+    pub artifact_sweep_after_ms: i64,
 }
 
 impl Default for Limits {
@@ -98,6 +108,11 @@ impl Default for Limits {
             archive_workflows_max: 20_000,
             archive_ttl_ms: 0,
             archive_read_bytes_max: 64 * 1024 * 1024,
+            artifacts_per_node_max: 1_000,
+            artifact_tasks_max: 100_000,
+            artifact_tries_max: 10,
+            artifact_retry_ms: 2_000,
+            artifact_sweep_after_ms: 30 * 60 * 1000,
         }
     }
 }

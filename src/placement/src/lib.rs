@@ -32,6 +32,8 @@ pub struct Request {
     pub runtime: Runtime,
     /// Its processes must end with their lease.
     pub exclusive: bool,
+    /// The cluster where most of the bytes were made that it reads, if they are many.
+    pub near: Option<String>,
 }
 
 /// A cluster as placement sees it.
@@ -116,7 +118,7 @@ pub fn place(request: &Request, clusters: &[ClusterView]) -> Result<usize, Vec<(
     let open = |wanted: &dyn Fn(&Option<Reason>) -> bool| {
         let candidates = clusters.iter().enumerate().filter(|(at, _)| wanted(&reasons[*at]));
         candidates.min_by(|(_, left), (_, right)| {
-            load(request, left).total_cmp(&load(request, right)).then_with(|| left.name.cmp(&right.name))
+            score(request, left).total_cmp(&score(request, right)).then_with(|| left.name.cmp(&right.name))
         })
     };
     let chosen =
@@ -199,6 +201,15 @@ fn insufficient(request: &Request, cluster: &ClusterView) -> Option<String> {
         .iter()
         .find(|(name, amount)| lacks(**amount, of(&have.extended, name), of(&used.extended, name)))
         .map(|(name, _)| name.clone())
+}
+
+/// How much fuller the cluster with a step's data may be than another one, and still be chosen.
+const NEAR_SHARE: f64 = 0.25;
+
+/// What the choice goes by: the load, less where the step's data is.
+fn score(request: &Request, cluster: &ClusterView) -> f64 {
+    let is_near = request.near.as_deref() == Some(cluster.name.as_str());
+    load(request, cluster) - if is_near { NEAR_SHARE } else { 0.0 }
 }
 
 /// The fullest dimension after the step is there, from 0 (empty) to 1 (full).

@@ -116,3 +116,23 @@ fn exclusive_steps_need_an_agent_that_can_end_them() {
     let reasons = place(&Request { exclusive: true, ..request(100) }, &clusters).unwrap_err();
     assert_eq!(reasons[0], ("a".to_owned(), Reason::NotExclusive));
 }
+
+#[test]
+fn a_step_goes_where_its_data_is_unless_that_is_much_fuller() {
+    let cluster = |name: &str, used: i64| ClusterView {
+        name: name.to_owned(),
+        connected: true,
+        healthy: true,
+        allocatable: Resources { pods: 100, ..Resources::default() },
+        used: Resources { pods: used, ..Resources::default() },
+        attempts_free: 100,
+        ..ClusterView::default()
+    };
+    let request = Request {
+        resources: Resources { pods: 1, ..Resources::default() },
+        near: Some("east".to_owned()),
+        ..Request::default()
+    };
+    assert_eq!(place(&request, &[cluster("west", 0), cluster("east", 20)]), Ok(1));
+    assert_eq!(place(&request, &[cluster("west", 0), cluster("east", 40)]), Ok(0));
+}

@@ -89,6 +89,20 @@ impl MemberCell {
         }
     }
 
+    /// Asks a cluster's agent, wherever it is connected.
+    async fn ask_agent(
+        &self,
+        cluster: String,
+        request: LogRequest,
+    ) -> Result<BoxStream<'static, Result<Bytes, LogError>>, LogError> {
+        if let Some(chunks) = self.logs.open(&cluster, request.clone()) {
+            return Ok(bytes_of(chunks.map(Ok).boxed()));
+        }
+        let elsewhere = LogsRequest { cluster: cluster.clone(), request: Some(request) };
+        let chunks = self.logs_elsewhere(elsewhere).await.ok_or(LogError::Disconnected(cluster))?;
+        Ok(bytes_of(chunks))
+    }
+
     /// Logs of a cluster whose agent is connected to another member.
     async fn logs_elsewhere(
         &self,
@@ -161,13 +175,18 @@ impl Cell for MemberCell {
             tail_lines: tail_lines.map_or(0, |lines| i64::try_from(lines).unwrap_or(i64::MAX)),
             cancel: false,
             container,
+            artifact: String::new(),
         };
-        if let Some(chunks) = self.logs.open(&cluster, request.clone()) {
-            return Ok(bytes_of(chunks.map(Ok).boxed()));
-        }
-        let elsewhere = LogsRequest { cluster: cluster.clone(), request: Some(request) };
-        let chunks = self.logs_elsewhere(elsewhere).await.ok_or(LogError::Disconnected(cluster))?;
-        Ok(bytes_of(chunks))
+        self.ask_agent(cluster, request).await
+    }
+
+    async fn operate(
+        &self,
+        cluster: &str,
+        operation: String,
+    ) -> Result<BoxStream<'static, Result<Bytes, LogError>>, LogError> {
+        let request = LogRequest { artifact: operation, ..LogRequest::default() };
+        self.ask_agent(cluster.to_owned(), request).await
     }
 
     async fn invite(&self, request: InviteRequest) -> Result<Invite, CommandError> {

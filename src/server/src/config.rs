@@ -41,6 +41,14 @@ pub struct ServerConfig {
     /// CronWorkflows.
     #[serde(default)]
     pub cron: CronConfig,
+    /// Where artifacts are kept that name no repository: Argo's ArtifactRepository object (`s3: {..}`, `archiveLogs`). The
+    /// Secrets that it names are read by agents, in their clusters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_repository: Option<serde_json::Value>,
+    /// Milliseconds after a workflow's end until its attempts' own objects are deleted; longer than agents'
+    /// `--artifact-url-life-ms`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_sweep_after_ms: Option<i64>,
 }
 
 /// Where others reach a member: host:port each.

@@ -54,6 +54,8 @@ pub struct DevCell {
     pub members: Vec<Process>,
     /// Agents, in the order of their clusters.
     pub agents: Vec<(String, Process)>,
+    /// The object store that steps keep their artifacts in.
+    pub store: Option<Process>,
     arguments: DevArguments,
 }
 
@@ -88,6 +90,7 @@ impl DevCell {
             servers,
             members: Vec::new(),
             agents: Vec::new(),
+            store: None,
             arguments: arguments.clone(),
         };
         say(&format!(
@@ -96,6 +99,7 @@ impl DevCell {
             arguments.clusters,
             cell.directory.display()
         ));
+        cell.store = Some(cell.start_store()?);
         for member in 1..=arguments.members {
             let process = cell.start_member(member)?;
             cell.members.push(process);
@@ -123,6 +127,28 @@ impl DevCell {
         Process::start(&format!("member {member}"), &program, &arguments, &log)
     }
 
+    /// Starts the object store.
+    ///
+    /// # Errors
+    /// The program can't be started.
+    pub fn start_store(&self) -> anyhow::Result<Process> {
+        let program = std::env::current_exe()?;
+        let secrets = self.directory.join("secrets").join("_").join(STORE_SECRET);
+        let path = |path: PathBuf| path.display().to_string();
+        let arguments = [
+            "store".to_owned(),
+            "--listen".to_owned(),
+            store_address(&self.arguments)?.to_string(),
+            "--data-dir".to_owned(),
+            path(self.directory.join("objects")),
+            "--access-key-file".to_owned(),
+            path(secrets.join("accesskey")),
+            "--secret-key-file".to_owned(),
+            path(secrets.join("secretkey")),
+        ];
+        Process::start("object store", &program, &arguments, &self.directory.join("logs").join("store.log"))
+    }
+
     /// Starts a cluster's agent; enrols it at the first start.
     ///
     /// # Errors
@@ -145,6 +171,8 @@ impl DevCell {
         .map(str::to_owned)
         .to_vec();
         arguments.push(data.display().to_string());
+        let secrets = self.directory.join("secrets");
+        arguments.extend(["--artifact-secrets".to_owned(), secrets.display().to_string()]);
         if !data.join("identity").join("cert.pem").exists() {
             let body = serde_json::json!({"ttlSeconds": 600});
             let made = self.client.post(&format!("/api/v1/clusters/{cluster}/invite"), &body).await?;
@@ -217,6 +245,10 @@ impl DevCell {
     }
 
     async fn revive(&mut self) {
+        if let Some(Err(error)) = self.store.as_mut().map(Process::check) {
+            tracing::warn!(%error, "starting the object store again");
+            self.store = self.start_store().ok().or(self.store.take());
+        }
         for index in 0..self.members.len() {
             if let Err(error) = self.members[index].check() {
                 tracing::warn!(%error, "starting a member again");
@@ -243,6 +275,9 @@ impl DevCell {
         }
         for member in &mut self.members {
             member.stop(Duration::from_secs(5));
+        }
+        if let Some(store) = &mut self.store {
+            store.stop(Duration::from_secs(2));
         }
     }
 
@@ -274,6 +309,7 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
     let roots = directory.join("roots.pem");
     std::fs::write(&roots, authority.roots_pem())?;
     let token = local_token(directory)?;
+    let repository = store_repository(arguments, directory)?;
     let address = |member: u64, offset: u16| -> anyhow::Result<SocketAddr> {
         let port = arguments.port + PORTS_PER_MEMBER * u16::try_from(member - 1)? + offset;
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
@@ -308,6 +344,8 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
             api: ApiConfig { tokens_file: Some(directory.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig { lease_ms, margin_ms: lease_ms / 3, ..FailoverConfig::default() },
             consensus: crate::config::ConsensusConfig::default(),
+            artifact_repository: Some(repository.clone()),
+            artifact_sweep_after_ms: None,
         };
         let text = serde_yaml::to_string(&config)?;
         std::fs::write(directory.join(format!("member-{member}.yaml")), text)?;
@@ -321,6 +359,39 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
     };
     context.save()?;
     Ok((LocalClient::new(servers.clone(), token, &authority.roots())?, servers))
+}
+
+/// The name of the Secret with the store's keys.
+const STORE_SECRET: &str = "argosy-store";
+
+/// The store listens on the port after those of all members.
+fn store_address(arguments: &DevArguments) -> anyhow::Result<SocketAddr> {
+    let port = arguments.port + PORTS_PER_MEMBER * u16::try_from(arguments.members)?;
+    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+}
+
+/// Makes the store's keys, which only agents read, and names it as the cell's default repository.
+fn store_repository(arguments: &DevArguments, directory: &Path) -> anyhow::Result<serde_json::Value> {
+    let secrets = directory.join("secrets").join("_").join(STORE_SECRET);
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&secrets)?;
+    for key in ["accesskey", "secretkey"] {
+        let path = secrets.join(key);
+        if !path.exists() {
+            let drawn: String = rand::random::<[u8; 20]>().iter().map(|byte| format!("{byte:02x}")).collect();
+            write_secret(&path, &drawn)?;
+        }
+    }
+    let secret = |key: &str| serde_json::json!({"name": STORE_SECRET, "key": key});
+    Ok(serde_json::json!({
+        "s3": {
+            "endpoint": store_address(arguments)?.to_string(),
+            "insecure": true,
+            "bucket": "argosy",
+            "region": "us-east-1",
+            "accessKeySecret": secret("accesskey"),
+            "secretKeySecret": secret("secretkey"),
+        },
+    }))
 }
 
 /// Where the command line keeps its context.

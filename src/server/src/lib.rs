@@ -13,6 +13,7 @@
 //! again, and it goes on from what is durable. Connections are rebuilt by their other end.
 
 pub mod agents;
+mod artifacts;
 pub mod backup;
 pub mod cell;
 pub mod config;

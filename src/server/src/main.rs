@@ -33,6 +33,8 @@ enum Command {
     Dev(DevArguments),
     /// Run the demonstration: a cell, a workflow, and the loss of a cluster
     Demo(demo::DemoArguments),
+    /// Run the embedded object store, for small installations
+    Store(StoreArguments),
     /// Make the certificate authority of a new cell
     Pki {
         #[command(subcommand)]
@@ -54,6 +56,54 @@ enum Command {
     },
     #[command(flatten)]
     Client(argosy_cli::Command),
+}
+
+/// An S3-compatible store over a directory, as a process of its own.
+#[derive(clap::Args)]
+struct StoreArguments {
+    /// Where to listen
+    #[arg(long, env = "ARGOSY_STORE_LISTEN", default_value = "0.0.0.0:2750")]
+    listen: std::net::SocketAddr,
+    /// Where the objects lie
+    #[arg(long, env = "ARGOSY_STORE_DATA_DIR")]
+    data_dir: PathBuf,
+    /// The bucket that is there from the beginning
+    #[arg(long, env = "ARGOSY_STORE_BUCKET", default_value = "argosy")]
+    bucket: String,
+    /// A file that holds the access key
+    #[arg(long, env = "ARGOSY_STORE_ACCESS_KEY_FILE")]
+    access_key_file: PathBuf,
+    /// A file that holds the secret key
+    #[arg(long, env = "ARGOSY_STORE_SECRET_KEY_FILE")]
+    secret_key_file: PathBuf,
+    /// Connections at one time
+    #[arg(long, default_value_t = 1_024)]
+    connections_max: usize,
+}
+
+async fn store(arguments: StoreArguments) -> anyhow::Result<()> {
+    let key = |path: &PathBuf| -> anyhow::Result<String> {
+        let text = std::fs::read_to_string(path).with_context(|| format!("key file {}", path.display()))?;
+        anyhow::ensure!(!text.trim().is_empty(), "key file {} is empty", path.display());
+        Ok(text.trim().to_owned())
+    };
+    let options = argosy_objects::Options {
+        bucket: arguments.bucket,
+        connections_max: arguments.connections_max,
+        ..argosy_objects::Options::new(
+            arguments.listen,
+            arguments.data_dir,
+            key(&arguments.access_key_file)?,
+            key(&arguments.secret_key_file)?,
+        )
+    };
+    let server = argosy_objects::Server::start(options).await?;
+    tracing::info!(address = %server.address(), "the object store is listening");
+    tokio::select! {
+        () = server.run() => {}
+        () = interrupted() => {}
+    }
+    Ok(())
 }
 
 #[derive(Subcommand)]
@@ -172,6 +222,10 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
             };
             println!("{}", demo::how_to_go_on(&cell));
             cell.run_until_interrupted().await?;
+        }
+        Command::Store(options) => {
+            argosy_telemetry::init(&argosy_telemetry::Options::from_environment())?;
+            store(options).await?;
         }
         Command::Demo(options) => return demo::run(options).await,
         Command::Pki { command: PkiCommand::Init { cell, dir } } => {

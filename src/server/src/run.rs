@@ -1,6 +1,7 @@
 //! Puts a member together: store, member thread, listeners, status.
 
 use crate::agents::{AGENT_FRAME_BYTES_MAX, AgentService};
+use crate::artifacts;
 use crate::cell::MemberCell;
 use crate::config::ServerConfig;
 use crate::connect::Dialer;
@@ -101,6 +102,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
         sender: status_sender,
     };
     tokio::spawn(status::keep(keeper, parts.stop.clone()));
+    tokio::spawn(artifacts::keep(parts.cell.clone(), parts.stop.clone()));
     parts.serve().await?;
     parts.until_stopped(thread).await
 }
@@ -131,6 +133,12 @@ fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
     let mut member = Config::new(config.cell.clone(), consensus, seed);
     member.times = config.failover.times();
     config.put_limits(&mut member.limits);
+    if let Some(repository) = &config.artifact_repository {
+        member.artifact_repository = repository.to_string();
+    }
+    if let Some(wait_ms) = config.artifact_sweep_after_ms {
+        member.limits.artifact_sweep_after_ms = wait_ms;
+    }
     Ok(Core::new(Member::open(member, kv, clock())?, outlets))
 }
 

@@ -12,6 +12,7 @@
 //!
 //! Failure model: nothing here panics on outside bytes. Whatever is wrong comes back as diagnostics.
 
+pub mod artifact;
 mod codes;
 mod colocation;
 mod cron;
@@ -34,6 +35,7 @@ mod synchronization;
 mod validate;
 mod yaml;
 
+pub use artifact::Artifact;
 pub use codes::CODES;
 pub use colocation::ColocationGroup;
 pub use cron::{ConcurrencyPolicy, CronSpec, CronWorkflow, Schedule, StopStrategy};
@@ -48,12 +50,14 @@ pub use leaf::{
     Transformation,
 };
 pub use manifest::{
-    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelValueFrom, LifecycleHook, Manifest, Memoize, Metadata, Outputs, Parameter, RetryAffinity, RetryStrategy, Script, Sequence, Step, Suspend, Task, Template, TemplateKind, TtlStrategy, ValueFrom, WorkflowMetadata, WorkflowSpec,
+    Arguments, Backoff, ContinueOn, Dag, Inputs, IntOrString, LabelValueFrom, LifecycleHook, Manifest,
+    Memoize, Metadata, Outputs, Parameter, RetryAffinity, RetryStrategy, Script, Sequence, Step, Suspend,
+    Task, Template, TemplateKind, TtlStrategy, ValueFrom, WorkflowMetadata, WorkflowSpec,
 };
 pub use merge::merge;
 pub use metrics::{Counter, Gauge, Histogram, MetricLabel, Metrics, Prometheus};
 pub use parse::{
-    Document, Limits, Options, Reading, is_kind, parse_json, parse_value, parse_yaml, read_yaml,
+    Document, Limits, Options, Reading, is_kind, parse_json, parse_value, parse_yaml, read_yaml, yaml_value,
 };
 pub use policy::ConfigMapKey;
 pub use report::{DocumentReport, File, FileReport, Report, Review, review};

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
+pub use crate::artifact::Artifact;
 use crate::leaf::{ContainerSet, Data, Http, MAIN_CONTAINER, Resource};
 use crate::metrics::Metrics;
 pub use crate::policy::{
@@ -118,6 +119,15 @@ pub struct WorkflowSpec {
     /// Volumes that containers may mount, as submitted.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub volumes: Vec<Value>,
+    /// Whether logs of its steps are kept, where their template doesn't say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archive_logs: Option<bool>,
+    /// When output artifacts are deleted, as submitted.
+    #[serde(rename = "artifactGC", skip_serializing_if = "Option::is_none")]
+    pub artifact_gc: Option<Value>,
+    /// Where output artifacts are kept, as submitted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub artifact_repository_ref: Option<Value>,
     /// The stored template that this workflow is made of; followed by the control plane.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub workflow_template_ref: Option<Value>,
@@ -329,6 +339,9 @@ pub struct Inputs {
     /// The declared parameters; `value` wins over `default`, an argument wins over both.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Parameter>,
+    /// The declared artifacts.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }
 
 /// What a template yields.
@@ -338,6 +351,9 @@ pub struct Outputs {
     /// The declared parameters, each with a `value_from`.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Parameter>,
+    /// The declared artifacts.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }
 
 /// What a step or the workflow hands over.
@@ -347,12 +363,20 @@ pub struct Arguments {
     /// The parameters.
     #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     pub parameters: Vec<Parameter>,
+    /// The artifacts.
+    #[serde(deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    pub artifacts: Vec<Artifact>,
 }
 
 impl Arguments {
     /// The parameter of that name.
     pub fn parameter(&self, name: &str) -> Option<&Parameter> {
         self.parameters.iter().find(|parameter| parameter.name == name)
+    }
+
+    /// The artifact of that name.
+    pub fn artifact(&self, name: &str) -> Option<&Artifact> {
+        self.artifacts.iter().find(|artifact| artifact.name == name)
     }
 }
 
@@ -440,6 +464,11 @@ impl Manifest {
 }
 
 impl WorkflowSpec {
+    /// When output artifacts are deleted that don't say so themselves; empty for never.
+    pub fn artifact_gc_strategy(&self) -> &str {
+        self.artifact_gc.as_ref().and_then(|gc| gc.get("strategy")?.as_str()).unwrap_or_default()
+    }
+
     /// What runs at the end whatever the outcome: `onExit`, else the hook `exit`.
     pub fn exit_hook(&self) -> Option<LifecycleHook> {
         exit_hook(&self.on_exit, &self.hooks)

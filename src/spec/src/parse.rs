@@ -266,6 +266,21 @@ pub fn read_yaml(source_name: &str, text: &str, options: &Options<'_>) -> Readin
     Reading { documents, problems, others }
 }
 
+/// Reads one YAML document as it is, against no table: a configuration that stands in a ConfigMap.
+///
+/// # Errors
+/// What makes the text unreadable, in one line.
+pub fn yaml_value(text: &str) -> Result<Value, String> {
+    let told = |problems: &[Diagnostic]| problems.first().map_or_else(String::new, Diagnostic::line);
+    let options = Options::default();
+    too_long(text, &options).map_err(|problems| told(&problems))?;
+    let yaml::Read { documents, problems } = yaml::read(&Source::new("value", text), text, &options.limits);
+    if problems.iter().any(Diagnostic::is_error) {
+        return Err(told(&problems));
+    }
+    Ok(documents.first().map_or(Value::Null, Node::to_json))
+}
+
 /// Reads one JSON text.
 ///
 /// # Errors

@@ -180,6 +180,8 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
             api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig::default(),
             consensus: ConsensusConfig::default(),
+            artifact_repository: None,
+            artifact_sweep_after_ms: None,
         };
         (member, config)
     };

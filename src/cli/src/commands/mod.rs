@@ -3,6 +3,7 @@
 mod archive;
 mod cluster;
 mod config_map;
+mod copy;
 mod cron;
 mod follow;
 mod lint;
@@ -108,6 +109,7 @@ async fn carry_out(
         | Command::Watch(_)
         | Command::Wait(_)
         | Command::Logs(_)
+        | Command::Copy(_)
         | Command::Stop(_)
         | Command::Terminate(_)
         | Command::Suspend(_)
@@ -148,6 +150,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
             Ok(good)
         }
         Command::Logs(arguments) => follow::logs(client, &arguments, console).await,
+        Command::Copy(arguments) => copy::copy(client, &arguments, console).await,
         Command::Stop(arguments) => remove::shutdown(client, &arguments, "stop", console).await,
         Command::Terminate(arguments) => remove::shutdown(client, &arguments, "terminate", console).await,
         Command::Suspend(arguments) => operate::suspend(client, &arguments, console).await,

@@ -10,8 +10,9 @@ use serde::de::DeserializeOwned;
 
 use crate::advance::lock::{self, Entered};
 use crate::advance::{Turn, configured, hooks, leaf, memo, resolve};
+use crate::artifacts::{self, NodeInputs};
 use crate::express::{fill, fill_known};
-use crate::scope::display_name;
+use crate::scope::{Scope, display_name};
 use crate::state::type_of;
 
 /// Argo's message at the depth limit.
@@ -48,11 +49,13 @@ pub(crate) fn call(
     if place.depth + 1 >= turn.leader.limits.template_depth_max {
         return ended(turn, &place, &template.name, NodePhase::Error, TOO_DEEP, NodePhase::Error);
     }
-    let inputs = match inputs(turn, &place, template, arguments) {
-        Ok(inputs) => inputs,
+    let parameters = match inputs(turn, &place, template, arguments) {
+        Ok(parameters) => parameters,
         Err(message) => return failed(turn, &place, template, &message),
     };
-    if let Err(message) = resolve::readable(turn, template, &inputs) {
+    let artifacts = artifacts::inputs(turn, &place, template, arguments, &parameters)?;
+    let inputs = NodeInputs { parameters, artifacts };
+    if let Err(message) = resolve::readable(turn, template, &inputs.parameters) {
         return failed(turn, &place, template, &message);
     }
     if let Some(node) = remembered(turn, &place, template, &inputs)? {
@@ -77,10 +80,10 @@ fn unlocked(
     turn: &mut Turn<'_>,
     place: Place,
     template: &Template,
-    inputs: Vec<row::Parameter>,
+    inputs: NodeInputs,
 ) -> Result<u32, String> {
     let parsed = turn.parsed.clone();
-    let memo = match memo::look_up(turn, template, &inputs) {
+    let memo = match memo::look_up(turn, template, &inputs.parameters) {
         Ok(memo) => memo,
         Err(message) => return failed(turn, &place, template, &message),
     };
@@ -121,7 +124,7 @@ fn remembered(
     turn: &mut Turn<'_>,
     place: &Place,
     template: &Template,
-    inputs: &[row::Parameter],
+    inputs: &NodeInputs,
 ) -> Result<Option<u32>, String> {
     let key = (turn.workflow, place.name.clone());
     let Some(outcome) = turn.draft.state.remembered.get(&key).cloned() else { return Ok(None) };
@@ -130,7 +133,8 @@ fn remembered(
     fact.phase = NodePhase::Skipped.number();
     fact.message.clone_from(&outcome.message);
     fact.template.clone_from(&template.name);
-    fact.inputs = inputs.to_vec();
+    fact.inputs.clone_from(&inputs.parameters);
+    fact.input_artifacts.clone_from(&inputs.artifacts);
     fact.branch_phase = NodePhase::Succeeded.number();
     let (workflow, node) = (turn.workflow, emit(turn, fact));
     if outcome.outputs.is_some() {
@@ -145,14 +149,15 @@ pub(crate) fn waiting(
     turn: &mut Turn<'_>,
     place: &Place,
     template: &Template,
-    inputs: Vec<row::Parameter>,
+    inputs: NodeInputs,
 ) -> Result<u32, String> {
     let retried = template.retry_strategy.is_some() || turn.parsed.manifest.spec.retry_strategy.is_some();
     let mut fact = blank(turn, place)?;
     fact.r#type = if retried { NodeType::Retry } else { own_type(template) }.number();
     fact.phase = NodePhase::Pending.number();
     fact.template.clone_from(&template.name);
-    fact.inputs = inputs;
+    fact.inputs = inputs.parameters;
+    fact.input_artifacts = inputs.artifacts;
     Ok(emit(turn, fact))
 }
 
@@ -175,7 +180,7 @@ pub(crate) fn instance(
     turn: &mut Turn<'_>,
     place: Place,
     template: &Template,
-    inputs: Vec<row::Parameter>,
+    inputs: NodeInputs,
 ) -> Result<u32, String> {
     if template.kind == TemplateKind::Missing {
         return Err(format!("template '{}' has no type", template.name));
@@ -208,13 +213,14 @@ fn added(
     template: &Template,
     kind: NodeType,
     phase: NodePhase,
-    inputs: Vec<row::Parameter>,
+    inputs: NodeInputs,
 ) -> Result<u32, String> {
     let mut fact = blank(turn, place)?;
     fact.r#type = kind.number();
     fact.phase = phase.number();
     fact.template.clone_from(&template.name);
-    fact.inputs = inputs;
+    fact.inputs = inputs.parameters;
+    fact.input_artifacts = inputs.artifacts;
     fact.start = match kind {
         NodeType::Steps | NodeType::Dag | NodeType::Retry => true,
         NodeType::Pod
@@ -341,6 +347,13 @@ fn inputs(
 /// A declared value or default may name globals and the inputs before it.
 fn known_in(turn: &Turn<'_>, place: &Place, text: &str, inputs: &[row::Parameter]) -> Result<String, String> {
     let quoted = serde_json::Value::String(text.to_owned()).to_string();
+    let scope = known_scope(turn, place, inputs);
+    let resolved = fill(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
+    serde_json::from_str(&resolved).map_err(|error| error.to_string())
+}
+
+/// What a declared value sees: globals, its own place, and the inputs before it.
+pub(crate) fn known_scope<'a>(turn: &'a Turn<'_>, place: &Place, inputs: &[row::Parameter]) -> Scope<'a> {
     let mut scope = turn.scope(0);
     let pairs = inputs
         .iter()
@@ -351,6 +364,5 @@ fn known_in(turn: &Turn<'_>, place: &Place, text: &str, inputs: &[row::Parameter
     scope.locals.insert("steps.name".to_owned(), display.clone());
     scope.locals.insert("tasks.name".to_owned(), display);
     scope.locals.insert("node.name".to_owned(), node.name);
-    let resolved = fill(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
-    serde_json::from_str(&resolved).map_err(|error| error.to_string())
+    scope
 }

@@ -12,8 +12,9 @@ use std::collections::BTreeMap;
 use crate::Leader;
 use crate::advance::create::TOO_DEEP;
 use crate::advance::{Turn, another_host, containers, daemon, hooks, outputs, retry, workflow};
+use crate::artifacts;
 use crate::commands::report_attempt::clip;
-use crate::commands::resume_workflow;
+use crate::commands::{report_artifact_task, resume_workflow};
 use crate::draft::Draft;
 use crate::effective::{is_inline, shown_name};
 use crate::express::fill;
@@ -49,6 +50,9 @@ fn resolved(turn: &mut Turn<'_>, node: &row::Node) -> Result<(Value, Template), 
         .template(&node.template)
         .ok_or_else(|| format!("template {} not found", node.template))?;
     let mut raw = template.raw.clone();
+    if runs_as_pod(template) {
+        artifacts::locate(turn, &mut raw);
+    }
     let text = raw.to_string();
     if text.contains("{{") {
         let mut scope = turn.scope(0);
@@ -66,8 +70,14 @@ fn resolved(turn: &mut Turn<'_>, node: &row::Node) -> Result<(Value, Template), 
         let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
         raw = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     }
+    artifacts::furnish(node, &mut raw);
     let template = Template::from_value(raw.clone()).map_err(|error| error.to_string())?;
     Ok((raw, template))
+}
+
+/// What runs in a Pod of its own, and may leave files behind.
+fn runs_as_pod(template: &Template) -> bool {
+    template.is_leaf() && !matches!(template.kind, TemplateKind::Suspend(_))
 }
 
 fn locals(turn: &Turn<'_>, node: &row::Node, template: &Template) -> BTreeMap<String, String> {
@@ -83,6 +93,7 @@ fn locals(turn: &Turn<'_>, node: &row::Node, template: &Template) -> BTreeMap<St
             names.insert(format!("outputs.parameters.{}.path", output.name), from.path.clone());
         }
     }
+    names.extend(artifacts::paths(template));
     if node.flag == i32::from(row::NodeFlag::Retried) {
         names.insert("retries".to_owned(), node.ordinal.to_string());
         let last = node.ordinal.checked_sub(1).and_then(|before| {
@@ -177,6 +188,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         excluded,
         ..row::Work::default()
     };
+    work.near = artifacts::nearest(&node);
     work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
     turn.draft.emit(Body::NodeQueued(fact::NodeQueued {
         workflow: turn.workflow,
@@ -434,7 +446,8 @@ pub(crate) fn attempt_over(
         return;
     }
     let (mut phase, mut message) = ending(&turn, index, report);
-    let outputs = match outputs::of_leaf(&turn, &node, report) {
+    let yielded = artifacts::of_leaf(&turn, index, report);
+    let mut outputs = match outputs::of_leaf(&turn, &node, report) {
         Ok(outputs) => outputs,
         Err(problem) => {
             (phase, message) = (NodePhase::Error, problem);
@@ -464,7 +477,22 @@ pub(crate) fn attempt_over(
             containers::withdraw(&mut turn, index);
         }
     }
-    turn.finish_at(index, phase, message, outputs, report.finished_at_ms.max(0));
+    if !yielded.artifacts.is_empty() {
+        outputs.get_or_insert_default().artifacts = yielded.artifacts;
+    }
+    let finished_at_ms = report.finished_at_ms.max(0);
+    match yielded.task {
+        // The result is committed; the node ends when users find its artifacts under the keys they know.
+        Some(mut task) if turn.draft.state.artifact_tasks.len() < turn.leader.limits.artifact_tasks_max => {
+            task.end = Some(row::ArtifactTaskEnd { phase: phase.number(), message, outputs, finished_at_ms });
+            report_artifact_task::add(turn.draft, task);
+        }
+        Some(_) => {
+            let message = "failed to save artifacts: too many wait to be copied to their keys".to_owned();
+            turn.finish_at(index, NodePhase::Error, message, None, finished_at_ms);
+        }
+        None => turn.finish_at(index, phase, message, outputs, finished_at_ms),
+    }
 }
 
 /// The current attempt of a daemon is ready.

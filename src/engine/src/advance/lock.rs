@@ -8,6 +8,7 @@ use argosy_spec::{Manifest, Synchronization, Template};
 use crate::Leader;
 use crate::advance::create::{self, Place};
 use crate::advance::{Turn, deadlock, hold, hooks, leaf, memo, workflow};
+use crate::artifacts::NodeInputs;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::locks::{Owner, shown};
@@ -125,9 +126,9 @@ pub(crate) fn enter(
     turn: &mut Turn<'_>,
     place: &Place,
     template: &Template,
-    inputs: &[row::Parameter],
+    inputs: &NodeInputs,
 ) -> Result<Entered, String> {
-    let Some(locks) = asked_by(turn, template, inputs)? else { return Ok(Entered::Free) };
+    let Some(locks) = asked_by(turn, template, &inputs.parameters)? else { return Ok(Entered::Free) };
     let owner = (turn.workflow, turn.row().node_next);
     let priority = turn.parsed.manifest.spec.priority.unwrap_or(0);
     if turn.draft.state.may_lock(owner, &locks) {
@@ -140,7 +141,7 @@ pub(crate) fn enter(
         return Err(why);
     }
     request(turn.draft, owner, locks, priority, false);
-    let node = create::waiting(turn, place, template, inputs.to_vec())?;
+    let node = create::waiting(turn, place, template, inputs.clone())?;
     leaf::waits(turn, node, template);
     Ok(Entered::Waits(node))
 }

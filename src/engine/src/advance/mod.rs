@@ -30,6 +30,7 @@ use argosy_spec::ContinueOn;
 use std::sync::Arc;
 
 use crate::Leader;
+use crate::artifacts;
 use crate::commands::take_over;
 use crate::cron;
 use crate::draft::Draft;
@@ -316,8 +317,11 @@ impl<'a> Turn<'a> {
         };
         let outputs: Vec<row::Parameter> =
             node.outputs.iter().flat_map(|outputs| &outputs.parameters).filter_map(global).collect();
-        if !outputs.is_empty() {
-            self.draft.emit(Body::GlobalsSet(fact::GlobalsSet { workflow: self.workflow, outputs }));
+        let artifacts =
+            node.outputs.as_ref().map(|outputs| artifacts::global(template, outputs)).unwrap_or_default();
+        if !outputs.is_empty() || !artifacts.is_empty() {
+            let workflow = self.workflow;
+            self.draft.emit(Body::GlobalsSet(fact::GlobalsSet { workflow, outputs, artifacts }));
         }
     }
 

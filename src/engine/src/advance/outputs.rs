@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::advance::Turn;
 use crate::advance::leaf::inputs_of;
+use crate::artifacts;
 use crate::express::{self, fill};
 
 /// What a leaf yields: exit code, result where somebody reads it, and every declared parameter, with or without a value.
@@ -81,11 +82,15 @@ pub(crate) fn composed_outputs(turn: &mut Turn<'_>, index: u32) -> Result<Option
         .template(&node.template)
         .map(|template| template.outputs.parameters.as_slice())
         .unwrap_or_default();
-    if declared.is_empty() {
+    let artifacts = match parsed.template(&node.template) {
+        Some(template) => artifacts::composed(turn, index, template)?,
+        None => Vec::new(),
+    };
+    if declared.is_empty() && artifacts.is_empty() {
         return Ok(None);
     }
     turn.draft.spend(u32::try_from(declared.len()).unwrap_or(u32::MAX));
-    let mut outputs = row::Outputs::default();
+    let mut outputs = row::Outputs { artifacts, ..row::Outputs::default() };
     for parameter in declared {
         let value = composed(turn, index, &node, parameter)?;
         outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value: Some(value) });

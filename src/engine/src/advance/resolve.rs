@@ -276,7 +276,7 @@ pub(crate) fn hook_arguments(
     owner: u32,
     hook: &LifecycleHook,
 ) -> Result<Arguments, String> {
-    if hook.arguments.parameters.is_empty() {
+    if hook.arguments.parameters.is_empty() && hook.arguments.artifacts.is_empty() {
         return Ok(turn.parsed.manifest.spec.arguments.clone());
     }
     let node = turn.node(owner);

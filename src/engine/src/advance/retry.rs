@@ -9,6 +9,7 @@ use argosy_spec::RetryStrategy;
 
 use crate::advance::create::{self, Place};
 use crate::advance::{Turn, hold, leaf, memo, timers, workflow};
+use crate::artifacts::NodeInputs;
 use crate::express::{self, fill};
 use crate::state::{ROW_VERSION, phase_of};
 use crate::view::{started_at_ms, time_text};
@@ -44,7 +45,7 @@ pub(crate) fn next_try(turn: &mut Turn<'_>, index: u32) {
     };
     let parsed = turn.parsed.clone();
     let made = match parsed.template(&node.template) {
-        Some(template) => create::instance(turn, place, template, node.inputs.clone())
+        Some(template) => create::instance(turn, place, template, NodeInputs::of(&node))
             .map(|made| memo::note_try(turn, &node, made)),
         None => Err(format!("template {} not found", node.template)),
     };

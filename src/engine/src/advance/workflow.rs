@@ -9,6 +9,8 @@ use argosy_spec::Manifest;
 use crate::Leader;
 use crate::advance::create::{self, Place};
 use crate::advance::{Progress, Turn, daemon, hooks, leaf, lock, metadata, resolve, retry, workflow_phase_of};
+use crate::artifacts;
+use crate::commands::report_artifact_task;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::retire;
@@ -118,6 +120,9 @@ pub(crate) fn start(turn: &mut Turn<'_>) {
         phase(turn, WorkflowPhase::Error, message);
         return;
     }
+    if let Some(problem) = artifacts::problem(&turn.row()) {
+        return phase(turn, WorkflowPhase::Error, problem);
+    }
     let spec = &parsed.manifest.spec;
     if let Err(message) = create::call(turn, place, &spec.entrypoint, &spec.arguments) {
         phase(turn, WorkflowPhase::Error, format!("error in entry template execution: {message}"));
@@ -220,6 +225,8 @@ fn complete(turn: &mut Turn<'_>, exit_error: Option<String>) {
         }
     }
     phase(turn, outcome, message);
+    let strategy = turn.parsed.manifest.spec.artifact_gc_strategy().to_owned();
+    report_artifact_task::workflow_over(turn.draft, turn.leader, turn.workflow, &strategy);
     let (workflow, from) = (turn.workflow, (turn.workflow, 0));
     if turn.draft.state.index.active_leaves.range(from..=(workflow, u32::MAX)).next().is_some() {
         // Steps whose group ended in error without them: nobody waits for them any more.

@@ -3,6 +3,7 @@
 pub(crate) mod add_member;
 pub(crate) mod archived;
 pub(crate) mod backfill_cron;
+pub(crate) mod computed_labels;
 pub(crate) mod create_cron;
 pub(crate) mod create_invite;
 pub(crate) mod create_template;
@@ -19,6 +20,7 @@ pub(crate) mod parameters;
 pub(crate) mod redeem_invite;
 pub(crate) mod release_quarantine;
 pub(crate) mod remove_member;
+pub(crate) mod report_artifact_task;
 pub(crate) mod report_attempt;
 pub(crate) mod resubmit_workflow;
 pub(crate) mod resume_workflow;

@@ -11,7 +11,7 @@ use crate::effective::effective;
 use crate::evolve_work::agenda_item;
 use crate::leader::Parsed;
 use crate::references::{self, Resolved};
-use crate::{Code, Leader, advance, cron, place};
+use crate::{Code, Leader, advance, artifacts, cron, place};
 
 /// Longest name and namespace (Argo's and Kubernetes').
 const NAME_LENGTH_MAX: usize = 253;
@@ -50,6 +50,9 @@ pub(crate) fn decide(
     place::check(&parsed).map_err(|reason| Code::Unplaceable.refuse(reason))?;
     place::check_runtimes(&draft.state, &parsed.manifest)
         .map_err(|reason| Code::RuntimeMissing.refuse(reason))?;
+    let reference = parsed.manifest.spec.artifact_repository_ref.as_ref();
+    let artifact_repository_json =
+        artifacts::repository(&draft.state, &command.namespace, reference, &leader.artifact_repository);
     let workflow = draft.state.meta.workflow_next;
     draft.emit(Body::WorkflowAccepted(fact::WorkflowAccepted {
         workflow,
@@ -60,6 +63,8 @@ pub(crate) fn decide(
         manifest_json: text,
         pod_json,
         summary_json,
+        artifact_repository_json: artifact_repository_json
+            .unwrap_or_else(|problem| artifacts::unresolved(&problem)),
     }));
     if let Some(resolved) = resolved {
         draft.emit(Body::WorkflowResolved(fact::WorkflowResolved {

@@ -13,7 +13,7 @@ use crate::effective::shown_name;
 use crate::references::{is_stored, local_scope, reference_json, scope_of};
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
-use crate::view::{EXACT_PROGRESS_NODES_MAX, containers, time_text};
+use crate::view::{EXACT_PROGRESS_NODES_MAX, artifact, containers, time_text};
 
 pub(super) struct Tree<'a> {
     state: &'a State,
@@ -283,8 +283,15 @@ impl<'a> Tree<'a> {
         if let Some((done, total)) = progress.filter(|(_, total)| *total > 0) {
             put("progress", format!("{done}/{total}").into());
         }
+        let mut inputs = Map::new();
         if !node.inputs.is_empty() {
-            put("inputs", json!({"parameters": self.inputs(node)}));
+            inputs.insert("parameters".to_owned(), self.inputs(node).into());
+        }
+        if !node.input_artifacts.is_empty() {
+            inputs.insert("artifacts".to_owned(), artifact::list(&node.input_artifacts));
+        }
+        if !inputs.is_empty() {
+            put("inputs", Value::Object(inputs));
         }
         if let Some(outputs) = &node.outputs {
             put("outputs", self.outputs(node, outputs));
@@ -416,6 +423,9 @@ impl<'a> Tree<'a> {
         };
         if !outputs.parameters.is_empty() {
             shown.insert("parameters".to_owned(), outputs.parameters.iter().map(parameter).collect());
+        }
+        if !outputs.artifacts.is_empty() {
+            shown.insert("artifacts".to_owned(), artifact::list(&outputs.artifacts));
         }
         if let Some(result) = &outputs.result {
             shown.insert("result".to_owned(), result.clone().into());

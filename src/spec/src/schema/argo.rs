@@ -1,5 +1,6 @@
 //! Argo's types.
 
+use super::artifact::{ARCHIVE_LOCATION, ARTIFACT, REPOSITORY_REFERENCE, WORKFLOW_ARTIFACT_GC};
 use super::kubernetes::{CONTAINER_FIELDS, LOCAL_REFERENCE, RESOURCES, TOLERATION, VOLUME};
 use super::leaf::{CONTAINER_SET, DATA, EXECUTOR, HTTP, RESOURCE};
 use super::{Field, Shape, Type, dropped, honoured, passed, refused};
@@ -122,9 +123,9 @@ pub(super) static WORKFLOW_SPEC: Type = Type {
         passed("podPriorityClassName", Shape::String),
         passed("hostAliases", ANY_LIST),
         passed("securityContext", Shape::Any),
-        refused("archiveLogs"),
-        refused("artifactGC"),
-        refused("artifactRepositoryRef"),
+        honoured("archiveLogs", Shape::Boolean),
+        honoured("artifactGC", Shape::Object(&WORKFLOW_ARTIFACT_GC)),
+        honoured("artifactRepositoryRef", Shape::Object(&REPOSITORY_REFERENCE)),
         passed("executor", Shape::Object(&EXECUTOR)),
         passed("executorPlugins", ANY_LIST),
         honoured("hooks", HOOKS),
@@ -176,7 +177,7 @@ static TEMPLATE: Type = Type {
         passed("automountServiceAccountToken", Shape::Boolean),
         passed("hostAliases", ANY_LIST),
         passed("securityContext", Shape::Any),
-        refused("archiveLocation"),
+        honoured("archiveLocation", Shape::Object(&ARCHIVE_LOCATION)),
         honoured("containerSet", Shape::Object(&CONTAINER_SET)),
         honoured("daemon", Shape::Boolean),
         honoured("data", Shape::Object(&DATA)),
@@ -205,19 +206,25 @@ static METADATA: Type =
 
 pub(super) static ARGUMENTS: Type = Type {
     name: "Arguments",
-    fields: &[honoured("parameters", Shape::Objects(&PARAMETER)), refused("artifacts")],
+    fields: &[
+        honoured("parameters", Shape::Objects(&PARAMETER)),
+        honoured("artifacts", Shape::Objects(&ARTIFACT)),
+    ],
 };
 
 static INPUTS: Type = Type {
     name: "Inputs",
-    fields: &[honoured("parameters", Shape::Objects(&PARAMETER)), refused("artifacts")],
+    fields: &[
+        honoured("parameters", Shape::Objects(&PARAMETER)),
+        honoured("artifacts", Shape::Objects(&ARTIFACT)),
+    ],
 };
 
 static OUTPUTS: Type = Type {
     name: "Outputs",
     fields: &[
         honoured("parameters", Shape::Objects(&PARAMETER)),
-        refused("artifacts"),
+        honoured("artifacts", Shape::Objects(&ARTIFACT)),
         dropped("result"),
         dropped("exitCode"),
     ],

@@ -5,6 +5,7 @@
 //! matter of changing its entry (and of doing what it asks for).
 
 mod argo;
+mod artifact;
 mod json;
 mod kinds;
 mod kubernetes;
@@ -124,7 +125,13 @@ pub struct FieldLine {
 
 /// All types.
 fn types() -> impl Iterator<Item = &'static Type> {
-    argo::TYPES.iter().chain(leaf::TYPES).chain(kinds::TYPES).chain(kubernetes::TYPES).copied()
+    argo::TYPES
+        .iter()
+        .chain(artifact::TYPES)
+        .chain(leaf::TYPES)
+        .chain(kinds::TYPES)
+        .chain(kubernetes::TYPES)
+        .copied()
 }
 
 /// Every field that is known, by type.

@@ -3,6 +3,7 @@
 //! The order of the checks is Argo's, so that the first problem is the one that Argo would tell, in the same words; then
 //! the checks go on.
 
+mod artifacts;
 mod graph;
 mod leaf;
 mod metrics;
@@ -173,6 +174,7 @@ impl<'a> Validator<'a> {
         self.retry_strategy(manifest.spec.retry_strategy.as_ref(), "spec.retryStrategy");
         self.parallelism(manifest.spec.parallelism, "spec.parallelism");
         self.metrics(manifest.spec.metrics.as_ref(), "spec", "spec");
+        self.gc_strategy(manifest.spec.artifact_gc_strategy(), "spec.artifactGC.strategy");
         self.entrypoints();
         for (index, template) in manifest.spec.templates.iter().enumerate() {
             if self.visited.contains(&index) {
@@ -253,6 +255,9 @@ impl<'a> Validator<'a> {
             for input in &inline.inputs.parameters {
                 self.supplied(inline, input, arguments, at);
             }
+            for input in &inline.inputs.artifacts {
+                self.artifact_supplied(inline, input, arguments, at);
+            }
         }
         if self.trail.len() <= DEPTH_MAX {
             self.body(inline, &format!("{at}.inline"), arguments);
@@ -280,6 +285,9 @@ impl<'a> Validator<'a> {
             for input in &template.inputs.parameters {
                 self.supplied(template, input, arguments, call_path);
             }
+            for input in &template.inputs.artifacts {
+                self.artifact_supplied(template, input, arguments, call_path);
+            }
         }
         if self.visited.contains(&index) || self.trail.len() > DEPTH_MAX {
             return;
@@ -305,6 +313,7 @@ impl<'a> Validator<'a> {
         self.annotations(&template.metadata, &format!("{path}.metadata"));
         self.retry_strategy(template.retry_strategy.as_ref(), &format!("{path}.retryStrategy"));
         let mut scope = Scope::of_template(&self.globals, template);
+        self.input_artifacts(template, &mut scope, path);
         match &template.kind {
             TemplateKind::Steps(groups) => self.steps(template, groups, &mut scope, arguments, path),
             TemplateKind::Dag(dag) => self.dag(template, dag, &mut scope, arguments, path),

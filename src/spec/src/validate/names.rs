@@ -88,6 +88,7 @@ impl Validator<'_> {
             &format!("{words}parameters"),
             &format!("{path}.parameters"),
         );
+        self.argument_artifacts(arguments, words, path);
         for (index, parameter) in arguments.parameters.iter().enumerate() {
             let at = format!("{path}.parameters[{index}]");
             let name = format!("{words}{}", parameter.name);

@@ -10,6 +10,7 @@ impl Validator<'_> {
         let at = format!("{path}.outputs");
         let names = template.outputs.parameters.iter().map(|parameter| parameter.name.as_str());
         self.field_names(names, Kind::Parameter, &format!("{words}.parameters"), &format!("{at}.parameters"));
+        self.output_artifacts(template, path);
         if !template.is_leaf()
             && let Some(outputs) = template.raw.get("outputs")
         {

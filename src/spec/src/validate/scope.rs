@@ -151,6 +151,9 @@ impl Scope {
         for output in &template.outputs.parameters {
             self.add(format!("{prefix}.outputs.parameters.{}", output.name));
         }
+        for output in &template.outputs.artifacts {
+            self.add(format!("{prefix}.outputs.artifacts.{}", output.name));
+        }
         if step.is_loop() {
             self.add(format!("{prefix}.outputs.parameters"));
         }
@@ -178,6 +181,12 @@ impl Validator<'_> {
                 continue;
             }
             let name = format!("workflow.outputs.parameters.{}", output.global_name);
+            self.globals.add_global(&name);
+            scope.add(name);
+        }
+        let artifacts = template.map(|template| template.outputs.artifacts.as_slice()).unwrap_or_default();
+        for output in artifacts.iter().filter(|output| !output.global_name.is_empty()) {
+            let name = format!("workflow.outputs.artifacts.{}", output.global_name);
             self.globals.add_global(&name);
             scope.add(name);
         }

@@ -10,6 +10,7 @@
     reason = "a test that reads files"
 )]
 
+mod artifacts;
 mod cron;
 mod outcome;
 mod player;
@@ -44,6 +45,7 @@ fn judge(case: &Case) -> Outcome {
         Ok(player) => player,
         Err(reason) => return Outcome::Unsupported(reason),
     };
+    artifacts::set_up(&mut stage);
     stage.set_up(case);
     let created = stage.create(first);
     if case.record["createError"].is_string() {
@@ -131,6 +133,9 @@ fn play_on(stage: &mut Stage, player: &mut Player<'_>, record: &Value) {
     let begun_ms = stage.world.now;
     for _ in 0..EVENTS_MAX {
         stage.world.settle();
+        if artifacts::store(stage) {
+            continue;
+        }
         let main = stage.main.clone();
         let coming = player.coming(&main);
         stage.look(record, &coming);
@@ -185,6 +190,9 @@ fn compared(case: &Case, stage: &Stage, mut player: Player<'_>) -> Vec<String> {
     };
     let mut found = seen.differences(&case.record, &stage.main);
     found.append(&mut player.problems);
+    if let Some(shown) = &seen.main {
+        found.extend(artifacts::compare(&stage.main, shown, &case.record));
+    }
     if player.waits() {
         found.push("the operator's script did not come to its end".to_owned());
     }

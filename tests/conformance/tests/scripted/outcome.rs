@@ -112,13 +112,14 @@ pub fn ended(recorded: &Recorded, fence: Fence, stopping: bool) -> AttemptReport
         message: node["message"].as_str().unwrap_or_default().to_owned(),
         host: "host-1".to_owned(),
         progress: node["progress"].as_str().filter(|_| node["type"] == "Pod").unwrap_or_default().to_owned(),
-        // A request without an answer has none.
+        // A request without an answer has none, nor what the executor itself could not do.
         result: match node["outputs"]["result"].as_str() {
-            None if node["type"] == "HTTP" => None,
+            None if node["type"] == "HTTP" || node["outputs"]["exitCode"] == "64" => None,
             result => Some(result.unwrap_or_default().to_owned()),
         },
         containers: recorded.containers.iter().map(|(name, node)| container(name, node)).collect(),
         parameters: parameters.collect(),
+        artifacts: crate::artifacts::reported(node),
         ..AttemptReport::default()
     }
 }

@@ -11,13 +11,13 @@ use argosy_proto::command::{
 use argosy_proto::common::OutputParameter;
 use serde_json::{Map, Value};
 
+use crate::artifacts;
 use crate::stage::{Coming, NAMESPACE, Stage};
 
 const ACTOR: &str = "admin";
 
 /// Verbs that need something which only a cluster or the servers around a cell have.
-const ELSEWHERE: [(&str, &str); 3] =
-    [("s3-list", "an S3 server"), ("s3-put", "an S3 server"), ("event", "the events API")];
+const ELSEWHERE: [(&str, &str); 1] = [("event", "the events API")];
 /// Kinds of objects that the engine does not have.
 const CLUSTER_KINDS: [&str; 5] =
     ["Pod", "WorkflowTaskSet", "PersistentVolumeClaim", "PodDisruptionBudget", "Job"];
@@ -133,6 +133,13 @@ impl<'a> Player<'a> {
         let record_name = step.record_name().unwrap_or_default().to_owned();
         match step.verb.as_str() {
             "wait" | "no-final" => {}
+            "s3-put" => drop(stage.bucket.insert(step.fields["key"].as_str().unwrap_or_default().to_owned())),
+            "s3-list" => {
+                let recorded = &self.case.record["objects"][&record_name];
+                let shown = stage.workflow(&name).unwrap_or_default();
+                let found = artifacts::compare_bucket(&name, &shown, recorded, &stage.bucket);
+                self.problems.extend(found);
+            }
             "snapshot" => match stage.workflow(&name) {
                 Some(shown) => self.snapshots.push((record_name, shown)),
                 None => self.problems.push(format!("snapshot {record_name}: there is no workflow {name}")),

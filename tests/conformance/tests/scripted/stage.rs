@@ -7,7 +7,7 @@ use argosy_model::{Fence, Limits, display_fence};
 use argosy_proto::command::{CreateTemplate, DeleteConfigMap, StoreConfigMap, command::Body};
 use argosy_proto::common::AttemptPhase;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::outcome::{self, Recorded};
 use crate::world::World;
@@ -44,6 +44,8 @@ pub struct Coming<'a> {
 pub struct Stage {
     pub world: World,
     pub main: String,
+    /// Keys in the object store.
+    pub bucket: BTreeSet<String>,
     pods: BTreeMap<Fence, Pod>,
 }
 
@@ -51,7 +53,7 @@ impl Stage {
     pub fn new(main: &str) -> Self {
         let mut world = World::new(Limits::default());
         world.join(CLUSTER, 1_000_000_000);
-        Self { world, main: main.to_owned(), pods: BTreeMap::new() }
+        Self { world, main: main.to_owned(), bucket: BTreeSet::new(), pods: BTreeMap::new() }
     }
 
     /// Creates an object; an error says why it is refused, or why it can't be created here.

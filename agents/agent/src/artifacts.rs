@@ -1,0 +1,79 @@
+//! Object stores: the agent signs for its steps, and does what the control plane asks.
+
+use crate::Config;
+use argosy_agent_runtime::server::Artifacts;
+use argosy_artifacts::{DirectorySecrets, Error, Limits, NoSecrets, Operation, Secrets, Stores, operate};
+use argosy_executor::artifacts::{Answer, Operation as Question, Ticket};
+use argosy_kubernetes::Client;
+use argosy_proto::common::Fence;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use std::sync::Arc;
+
+/// Bytes of one piece of an answer: far less than a frame may have.
+const PIECE_BYTES_MAX: usize = 256 * 1024;
+
+/// The stores of a cluster: with the Secrets of its namespaces, or of a directory.
+pub fn stores(config: &Config, kubernetes: Option<Client>) -> Arc<Stores> {
+    let secrets: Arc<dyn Secrets> = match (kubernetes, &config.artifact_secrets) {
+        (Some(client), _) => Arc::new(ClusterSecrets(client)),
+        (None, Some(directory)) => Arc::new(DirectorySecrets(directory.clone())),
+        (None, None) => Arc::new(NoSecrets),
+    };
+    let limits = Limits { url_life_ms: config.artifact_url_life_ms, ..Limits::default() };
+    Arc::new(Stores::new(secrets, limits))
+}
+
+/// Secrets of the cluster's API server.
+struct ClusterSecrets(Client);
+
+#[async_trait]
+impl Secrets for ClusterSecrets {
+    async fn secret(&self, namespace: &str, name: &str, key: &str) -> Result<Option<String>, Error> {
+        let found = argosy_kubernetes::secret(&self.0, namespace, name, key).await;
+        found.map_err(|error| Error::Store(format!("secret {namespace}/{name} can't be read: {error}")))
+    }
+}
+
+/// Answers executors.
+pub struct Signer(pub Arc<Stores>);
+
+#[async_trait]
+impl Artifacts for Signer {
+    async fn answer(
+        &self,
+        fence: &Fence,
+        ticket: &Ticket,
+        question: Question,
+    ) -> Result<Answer, (String, bool)> {
+        let answered = argosy_artifacts::answer(&self.0, fence, ticket, question).await;
+        answered.map_err(|refusal| (refusal.message, refusal.permanent))
+    }
+}
+
+/// Does what the control plane asks; what comes of it, in pieces.
+pub async fn carry_out(
+    stores: &Stores,
+    operation: &str,
+) -> Result<BoxStream<'static, Result<Bytes, String>>, String> {
+    let operation: Operation = serde_json::from_str(operation)
+        .map_err(|error| format!("this agent does not know the operation: {error}; upgrade it"))?;
+    let outcome = operate(stores, operation).await.map_err(|error| error.to_string())?;
+    let pieces = |part: Result<Bytes, Error>| {
+        let parts: Vec<Result<Bytes, String>> = match part {
+            Ok(mut bytes) => {
+                let mut cut = Vec::with_capacity(bytes.len() / PIECE_BYTES_MAX + 1);
+                while bytes.len() > PIECE_BYTES_MAX {
+                    cut.push(Ok(bytes.split_to(PIECE_BYTES_MAX)));
+                }
+                cut.push(Ok(bytes));
+                cut
+            }
+            Err(error) => vec![Err(error.to_string())],
+        };
+        futures::stream::iter(parts)
+    };
+    Ok(outcome.flat_map(pieces).boxed())
+}

@@ -1,0 +1,149 @@
+//! Inputs.
+
+use super::transfer::{Failure, Session, tries};
+use super::unpack::{make_parent, remove, unpack};
+use super::{Digesting, digest_of_files};
+use crate::artifacts::{Answer, InputFile, InputPlan, Operation, Packing, RemoteFile, Signed, Source};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+/// Loads all inputs; an error is Argo's message, without what comes before `artifact`. `place` gives the path that an
+/// input is written to.
+pub fn load(
+    session: Option<&Session>,
+    inputs: &[InputFile],
+    place: impl Fn(&InputFile) -> PathBuf,
+) -> Result<(), String> {
+    let asks = inputs.iter().any(|input| input.raw.is_none());
+    let plans = match session {
+        Some(session) if asks => match session.ask(Operation::Inputs)? {
+            Answer::Inputs { inputs } => inputs,
+            Answer::Addresses { .. } | Answer::Signed { .. } | Answer::Upload { .. } | Answer::Done => {
+                Vec::new()
+            }
+        },
+        _ => Vec::new(),
+    };
+    for (number, input) in inputs.iter().enumerate() {
+        let failed = |reason: String| format!("artifact {} failed to load: {reason}", input.name);
+        let to = place(input);
+        if let Some(raw) = &input.raw {
+            write_raw(&to, raw).map_err(|error| failed(error.to_string()))?;
+        } else {
+            let plan = plans.iter().find(|plan| plan.name == input.name);
+            if !fetch(session, input, plan, number, &to).map_err(failed)? {
+                continue;
+            }
+        }
+        set_mode(input, &to).map_err(|error| failed(error.to_string()))?;
+    }
+    Ok(())
+}
+
+fn write_raw(to: &Path, text: &str) -> io::Result<()> {
+    make_parent(to)?;
+    remove(to)?;
+    fs::write(to, text)
+}
+
+/// False when there is nothing, and that is allowed.
+fn fetch(
+    session: Option<&Session>,
+    input: &InputFile,
+    plan: Option<&InputPlan>,
+    number: usize,
+    to: &Path,
+) -> Result<bool, String> {
+    let Some(session) = session else { return Err("there is no agent to ask".to_owned()) };
+    let mut plan = plan.map(|plan| plan.source.clone());
+    let loaded = tries(|| {
+        let source = match plan.take() {
+            Some(source) => source,
+            // Another try needs requests that are still good.
+            None => again(session, number)?,
+        };
+        once(session, input, &source, to)
+    })?;
+    if !loaded && !input.optional {
+        return Err("The specified key does not exist.".to_owned());
+    }
+    Ok(loaded)
+}
+
+fn again(session: &Session, number: usize) -> Result<Source, Failure> {
+    match session.ask(Operation::Inputs) {
+        Ok(Answer::Inputs { mut inputs }) if number < inputs.len() => Ok(inputs.swap_remove(number).source),
+        Ok(_) => Err(Failure { message: "the agent knows no such input".to_owned(), again: false }),
+        Err(message) => Err(Failure { message, again: false }),
+    }
+}
+
+fn once(session: &Session, input: &InputFile, source: &Source, to: &Path) -> Result<bool, Failure> {
+    match source {
+        Source::Missing => Ok(false),
+        Source::Url { request } => one(session, request, true, to, input.packing).map(|_| true),
+        Source::Objects { files, digest } => {
+            let is_single = matches!(files.as_slice(), [file] if file.path.is_empty());
+            let found = if is_single {
+                one(session, &files[0].request, false, to, input.packing)?
+            } else {
+                directory(session, files, to)?
+            };
+            if !digest.is_empty() && found != *digest {
+                let message = format!("its bytes have the digest {found}, and {digest} was stored");
+                return Err(Failure { message, again: true });
+            }
+            Ok(true)
+        }
+    }
+}
+
+fn one(
+    session: &Session,
+    request: &Signed,
+    is_url: bool,
+    to: &Path,
+    packing: Option<Packing>,
+) -> Result<String, Failure> {
+    let mut reader = Digesting::new(session.get(request, is_url)?);
+    let unpacked = unpack(&mut reader, to, packing);
+    // Bytes that stop early, and a full disk, look alike: another try tells.
+    unpacked.map_err(|error| Failure { message: error.to_string(), again: true })?;
+    Ok(reader.finish().0)
+}
+
+fn directory(session: &Session, files: &[RemoteFile], to: &Path) -> Result<String, Failure> {
+    remove(to).map_err(|error| Failure { message: error.to_string(), again: false })?;
+    let mut digests = Vec::with_capacity(files.len());
+    for file in files {
+        if file.path.split('/').any(|part| part == "..") || file.path.starts_with('/') {
+            let message = format!("an object's name climbs out of its artifact: {}", file.path);
+            return Err(Failure { message, again: false });
+        }
+        if file.path.ends_with('/') || file.path.is_empty() {
+            continue;
+        }
+        let digest = one(session, &file.request, false, &to.join(&file.path), Some(Packing::None))?;
+        digests.push((file.path.clone(), digest));
+    }
+    Ok(digest_of_files(digests))
+}
+
+fn set_mode(input: &InputFile, path: &Path) -> io::Result<()> {
+    let Some(mode) = input.mode else { return Ok(()) };
+    let mut open = vec![path.to_owned()];
+    while let Some(path) = open.pop() {
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode & 0o7777))?;
+        if input.recurse_mode && path.is_dir() {
+            for entry in fs::read_dir(&path)? {
+                let entry = entry?;
+                if !entry.file_type()?.is_symlink() {
+                    open.push(entry.path());
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,272 @@
+//! Questions to the agent, and requests to stores.
+
+use crate::artifacts::{Answer, Operation, Request, Signed};
+use crate::client::Client;
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::Duration;
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
+use ureq::{Agent, RequestBuilder, SendBody};
+
+const WAIT_FIRST: Duration = Duration::from_millis(100);
+const WAIT_MAX: Duration = Duration::from_secs(5);
+/// Tries of one request to a store.
+pub const TRIES_MAX: u32 = 6;
+/// Longest time of one question that makes the agent talk to a store.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(90);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Hosts whose addresses are kept.
+const HOSTS_MAX: usize = 64;
+
+/// What an executor needs to load and save.
+pub struct Session {
+    client: Arc<Client>,
+    fence: String,
+    holder: String,
+    ticket: String,
+    hosts: Arc<Mutex<BTreeMap<String, Vec<SocketAddr>>>>,
+    agents: Mutex<BTreeMap<Option<String>, Agent>>,
+}
+
+/// Why a request to a store failed.
+#[derive(Debug)]
+pub struct Failure {
+    /// In Argo's words where it has some.
+    pub message: String,
+    /// Another try may succeed.
+    pub again: bool,
+}
+
+impl Session {
+    pub fn new(client: Arc<Client>, fence: String, holder: String, ticket: String) -> Self {
+        Self { client, fence, holder, ticket, hosts: Arc::default(), agents: Mutex::default() }
+    }
+
+    /// Asks the agent: for as long as it is away or out of touch, a few times while a store fails.
+    pub fn ask(&self, operation: Operation) -> Result<Answer, String> {
+        let request = Request {
+            fence: self.fence.clone(),
+            holder: self.holder.clone(),
+            ticket: self.ticket.clone(),
+            operation,
+        };
+        let mut wait = WAIT_FIRST;
+        let mut failed = 0;
+        loop {
+            match self.client.post_within("/v1/artifacts", &request, QUESTION_TIMEOUT) {
+                Ok(answer) if answer.status == 200 => {
+                    return serde_json::from_str(&answer.body)
+                        .map_err(|error| format!("the agent's answer can't be read: {error}"));
+                }
+                Ok(answer) if answer.status == 403 => return Err(answer.body),
+                Ok(answer) if answer.status == 424 => {
+                    failed += 1;
+                    if failed >= TRIES_MAX {
+                        return Err(answer.body);
+                    }
+                }
+                Ok(_) | Err(_) => {}
+            }
+            thread::sleep(wait);
+            wait = (wait * 2).min(WAIT_MAX);
+        }
+    }
+
+    fn agent(&self, signed: &Signed) -> Result<Agent, Failure> {
+        let url: ureq::http::Uri = signed.url.parse().map_err(|_| broken("the signed URL can't be read"))?;
+        let known: Vec<SocketAddr> = signed.addresses.iter().filter_map(|one| one.parse().ok()).collect();
+        {
+            let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+            if hosts.len() >= HOSTS_MAX {
+                hosts.clear();
+            }
+            hosts.insert(authority(&url), known);
+        }
+        let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(agent) = agents.get(&signed.ca) {
+            return Ok(agent.clone());
+        }
+        let mut tls = ureq::tls::TlsConfig::builder().provider(ureq::tls::TlsProvider::Rustls);
+        if let Some(ca) = &signed.ca {
+            let roots: Vec<_> = ureq::tls::parse_pem(ca.as_bytes())
+                .filter_map(|item| match item {
+                    Ok(ureq::tls::PemItem::Certificate(certificate)) => Some(certificate),
+                    Ok(_) | Err(_) => None,
+                })
+                .collect();
+            tls = tls.root_certs(ureq::tls::RootCerts::Specific(Arc::new(roots)));
+        }
+        let config = Agent::config_builder()
+            .http_status_as_error(false)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .proxy(None)
+            .tls_config(tls.build())
+            .build();
+        let resolver = AgentResolver {
+            client: Arc::clone(&self.client),
+            hosts: Arc::clone(&self.hosts),
+            request: (self.fence.clone(), self.holder.clone(), self.ticket.clone()),
+        };
+        let agent = Agent::with_parts(config, DefaultConnector::default(), resolver);
+        agents.insert(signed.ca.clone(), agent.clone());
+        Ok(agent)
+    }
+
+    /// Reads what a request gives; the status is a success.
+    pub fn get(&self, signed: &Signed, is_url: bool) -> Result<impl Read + use<>, Failure> {
+        let request = with_headers(self.agent(signed)?.get(&signed.url), signed);
+        let answer = request.call().map_err(|error| told("Get", signed, &error))?;
+        let status = answer.status();
+        if !status.is_success() {
+            let reason = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+            let message = match (is_url, status.as_u16()) {
+                (true, 404) => reason,
+                (true, _) => {
+                    format!("loading file from {} failed with reason: {reason}", plain(&signed.url))
+                }
+                (false, 404) => "The specified key does not exist.".to_owned(),
+                (false, _) => format!("failed to get file: the store answered {reason}"),
+            };
+            return Err(Failure { message, again: status.is_server_error() || status.as_u16() == 429 });
+        }
+        Ok(answer.into_body().into_reader())
+    }
+
+    /// Stores bytes at hand; gives the store's tag of them.
+    pub fn put(&self, signed: &Signed, bytes: &[u8]) -> Result<String, Failure> {
+        let request = with_headers(self.agent(signed)?.put(&signed.url), signed);
+        stored(signed, request.send(bytes))
+    }
+
+    /// Stores what a reader gives, of a known length.
+    pub fn put_from(&self, signed: &Signed, from: &mut dyn Read, length: u64) -> Result<String, Failure> {
+        let request = with_headers(self.agent(signed)?.put(&signed.url), signed);
+        let request = request.header("Content-Length", length.to_string());
+        let mut from = from;
+        stored(signed, request.send(SendBody::from_reader(&mut from)))
+    }
+}
+
+fn stored(
+    signed: &Signed,
+    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<String, Failure> {
+    let answer = answer.map_err(|error| told("Put", signed, &error))?;
+    let status = answer.status();
+    if !status.is_success() {
+        let reason = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+        // A signature may have run out meanwhile: the next try has a new one.
+        let again = status.is_server_error() || matches!(status.as_u16(), 403 | 408 | 429);
+        return Err(Failure { message: format!("failed to put file: the store answered {reason}"), again });
+    }
+    let tag = answer.headers().get("etag").and_then(|tag| tag.to_str().ok());
+    Ok(tag.unwrap_or_default().to_owned())
+}
+
+fn broken(message: &str) -> Failure {
+    Failure { message: message.to_owned(), again: false }
+}
+
+fn with_headers<B>(mut request: RequestBuilder<B>, signed: &Signed) -> RequestBuilder<B> {
+    for (name, value) in &signed.headers {
+        request = request.header(name, value);
+    }
+    request
+}
+
+/// A URL without its signature.
+fn plain(url: &str) -> &str {
+    url.split('?').next().unwrap_or(url)
+}
+
+/// A failure to reach a host, in the words of Go's client.
+fn told(verb: &str, signed: &Signed, error: &ureq::Error) -> Failure {
+    let address = signed.addresses.first().map_or("", String::as_str);
+    let reason = match error {
+        ureq::Error::Io(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+            format!("dial tcp {address}: connect: connection refused")
+        }
+        ureq::Error::ConnectionFailed => format!("dial tcp {address}: connect: connection refused"),
+        ureq::Error::Timeout(_) => format!("dial tcp {address}: i/o timeout"),
+        error => plain(&error.to_string()).to_owned(),
+    };
+    Failure { message: format!("{verb} \"{}\": {reason}", plain(&signed.url)), again: true }
+}
+
+fn authority(url: &ureq::http::Uri) -> String {
+    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("http") { 80 } else { 443 });
+    format!("{}:{port}", url.host().unwrap_or_default())
+}
+
+/// Names are resolved by the agent: the executor is static, and the step's image may have no resolver at all.
+struct AgentResolver {
+    client: Arc<Client>,
+    hosts: Arc<Mutex<BTreeMap<String, Vec<SocketAddr>>>>,
+    request: (String, String, String),
+}
+
+impl std::fmt::Debug for AgentResolver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("AgentResolver").finish_non_exhaustive()
+    }
+}
+
+impl Resolver for AgentResolver {
+    fn resolve(
+        &self,
+        url: &ureq::http::Uri,
+        _: &ureq::config::Config,
+        _: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let host = authority(url);
+        let known = self.hosts.lock().unwrap_or_else(PoisonError::into_inner).get(&host).cloned();
+        let addresses = match known {
+            Some(known) => known,
+            None => self.ask(url).ok_or(ureq::Error::HostNotFound)?,
+        };
+        let mut resolved = self.empty();
+        for address in addresses.into_iter().take(8) {
+            resolved.push(address);
+        }
+        if resolved.is_empty() { Err(ureq::Error::HostNotFound) } else { Ok(resolved) }
+    }
+}
+
+impl AgentResolver {
+    fn ask(&self, url: &ureq::http::Uri) -> Option<Vec<SocketAddr>> {
+        let (fence, holder, ticket) = self.request.clone();
+        // The host is asked for, and nothing of what is signed.
+        let operation = Operation::Resolve {
+            url: format!("{}://{}/", url.scheme_str().unwrap_or("https"), authority(url)),
+        };
+        let request = Request { fence, holder, ticket, operation };
+        let answer = self.client.post_within("/v1/artifacts", &request, QUESTION_TIMEOUT).ok()?;
+        match serde_json::from_str(&answer.body).ok()? {
+            Answer::Addresses { addresses } => {
+                Some(addresses.iter().filter_map(|one| one.parse().ok()).collect())
+            }
+            Answer::Inputs { .. } | Answer::Signed { .. } | Answer::Upload { .. } | Answer::Done => None,
+        }
+    }
+}
+
+/// Tries something a few times, a little longer apart each time.
+pub fn tries<T>(mut one: impl FnMut() -> Result<T, Failure>) -> Result<T, String> {
+    let mut wait = WAIT_FIRST;
+    for number in 1.. {
+        match one() {
+            Ok(done) => return Ok(done),
+            Err(failure) if !failure.again || number >= TRIES_MAX => return Err(failure.message),
+            Err(failure) => {
+                eprintln!("argosy-executor: try {number} of {TRIES_MAX}: {}", failure.message);
+                thread::sleep(wait);
+                wait = (wait * 2).min(WAIT_MAX);
+            }
+        }
+    }
+    Err("no try was made".to_owned())
+}

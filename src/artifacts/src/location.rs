@@ -1,0 +1,75 @@
+//! Argo's locations: fields, and the credentials that they name.
+
+use crate::secrets::Secrets;
+use crate::{Error, Limits};
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// Secrets kept; beyond, all are read anew.
+const KEPT_MAX: usize = 1_000;
+
+/// Reads Secrets, each at most once in a while.
+pub(crate) struct Credentials {
+    secrets: Arc<dyn Secrets>,
+    kept: Mutex<BTreeMap<(String, String, String), (Instant, String)>>,
+    kept_for: Duration,
+}
+
+impl Credentials {
+    pub(crate) fn new(secrets: Arc<dyn Secrets>, limits: &Limits) -> Self {
+        Self { secrets, kept: Mutex::default(), kept_for: Duration::from_millis(limits.secrets_kept_ms) }
+    }
+
+    /// The value that a selector of a location names; `None` where there is no selector, or an optional one has nothing.
+    pub(crate) async fn of(
+        &self,
+        namespace: &str,
+        fields: &Map<String, Value>,
+        field: &str,
+    ) -> Result<Option<String>, Error> {
+        let Some(selector) = fields.get(field).filter(|selector| selector.is_object()) else {
+            return Ok(None);
+        };
+        let text = |name: &str| selector.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let (name, key) = (text("name"), text("key"));
+        let place = (namespace.to_owned(), name.clone(), key.clone());
+        {
+            let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((read, value)) = kept.get(&place)
+                && read.elapsed() < self.kept_for
+            {
+                return Ok(Some(value.clone()));
+            }
+        }
+        match self.secrets.secret(namespace, &name, &key).await? {
+            Some(value) => {
+                let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+                if kept.len() >= KEPT_MAX {
+                    kept.clear();
+                }
+                kept.insert(place, (Instant::now(), value.clone()));
+                Ok(Some(value))
+            }
+            None if selector.get("optional").and_then(Value::as_bool) == Some(true) => Ok(None),
+            None => Err(Error::Secret { namespace: namespace.to_owned(), name, key }),
+        }
+    }
+}
+
+/// A text field; empty when it is not there.
+pub(crate) fn text<'a>(fields: &'a Map<String, Value>, name: &str) -> &'a str {
+    fields.get(name).and_then(Value::as_str).unwrap_or_default()
+}
+
+pub(crate) fn flag(fields: &Map<String, Value>, name: &str) -> bool {
+    fields.get(name).and_then(Value::as_bool).unwrap_or(false)
+}
+
+pub(crate) fn needed<'a>(kind: &str, fields: &'a Map<String, Value>, name: &str) -> Result<&'a str, Error> {
+    match text(fields, name) {
+        "" => Err(Error::Location(format!("the artifact's location has no {kind}.{name}"))),
+        found => Ok(found),
+    }
+}

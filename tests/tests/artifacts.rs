@@ -1,0 +1,354 @@
+//! Artifacts end to end: members, process clusters and a real S3-compatible store on loopback.
+
+use anyhow::Context;
+use argosy_artifacts::{DirectorySecrets, Limits, Store, Stores};
+use argosy_objects::Server;
+use argosy_tests::cell::{Cell, Options, TOKEN};
+use futures::TryStreamExt;
+use nix::sys::signal::Signal;
+use serde_json::{Map, Value, json};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+const BUCKET: &str = "argosy";
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// A cell of one member, a store beside it, and clusters.
+struct World {
+    cell: Cell,
+    store: Store,
+    _serving: tokio::task::JoinSet<()>,
+}
+
+fn repository(address: SocketAddr, more: &Value) -> Value {
+    let secret = |key: &str| json!({"name": "store", "key": key});
+    let mut repository = json!({"s3": {
+        "endpoint": address.to_string(), "insecure": true, "bucket": BUCKET, "region": "us-east-1",
+        "accessKeySecret": secret("access"), "secretKeySecret": secret("secret"),
+    }});
+    repository.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    repository
+}
+
+impl World {
+    async fn start(clusters: &[&str], more: &Value, sweep_after_ms: i64) -> anyhow::Result<Self> {
+        let objects = tempfile::tempdir()?.keep();
+        let options =
+            argosy_objects::Options::new("127.0.0.1:0".parse()?, objects, "access-key", "secret-key");
+        let server = Server::start(options).await?;
+        let repository = repository(server.address(), more);
+        let mut serving = tokio::task::JoinSet::new();
+        serving.spawn(server.run());
+        let options = Options {
+            members: 1,
+            artifact_repository: Some(repository.clone()),
+            artifact_sweep_after_ms: Some(sweep_after_ms),
+            ..Options::default()
+        };
+        let mut cell = Cell::start(&options).await?;
+        cell.write_secret("store", "access", "access-key")?;
+        cell.write_secret("store", "secret", "secret-key")?;
+        for cluster in clusters {
+            cell.start_agent(cluster).await?;
+        }
+        cell.wait_for_clusters(clusters.len()).await?;
+        let secrets = DirectorySecrets(cell.directory.path().join("secrets"));
+        let stores = Stores::new(Arc::new(secrets), Limits::default());
+        let location: Map<String, Value> = repository.as_object().cloned().unwrap_or_default();
+        let store = stores.open("default", &location).await?;
+        Ok(Self { cell, store, _serving: serving })
+    }
+
+    async fn run(&self, workflow: &Value) -> anyhow::Result<Value> {
+        let name = self.cell.submit(workflow).await?;
+        self.cell.finished(&name, LIMIT).await
+    }
+
+    async fn read(&self, key: &str) -> anyhow::Result<Vec<u8>> {
+        let parts: Vec<bytes::Bytes> = self.store.read(key, 0..u64::MAX >> 1).await?.try_collect().await?;
+        Ok(parts.concat())
+    }
+
+    async fn download(&self, path: &str) -> anyhow::Result<(u16, Vec<u8>)> {
+        let url = format!("{}{path}", self.cell.api(1));
+        let answer = self.cell.http.get(url).bearer_auth(TOKEN).send().await?;
+        Ok((answer.status().as_u16(), answer.bytes().await?.to_vec()))
+    }
+}
+
+fn sh(script: &str) -> Value {
+    json!({"image": "busybox", "command": ["sh", "-ec"], "args": [script]})
+}
+
+fn workflow(name: &str, templates: Value) -> Value {
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
+        "spec": {"entrypoint": "main", "templates": templates},
+    })
+}
+
+fn node<'a>(workflow: &'a Value, display: &str) -> &'a Value {
+    let nodes = workflow["status"]["nodes"].as_object().map(|nodes| nodes.values());
+    nodes.into_iter().flatten().find(|node| node["displayName"] == display).unwrap_or(&Value::Null)
+}
+
+fn on(cluster: &str) -> Value {
+    json!({"cluster.argosy.dev/name": cluster})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_artifact_of_one_cluster_is_consumed_in_another() -> anyhow::Result<()> {
+    let world = World::start(&["east", "west"], &json!({"archiveLogs": true}), 600_000).await?;
+    let pass = |artifact: &str| json!({"name": "f", "from": format!("{{{{steps.make.outputs.artifacts.{artifact}}}}}")});
+    let consumer = |name: &str, artifact: Value| json!({"name": name, "template": "use", "arguments": {"artifacts": [artifact]}});
+    let mut part = pass("tree");
+    part["subPath"] = json!("d/b");
+    let templates = json!([
+        {"name": "main", "steps": [
+            [{"name": "make", "template": "make"}],
+            [consumer("tar", pass("tar")), consumer("zip", pass("zip")), consumer("tree", pass("tree")),
+             consumer("part", part), consumer("raw", json!({"name": "f", "raw": {"data": "of {{workflow.name}}"}}))],
+        ]},
+        {"name": "make", "nodeSelector": on("east"),
+         "container": sh("mkdir -p /tmp/x/d; echo 1 > /tmp/x/a; echo 2 > /tmp/x/d/b; echo plain > /tmp/own.txt; echo told"),
+         "outputs": {"artifacts": [
+            {"name": "tar", "path": "/tmp/x"}, {"name": "zip", "path": "/tmp/x", "archive": {"zip": {}}},
+            {"name": "tree", "path": "/tmp/x", "archive": {"none": {}}},
+            {"name": "own", "path": "/tmp/own.txt", "archive": {"none": {}}, "s3": {"key": "{{workflow.name}}/mine.txt"}},
+            {"name": "not-there", "path": "/tmp/none", "optional": true},
+         ]}},
+        {"name": "use", "nodeSelector": on("west"), "inputs": {"artifacts": [{"name": "f", "path": "/tmp/in/f", "mode": 0o640}]},
+         "container": sh("cd /tmp/in; find f -type f | sort | while read n; do echo $n $(cat $n); done > /tmp/out; stat -c %a f >> /tmp/out"),
+         "outputs": {"parameters": [{"name": "out", "valueFrom": {"path": "/tmp/out"}}]}},
+    ]);
+    let done = world.run(&workflow("pass", templates)).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    assert_eq!(node(&done, "make")["cluster"], "east");
+    for (step, expected) in [
+        ("tar", "f/a 1\nf/d/b 2\n640"),
+        ("zip", "f/a 1\nf/d/b 2\n640"),
+        ("tree", "f/a 1\nf/d/b 2\n640"),
+        ("part", "f 2\n640"),
+        ("raw", "f of pass\n640"),
+    ] {
+        let node = node(&done, step);
+        assert_eq!(node["outputs"]["parameters"][0]["value"], expected, "{step}");
+        assert_eq!(node["cluster"], "west");
+    }
+    // Where Argo's users look for them.
+    let made = node(&done, "make");
+    let names: Vec<&str> = made["outputs"]["artifacts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|one| one["name"].as_str())
+        .collect();
+    assert_eq!(names, ["tar", "zip", "tree", "own", "main-logs"]);
+    let pod =
+        made["outputs"]["artifacts"][0]["s3"]["key"].as_str().unwrap().strip_suffix("/tar.tgz").unwrap();
+    assert_eq!(world.read("pass/mine.txt").await?, b"plain\n");
+    assert_eq!(world.read(&format!("{pod}/x/d/b")).await?, b"2\n");
+    assert_eq!(world.read(&format!("{pod}/main.log")).await?, b"told\n");
+    // Downloads, by Argo's routes.
+    let id = made["id"].as_str().unwrap();
+    assert_eq!(
+        world.download(&format!("/artifacts/default/pass/{id}/own")).await?,
+        (200, b"plain\n".to_vec())
+    );
+    let uid = done["metadata"]["uid"].as_str().unwrap();
+    assert_eq!(
+        world.download(&format!("/artifacts-by-uid/{uid}/{id}/own")).await?,
+        (200, b"plain\n".to_vec())
+    );
+    let files = format!("/artifact-files/default/workflows/pass/{id}/outputs/tree");
+    assert_eq!(world.download(&format!("{files}/d/b")).await?, (200, b"2\n".to_vec()));
+    let (status, list) = world.download(&format!("{files}/")).await?;
+    assert_eq!(status, 200);
+    assert!(String::from_utf8(list)?.contains("<a href=\"./d/\">"));
+    let raw = node(&done, "raw")["id"].as_str().unwrap();
+    assert_eq!(
+        world.download(&format!("/input-artifacts/default/pass/{raw}/f")).await?,
+        (200, b"of pass".to_vec())
+    );
+    assert_eq!(world.download(&format!("/artifacts/default/pass/{id}/no")).await?.0, 404);
+    assert_eq!(world.download(&format!("/artifacts/default/none/{id}/own")).await?.0, 500);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_is_there_after_everything_of_its_step_is_gone() -> anyhow::Result<()> {
+    let mut world = World::start(&["east"], &json!({"archiveLogs": true}), 600_000).await?;
+    let script = "for i in 1 2 3; do echo line $i; echo error $i >&2; done";
+    let done = world.run(&workflow("logs", json!([{"name": "main", "container": sh(script)}]))).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    let path = "/api/v1/workflows/default/logs/log?logOptions.container=main";
+    let (_, live) = world.download(path).await?;
+    world.cell.lose_cluster("east");
+    let attempts = world.cell.directory.path().join("cluster-east/attempts");
+    std::fs::remove_dir_all(attempts)?;
+    world.cell.start_agent("east").await?;
+    world.cell.wait_for_clusters(1).await?;
+    let (status, archived) = world.download(path).await?;
+    assert_eq!((status, String::from_utf8(archived)?), (200, String::from_utf8(live)?));
+    let (_, tail) = world.download(&format!("{path}&logOptions.tailLines=2&grep=line")).await?;
+    let tail = String::from_utf8(tail)?;
+    assert!(tail.contains("line 3") && !tail.contains("line 2") && !tail.contains("error"), "{tail}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_loaded_or_saved_is_told_as_argo_tells_it() -> anyhow::Result<()> {
+    let world = World::start(&["east"], &json!({}), 600_000).await?;
+    let leaf = |name: &str, inputs: Value, outputs: Value| {
+        workflow(
+            name,
+            json!([{"name": "main", "inputs": {"artifacts": inputs}, "container": sh("true"),
+                               "outputs": {"artifacts": outputs}}]),
+        )
+    };
+    let refused = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
+    for (workflow, phase, message) in [
+        (
+            leaf("missing-output", json!([]), json!([{"name": "x", "path": "/tmp/none"}])),
+            "Error",
+            "wait: Error (exit code 64): open /var/run/argo/outputs/artifacts/tmp/none.tgz: no such file or directory; "
+                .to_owned(),
+        ),
+        (
+            leaf("missing-input", json!([{"name": "f", "path": "/tmp/f", "s3": {"key": "never/there"}}]), json!([])),
+            "Error",
+            "init: Error (exit code 64): artifact f failed to load: The specified key does not exist.".to_owned(),
+        ),
+        (
+            leaf("optional", json!([{"name": "f", "path": "/tmp/f", "optional": true, "s3": {"key": "never/there"}}]), json!([])),
+            "Succeeded",
+            String::new(),
+        ),
+        (
+            leaf("http", json!([{"name": "f", "path": "/tmp/f", "http": {"url": format!("http://{refused}/x")}}]), json!([])),
+            "Error",
+            format!("init: Error (exit code 64): artifact f failed to load: Get \"http://{refused}/x\": dial tcp {refused}: connect: connection refused"),
+        ),
+    ] {
+        let done = world.run(&workflow).await?;
+        let name = workflow["metadata"]["name"].as_str().unwrap();
+        assert_eq!(done["status"]["phase"], phase, "{name}: {}", done["status"]);
+        assert_eq!(node(&done, name)["message"].as_str().unwrap_or_default(), message, "{name}");
+    }
+    Ok(())
+}
+
+/// A cut-off attempt goes on, uploads late, and neither its result nor its bytes count; nothing of it stays.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cut_off_attempt_that_uploads_late_leaves_nothing() -> anyhow::Result<()> {
+    let world = World::start(&["east", "west"], &json!({}), 15_000).await?;
+    let go = world.cell.directory.path().join("go");
+    let script = format!("until test -e {}; do sleep 0.1; done; pwd > /tmp/x", go.display());
+    let templates = json!([{
+        "name": "main", "retryStrategy": {"limit": 1}, "container": sh(&script),
+        "outputs": {"artifacts": [{"name": "x", "path": "/tmp/x", "archive": {"none": {}}, "s3": {"key": "user/x"}}]},
+    }]);
+    let name = world.cell.submit(&workflow("late", templates)).await?;
+    let path = format!("/api/v1/workflows/default/{name}");
+    let running = async || {
+        let found = world.cell.get(&path).await.ok()?;
+        let node = found["status"]["nodes"]
+            .as_object()?
+            .values()
+            .find(|node| node["phase"] == "Running" && node["type"] == "Pod")?
+            .clone();
+        node["cluster"].as_str().map(str::to_owned)
+    };
+    let first = world.cell.until(LIMIT, "the step to run", running).await?;
+    world.cell.signal_agent(&first, Signal::SIGSTOP)?;
+    let moved = async || running().await.filter(|cluster| *cluster != first);
+    let second = world.cell.until(LIMIT, "the step to be taken over", moved).await?;
+    std::fs::write(&go, "")?;
+    let done = world.cell.finished(&name, LIMIT).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    let committed = world.read("user/x").await?;
+    assert!(String::from_utf8(committed.clone())?.contains(&format!("cluster-{second}/")));
+    // Its agent comes back: the command has ended, and the executor asks to store what it made.
+    world.cell.signal_agent(&first, Signal::SIGCONT)?;
+    // The same with a request that was signed in time, as late as can be.
+    let uid = done["metadata"]["uid"].as_str().context("a uid")?;
+    let prefix = format!(".argosy/test/{uid}");
+    world.store.write(&format!("{prefix}/1.1.0/user/x"), bytes::Bytes::from_static(b"late")).await?;
+    world
+        .cell
+        .until(LIMIT, "the attempts' own objects to be deleted", async || {
+            world.store.list(&prefix, 100).await.ok()?.is_empty().then_some(())
+        })
+        .await?;
+    assert_eq!(world.read("user/x").await?, committed, "only what was committed is under the user's key");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn artifact_gc_deletes_what_its_strategy_says() -> anyhow::Result<()> {
+    let world = World::start(&["east"], &json!({}), 600_000).await?;
+    let make = |name: &str, strategy: &str| {
+        let mut made = workflow(
+            name,
+            json!([{"name": "main", "container": sh("echo x > /tmp/x"), "outputs": {"artifacts": [
+                {"name": "x", "path": "/tmp/x"},
+                {"name": "kept", "path": "/tmp/x", "artifactGC": {"strategy": "Never"}},
+            ]}}]),
+        );
+        made["spec"]["artifactGC"] = json!({"strategy": strategy});
+        made
+    };
+    let there = async |key: &str| world.store.head(key).await.map(|found| found.is_some());
+    world.run(&make("at-end", "OnWorkflowCompletion")).await?;
+    let shown = world
+        .cell
+        .until(LIMIT, "artifact GC", async || {
+            let found = world.cell.get("/api/v1/workflows/default/at-end").await.ok()?;
+            let done =
+                found["status"]["artifactGCStatus"]["strategiesProcessed"]["OnWorkflowCompletion"] == true;
+            done.then_some(found)
+        })
+        .await?;
+    assert_eq!(node(&shown, "at-end")["outputs"]["artifacts"][0]["deleted"], true);
+    assert!(shown["metadata"]["finalizers"].is_null());
+    assert!(!there("at-end/at-end/x.tgz").await? && there("at-end/at-end/kept.tgz").await?);
+    let done = world.run(&make("at-deletion", "OnWorkflowDeletion")).await?;
+    assert_eq!(done["metadata"]["finalizers"], json!(["workflows.argoproj.io/artifact-gc"]));
+    assert!(there("at-deletion/at-deletion/x.tgz").await?);
+    let path = "/api/v1/workflows/default/at-deletion";
+    world.cell.request(reqwest::Method::DELETE, path, None, "").await?;
+    world
+        .cell
+        .until(LIMIT, "artifact GC", async || {
+            (!there("at-deletion/at-deletion/x.tgz").await.ok()?).then_some(())
+        })
+        .await?;
+    assert!(there("at-deletion/at-deletion/kept.tgz").await?);
+    Ok(())
+}
+
+/// Many parts, each tried again where the store fails, and the same bytes at the other end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_artifact_streams_in_parts() -> anyhow::Result<()> {
+    let world = World::start(&["east", "west"], &json!({}), 600_000).await?;
+    let templates = json!([
+        {"name": "main", "steps": [
+            [{"name": "make", "template": "make"}],
+            [{"name": "use", "template": "use", "arguments": {"artifacts": [
+                {"name": "f", "from": "{{steps.make.outputs.artifacts.x}}"}]}}],
+        ]},
+        {"name": "make", "container": sh("head -c 60000000 /dev/urandom > /tmp/x; sha256sum < /tmp/x > /tmp/sum"),
+         "outputs": {"artifacts": [{"name": "x", "path": "/tmp/x", "archive": {"none": {}}}],
+                     "parameters": [{"name": "sum", "valueFrom": {"path": "/tmp/sum"}}]}},
+        {"name": "use", "inputs": {"artifacts": [{"name": "f", "path": "/tmp/f"}]},
+         "container": sh("sha256sum < /tmp/f > /tmp/sum"),
+         "outputs": {"parameters": [{"name": "sum", "valueFrom": {"path": "/tmp/sum"}}]}},
+    ]);
+    let done = world.run(&workflow("large", templates)).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    let sum = |step: &str| node(&done, step)["outputs"]["parameters"][0]["value"].clone();
+    assert!(sum("make").is_string());
+    assert_eq!(sum("make"), sum("use"));
+    Ok(())
+}
