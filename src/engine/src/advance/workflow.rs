@@ -8,7 +8,9 @@ use argosy_spec::Manifest;
 
 use crate::Leader;
 use crate::advance::create::{self, Place};
-use crate::advance::{Progress, Turn, daemon, hooks, leaf, lock, metadata, resolve, retry, workflow_phase_of};
+use crate::advance::{
+    Progress, Turn, daemon, hooks, leaf, lock, metadata, resolve, retry, workflow_phase_of,
+};
 use crate::artifacts;
 use crate::commands::report_artifact_task;
 use crate::draft::Draft;

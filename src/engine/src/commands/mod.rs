@@ -3,7 +3,6 @@
 pub(crate) mod add_member;
 pub(crate) mod archived;
 pub(crate) mod backfill_cron;
-pub(crate) mod computed_labels;
 pub(crate) mod create_cron;
 pub(crate) mod create_invite;
 pub(crate) mod create_template;
