@@ -103,6 +103,7 @@ impl World {
         let manifest = manifest.to_string();
         let (namespace, name, uid, creator) = ("default".into(), "wide".into(), "uid".into(), "bench".into());
         self.command(Body::SubmitWorkflow(ask::SubmitWorkflow {
+            cron: String::new(),
             namespace,
             name,
             uid,
