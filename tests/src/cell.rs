@@ -495,6 +495,7 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
             pki_dir: path.join("pki"),
             members: members.clone(),
             join: false,
+            workflow_defaults: None,
             listen,
             api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig {

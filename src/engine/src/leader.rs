@@ -19,6 +19,8 @@ pub struct Leader {
     pub limits: Limits,
     /// The cell's default artifact repository: Argo's ArtifactRepository object in JSON; empty = none.
     pub artifact_repository: String,
+    /// Laid under every workflow that is submitted (Argo's `workflowDefaults`): `metadata` and `spec`.
+    pub defaults: Option<Arc<Value>>,
     parsed: BTreeMap<u64, (Arc<Parsed>, usize)>,
     /// Bytes of the texts that `parsed` was read from.
     parsed_bytes: usize,
@@ -35,6 +37,26 @@ pub struct Leader {
     pub(crate) measured: BTreeSet<u64>,
     /// The workflow served last by the agenda: the next turn begins after it.
     pub(crate) served: u64,
+}
+
+/// Whether this can be laid under every workflow.
+///
+/// # Errors
+/// What is wrong with it, with its place.
+pub fn check_defaults(defaults: &Value) -> Result<(), String> {
+    let known = |key: &String| key == "metadata" || key == "spec";
+    let fields = defaults.as_object().ok_or("it is no object with metadata and spec")?;
+    if let Some(field) = fields.keys().find(|key| !known(key)) {
+        return Err(format!("{field} is not metadata or spec"));
+    }
+    let manifest = argosy_spec::merge(
+        defaults,
+        &serde_json::json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow"}),
+    );
+    let problems = |problems: Vec<argosy_spec::Diagnostic>| {
+        problems.iter().map(argosy_spec::Diagnostic::line).collect::<Vec<_>>().join("; ")
+    };
+    Manifest::from_value(manifest).map(drop).map_err(problems)
 }
 
 /// A workflow's manifest, read once.
@@ -90,6 +112,14 @@ impl Leader {
     pub fn with_artifact_repository(mut self, repository: String) -> Self {
         self.artifact_repository = repository;
         self
+    }
+
+    /// A submitted manifest over the defaults: what it says itself, or by its references, wins.
+    pub(crate) fn over_defaults(&self, manifest: Value) -> Value {
+        match &self.defaults {
+            Some(defaults) => argosy_spec::merge(defaults, &manifest),
+            None => manifest,
+        }
     }
 
     /// The manifest of a workflow; `None` when the stored text can't be read, which acceptance has ruled out.

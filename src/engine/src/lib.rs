@@ -64,7 +64,7 @@ pub use draft::Draft;
 pub use evolve::{ArchiveChange, BATCH_VERSION, Changes, Position, evolve};
 pub use inspect::Difference;
 pub use key::Key;
-pub use leader::Leader;
+pub use leader::{Leader, check_defaults};
 pub use metrics::{Change, Reading, readings};
 pub use recovery::ClusterRecovery;
 pub use references::check_references;

@@ -253,3 +253,25 @@ fn a_try_after_a_failure_keeps_away_from_the_host_and_the_cluster() {
     }
     assert_ne!(clusters[0], clusters[1], "the second try has another cluster");
 }
+
+#[test]
+fn the_cells_defaults_lie_under_the_workflow_and_its_template() {
+    world.leader.defaults = Some(std::sync::Arc::new(json!({
+        "metadata": {"labels": {"team": "a", "kind": "batch"}},
+        "spec": {"parallelism": 2, "arguments": {"parameters": [{"name": "who", "value": "default"}]}},
+    })));
+    let items: Vec<u32> = (0..5).collect();
+    let templates = json!([
+        {"name": "main", "steps": [[{"name": "a", "template": "pod", "withItems": items}]]}, pod("pod")]);
+    world.submit("w", &manifest("w", json!({"templates": templates}))).unwrap();
+    assert_eq!(drain(&mut world).0, 2, "the default's parallelism");
+    let shown = world.json("w");
+    assert_eq!(shown["metadata"]["labels"]["team"], "a");
+    assert_eq!(shown["spec"]["arguments"]["parameters"][0]["value"], "default");
+    let mut own = manifest("own", json!({"templates": templates, "parallelism": 4}));
+    own["metadata"]["labels"] = json!({"team": "b"});
+    world.submit("own", &own).unwrap();
+    assert_eq!(drain(&mut world).0, 4, "the workflow's own wins");
+    assert_eq!(world.json("own")["metadata"]["labels"]["team"], "b");
+    assert_eq!(world.json("own")["metadata"]["labels"]["kind"], "batch");
+}

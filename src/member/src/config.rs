@@ -13,6 +13,8 @@ pub struct Config {
     pub limits: Limits,
     /// The cell's default artifact repository: Argo's ArtifactRepository in JSON; empty = none.
     pub artifact_repository: String,
+    /// Laid under every workflow that is submitted.
+    pub workflow_defaults: Option<std::sync::Arc<serde_json::Value>>,
     /// Times of the agent link.
     pub times: argosy_link::Times,
     /// Bounds of the agent link.
@@ -62,6 +64,7 @@ impl Config {
             consensus,
             limits: Limits::default(),
             artifact_repository: String::new(),
+            workflow_defaults: None,
             times: argosy_link::Times::default(),
             link_limits: argosy_link::Limits::default(),
             commands_waiting_max: 10_000,

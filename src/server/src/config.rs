@@ -24,6 +24,9 @@ pub struct ServerConfig {
     /// instead of founding the cell with `members`.
     #[serde(default)]
     pub join: bool,
+    /// Laid under every workflow that is submitted, as Argo's `workflowDefaults`: `metadata` and `spec`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workflow_defaults: Option<serde_json::Value>,
     /// Where this member listens.
     pub listen: Listen,
     /// The API's options.
@@ -290,6 +293,9 @@ impl ServerConfig {
         if !self.members.contains_key(&self.member) {
             return invalid(format!("member {} is not among members", self.member));
         }
+        if let Some(Err(problem)) = self.workflow_defaults.as_ref().map(argosy_engine::check_defaults) {
+            return invalid(format!("workflowDefaults: {problem}"));
+        }
         if self.members.keys().any(|member| *member == 0) {
             return invalid("member ids start at 1".to_owned());
         }
@@ -356,6 +362,10 @@ listen: {api: '127.0.0.1:1', agent: '127.0.0.1:2', peer: '127.0.0.1:3', metrics:
             (GOOD.replace("cell: demo", "cell: Demo"), "DNS label"),
             (GOOD.replace("member: 1", "member: 2"), "not among members"),
             (format!("{GOOD}colour: red\n"), "colour"),
+            (
+                format!("{GOOD}workflowDefaults: {{spec: {{activeDeadlineSeconds: soon}}}}\n"),
+                "workflowDefaults",
+            ),
             (format!("{GOOD}failover: {{leaseMs: 5}}\n"), "leaseMs"),
             (format!("{GOOD}cron: {{graceMs: -1}}\n"), "graceMs"),
             (format!("{GOOD}retention: {{archive: 1}}\n"), "archive"),

@@ -340,6 +340,7 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
             pki_dir: pki.clone(),
             members: members.clone(),
             join: false,
+            workflow_defaults: None,
             listen,
             api: ApiConfig { tokens_file: Some(directory.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig { lease_ms, margin_ms: lease_ms / 3, ..FailoverConfig::default() },

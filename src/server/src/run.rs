@@ -139,6 +139,7 @@ fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
     if let Some(wait_ms) = config.artifact_sweep_after_ms {
         member.limits.artifact_sweep_after_ms = wait_ms;
     }
+    member.workflow_defaults = config.workflow_defaults.clone().map(Arc::new);
     Ok(Core::new(Member::open(member, kv, clock())?, outlets))
 }
 

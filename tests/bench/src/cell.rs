@@ -176,6 +176,7 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
             pki_dir: path.join("pki"),
             members: members.clone(),
             join: false,
+            workflow_defaults: None,
             listen,
             api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig::default(),

@@ -152,7 +152,15 @@ fn read(draft: &Draft, leader: &Leader, command: &SubmitWorkflow) -> Result<Acce
     }
     let mut resolved = references::resolve(&draft.state, &command.namespace, &value)?;
     let mut text = command.manifest_json.clone();
+    let value = if resolved.is_none() && leader.defaults.is_some() {
+        let value = leader.over_defaults(value);
+        text = value.to_string();
+        value
+    } else {
+        value
+    };
     if let Some(resolved) = &mut resolved {
+        resolved.manifest = leader.over_defaults(resolved.manifest.take());
         let labelled = labelled(value.clone(), &resolved.manifest);
         resolved.manifest["metadata"] = labelled["metadata"].clone();
         text = labelled.to_string();
