@@ -27,7 +27,9 @@ fn repository(address: SocketAddr, more: &Value) -> Value {
         "endpoint": address.to_string(), "insecure": true, "bucket": BUCKET, "region": "us-east-1",
         "accessKeySecret": secret("access"), "secretKeySecret": secret("secret"),
     }});
-    repository.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    for (name, value) in more.as_object().into_iter().flatten() {
+        repository[name.as_str()] = value.clone();
+    }
     repository
 }
 

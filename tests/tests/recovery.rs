@@ -67,7 +67,7 @@ async fn cluster(cell: &Cell, name: &str) -> Option<Value> {
     cell.get(&format!("/api/v1/clusters/{name}")).await.ok()
 }
 
-async fn backup_of(cell: &Cell) -> anyhow::Result<PathBuf> {
+fn backup_of(cell: &Cell) -> anyhow::Result<PathBuf> {
     let directory = cell.directory.path().join("backups");
     let printed = argosy(cell, &["backup", "create", &directory.display().to_string()])?;
     let found = std::fs::read_dir(&directory)?.next().context("a backup")??.path();
@@ -84,7 +84,7 @@ async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine(
     cell.wait_for_clusters(1).await?;
     cell.submit(&until_file("known", files.path())).await?;
     running(&cell, "known", files.path()).await?;
-    let backup = backup_of(&cell).await?;
+    let backup = backup_of(&cell)?;
     cell.submit(&until_file("unknown", files.path())).await?;
     running(&cell, "unknown", files.path()).await?;
     for member in [1, 2, 3] {

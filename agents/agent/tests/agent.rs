@@ -26,6 +26,7 @@ const WAIT: Duration = Duration::from_secs(20);
 /// Leaves are back-dated by five minutes: one of a minute is past its half when it is made.
 const LEAF_MS: i64 = 60_000;
 
+#[expect(clippy::large_enum_variant, reason = "a few of them in a test")]
 enum Seen {
     Enrolled(String),
     Renewed,

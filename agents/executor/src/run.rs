@@ -234,7 +234,7 @@ fn step(arguments: &[OsString]) -> i32 {
             scope.spawn(move || progress::tell(file, client, fence, holder, &is_over));
         }
         let outcome = match files::load_inputs(&task, session.as_ref()) {
-            Err(unloaded) => unloaded,
+            Err(unloaded) => *unloaded,
             Ok(()) => {
                 let keeper = files::LogKeeper::start(&task);
                 let mut outcome = run(&task, arguments, &signals, neighbours.as_ref(), lease.as_ref());

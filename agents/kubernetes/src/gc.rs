@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 const DELAY_MS: i64 = 5_000;
 
 /// What has to be over.
+#[expect(clippy::enum_variant_names, reason = "Argo's words")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Strategy {
     OnPodCompletion,

@@ -171,14 +171,13 @@ impl KubernetesRuntime {
 #[async_trait]
 impl Runtime for KubernetesRuntime {
     fn act(&self, action: RuntimeAction) {
-        let action = match action {
-            RuntimeAction::CheckPrerequisites(names) => return self.shared.asked.add(names),
-            RuntimeAction::WorkflowsTold(told) => {
-                tokio::spawn(housekeeping::told(Arc::clone(&self.shared), told));
-                return;
-            }
-            action => action,
-        };
+        if let RuntimeAction::CheckPrerequisites(names) = action {
+            return self.shared.asked.add(names);
+        }
+        if let RuntimeAction::WorkflowsTold(told) = action {
+            tokio::spawn(housekeeping::told(Arc::clone(&self.shared), told));
+            return;
+        }
         let fence = fence_of(&action);
         if let RuntimeAction::Release(fence) = &action {
             // At once and for good: nothing of it is reported any more, and the sweep finishes what the lane may drop.

@@ -81,8 +81,8 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
 
 /// A request: the executor sends it, in the host's network.
 fn request(assignment: &Assignment, http: &Value) -> Result<Step, String> {
-    let headers = http.get("headers").and_then(Value::as_array).into_iter().flatten();
-    for header in headers.filter(|header| is_set(header.get("valueFrom"))) {
+    let mut headers = http.get("headers").and_then(Value::as_array).into_iter().flatten();
+    if let Some(header) = headers.find(|header| is_set(header.get("valueFrom"))) {
         let name = header.get("name").and_then(Value::as_str).unwrap_or_default();
         return Err(format!(
             "the process runtime has no Secrets (header {name} has valueFrom); give it a value"

@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(shown, expected);
         let stopped = vec![main.clone(), container("side", true, 143, "")];
         assert_eq!(see(stopped, ""), (AttemptPhase::Succeeded, String::new(), Some(0)));
-        let broken = vec![main.clone(), container("side", true, 2, "")];
+        let broken = vec![main, container("side", true, 2, "")];
         assert_eq!(see(broken.clone(), "").1, "side: Error (exit code 2)");
         assert_eq!(see(broken, "open x").1, "wait: Error (exit code 64): open x");
         let out_of_memory =

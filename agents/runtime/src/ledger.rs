@@ -27,6 +27,7 @@ pub struct LedgerRecord {
 }
 
 /// What happened.
+#[expect(clippy::large_enum_variant, reason = "an entry is written and dropped")]
 #[derive(Clone, PartialEq, prost::Oneof)]
 pub enum LedgerEntry {
     /// An attempt was bound to a holder, which may run the user's command.

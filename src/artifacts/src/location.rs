@@ -10,10 +10,13 @@ use std::time::{Duration, Instant};
 /// Secrets kept; beyond, all are read anew.
 const KEPT_MAX: usize = 1_000;
 
+/// Values of Secrets by namespace, name and key, each with the time it was read.
+type Kept = BTreeMap<(String, String, String), (Instant, String)>;
+
 /// Reads Secrets, each at most once in a while.
 pub(crate) struct Credentials {
     secrets: Arc<dyn Secrets>,
-    kept: Mutex<BTreeMap<(String, String, String), (Instant, String)>>,
+    kept: Mutex<Kept>,
     kept_for: Duration,
 }
 

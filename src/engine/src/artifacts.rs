@@ -91,13 +91,13 @@ impl Scope<'_> {
         }
         let limits = argosy_expr::Limits::DEFAULT;
         let value = program.evaluate(&env, &limits, self.now.0).map_err(|error| error.to_string())?;
-        match &value {
-            Computed::Text(text) => {
-                Ok(text.strip_prefix(MARK).map_or(Named::Unknown, |name| self.artifact(name)))
-            }
-            value if value.is_nil() => Ok(Named::Absent),
-            _ => Ok(Named::Unknown),
-        }
+        Ok(if let Computed::Text(text) = &value {
+            text.strip_prefix(MARK).map_or(Named::Unknown, |name| self.artifact(name))
+        } else if value.is_nil() {
+            Named::Absent
+        } else {
+            Named::Unknown
+        })
     }
 }
 

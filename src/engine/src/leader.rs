@@ -114,6 +114,13 @@ impl Leader {
         self
     }
 
+    /// With what is laid under every workflow.
+    #[must_use]
+    pub fn with_defaults(mut self, defaults: Option<Arc<Value>>) -> Self {
+        self.defaults = defaults;
+        self
+    }
+
     /// A submitted manifest over the defaults: what it says itself, or by its references, wins.
     pub(crate) fn over_defaults(&self, manifest: Value) -> Value {
         match &self.defaults {

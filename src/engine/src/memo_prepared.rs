@@ -49,7 +49,6 @@ pub(crate) fn find(
         outputs: entry.outputs.map(outputs),
         created_at_ms: time_ms(&entry.creation_timestamp).unwrap_or(0),
         node_id: entry.node_id,
-        ..row::Memo::default()
     }))
 }
 

@@ -1,5 +1,10 @@
 //! Manifests made to do harm: each ends soon, with a message, in little memory.
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test; it measures time")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "a test; it measures time"
+)]
 
 mod world;
 

@@ -256,6 +256,7 @@ fn a_try_after_a_failure_keeps_away_from_the_host_and_the_cluster() {
 
 #[test]
 fn the_cells_defaults_lie_under_the_workflow_and_its_template() {
+    let mut world = world();
     world.leader.defaults = Some(std::sync::Arc::new(json!({
         "metadata": {"labels": {"team": "a", "kind": "batch"}},
         "spec": {"parallelism": 2, "arguments": {"parameters": [{"name": "who", "value": "default"}]}},

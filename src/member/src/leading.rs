@@ -91,11 +91,9 @@ impl Leading {
             term,
             clock,
             speculative: committed.clone(),
-            engine: Leader {
-                defaults: config.workflow_defaults.clone(),
-                ..Leader::new(config.engine_limits())
-                    .with_artifact_repository(config.artifact_repository.clone())
-            },
+            engine: Leader::new(config.engine_limits())
+                .with_artifact_repository(config.artifact_repository.clone())
+                .with_defaults(config.workflow_defaults.clone()),
             sessions: Sessions::new(
                 config.cell.clone(),
                 // Agents are welcomed after the number has risen.

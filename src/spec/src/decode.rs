@@ -80,8 +80,9 @@ struct StepFields {
     on_exit: String,
 }
 
-pub(crate) fn manifest(value: Value) -> Result<Manifest, Diagnostic> {
-    Manifest::deserialize(value).map_err(|error| Diagnostic::plain("ARG0003", "", error.to_string()))
+pub(crate) fn manifest(value: Value) -> Result<Manifest, Box<Diagnostic>> {
+    Manifest::deserialize(value)
+        .map_err(|error| Box::new(Diagnostic::plain("ARG0003", "", error.to_string())))
 }
 
 pub(crate) fn template(value: Value) -> Result<Template, Error> {

@@ -394,7 +394,7 @@ fn document(node: Node, rules: Rules<'_>) -> Result<Document, Box<Diagnostic>> {
     let walked = schema::walk(&node, root, rules);
     let manifest = crate::decode::manifest(workflow_of(kind, &walked.value)).map_err(|error| {
         let place = rules.source.and_then(|source| source.place(node.at));
-        Box::new(Diagnostic { place, ..error })
+        Box::new(Diagnostic { place, ..*error })
     })?;
     Ok(Document {
         kind: (*kind).to_owned(),

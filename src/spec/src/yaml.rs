@@ -203,13 +203,13 @@ impl Loader<'_> {
                 None => Data::String(text.to_owned()),
             },
         };
-        match data {
-            Data::Float(value) if !value.is_finite() => {
-                let message = format!("`{text}` is a number that JSON has no word for");
-                Err(Box::new(self.problem("ARG0001", at, message).suggest("put it in quotes")))
-            }
-            data => Ok(data),
+        if let Data::Float(value) = data
+            && !value.is_finite()
+        {
+            let message = format!("`{text}` is a number that JSON has no word for");
+            return Err(Box::new(self.problem("ARG0001", at, message).suggest("put it in quotes")));
         }
+        Ok(data)
     }
 
     fn binary(&self, text: &str, at: Mark) -> Result<Data, Box<Diagnostic>> {

@@ -181,9 +181,9 @@ impl<R: Read> BackupReader<R> {
     }
 
     fn fill(&mut self, bytes: &mut [u8]) -> Result<(), BackupError> {
-        self.source.read_exact(bytes).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => BackupError::Truncated { rows: self.rows },
-            _ => BackupError::Io(error),
+        let cut = |error: &io::Error| error.kind() == io::ErrorKind::UnexpectedEof;
+        self.source.read_exact(bytes).map_err(|error| {
+            if cut(&error) { BackupError::Truncated { rows: self.rows } } else { BackupError::Io(error) }
         })
     }
 

@@ -26,11 +26,13 @@ pub fn session(task: &Task, client: &Arc<Client>, fence: &str, holder: &str) -> 
 }
 
 /// Loads the inputs to their paths; the outcome of a task that can't have them otherwise.
-pub fn load_inputs(task: &Task, session: Option<&Session>) -> Result<(), TaskOutcome> {
-    load(session, &task.input_files, |input| PathBuf::from(&input.path)).map_err(|problem| TaskOutcome {
-        exit_code: EXIT_EXECUTOR_ERROR,
-        input_error: problem,
-        ..TaskOutcome::default()
+pub fn load_inputs(task: &Task, session: Option<&Session>) -> Result<(), Box<TaskOutcome>> {
+    load(session, &task.input_files, |input| PathBuf::from(&input.path)).map_err(|problem| {
+        Box::new(TaskOutcome {
+            exit_code: EXIT_EXECUTOR_ERROR,
+            input_error: problem,
+            ..TaskOutcome::default()
+        })
     })
 }
 

@@ -256,7 +256,10 @@ impl Step {
             Err(failure) => return Err(Trouble::Api(failure, "")),
         }
         // As kubectl does, until it is gone; another object may have its name by then.
-        while !flags.no_wait {
+        loop {
+            if flags.no_wait {
+                break;
+            }
             match self.access.get(&object.path()).await {
                 Ok(now) if now["metadata"]["uid"] == there["metadata"]["uid"] => {}
                 Ok(_) => break,

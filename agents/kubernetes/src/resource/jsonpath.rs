@@ -14,7 +14,7 @@ const VALUES_MAX: usize = 100_000;
 pub fn evaluate(template: &str, object: &Value) -> Result<String, String> {
     let pieces = pieces(template)?;
     let mut shown = String::new();
-    write(&pieces, object, object, &mut shown, 0)?;
+    write(&pieces, object, object, &mut shown)?;
     Ok(shown)
 }
 
@@ -245,17 +245,11 @@ fn filter(text: &str, depth: usize) -> Result<Part, String> {
 fn outside_quotes(text: &str, sign: &str) -> Option<usize> {
     text.match_indices(sign).map(|(at, _)| at).find(|at| {
         let before = &text[..*at];
-        before.matches('"').count() % 2 == 0 && before.matches('\'').count() % 2 == 0
+        ['"', '\''].iter().all(|quote| before.matches(*quote).count().is_multiple_of(2))
     })
 }
 
-fn write(
-    pieces: &[Piece],
-    root: &Value,
-    here: &Value,
-    shown: &mut String,
-    depth: usize,
-) -> Result<(), String> {
+fn write(pieces: &[Piece], root: &Value, here: &Value, shown: &mut String) -> Result<(), String> {
     for piece in pieces {
         match piece {
             Piece::Text(text) => shown.push_str(text),
@@ -266,7 +260,7 @@ fn write(
             }
             Piece::Range(path, body) => {
                 for value in follow(path, root, here)? {
-                    write(body, root, value, shown, depth + 1)?;
+                    write(body, root, value, shown)?;
                 }
             }
         }

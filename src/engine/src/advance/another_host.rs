@@ -55,8 +55,8 @@ fn exclude(raw: &mut Value, hosts: &[String]) {
     let Some(fields) = raw.as_object_mut() else { return };
     let required = ["affinity", "nodeAffinity", "requiredDuringSchedulingIgnoredDuringExecution"]
         .iter()
-        .fold(Some(fields), |object, key| {
-            let inner = object?.entry(*key).or_insert_with(|| Value::Object(Map::new()));
+        .try_fold(fields, |object, key| {
+            let inner = object.entry(*key).or_insert_with(|| Value::Object(Map::new()));
             if inner.is_null() {
                 *inner = Value::Object(Map::new());
             }

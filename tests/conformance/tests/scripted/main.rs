@@ -78,7 +78,7 @@ fn judge(case: &Case) -> Outcome {
 /// What says how Pods end: of a workflow that is gone at the end, the last look at it.
 fn pods_of(case: &Case) -> &Value {
     let looks = case.record["snapshots"].as_object();
-    let last = looks.and_then(|looks| looks.values().last()).filter(|_| case.record["deleted"] == true);
+    let last = looks.and_then(|looks| looks.values().next_back()).filter(|_| case.record["deleted"] == true);
     last.unwrap_or(&case.record)
 }
 
