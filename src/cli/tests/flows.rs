@@ -112,8 +112,8 @@ async fn a_workflow_from_file_to_deletion() {
     assert!(yaml.out.contains("phase: Succeeded"), "{}", yaml.out);
 
     assert_eq!(world.run(&["delete", "hello"]).await.out, "Workflow 'hello' deleted\n");
-    let gone = world.run(&["get", "hello"]).await;
-    assert_eq!((gone.code, gone.err.as_str()), (1, "error: workflows.argoproj.io \"hello\" not found\n"));
+    let archived = world.run(&["get", "hello", "-o", "name"]).await;
+    assert_eq!((archived.code, archived.out.as_str()), (0, "hello\n"), "{}", archived.err);
     assert_eq!(world.run(&["delete", "--all"]).await.out, "No resources found\n");
 }
 

@@ -179,7 +179,7 @@ fn the_workflow_of_a_cron_workflow_is_checked() {
         told(&report),
         [
             "c:5:3 ARG0160 field `spec.schedule` is deprecated: write `schedules`, a list",
-            "c:7:5 ARG0011 template name 'mian' undefined"
+            "c:7:5 ARG0011 cannot validate Workflow: template name 'mian' undefined"
         ]
     );
     assert_eq!((report.errors(), report.warnings()), (1, 1));

@@ -5,7 +5,7 @@ use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 
 use crate::commands::parameters::with_parameters;
-use crate::commands::{find_workflow, submit_workflow};
+use crate::commands::{acted, find_workflow, submit_workflow};
 use crate::draft::Draft;
 use crate::state::{ROW_VERSION, State, phase_of, type_of};
 use crate::{Code, Leader};
@@ -58,10 +58,14 @@ pub(crate) fn of(
         creator: command.creator.clone(),
     };
     let accepted = submit_workflow::decide(draft, leader, &submit)?;
-    if command.memoized
-        && let Some(reply::Body::WorkflowAccepted(new)) = &accepted.body
-    {
-        remember(draft, leader, outcomes(source, old, command), new.workflow_id)?;
+    if let Some(reply::Body::WorkflowAccepted(new)) = &accepted.body {
+        // As in Argo, the repetition of a workflow that somebody acted upon names who repeated it.
+        if !row.actor.is_empty() {
+            acted(draft, new.workflow_id, &command.creator, "");
+        }
+        if command.memoized {
+            remember(draft, leader, outcomes(source, old, command), new.workflow_id)?;
+        }
     }
     Ok(accepted)
 }
