@@ -223,7 +223,7 @@ pub struct Task {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive_lease_ms: Option<u64>,
     /// Milliseconds after which the command is stopped, where no kubelet does it; 0 for no limit.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_zero")]
     pub active_deadline_ms: u64,
     /// A directory that the executor can write to, for the script; unset = where the executor itself lies.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -147,3 +147,17 @@ pub(crate) fn value(expression: &str, scope: &Scope<'_>) -> Result<Option<String
     }
     value.json(false, Limits::DEFAULT.output_bytes_max).map(Some)
 }
+
+/// What an expression that should give a text comes to: the text, or else Go's name of what it is (`None` for nil).
+pub(crate) fn text(
+    expression: &str,
+    scope: &Scope<'_>,
+) -> Result<Result<String, Option<&'static str>>, String> {
+    let program = program::compile(expression).map_err(|error| error.to_string())?;
+    let env = scope.environment(&program.paths());
+    let value = program.evaluate(&env, &Limits::DEFAULT, scope.now.0).map_err(|error| error.to_string())?;
+    if let Value::Text(text) = &value {
+        return Ok(Ok(text.to_string()));
+    }
+    Ok(Err((!value.is_nil()).then(|| value.go_type())))
+}

@@ -91,7 +91,7 @@ fn several_documents_and_anchors() {
 #[test]
 fn every_problem_is_told_with_its_place() {
     let text =
-        spec("  entrypiont: x\n  metrics: {strategy: x}\n  activeDeadlineSeconds: soon\n  onExit: [a]\n");
+        spec("  entrypiont: x\n  mutex: {strategy: x}\n  activeDeadlineSeconds: soon\n  onExit: [a]\n");
     let told: Vec<_> = problems(&text)
         .iter()
         .map(|problem| {
@@ -103,7 +103,7 @@ fn every_problem_is_told_with_its_place() {
         told,
         [
             ("ARG0004", "spec.entrypiont".to_owned(), 6, 3),
-            ("ARG0005", "spec.metrics".to_owned(), 7, 3),
+            ("ARG0005", "spec.mutex".to_owned(), 7, 3),
             ("ARG0003", "spec.activeDeadlineSeconds".to_owned(), 8, 26),
             ("ARG0003", "spec.onExit".to_owned(), 9, 11),
         ]
@@ -132,11 +132,8 @@ fn later_checks_have_places_too() {
 #[test]
 fn unsupported_fields_are_refused_by_name_unless_empty() {
     let message = |text: &str| problems(text).into_iter().map(|problem| problem.message).collect::<Vec<_>>();
-    assert_eq!(
-        message(&spec("  metrics: {prometheus: [{name: m}]}\n")),
-        ["field `spec.metrics` is not supported yet"]
-    );
-    assert_eq!(message(&spec("  hooks: {}\n  suspend: false\n  metrics: null\n")), Vec::<String>::new());
+    assert_eq!(message(&spec("  mutex: {name: m}\n")), ["field `spec.mutex` is not supported yet"]);
+    assert_eq!(message(&spec("  hooks: {}\n  suspend: false\n  mutex: null\n")), Vec::<String>::new());
 }
 
 #[test]

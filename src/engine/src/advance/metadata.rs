@@ -23,9 +23,12 @@ pub(super) fn set_labels(turn: &mut Turn<'_>) -> Result<(), String> {
     let mut labels = Vec::with_capacity(asked.len());
     for (name, from) in asked {
         let failed = |problem: String| format!("{FAILED} {name:?} expression {:?}{problem}", from.expression);
-        let value = express::value(&from.expression, &turn.scope(0))
+        let value = express::text(&from.expression, &turn.scope(0))
             .map_err(|error| failed(format!(": {error}")))?
-            .ok_or_else(|| failed(" evaluation result is <nil> but must be a string".to_owned()))?;
+            .map_err(|kind| match kind {
+                None => failed(" evaluation result is <nil> but must be a string".to_owned()),
+                Some(kind) => failed(format!(" evaluted to {kind} but must be a string")),
+            })?;
         if !is_label_value(&value) {
             return Err(format!("invalid label value {value:?} for label {name:?}"));
         }

@@ -89,6 +89,7 @@ pub(crate) static REASONS: &[(&str, &str, &str)] = &[
     ("ObjectMeta", "ownerReferences", "a workflow is no Kubernetes object here: nothing can own it"),
     ("Outputs", "result", "what a step yields is not part of a submission"),
     ("Outputs", "exitCode", "what a step yields is not part of a submission"),
+    ("Artifact", "deleted", "what became of an artifact is not part of a submission"),
     ("ConfigMapKeySelector", "key", "a cache is chosen by its name alone, in Argo too"),
     ("ConfigMapKeySelector", "optional", "a cache is made when it is first used, in Argo too"),
 ];
