@@ -72,6 +72,7 @@ pub(crate) fn reason(owner: &str, field: &Field) -> &'static str {
 pub(crate) const NOT_YET: &str = "not supported yet";
 
 const ANY_TYPE: &str = "*";
+const NO_POD: &str = "artifacts are deleted without a Pod of their own";
 const BY_SERVER: &str = "Kubernetes fills it in";
 
 /// Type (or any), field, reason.
@@ -89,6 +90,10 @@ pub(crate) static REASONS: &[(&str, &str, &str)] = &[
     ("ObjectMeta", "ownerReferences", "a workflow is no Kubernetes object here: nothing can own it"),
     ("Outputs", "result", "what a step yields is not part of a submission"),
     ("Outputs", "exitCode", "what a step yields is not part of a submission"),
+    ("HTTPArtifact", "saveStreamViaFile", "how bytes are buffered on their way is the executor's business"),
+    (ANY_TYPE, "serviceAccountName", NO_POD),
+    (ANY_TYPE, "podMetadata", NO_POD),
+    (ANY_TYPE, "podSpecPatch", NO_POD),
     ("Artifact", "deleted", "what became of an artifact is not part of a submission"),
     ("ConfigMapKeySelector", "key", "a cache is chosen by its name alone, in Argo too"),
     ("ConfigMapKeySelector", "optional", "a cache is made when it is first used, in Argo too"),
