@@ -197,3 +197,50 @@ fn unknown_fields_can_be_let_pass() {
     let report = review(&files, &Review { options, namespace: "" });
     assert_eq!((report.errors(), report.warnings()), (0, 1));
 }
+
+/// What Argo's resource definitions refuse before Argo sees it (`memo/memoize-max-age-missing`,
+/// `gc/podgc-invalid-strategy`).
+#[test]
+fn what_the_resource_definitions_refuse_is_refused() {
+    let told_of = |rest: &str| {
+        let text = format!(
+            "kind: Workflow\nmetadata: {{name: x}}\nspec:\n  entrypoint: main\n  templates:\n  - name: main\n{rest}"
+        );
+        told(&look(&[("f", &text)]))
+    };
+    let pod = "    container: {image: x, command: [x]}\n";
+    for (rest, wanted) in [
+        (
+            "    suspend: {}\n    memoize: {key: k, cache: {configMap: {name: c}}}\n",
+            "f:8:14 ARG0010 spec.templates[0].memoize.maxAge is required",
+        ),
+        (
+            "    suspend: {}\n    memoize: {key: k, maxAge: 1h, cache: null}\n",
+            "f:8:14 ARG0010 spec.templates[0].memoize.cache is required",
+        ),
+        (
+            "    suspend: {}\n  podGC: {strategy: Whenever}\n",
+            "f:8:21 ARG0018 spec.podGC.strategy can't be \"Whenever\": it must be one of OnPodCompletion, OnPodSuccess, \
+             OnWorkflowCompletion, OnWorkflowSuccess",
+        ),
+        (
+            "    suspend: {}\n    retryStrategy: {retryPolicy: \"\"}\n",
+            "f:8:34 ARG0018 spec.templates[0].retryStrategy.retryPolicy must not be empty",
+        ),
+        (
+            &format!("{pod}    inputs: {{artifacts: [{{name: a, path: /a, mode: 512, raw: {{data: x}}}}]}}\n"),
+            "f:8:52 ARG0018 spec.templates[0].inputs.artifacts[0].mode can't be 512: it must be from 0 to 511",
+        ),
+        (
+            "    suspend: {}\n    metrics: {prometheus: [{name: a, help: b, labels: [{key: 1a, value: v}], counter: {value: \"1\"}}]}\n",
+            "f:8:62 ARG0018 spec.templates[0].metrics.prometheus[0].labels[0].key can't be \"1a\": it must have only \
+             letters, digits and `_`, no digit first",
+        ),
+        (
+            "    steps: []\n",
+            "f:7:12 ARG0018 spec.templates[0].steps must not be empty",
+        ),
+    ] {
+        assert_eq!(told_of(rest).first().map(String::as_str), Some(wanted), "{rest}");
+    }
+}

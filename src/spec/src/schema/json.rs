@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::kinds::KINDS;
+use super::laws::{Law, laws_of};
 use super::notes::{Becomes, DEPRECATIONS, reason};
 use super::{Field, Shape, Status, Type, types};
 
@@ -62,7 +63,32 @@ fn object(owner: &Type) -> Value {
         }
         properties.insert(old.field.to_owned(), value);
     }
-    json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false})
+    let mut required = Vec::new();
+    for (field, law) in laws_of(owner.name) {
+        let property = &mut properties[field];
+        match law {
+            Law::Required => required.push(field),
+            Law::OneOf(allowed) => {
+                let texts = allowed.iter().map(|text| json!(text)).chain([Value::Null]);
+                property["enum"] = texts.collect();
+            }
+            Law::Between(low, high) => {
+                property["minimum"] = json!(low);
+                property["maximum"] = json!(high);
+            }
+            Law::LengthAtMost(most) => property["maxLength"] = json!(most),
+            Law::NotEmpty => {
+                property["minLength"] = json!(1);
+                property["minItems"] = json!(1);
+            }
+            Law::LabelName => property["pattern"] = json!("^[a-zA-Z_][a-zA-Z0-9_]*$"),
+        }
+    }
+    let mut schema = json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false});
+    if !required.is_empty() {
+        schema["required"] = json!(required);
+    }
+    schema
 }
 
 fn property(owner: &Type, field: &Field) -> Value {

@@ -1,7 +1,7 @@
 //! What a manifest may hold: one table per type, and the walk that checks a document against them.
 //!
 //! The tables list every field of Argo's types that can be written in a Workflow, each with what becomes of it. A field
-//! that is listed as refused is known and not supported yet; one that isn't listed is unknown. Supporting a field is a
+//! that is listed as refused is known and not supported; one that isn't listed is unknown. Supporting a field is a
 //! matter of changing its entry (and of doing what it asks for).
 
 mod argo;
@@ -9,6 +9,7 @@ mod artifact;
 mod json;
 mod kinds;
 mod kubernetes;
+mod laws;
 mod leaf;
 mod notes;
 mod walk;
@@ -67,7 +68,7 @@ pub enum Status {
     Passed,
     /// Read and left out: it means nothing in a submission.
     Dropped,
-    /// Known and not supported yet: a manifest that uses it is refused by name.
+    /// Known and not supported: a manifest that uses it is refused by name.
     Refused,
 }
 

@@ -64,15 +64,13 @@ pub(crate) fn reason(owner: &str, field: &Field) -> &'static str {
     match field.status {
         Status::Honoured | Status::Passed => "",
         Status::Dropped => given().unwrap_or_default(),
-        Status::Refused => given().unwrap_or(NOT_YET),
+        Status::Refused => given().unwrap_or_default(),
     }
 }
 
-/// Said of what is refused without a reason of its own.
-pub(crate) const NOT_YET: &str = "not supported yet";
-
 const ANY_TYPE: &str = "*";
 const NO_POD: &str = "artifacts are deleted without a Pod of their own";
+const BY_BUCKET: &str = "set the bucket's default encryption; it holds for every writer";
 const BY_SERVER: &str = "Kubernetes fills it in";
 
 /// Type (or any), field, reason.
@@ -95,6 +93,19 @@ pub(crate) static REASONS: &[(&str, &str, &str)] = &[
     (ANY_TYPE, "podMetadata", NO_POD),
     (ANY_TYPE, "podSpecPatch", NO_POD),
     ("Artifact", "deleted", "what became of an artifact is not part of a submission"),
+    ("ValueFrom", "event", "only the arguments of a WorkflowEventBinding have an event; Argo ignores it elsewhere"),
+    ("SubmitArguments", "artifacts", "an event carries no files; Argo ignores them"),
+    (ANY_TYPE, "hdfs", "the executor has no HDFS client; write it as `http` with the WebHDFS address"),
+    (ANY_TYPE, "plugin", "artifact plugins are drivers beside the step, which the executor does not start"),
+    ("S3Artifact", "roleARN", "agents sign with the keys they are given and take on no roles"),
+    (ANY_TYPE, "createBucketIfNotPresent", "agents may read and write objects only; make the bucket first"),
+    (ANY_TYPE, "lifecycleRule", "agents may read and write objects only; set it at the bucket"),
+    (ANY_TYPE, "kmsKeyId", BY_BUCKET),
+    (ANY_TYPE, "kmsEncryptionContext", BY_BUCKET),
+    (ANY_TYPE, "enableEncryption", BY_BUCKET),
+    (ANY_TYPE, "serverSideCustomerKeySecret", BY_BUCKET),
+    (ANY_TYPE, "clientCertSecret", "the executor shows no client certificates; use `basicAuth` or `oauth2`"),
+    (ANY_TYPE, "clientKeySecret", "the executor shows no client certificates; use `basicAuth` or `oauth2`"),
     ("ConfigMapKeySelector", "key", "a cache is chosen by its name alone, in Argo too"),
     ("ConfigMapKeySelector", "optional", "a cache is made when it is first used, in Argo too"),
 ];

@@ -3,7 +3,8 @@
 
 use serde_json::{Map, Value};
 
-use super::notes::{Becomes, Deprecation, NOT_YET, deprecation, reason};
+use super::laws::laws_of;
+use super::notes::{Becomes, Deprecation, deprecation, reason};
 use super::{Field, Shape, Status, Type};
 use crate::manifest::any_string_of;
 use crate::node::{Data, Entry, Mark, Node, Source, is_yes};
@@ -245,7 +246,23 @@ impl Walk<'_> {
             });
         }
         self.owner = outer;
+        self.laws(node, fields, &values);
         Some(Value::Object(values))
+    }
+
+    /// What the values of an object come to together.
+    fn laws(&mut self, node: &Node, owner: &'static Type, values: &Map<String, Value>) {
+        for (field, law) in laws_of(owner.name) {
+            let written = node.get(field).map(|entry| &entry.value).filter(|value| value.data != Data::Null);
+            let Some(wrong) = law.broken(values, field, written.is_some()) else { continue };
+            let at = written.map_or(node.at, |value| value.at);
+            let code = if written.is_some() { "ARG0018" } else { "ARG0010" };
+            let dot = if self.path.is_empty() { "" } else { "." };
+            self.under(format_args!("{dot}{field}"), |walk| {
+                let message = format!("{} {wrong}", walk.path);
+                walk.problem(code, at, message, String::new());
+            });
+        }
     }
 
     /// Reads one entry of `node`, an object of type `owner`, into `values`.
@@ -266,10 +283,9 @@ impl Walk<'_> {
             Status::Dropped => None,
             Status::Refused if entry.value.is_empty() => None,
             Status::Refused => {
-                let message = format!("field `{}` is not supported yet", self.path);
+                let message = format!("field `{}` is not supported", self.path);
                 let why = reason(self.owner, field);
-                let why = if why == NOT_YET { String::new() } else { why.to_owned() };
-                self.problem("ARG0005", entry.at, message, why);
+                self.problem("ARG0005", entry.at, message, why.to_owned());
                 self.lose();
                 None
             }
