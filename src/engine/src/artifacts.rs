@@ -101,6 +101,9 @@ impl Scope<'_> {
     }
 }
 
+/// How Argo's message of an artifact that is not there begins.
+pub(crate) const UNRESOLVED: &str = "Unable to resolve: ";
+
 /// Where another artifact comes from.
 pub(crate) fn resolve(scope: &Scope<'_>, given: &Artifact) -> Result<Option<row::Artifact>, String> {
     let name = given.from.trim();
@@ -110,12 +113,12 @@ pub(crate) fn resolve(scope: &Scope<'_>, given: &Artifact) -> Result<Option<row:
     } else {
         scope.artifact_of(&given.from_expression)?
     };
-    let wanted = if given.from_expression.is_empty() { &given.from } else { &given.from_expression };
+    let wanted = if given.from_expression.is_empty() { name } else { &given.from_expression };
     match found {
         Named::Artifact(artifact) => Ok(Some(below(*artifact, &given.sub_path))),
         Named::Absent if given.optional => Ok(None),
         Named::Absent | Named::Unknown => {
-            Err(format!("unable to resolve references: Unable to resolve: {wanted:?}"))
+            Err(format!("{UNRESOLVED}{wanted:?}"))
         }
     }
 }
@@ -399,7 +402,9 @@ pub(crate) fn composed(
         if declared.from.is_empty() && declared.from_expression.is_empty() {
             continue;
         }
-        let Some(mut found) = resolve(&scope, declared)? else { continue };
+        let found = resolve(&scope, declared);
+        let found = found.map_err(|why| format!("unable to resolve outputs from scope: {why}"))?;
+        let Some(mut found) = found else { continue };
         found.name.clone_from(&declared.name);
         if let Ok(mut shown) = serde_json::from_str::<Artifact>(&found.json) {
             shown.name.clone_from(&declared.name);

@@ -50,10 +50,17 @@ impl Environment for Scope<'_> {
     fn environment(&self, paths: &[Path]) -> Env {
         let mut env = Env::default();
         for path in paths {
+            if let Some(first) = path.first().filter(|first| matches!(first.as_ref(), "steps" | "tasks")) {
+                // Whichever sibling is asked of it.
+                env.open_map(first);
+            }
             put(&mut env, &self.parsed.globals, path);
             if path.first().is_some_and(|first| first.as_ref() == "workflow") {
                 // Whatever is asked of it, the workflow is a map.
                 self.put_found(&mut env, "workflow.name");
+            }
+            if path.first().is_some_and(|first| first.as_ref() == "lastRetry") {
+                self.put_found(&mut env, "lastRetry.status");
             }
             put(&mut env, &self.locals, path);
             for name in self.below(path) {

@@ -26,6 +26,9 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
     put("workflow.creationTimestamp", time_text(workflow.created_at_ms));
     put("workflow.creationTimestamp.RFC3339", time_text(workflow.created_at_ms));
     put("workflow.creationTimestamp.s", workflow.created_at_ms.div_euclid(1000).to_string());
+    for (letter, text) in created_texts(workflow.created_at_ms) {
+        put(&format!("workflow.creationTimestamp.{letter}"), text);
+    }
     if let Some(priority) = manifest.spec.priority {
         put("workflow.priority", priority.to_string());
     }
@@ -64,6 +67,34 @@ pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap
         put(&format!("workflow.{kind}.json"), text);
     }
     names
+}
+
+/// The letters after `workflow.creationTimestamp.` and what each stands for, as Go lays times out.
+const CREATED_LAYOUTS: [(char, &str); 16] = [
+    ('B', "January"),
+    ('b', "Jan"),
+    ('m', "01"),
+    ('A', "Monday"),
+    ('a', "Mon"),
+    ('d', "02"),
+    ('H', "15"),
+    ('I', "03"),
+    ('M', "04"),
+    ('S', "05"),
+    ('Y', "2006"),
+    ('y', "06"),
+    ('p', "PM"),
+    ('Z', "MST"),
+    ('z', "-0700"),
+    ('L', ".000"),
+];
+
+/// The time of creation in parts. Kubernetes keeps it in whole seconds.
+fn created_texts(created_at_ms: i64) -> impl Iterator<Item = (char, String)> {
+    let seconds_ms = created_at_ms.div_euclid(1000).saturating_mul(1000);
+    let time = argosy_expr::date::Time::from_unix_ms(seconds_ms).ok();
+    let text = move |layout: &str| time.as_ref().map(|time| time.format(layout)).unwrap_or_default();
+    CREATED_LAYOUTS.into_iter().map(move |(letter, layout)| (letter, text(layout)))
 }
 
 /// Tasks that a `depends` text names; empty when it can't be read, which makes the task an error when its turn comes.

@@ -172,11 +172,17 @@ pub fn mentions(text: &str) -> Vec<Mention<'_>> {
     let is_name = |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
     let words = text.split(|character| !is_name(character));
     let words = words.map(|word| word.trim_start_matches(['-', '.', '_'])).filter(|word| !word.is_empty());
-    let parts = words.map(|word| match word.split_once('.') {
-        Some((task, result)) => Mention { task, result: Some(result) },
-        None => Mention { task: word, result: None },
+    let parts = words.flat_map(|word| match word.split_once('.') {
+        Some((task, result)) if is_result(result) => vec![Mention { task, result: Some(result) }],
+        // Without a capital it is no result: Argo reads two names.
+        Some(_) => word.split('.').map(|task| Mention { task, result: None }).collect(),
+        None => vec![Mention { task: word, result: None }],
     });
     parts.collect()
+}
+
+fn is_result(word: &str) -> bool {
+    word.len() > 1 && word.starts_with(|first: char| first.is_ascii_uppercase())
 }
 
 /// A condition as Argo expands it: a name alone stands for "it ended well enough".

@@ -61,6 +61,13 @@ impl Env {
         self.insert(name, Value::from(text));
     }
 
+    /// Makes a name a map, whatever is or is not in it.
+    pub fn open_map(&mut self, name: &str) {
+        if !matches!(self.root.get(name), Some(Value::Map(_))) {
+            self.insert(name, Value::Map(Arc::new(Map::empty())));
+        }
+    }
+
     pub(crate) fn get(&self, name: &str) -> Option<&Value> {
         self.root.get(name)
     }

@@ -59,6 +59,12 @@ impl Program {
         paths.iter().map(|path| path.join(".")).collect()
     }
 
+    /// The first name that `env` does not know, dotted, up to the part that is not there; guarded ones count, too.
+    pub fn first_unknown(&self, env: &Env) -> Option<String> {
+        let unknown = |path: &Path| (1..=path.len()).find(|length| !env.knows(&path[..*length]));
+        self.paths().iter().find_map(|path| unknown(path).map(|length| path[..length].join(".")))
+    }
+
     /// Evaluates it: checks types as far as they are known beforehand, as the language demands, then computes.
     /// `now_ms` is what `now()` gives, in milliseconds since 1970.
     ///

@@ -109,6 +109,11 @@ pub fn is_expression(tag: &str) -> bool {
     tag.starts_with('=')
 }
 
+/// Whether a tag is opened after the last one that is closed.
+pub fn is_unclosed(text: &str) -> bool {
+    pieces(text).last().is_some_and(|last| matches!(last, Piece::Text(rest) if rest.contains(OPEN)))
+}
+
 /// The names of the simple tags of a text, trimmed, in order; of nested tags the inner one.
 pub fn names(text: &str) -> impl Iterator<Item = &str> {
     pieces(text).filter_map(|piece| match piece {
@@ -245,6 +250,9 @@ fn evaluate(
     let in_tag = |error: Error| Error::Expression(format!("failed to evaluate expression: {error}"));
     let program = program::compile_within(&source, &rules.limits).map_err(in_tag)?;
     let env = expressions.environment.environment(&program.paths());
+    if rules.strict && let Some(name) = program.first_unknown(&env) {
+        return Err(Error::Expression(format!("failed to evaluate expression: {name} is missing")));
+    }
     let missing = program.missing(&env);
     let demanded = |name: &String| {
         rules.strict_prefixes.iter().any(|prefix| name.starts_with(prefix))

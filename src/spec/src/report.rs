@@ -179,7 +179,11 @@ impl<'a> Known<'a> {
                 problem.suggestion = of.elsewhere(&problem.message);
             }
         }
-        match Manifest::from_value(resolved.manifest) {
+        // It has a workflow's form already, whatever kind it comes from.
+        let mut resolved_manifest = resolved.manifest;
+        resolved_manifest["kind"] = "Workflow".into();
+        let manifest = Manifest::from_value(resolved_manifest);
+        match manifest.map(|manifest| Manifest { kind: document.kind.clone(), ..manifest }) {
             Ok(manifest) => problems.extend(validate::lint_resolved(&manifest, resolved.own_templates)),
             Err(found) => problems.extend(found),
         }

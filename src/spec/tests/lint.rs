@@ -244,3 +244,22 @@ fn what_the_resource_definitions_refuse_is_refused() {
         assert_eq!(told_of(rest).first().map(String::as_str), Some(wanted), "{rest}");
     }
 }
+
+#[test]
+fn a_cron_workflow_refers_to_a_stored_template() {
+    let template = "\
+apiVersion: argoproj.io/v1alpha1
+kind: WorkflowTemplate
+metadata: {name: job}
+spec: {entrypoint: main, templates: [{name: main, suspend: {}}]}
+";
+    let cron = |name: &str| {
+        format!(
+            "apiVersion: argoproj.io/v1alpha1\nkind: CronWorkflow\nmetadata: {{name: c}}\nspec:\n  \
+             schedules: [\"0 2 * * *\"]\n  workflowSpec: {{workflowTemplateRef: {{name: {name}}}}}\n"
+        )
+    };
+    assert_eq!(told(&look(&[("t", template), ("c", &cron("job"))])), Vec::<String>::new());
+    let wrong = told(&look(&[("t", template), ("c", &cron("jbo"))]));
+    assert!(wrong[0].contains("couldn't find workflow template \"jbo\""), "{wrong:?}");
+}

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::advance::create::{self, Place};
 use crate::advance::items::item_at;
-use crate::advance::resolve::{Resolved, iteration, resolve};
+use crate::advance::resolve::{Problem, Resolved, iteration, resolve};
 use crate::advance::{Progress, Turn, continues_on, hold, outputs, steps, workflow};
 use crate::evolve_hold::HELD_TASKS;
 use crate::leader::{Parsed, Plan, task_dependencies};
@@ -196,7 +196,7 @@ fn run(
     task: &Task,
     carried: NodePhase,
 ) -> Result<(), String> {
-    match resolve(turn, index, task)? {
+    match resolve(turn, index, task).map_err(Problem::message)? {
         Resolved::Skip(message) => {
             create::ended(turn, place, &task.template, NodePhase::Skipped, &message, carried).map(drop)
         }

@@ -76,7 +76,7 @@ fn resolved(turn: &mut Turn<'_>, node: &row::Node) -> Result<(Value, Template), 
 }
 
 /// What runs in a Pod of its own, and may leave files behind.
-fn runs_as_pod(template: &Template) -> bool {
+pub(crate) fn runs_as_pod(template: &Template) -> bool {
     template.is_leaf() && !matches!(template.kind, TemplateKind::Suspend(_))
 }
 
@@ -95,18 +95,18 @@ fn locals(turn: &Turn<'_>, node: &row::Node, template: &Template) -> BTreeMap<St
     }
     names.extend(artifacts::paths(template));
     if node.flag == i32::from(row::NodeFlag::Retried) {
-        names.insert("retries".to_owned(), node.ordinal.to_string());
-        let last = node.ordinal.checked_sub(1).and_then(|before| {
-            turn.draft
-                .state
-                .index
-                .children
-                .get(&(turn.workflow, node.parent, before))
-                .map(|index| turn.node(*index))
-        });
-        last_try_names(&mut names, last.as_deref());
+        try_names(turn, node.parent, node.ordinal, &mut names);
     }
     names
+}
+
+/// What is known of try `ordinal` of the Retry node `wrapper`, and of the one before.
+pub(crate) fn try_names(turn: &Turn<'_>, wrapper: u32, ordinal: u64, names: &mut BTreeMap<String, String>) {
+    names.insert("retries".to_owned(), ordinal.to_string());
+    let children = &turn.draft.state.index.children;
+    let last = ordinal.checked_sub(1).and_then(|before| children.get(&(turn.workflow, wrapper, before)));
+    let last = last.map(|index| turn.node(*index));
+    last_try_names(names, last.as_deref());
 }
 
 /// What is known of the try before: Argo's defaults when there is none.
@@ -393,7 +393,7 @@ pub(crate) fn suspend_over(turn: &mut Turn<'_>, index: u32) {
     let node = turn.node(index);
     match supplied_outputs(turn, &node) {
         Ok(outputs) => turn.finish(index, NodePhase::Succeeded, node.message.clone(), outputs),
-        Err(message) => turn.finish(index, NodePhase::Error, message, None),
+        Err(message) => turn.finish(index, NodePhase::Error, message, node.outputs.clone()),
     }
 }
 
@@ -555,8 +555,10 @@ pub(crate) fn is_task(node: &row::Node) -> bool {
 /// other words than a step's own error.
 pub(crate) fn is_execution_error(node: &row::Node) -> bool {
     let composed = matches!(type_of(node), NodeType::Steps | NodeType::Dag) && !node.message.is_empty();
-    let unreadable =
-        type_of(node) == NodeType::Suspend && node.message.starts_with(retry::UNREADABLE_DURATION);
+    let unreadable = type_of(node) == NodeType::Suspend
+        && [retry::UNREADABLE_DURATION, resume_workflow::NOT_SUPPLIED]
+            .iter()
+            .any(|start| node.message.starts_with(start));
     let refused = match type_of(node) {
         NodeType::Pod => is_refusal(&node.message),
         NodeType::Retry => node.message.starts_with("unable to cast expression result "),

@@ -1,4 +1,5 @@
-//! `workflowMetadata.labelsFrom`: labels that expressions over the workflow's own values come to, set as it starts.
+//! `workflowMetadata`: labels as they must be in Kubernetes, and `labelsFrom`, those that expressions over the workflow's
+//! own values come to, set as it starts.
 
 use argosy_proto::fact::{self, fact::Body};
 use serde_json::{Value, json};
@@ -13,10 +14,11 @@ const LABEL_LENGTH_MAX: usize = 63;
 /// Sets the labels; an error is the workflow's message.
 pub(super) fn set_labels(turn: &mut Turn<'_>) -> Result<(), String> {
     let parsed = turn.parsed.clone();
-    let Some(asked) = parsed.manifest.spec.workflow_metadata.as_ref().map(|metadata| &metadata.labels_from)
-    else {
-        return Ok(());
-    };
+    let Some(metadata) = parsed.manifest.spec.workflow_metadata.as_ref() else { return Ok(()) };
+    for (name, value) in &metadata.labels {
+        check_label(value).map_err(|why| format!("invalid label value {value:?} for label {name:?}: {why}"))?;
+    }
+    let asked = &metadata.labels_from;
     if asked.is_empty() {
         return Ok(());
     }
@@ -29,9 +31,10 @@ pub(super) fn set_labels(turn: &mut Turn<'_>) -> Result<(), String> {
                 None => failed(" evaluation result is <nil> but must be a string".to_owned()),
                 Some(kind) => failed(format!(" evaluted to {kind} but must be a string")),
             })?;
-        if !is_label_value(&value) {
-            return Err(format!("invalid label value {value:?} for label {name:?}"));
-        }
+        check_label(&value).map_err(|why| {
+            let expression = &from.expression;
+            format!("invalid label value {value:?} for label {name:?} and expression {expression:?}: {why}")
+        })?;
         labels.push((name, value));
     }
     let amend = |text: &str| {
@@ -69,20 +72,31 @@ pub(super) fn set_labels(turn: &mut Turn<'_>) -> Result<(), String> {
 /// How the message about a label's expression begins.
 pub(crate) const FAILED: &str = "failed to evaluate label";
 
-/// Kubernetes' rule.
-fn is_label_value(value: &str) -> bool {
+/// Kubernetes' rule for values of labels, in its words.
+fn check_label(value: &str) -> Result<(), String> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric();
     let bytes = value.as_bytes();
-    value.is_empty()
-        || bytes.len() <= LABEL_LENGTH_MAX
-            && bytes.first().copied().is_some_and(plain)
+    let mut broken = Vec::new();
+    if bytes.len() > LABEL_LENGTH_MAX {
+        broken.push(format!("must be no more than {LABEL_LENGTH_MAX} characters"));
+    }
+    let fits = value.is_empty()
+        || bytes.first().copied().is_some_and(plain)
             && bytes.last().copied().is_some_and(plain)
-            && bytes.iter().all(|byte| plain(*byte) || b"-_.".contains(byte))
+            && bytes.iter().all(|byte| plain(*byte) || b"-_.".contains(byte));
+    if !fits {
+        broken.push(LABEL_RULE.to_owned());
+    }
+    if broken.is_empty() { Ok(()) } else { Err(broken.join(";")) }
 }
+
+const LABEL_RULE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', \
+                          and must start and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or \
+                          '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
 
 #[cfg(test)]
 mod tests {
-    use super::is_label_value;
+    use super::check_label;
 
     #[test]
     fn label_values_follow_kubernetes() {
@@ -94,7 +108,7 @@ mod tests {
             ("a ", false),
             (&"x".repeat(64), false),
         ] {
-            assert_eq!(is_label_value(value), expected, "{value}");
+            assert_eq!(check_label(value).is_ok(), expected, "{value}");
         }
     }
 }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::advance::Turn;
 use crate::advance::leaf::inputs_of;
-use crate::artifacts;
+use crate::artifacts::{self, UNRESOLVED};
 use crate::express::{self, fill};
 
 /// What a leaf yields: exit code, result where somebody reads it, and every declared parameter, with or without a value.
@@ -109,7 +109,8 @@ fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter
         let text: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
         return match express::value(&text, &scope) {
             Ok(Some(value)) => Ok(value),
-            Ok(None) => from.default.ok_or_else(|| format!("expression {text:?} gives nothing")),
+            // As Go shows it; a default is for errors only.
+            Ok(None) => Ok("<nil>".to_owned()),
             Err(message) => from.default.ok_or(message),
         };
     }
@@ -128,6 +129,6 @@ fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter
         Some(Found::Absent) => from.default.ok_or_else(|| {
             format!("output parameter {:?}: \"{{{{{name}}}}}\" is an absent optional (skipped/omitted node output with no default)", parameter.name)
         }),
-        None => from.default.ok_or_else(|| format!("unable to resolve {:?}", from.parameter)),
+        None => from.default.ok_or_else(|| format!("{UNRESOLVED}{name:?}")),
     }
 }

@@ -1,15 +1,18 @@
 //! From a step or task as written to one that can run: condition, loop, arguments.
 
 use argosy_expr::{Found, Lookup, Rules, when};
+use argosy_model::NodeType;
 use argosy_proto::state as row;
 use argosy_spec::{Arguments, LifecycleHook, Step, Template};
-use serde_json::{Map, Value};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::advance::{Turn, hooks, items, raw_json};
+use crate::artifacts;
 use crate::express::{self, fill, fill_known};
-use crate::scope::Scope;
-use crate::state::{ROW_VERSION, phase_of};
+use crate::scope::{Scope, display_name};
+use crate::state::{ROW_VERSION, phase_of, type_of};
 
 /// A step ready to be acted on.
 pub(crate) enum Resolved {
@@ -21,13 +24,40 @@ pub(crate) enum Resolved {
     Loop(row::Expansion),
 }
 
+/// Why a step or task can't run.
+pub(crate) enum Problem {
+    /// Something that it refers to.
+    Reference(String),
+    /// Its loop, or one of the items.
+    Loop(String),
+}
+
+impl Problem {
+    pub(crate) fn message(self) -> String {
+        match self {
+            Self::Reference(message) | Self::Loop(message) => message,
+        }
+    }
+}
+
+impl From<String> for Problem {
+    fn from(message: String) -> Self {
+        Self::Reference(message)
+    }
+}
+
+/// Items of a loop that are looked at before the first of them is made; what is wrong with one after them shows when its
+/// turn comes.
+const ITEMS_CHECKED_MAX: u64 = 1_000;
+
 /// Resolves a step or task of the template of node `boundary`.
-pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result<Resolved, String> {
+pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result<Resolved, Problem> {
     turn.draft.spend(1);
     let node = turn.node(boundary);
     let mut scope = turn.scope(boundary);
     scope.on_exit = node.on_exit;
-    let inputs = inputs_scope(&node.inputs);
+    let mut inputs = inputs_scope(&node.inputs);
+    inputs.extend(own_names(turn, &node));
     let mut skip = None;
     if !step.when.is_empty() {
         let text = resolve_text(
@@ -45,7 +75,7 @@ pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result
             Ok((_, true)) => {}
             Ok((condition, false)) => skip = Some(format!("when '{condition}' evaluated false")),
             Err(_) if step.is_loop() => {}
-            Err(message) => return Err(message),
+            Err(message) => return Err(message.into()),
         }
     }
     if let Some(message) = skip.clone().filter(|_| !step.is_loop()) {
@@ -65,16 +95,56 @@ pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result
     let rules = if skip.is_some() { Rules::LENIENT } else { Rules::STRICT_NODES };
     let resolved = resolve_value(raw, &scope, &inputs, &rules)?;
     let resolved = Step::from_value(resolved).map_err(|error| error.to_string())?;
+    if skip.is_none() {
+        for given in &resolved.arguments.artifacts {
+            if !given.from.is_empty() || !given.from_expression.is_empty() {
+                artifacts::resolve(&scope, given)?;
+            }
+        }
+    }
     if resolved.is_loop() {
-        let expansion = expansion(&resolved, skip.is_some())?;
+        let expansion = expansion(&resolved, skip.is_some()).map_err(Problem::Loop)?;
         let nodes_max = turn.leader.limits.nodes_per_workflow_max;
         if expansion.total > u64::from(nodes_max) {
             let total = expansion.total;
-            return Err(format!("the loop has {total} items, and a workflow may have {nodes_max} nodes"));
+            let message = format!("the loop has {total} items, and a workflow may have {nodes_max} nodes");
+            return Err(Problem::Loop(message));
+        }
+        if skip.is_none() {
+            scope.locals.clear();
+            check_items(&mut scope, &expansion).map_err(Problem::Loop)?;
         }
         return Ok(Resolved::Loop(expansion));
     }
     Ok(Resolved::Run(Box::new(resolved)))
+}
+
+/// Every item must give all that is asked of it, before any node is made.
+fn check_items(scope: &mut Scope<'_>, expansion: &row::Expansion) -> Result<(), String> {
+    if !expansion.step_json.contains("{{") {
+        return Ok(());
+    }
+    let list: Value = serde_json::from_str(&expansion.items_json).unwrap_or_default();
+    let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
+    for at in 0..expansion.total.min(ITEMS_CHECKED_MAX) {
+        scope.locals = items::names(&items::item_at(expansion, list, at).0);
+        fill(&expansion.step_json, scope, &Rules::STRICT).map_err(|error| message_of(&error))?;
+    }
+    Ok(())
+}
+
+/// What a steps or dag template knows of the node that it is carried out as (`node.name` is not that of its children).
+fn own_names(turn: &Turn<'_>, node: &row::Node) -> BTreeMap<String, String> {
+    let is_try = node.flag == i32::from(row::NodeFlag::Retried);
+    let called = if is_try { turn.node(node.parent) } else { Arc::new(node.clone()) };
+    let caller = (called.parent != 0).then(|| type_of(&turn.node(called.parent)));
+    let display = match caller {
+        Some(_) => display_name(&turn.draft.state, turn.workflow, &called),
+        None => String::new(),
+    };
+    let by_task = matches!(caller, Some(NodeType::Dag | NodeType::TaskGroup));
+    let kind = if by_task { "tasks.name" } else { "steps.name" };
+    BTreeMap::from([("node.name".to_owned(), called.name.clone()), (kind.to_owned(), display)])
 }
 
 fn inputs_scope(inputs: &[row::Parameter]) -> BTreeMap<String, String> {
@@ -190,30 +260,11 @@ fn expansion(step: &Step, skipped: bool) -> Result<row::Expansion, String> {
         } else {
             items.unwrap_or_default()
         };
-        every_key(&raw, &list, expansion.raw && !skipped)?;
         expansion.total = list.as_array().map_or(0, Vec::len) as u64;
         expansion.items_json = list.to_string();
     }
     expansion.step_json = raw.to_string();
     Ok(expansion)
-}
-
-/// Every item of a list must have the keys that the step asks of its items, before any node is made.
-fn every_key(step: &Value, list: &Value, is_asked: bool) -> Result<(), String> {
-    if !is_asked {
-        return Ok(());
-    }
-    let text = step.to_string();
-    let asked: BTreeSet<&str> =
-        argosy_expr::tags::names(&text).filter_map(|name| name.strip_prefix("item.")).collect();
-    for item in list.as_array().into_iter().flatten().filter_map(Value::as_str) {
-        let parsed: Option<Map<String, Value>> = serde_json::from_str(item).ok();
-        let Some(fields) = parsed.filter(|_| !asked.is_empty()) else { continue };
-        if let Some(missing) = asked.iter().find(|key| !fields.contains_key(**key)) {
-            return Err(format!("failed to resolve {{{{item.{missing}}}}}"));
-        }
-    }
-    Ok(())
 }
 
 fn list_of(text: &str, skipped: bool) -> Result<Value, String> {
@@ -310,8 +361,7 @@ pub(crate) fn iteration(
             return Ok(Resolved::Skip(format!("when '{condition}' evaluated false")));
         }
     }
-    let rules = Rules { strict_prefixes: &["steps.", "tasks.", "item.", "item["], ..Rules::STRICT_NODES };
-    let text = fill(&expansion.step_json, &scope, &rules).map_err(|error| message_of(&error))?;
+    let text = fill(&expansion.step_json, &scope, &Rules::STRICT).map_err(|error| message_of(&error))?;
     let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     Step::from_value(value).map(|step| Resolved::Run(Box::new(step))).map_err(|error| error.to_string())
 }

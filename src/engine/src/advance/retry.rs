@@ -2,15 +2,16 @@
 
 use argosy_expr::Rules;
 use argosy_expr::date::duration_text;
-use argosy_model::NodePhase;
+use argosy_model::{NodePhase, pod_name};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::RetryStrategy;
+use argosy_spec::{RetryStrategy, Template};
 
 use crate::advance::create::{self, Place};
 use crate::advance::{Turn, hold, leaf, memo, timers, workflow};
 use crate::artifacts::NodeInputs;
-use crate::express::{self, fill};
+use crate::effective::shown_name;
+use crate::express::{self, fill, fill_known};
 use crate::state::{ROW_VERSION, phase_of};
 use crate::view::{started_at_ms, time_text};
 
@@ -45,13 +46,39 @@ pub(crate) fn next_try(turn: &mut Turn<'_>, index: u32) {
     };
     let parsed = turn.parsed.clone();
     let made = match parsed.template(&node.template) {
-        Some(template) => create::instance(turn, place, template, NodeInputs::of(&node))
+        Some(template) => inputs_of_try(turn, &node, &place, template)
+            .and_then(|inputs| create::instance(turn, place, template, inputs))
             .map(|made| memo::note_try(turn, &node, made)),
         None => Err(format!("template {} not found", node.template)),
     };
     if let Err(message) = made {
         turn.finish(index, NodePhase::Error, message, None);
     }
+}
+
+/// A try's inputs: what its wrapper's say of tries and of the Pod is known now (`retry/retry-last-retry-variables`).
+fn inputs_of_try(
+    turn: &Turn<'_>,
+    node: &row::Node,
+    place: &Place,
+    template: &Template,
+) -> Result<NodeInputs, String> {
+    let mut inputs = NodeInputs::of(node);
+    if !inputs.parameters.iter().flat_map(|parameter| &parameter.value).any(|value| value.contains("{{")) {
+        return Ok(inputs);
+    }
+    let mut names = turn.parsed.globals.clone();
+    leaf::try_names(turn, place.parent, place.ordinal, &mut names);
+    if leaf::runs_as_pod(template) {
+        let name = pod_name(&turn.row().name, shown_name(&template.name), &place.name);
+        names.insert("pod.name".to_owned(), name);
+    }
+    for parameter in &mut inputs.parameters {
+        if let Some(value) = &mut parameter.value {
+            *value = fill_known(value, &names, turn.draft.now().0).map_err(|error| error.to_string())?;
+        }
+    }
+    Ok(inputs)
 }
 
 /// A try is over: that is the node's end, or there is another.

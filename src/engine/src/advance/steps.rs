@@ -7,8 +7,9 @@ use argosy_spec::Step;
 
 use crate::advance::create::{self, Place};
 use crate::advance::items::item_at;
-use crate::advance::resolve::{Resolved, iteration, resolve};
+use crate::advance::resolve::{Problem, Resolved, iteration, resolve};
 use crate::advance::{Progress, Turn, hold, leaf, outputs};
+use crate::artifacts;
 use crate::leader::Parsed;
 use crate::state::phase_of;
 
@@ -196,7 +197,7 @@ fn make_items(
             continue;
         }
         place.name = format!("{base}({at}:{description})");
-        match iteration(turn, boundary, &expansion, &value).map_err(unresolved)? {
+        match iteration(turn, boundary, &expansion, &value)? {
             Resolved::Run(step) => {
                 create::step(turn, place.clone(), &step)?;
             }
@@ -224,11 +225,14 @@ pub(crate) fn expand(
 }
 
 /// Argo's words around an error in a step's references; errors of loops come as they are.
-fn unresolved(message: String) -> String {
-    let of_loop = ["withParam value", "strconv.", "failed to resolve {{item"]
-        .iter()
-        .any(|start| message.starts_with(start));
-    if of_loop { message } else { format!("failed to resolve references: {message}") }
+fn unresolved(problem: Problem) -> String {
+    match problem {
+        Problem::Loop(message) => message,
+        Problem::Reference(message) if message.starts_with(artifacts::UNRESOLVED) => {
+            format!("failed to resolve references: unable to resolve references: {message}")
+        }
+        Problem::Reference(message) => format!("failed to resolve references: {message}"),
+    }
 }
 
 /// Ends a StepGroup whose children are all over.

@@ -61,6 +61,9 @@ fn outputs(
     })
 }
 
+/// How the message of an output that nobody has supplied begins.
+pub(crate) const NOT_SUPPLIED: &str = "raw output parameter '";
+
 /// What a Suspend node yields once it is over.
 pub(crate) fn supplied(
     set: Option<&row::Outputs>,
@@ -72,10 +75,8 @@ pub(crate) fn supplied(
             .and_then(|set| set.parameters.iter().find(|given| given.name == parameter.name)?.value.clone());
         let default = parameter.value_from.as_ref().and_then(|from| from.default.clone());
         let Some(value) = given.or(default).or_else(|| parameter.value.clone()) else {
-            return Err(format!(
-                "raw output parameter '{}' has not been set and does not have a default value",
-                parameter.name
-            ));
+            let name = &parameter.name;
+            return Err(format!("{NOT_SUPPLIED}{name}' has not been set and does not have a default value"));
         };
         outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value: Some(value) });
     }

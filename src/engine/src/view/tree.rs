@@ -105,30 +105,17 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// The nodes that what comes after a node hangs below: what it shows as its `outboundNodes`, followed once more.
     fn outbound_of(&self, index: u32) -> Vec<u32> {
         let node = &self.nodes[&index];
         if node.memo_hit && type_of(node) != NodeType::Retry {
             return vec![index];
         }
-        let all = |children: Vec<u32>| -> Vec<u32> {
-            children
-                .iter()
-                .flat_map(|child| {
-                    self.outbound.get(child).map(|nodes| nodes.as_slice()).unwrap_or_default().to_vec()
-                })
-                .collect()
-        };
         match type_of(node) {
-            NodeType::Steps => {
-                self.children(index).pop().map(|group| all(self.children(group))).unwrap_or_default()
-            }
-            NodeType::Retry => self.children(index).pop().map(|last| all(vec![last])).unwrap_or_default(),
-            NodeType::TaskGroup | NodeType::StepGroup => all(self.children(index)),
-            NodeType::Dag => {
-                let targets =
-                    self.targets(node).into_iter().filter_map(|task| self.child(index, task << 32)).collect();
-                all(targets)
-            }
+            NodeType::Steps | NodeType::Dag => self.ends(&self.shown_outbound(index)),
+            // Its last child, whatever that is: a try, or a hook (`exit/retry-then-exit-hook`).
+            NodeType::Retry => self.last_child(index).into_iter().collect(),
+            NodeType::TaskGroup | NodeType::StepGroup => self.ends(&self.children(index)),
             NodeType::Pod if self.containers.contains_key(&index) => self.last_containers(index),
             NodeType::Pod
             | NodeType::Container
@@ -137,6 +124,31 @@ impl<'a> Tree<'a> {
             | NodeType::Http
             | NodeType::Plugin => vec![index],
         }
+    }
+
+    /// The outbound nodes of some nodes.
+    fn ends(&self, nodes: &[u32]) -> Vec<u32> {
+        nodes.iter().filter_map(|node| self.outbound.get(node)).flat_map(|nodes| nodes.iter().copied()).collect()
+    }
+
+    /// Argo's `outboundNodes` of a Steps or DAG node.
+    fn shown_outbound(&self, index: u32) -> Vec<u32> {
+        let node = &self.nodes[&index];
+        if node.memo_hit {
+            return vec![index];
+        }
+        if type_of(node) == NodeType::Steps {
+            let last = self.children(index).pop();
+            return last.map(|group| self.ends(&self.children(group))).unwrap_or_default();
+        }
+        let targets = self.targets(node).into_iter().filter_map(|task| self.child(index, task << 32));
+        self.ends(&targets.collect::<Vec<_>>())
+    }
+
+    /// The child of a Retry node that was made last, hooks included.
+    fn last_child(&self, index: u32) -> Option<u32> {
+        let below = (self.workflow, index, 0)..=(self.workflow, index, u64::MAX);
+        self.state.index.children.range(below).map(|(_, child)| *child).max()
     }
 
     /// The containers of a Pod that no other of them waits for.
@@ -300,7 +312,7 @@ impl<'a> Tree<'a> {
             put("children", self.ids(children));
         }
         if self.shows_outbound(index, node, kind) {
-            put("outboundNodes", self.ids(&self.outbound[&index]));
+            put("outboundNodes", self.ids(&self.shown_outbound(index)));
         }
         if node.daemoned {
             put("daemoned", true.into());

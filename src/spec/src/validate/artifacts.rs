@@ -103,7 +103,8 @@ impl Validator<'_> {
                 && !artifact.has_location()
                 && !artifact.optional
             {
-                self.tell("ARG0017", &at, format!("{name}.from, artifact location, or key is required"));
+                let message = format!("{words}{}.from, artifact location, or key is required", artifact.name);
+                self.tell("ARG0017", &at, message);
             }
             self.artifact_location(artifact, &name, &at);
         }

@@ -100,6 +100,10 @@ impl<'v> Validator<'v> {
             self.target(task, Some(&task.arguments), &known, &at);
             self.trail.pop();
         }
+        // The template's own outputs are told nothing of how tasks ended.
+        for task in &dag.tasks {
+            scope.forget(&format!("tasks.{}.status", task.name));
+        }
     }
 
     fn mixtures(&mut self, template: &Template, dag: &Dag, path: &str) {

@@ -14,13 +14,20 @@ use crate::suggest;
 /// Container names that are ours.
 const RESERVED_NAMES: [&str; 2] = ["wait", "supervisor"];
 
+/// What a container set's `main` takes and yields.
+fn has_files(template: &Template) -> bool {
+    let (inputs, outputs) = (&template.inputs, &template.outputs);
+    !(inputs.artifacts.is_empty() && outputs.parameters.is_empty() && outputs.artifacts.is_empty())
+}
+
 impl Validator<'_> {
     pub(super) fn leaf(&mut self, template: &Template, scope: &Scope, path: &str) {
         let name = &template.name;
         self.references(&template.raw, scope, &format!("templates.{name}:"), path);
         match &template.kind {
             TemplateKind::Container(container) => {
-                self.image(container, &format!("templates.{name}.container"), path)
+                self.mounts(template, container, path);
+                self.image(container, &format!("templates.{name}.container"), path);
             }
             TemplateKind::Script(script) => {
                 self.image(&script.container, &format!("templates.{name}.script"), path)
@@ -92,6 +99,30 @@ impl Validator<'_> {
         }
     }
 
+    /// No two volumes or artifacts of a container are at one path.
+    fn mounts(&mut self, template: &Template, container: &Value, path: &str) {
+        let name = &template.name;
+        let mut mounted = BTreeMap::new();
+        let volumes = container.get("volumeMounts").and_then(Value::as_array);
+        for (index, mount) in volumes.into_iter().flatten().enumerate() {
+            let text = |field: &str| mount.get(field).and_then(Value::as_str).unwrap_or_default();
+            let own = format!("container.volumeMounts.{}", text("name"));
+            if let Some(before) = mounted.insert(text("mountPath"), own) {
+                let words = format!("templates.{name}.container.volumeMounts[{index}].mountPath");
+                let message = format!("{words} '{}' already mounted in {before}", text("mountPath"));
+                self.tell("ARG0018", format!("{path}.container.volumeMounts[{index}].mountPath"), message);
+            }
+        }
+        for (index, artifact) in template.inputs.artifacts.iter().enumerate() {
+            let own = format!("inputs.artifacts.{}", artifact.name);
+            if let Some(before) = mounted.insert(&artifact.path, own) {
+                let words = format!("templates.{name}.inputs.artifacts[{index}].path");
+                let message = format!("{words} '{}' already mounted in {before}", artifact.path);
+                self.tell("ARG0018", format!("{path}.inputs.artifacts[{index}].path"), message);
+            }
+        }
+    }
+
     fn reserved(&mut self, name: &str, words: &str, at: String) {
         if RESERVED_NAMES.contains(&name) {
             self.tell("ARG0012", at, format!("{words}: \"{name}\" is a reserved Argo container name"));
@@ -136,7 +167,7 @@ impl Validator<'_> {
         if let Some(cycle) = cycle(set) {
             let message = format!("{words}.containers dependency cycle detected: {}", cycle.join("->"));
             self.tell("ARG0015", containers, message);
-        } else if !template.outputs.parameters.is_empty() && set.container(MAIN_CONTAINER).is_none() {
+        } else if has_files(template) && set.container(MAIN_CONTAINER).is_none() {
             let message = format!(
                 "{words}.containers must have a container named \"{MAIN_CONTAINER}\" for input or output"
             );

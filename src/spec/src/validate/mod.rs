@@ -205,6 +205,7 @@ impl<'a> Validator<'a> {
             let arguments = if own { &hook.arguments } else { &spec.arguments };
             self.call(&hook.template, Some(arguments), &BTreeMap::new(), "spec.onExit");
         }
+        self.conditions(&spec.hooks, "hooks", "spec");
         for (name, hook) in spec.hooks.iter().filter(|(name, _)| *name != EXIT_HOOK) {
             let own = !hook.arguments.parameters.is_empty();
             let arguments = if own { &hook.arguments } else { &spec.arguments };
@@ -273,6 +274,15 @@ impl<'a> Validator<'a> {
         }
         if !on_exit.is_empty() {
             self.call(on_exit, None, &BTreeMap::new(), &format!("{path}.onExit"));
+        }
+    }
+
+    /// Every hook but the one at the end says when it runs.
+    fn conditions(&mut self, hooks: &BTreeMap<String, LifecycleHook>, words: &str, path: &str) {
+        let silent = |(name, hook): &(&String, &LifecycleHook)| *name != EXIT_HOOK && hook.expression.is_empty();
+        for (name, _) in hooks.iter().filter(silent) {
+            let message = format!("{words}.{name} Expression required");
+            self.tell("ARG0010", format!("{path}.hooks.{name}"), message);
         }
     }
 

@@ -131,6 +131,10 @@ impl Scope {
         self.any_item |= step.with_items.is_empty() && !step.with_param.is_empty();
     }
 
+    pub(super) fn forget(&mut self, name: &str) {
+        self.names.remove(name);
+    }
+
     /// What a step or task adds for those after it.
     pub(super) fn add_outputs(&mut self, prefix: &str, template: Option<&Template>, step: &Step) {
         for name in ["id", "status", "startedAt", "finishedAt", "hostNodeName"] {
@@ -194,13 +198,80 @@ impl Validator<'_> {
 
     /// Checks the tags of every text of a value; `words` comes before the message.
     pub(super) fn references(&mut self, value: &Value, scope: &Scope, words: &str, path: &str) {
+        let mut unclosed = None;
         each_text(value, path, &mut |path, text| {
             for tag in tags::names(text) {
                 if !scope.resolves(tag) {
                     self.tell("ARG0016", path, format!("{words} failed to resolve {{{{{tag}}}}}"));
                 }
             }
+            if unclosed.is_none() && tags::is_unclosed(text) {
+                unclosed = Some(path.to_owned());
+            }
         });
+        if let Some(path) = unclosed {
+            self.swallowing(value, scope, words, &path);
+        }
+    }
+
+    /// Argo looks for tags in the JSON text of a whole step: one that is not closed in its own text goes on to the next
+    /// `}}` there (`tags/tag-unclosed`).
+    fn swallowing(&mut self, value: &Value, scope: &Scope, words: &str, path: &str) {
+        let text = argos_json(value);
+        let swallows = |tag: &&str| tag.contains('"') && !scope.resolves(tag);
+        for tag in tags::names(&text).filter(swallows) {
+            let message = format!("{words} failed to resolve {{{{{tag}}}}}");
+            self.tell_with("ARG0016", path, message, "close the tag with `}}`".to_owned());
+        }
+    }
+}
+
+/// The order in which Argo writes the fields of a step, of arguments and of a parameter.
+const ARGOS_ORDER: [&str; 20] = [
+    "name",
+    "template",
+    "inline",
+    "arguments",
+    "parameters",
+    "artifacts",
+    "templateRef",
+    "dependencies",
+    "withItems",
+    "withParam",
+    "withSequence",
+    "when",
+    "continueOn",
+    "onExit",
+    "depends",
+    "default",
+    "value",
+    "valueFrom",
+    "globalName",
+    "enum",
+];
+
+/// The JSON text of a step as Argo writes it: the fields in its order, and Go's escapes.
+fn argos_json(value: &Value) -> String {
+    match value {
+        Value::Object(fields) => {
+            let place = |name: &str| ARGOS_ORDER.iter().position(|known| *known == name);
+            let mut fields: Vec<_> = fields.iter().collect();
+            fields.sort_by_key(|(name, _)| place(name).unwrap_or(ARGOS_ORDER.len()));
+            let text = |(name, value): (&String, &Value)| {
+                format!("{}:{}", argos_json(&Value::from(name.as_str())), argos_json(value))
+            };
+            let texts: Vec<String> = fields.into_iter().map(text).collect();
+            format!("{{{}}}", texts.join(","))
+        }
+        Value::Array(values) => {
+            let texts: Vec<String> = values.iter().map(argos_json).collect();
+            format!("[{}]", texts.join(","))
+        }
+        Value::String(_) => {
+            let text = value.to_string();
+            text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => value.to_string(),
     }
 }
 

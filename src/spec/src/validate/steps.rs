@@ -40,7 +40,9 @@ impl<'a> Validator<'a> {
                 self.trail.push(words);
                 targets.push(self.target(step, Some(&step.arguments), &known, &at));
                 self.hooks(&step.hooks, &step.on_exit, &at);
-                self.trail.pop();
+                if let Some(words) = self.trail.pop() {
+                    self.conditions(&step.hooks, &words, &at);
+                }
             }
             for (index, step) in group.iter().enumerate() {
                 let at = format!("{path}.steps[{number}][{index}]");
