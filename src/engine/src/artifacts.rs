@@ -117,9 +117,7 @@ pub(crate) fn resolve(scope: &Scope<'_>, given: &Artifact) -> Result<Option<row:
     match found {
         Named::Artifact(artifact) => Ok(Some(below(*artifact, &given.sub_path))),
         Named::Absent if given.optional => Ok(None),
-        Named::Absent | Named::Unknown => {
-            Err(format!("{UNRESOLVED}{wanted:?}"))
-        }
+        Named::Absent | Named::Unknown => Err(format!("{UNRESOLVED}{wanted:?}")),
     }
 }
 

@@ -304,6 +304,8 @@ fn results_read(manifest: &Manifest) -> BTreeSet<(String, String)> {
         // By text and not by tag: expressions and `valueFrom.parameter` without braces read results as well.
         for (at, marker) in text.match_indices(".outputs.result") {
             let before = text.get(..at).unwrap_or_default();
+            // `steps['a']` and `steps["a"]` (in JSON) as `steps.a`.
+            let before = before.strip_suffix("']").or_else(|| before.strip_suffix("\\\"]")).unwrap_or(before);
             let start = before
                 .rfind(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
                 .map_or(0, |found| found + 1);

@@ -217,14 +217,19 @@ impl<'a> Scope<'a> {
                         self.state.children_from(self.workflow, index, 0).map(|(_, child)| child).collect();
                     self.aggregate(items, field).or_else(|| self.of_node(node, field))?
                 } else {
-                    match self.of_node(node, field) {
+                    let told = self.last_try(index, node);
+                    match self.of_node(told.unwrap_or(node), field) {
                         Some(text) => text,
                         None if is_absent(node) => return self.of_absent(node, field),
                         None => return None,
                     }
                 }
             }
-            Sibling::Loop(items) => self.aggregate(items, field)?,
+            Sibling::Loop { group, items } => {
+                // What a loop has not itself is that of the group it is in.
+                let of_group = || self.of_node(self.state.node(self.workflow, group)?, field);
+                self.aggregate(items, field).or_else(of_group)?
+            }
         };
         Some(Found::Text(Cow::Owned(text)))
     }
@@ -250,9 +255,12 @@ impl<'a> Scope<'a> {
                         .state
                         .expansions
                         .contains_key(&(self.workflow, group, u32::try_from(slot).ok()?))
-                        .then(|| Sibling::Loop(Vec::new())),
+                        .then(|| Sibling::Loop { group, items: Vec::new() }),
                     [(ordinal, node)] if *ordinal == first => Some(Sibling::One(*node)),
-                    items => Some(Sibling::Loop(items.iter().map(|(_, node)| *node).collect())),
+                    items => {
+                        let items = items.iter().map(|(_, node)| *node).collect();
+                        Some(Sibling::Loop { group, items })
+                    }
                 }
             }
             NodeType::Pod
@@ -282,6 +290,12 @@ impl<'a> Scope<'a> {
 
     fn child(&self, parent: u32, ordinal: u64) -> Option<u32> {
         self.state.index.children.get(&(self.workflow, parent, ordinal)).copied()
+    }
+
+    /// What is told of a retried step is told of its last try.
+    fn last_try(&self, index: u32, node: &row::Node) -> Option<&row::Node> {
+        let last = node.children_total.checked_sub(1).filter(|_| type_of(node) == NodeType::Retry)?;
+        self.state.node(self.workflow, self.child(index, u64::from(last))?)
     }
 
     fn of_node(&self, node: &row::Node, field: &str) -> Option<String> {
@@ -360,7 +374,11 @@ impl<'a> Scope<'a> {
 
 pub(crate) enum Sibling {
     One(u32),
-    Loop(Vec<u32>),
+    /// The items of a loop, and the group that they are in.
+    Loop {
+        group: u32,
+        items: Vec<u32>,
+    },
 }
 
 fn is_absent(node: &row::Node) -> bool {

@@ -59,6 +59,12 @@ impl Program {
         paths.iter().map(|path| path.join(".")).collect()
     }
 
+    /// The names it reads that `env` does not know, dotted, guarded ones included.
+    pub fn unknown(&self, env: &Env) -> Vec<String> {
+        let unknown = self.paths().into_iter().filter(|path| !env.knows(path));
+        unknown.map(|path| path.join(".")).collect()
+    }
+
     /// The first name that `env` does not know, dotted, up to the part that is not there; guarded ones count, too.
     pub fn first_unknown(&self, env: &Env) -> Option<String> {
         let unknown = |path: &Path| (1..=path.len()).find(|length| !env.knows(&path[..*length]));

@@ -216,10 +216,9 @@ fn replace(out: &mut String, tag: &str, scope: &dyn Lookup, rules: &Rules<'_>) -
         go::push_quoted(out, &value);
         return Ok(());
     }
-    let strict = rules.strict
-        || (rules.strict_prefixes.iter().any(|prefix| name.starts_with(prefix))
-            && !name.contains(".outputs.artifacts."));
-    if strict {
+    // An artifact is no text: what refers to one follows it by itself.
+    let strict = rules.strict || rules.strict_prefixes.iter().any(|prefix| name.starts_with(prefix));
+    if strict && !name.contains(".artifacts.") {
         return Err(Error::Unresolved(tag.to_owned()));
     }
     push_tag(out, tag);
@@ -250,7 +249,9 @@ fn evaluate(
     let in_tag = |error: Error| Error::Expression(format!("failed to evaluate expression: {error}"));
     let program = program::compile_within(&source, &rules.limits).map_err(in_tag)?;
     let env = expressions.environment.environment(&program.paths());
-    if rules.strict && let Some(name) = program.first_unknown(&env) {
+    if rules.strict
+        && let Some(name) = program.first_unknown(&env)
+    {
         return Err(Error::Expression(format!("failed to evaluate expression: {name} is missing")));
     }
     let missing = program.missing(&env);
@@ -258,7 +259,9 @@ fn evaluate(
         rules.strict_prefixes.iter().any(|prefix| name.starts_with(prefix))
             && !name.contains(".outputs.artifacts.")
     };
-    if !rules.strict && missing.iter().any(|name| is_late(name)) {
+    // Guarded or not: an item is looked for once there is one.
+    let unknown = program.unknown(&env);
+    if !rules.strict && unknown.iter().any(|name| is_late(name)) {
         push_tag(out, tag);
         return Ok(());
     }
@@ -282,7 +285,7 @@ fn evaluate(
             Some(inner) => out.push_str(inner),
             None => go::push_quoted(out, &json),
         },
-        Err(_) if lenient || (!missing.is_empty() && !rules.strict) => push_tag(out, tag),
+        Err(_) if lenient || (!unknown.is_empty() && !rules.strict) => push_tag(out, tag),
         Err(error) => return Err(error),
     }
     Ok(())

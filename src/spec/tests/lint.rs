@@ -228,7 +228,9 @@ fn what_the_resource_definitions_refuse_is_refused() {
             "f:8:34 ARG0018 spec.templates[0].retryStrategy.retryPolicy must not be empty",
         ),
         (
-            &format!("{pod}    inputs: {{artifacts: [{{name: a, path: /a, mode: 512, raw: {{data: x}}}}]}}\n"),
+            &format!(
+                "{pod}    inputs: {{artifacts: [{{name: a, path: /a, mode: 512, raw: {{data: x}}}}]}}\n"
+            ),
             "f:8:52 ARG0018 spec.templates[0].inputs.artifacts[0].mode can't be 512: it must be from 0 to 511",
         ),
         (
@@ -236,10 +238,7 @@ fn what_the_resource_definitions_refuse_is_refused() {
             "f:8:62 ARG0018 spec.templates[0].metrics.prometheus[0].labels[0].key can't be \"1a\": it must have only \
              letters, digits and `_`, no digit first",
         ),
-        (
-            "    steps: []\n",
-            "f:7:12 ARG0018 spec.templates[0].steps must not be empty",
-        ),
+        ("    steps: []\n", "f:7:12 ARG0018 spec.templates[0].steps must not be empty"),
     ] {
         assert_eq!(told_of(rest).first().map(String::as_str), Some(wanted), "{rest}");
     }

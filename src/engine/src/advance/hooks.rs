@@ -84,6 +84,11 @@ fn run(turn: &mut Turn<'_>, node: &row::Node, at: At, hook: &LifecycleHook) {
     let outcome = match resolve::hook_holds(turn, at.owner, hook) {
         Ok(false) => return,
         Ok(true) => resolve::hook_arguments(turn, at.owner, hook),
+        Err(message) if type_of(&turn.node(node.parent)) == NodeType::StepGroup => {
+            // A condition that can't be read ends the group.
+            turn.finish(node.parent, NodePhase::Error, message, None);
+            return;
+        }
         Err(message) => Err(message),
     };
     let made = outcome.and_then(|arguments| create::call(turn, place.clone(), &hook.template, &arguments));

@@ -399,7 +399,7 @@ pub(crate) fn suspend_over(turn: &mut Turn<'_>, index: u32) {
 
 fn supplied_outputs(turn: &mut Turn<'_>, node: &row::Node) -> Result<Option<row::Outputs>, String> {
     let (_, template) = resolved(turn, node)?;
-    resume_workflow::supplied(node.outputs.as_ref(), &template)
+    resume_workflow::supplied(node.outputs.as_ref(), &template, &node.inputs)
 }
 
 /// What a waiting Suspend node yields if it is resumed now.

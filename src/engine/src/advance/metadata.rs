@@ -16,7 +16,8 @@ pub(super) fn set_labels(turn: &mut Turn<'_>) -> Result<(), String> {
     let parsed = turn.parsed.clone();
     let Some(metadata) = parsed.manifest.spec.workflow_metadata.as_ref() else { return Ok(()) };
     for (name, value) in &metadata.labels {
-        check_label(value).map_err(|why| format!("invalid label value {value:?} for label {name:?}: {why}"))?;
+        check_label(value)
+            .map_err(|why| format!("invalid label value {value:?} for label {name:?}: {why}"))?;
     }
     let asked = &metadata.labels_from;
     if asked.is_empty() {

@@ -107,12 +107,21 @@ fn make_children(
         if hold::is_held(turn, group.parent) {
             return Ok(Some((slot as u64) << 32 | item));
         }
+        if is_in_error(turn, index) {
+            break;
+        }
         if let Some(item) = make_member(turn, index, group, slot as u64, member, item)? {
             return Ok(Some((slot as u64) << 32 | item));
         }
         item = 0;
     }
     Ok(None)
+}
+
+/// One that can't be carried out ends its group: those after it are never made.
+fn is_in_error(turn: &Turn<'_>, group: u32) -> bool {
+    let failed = turn.node(group).failed_first;
+    failed.is_some_and(|failed| leaf::is_execution_error(&turn.node(failed.node)))
 }
 
 /// One step of a group; `Some(item)`: the batch is full, go on with that item.
@@ -190,6 +199,9 @@ fn make_items(
         }
         if hold::is_held(turn, boundary) {
             return Ok(Some(at));
+        }
+        if is_in_error(turn, place.parent) {
+            break;
         }
         let (value, description) = item_at(&expansion, &items, at);
         place.ordinal = slot | (at + 1);

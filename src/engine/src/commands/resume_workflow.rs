@@ -68,13 +68,16 @@ pub(crate) const NOT_SUPPLIED: &str = "raw output parameter '";
 pub(crate) fn supplied(
     set: Option<&row::Outputs>,
     template: &Template,
+    inputs: &[row::Parameter],
 ) -> Result<Option<row::Outputs>, String> {
     let mut outputs = row::Outputs::default();
     for parameter in &template.outputs.parameters {
         let given = set
             .and_then(|set| set.parameters.iter().find(|given| given.name == parameter.name)?.value.clone());
         let default = parameter.value_from.as_ref().and_then(|from| from.default.clone());
-        let Some(value) = given.or(default).or_else(|| parameter.value.clone()) else {
+        // An input of the same name is a default, too.
+        let input = || inputs.iter().find(|input| input.name == parameter.name)?.value.clone();
+        let Some(value) = given.or(default).or_else(|| parameter.value.clone()).or_else(input) else {
             let name = &parameter.name;
             return Err(format!("{NOT_SUPPLIED}{name}' has not been set and does not have a default value"));
         };

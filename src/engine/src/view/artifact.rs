@@ -4,6 +4,7 @@ use argosy_model::{WorkflowId, node_id};
 use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 
+use crate::advance::metadata;
 use crate::state::State;
 
 /// Argo's finalizer of workflows whose artifacts are to be deleted.
@@ -39,7 +40,9 @@ pub(super) fn put_status(status: &mut Map<String, Value>, row: &row::Workflow, m
         json!({"default": true, "artifactRepository": {}})
     };
     status.insert("artifactRepositoryRef".to_owned(), reference);
-    if row.message.starts_with(crate::advance::metadata::FAILED) {
+    let begun =
+        ["failed to set global parameters", "failed to resolve artifact repository", "invalid label value"];
+    if begun.iter().chain([&metadata::FAILED]).any(|start| row.message.starts_with(start)) {
         // Argo looks at artifacts once the workflow's own labels are set.
     } else if strategies(manifest).is_empty() {
         status.insert("artifactGCStatus".to_owned(), json!({"notSpecified": true}));

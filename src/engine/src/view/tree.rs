@@ -128,7 +128,11 @@ impl<'a> Tree<'a> {
 
     /// The outbound nodes of some nodes.
     fn ends(&self, nodes: &[u32]) -> Vec<u32> {
-        nodes.iter().filter_map(|node| self.outbound.get(node)).flat_map(|nodes| nodes.iter().copied()).collect()
+        nodes
+            .iter()
+            .filter_map(|node| self.outbound.get(node))
+            .flat_map(|nodes| nodes.iter().copied())
+            .collect()
     }
 
     /// Argo's `outboundNodes` of a Steps or DAG node.

@@ -84,7 +84,8 @@ fn object(owner: &Type) -> Value {
             Law::LabelName => property["pattern"] = json!("^[a-zA-Z_][a-zA-Z0-9_]*$"),
         }
     }
-    let mut schema = json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false});
+    let mut schema =
+        json!({"type": ["object", "null"], "properties": properties, "additionalProperties": false});
     if !required.is_empty() {
         schema["required"] = json!(required);
     }

@@ -93,7 +93,11 @@ pub(crate) static REASONS: &[(&str, &str, &str)] = &[
     (ANY_TYPE, "podMetadata", NO_POD),
     (ANY_TYPE, "podSpecPatch", NO_POD),
     ("Artifact", "deleted", "what became of an artifact is not part of a submission"),
-    ("ValueFrom", "event", "only the arguments of a WorkflowEventBinding have an event; Argo ignores it elsewhere"),
+    (
+        "ValueFrom",
+        "event",
+        "only the arguments of a WorkflowEventBinding have an event; Argo ignores it elsewhere",
+    ),
     ("SubmitArguments", "artifacts", "an event carries no files; Argo ignores them"),
     (ANY_TYPE, "hdfs", "the executor has no HDFS client; write it as `http` with the WebHDFS address"),
     (ANY_TYPE, "plugin", "artifact plugins are drivers beside the step, which the executor does not start"),

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use argosy_expr::{depends, tags};
 
 use super::names::Kind;
-use super::steps::without_hooks;
 use super::{Scope, Validator, known_inputs};
 use crate::manifest::{Arguments, Dag, Task, Template};
 use crate::suggest;
@@ -88,7 +87,11 @@ impl<'v> Validator<'v> {
             let at = format!("{tasks_path}[{index}]");
             self.looping(task, &words, &at);
             scope.add_items(task);
-            self.references(&without_hooks(&task.raw), scope, &words, &at);
+            let hidden = self.untold(dag, task, &mut links, scope);
+            self.step_references(task, scope, &words, &at);
+            for name in hidden {
+                scope.add(name);
+            }
             self.arguments(
                 &task.arguments,
                 &format!("{words}.arguments."),
@@ -244,6 +247,22 @@ impl<'v> Validator<'v> {
     }
 
     /// An argument that is another task's output needs that task among those waited for.
+    /// Takes the states of tasks that a task does not wait for out of its sight, and says which.
+    fn untold(&mut self, dag: &Dag, task: &Task, links: &mut Links<'_>, scope: &mut Scope) -> Vec<String> {
+        if !task.raw.to_string().contains(".status") {
+            return Vec::new();
+        }
+        let mut hidden = Vec::new();
+        for other in &dag.tasks {
+            if !self.waits_for(task, &other.name, links) {
+                let name = format!("tasks.{}.status", other.name);
+                scope.forget(&name);
+                hidden.push(name);
+            }
+        }
+        hidden
+    }
+
     fn ancestry(&mut self, task: &Task, links: &mut Links<'_>, words: &str, at: &str) {
         for (index, parameter) in task.arguments.parameters.iter().enumerate() {
             let Some(value) = parameter.value.as_ref().filter(|value| value.starts_with("{{")) else {

@@ -201,6 +201,7 @@ impl<'a> Validator<'a> {
         }
         if let Some(hook) = spec.exit_hook() {
             self.globals.add_global("workflow.failures");
+            self.open_global_artifacts();
             let own = !hook.arguments.parameters.is_empty();
             let arguments = if own { &hook.arguments } else { &spec.arguments };
             self.call(&hook.template, Some(arguments), &BTreeMap::new(), "spec.onExit");
@@ -279,7 +280,8 @@ impl<'a> Validator<'a> {
 
     /// Every hook but the one at the end says when it runs.
     fn conditions(&mut self, hooks: &BTreeMap<String, LifecycleHook>, words: &str, path: &str) {
-        let silent = |(name, hook): &(&String, &LifecycleHook)| *name != EXIT_HOOK && hook.expression.is_empty();
+        let silent =
+            |(name, hook): &(&String, &LifecycleHook)| *name != EXIT_HOOK && hook.expression.is_empty();
         for (name, _) in hooks.iter().filter(silent) {
             let message = format!("{words}.{name} Expression required");
             self.tell("ARG0010", format!("{path}.hooks.{name}"), message);

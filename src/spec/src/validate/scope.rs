@@ -8,6 +8,7 @@ use serde_json::Value;
 use argosy_expr::tags;
 
 use super::Validator;
+use super::steps::without_hooks;
 use crate::manifest::{Manifest, Step, Template};
 use crate::references::is_missing;
 
@@ -194,6 +195,28 @@ impl Validator<'_> {
             self.globals.add_global(&name);
             scope.add(name);
         }
+        // What templates inside it have made known.
+        scope.globals = Rc::clone(&self.globals.globals);
+    }
+
+    /// An exit handler may read global artifacts whose names are known when it runs.
+    pub(super) fn open_global_artifacts(&mut self) {
+        let mut outputs =
+            self.manifest.spec.templates.iter().flat_map(|template| &template.outputs.artifacts);
+        if outputs.any(|output| output.global_name.contains("{{")) {
+            self.globals.add_open("workflow.outputs.artifacts.");
+        }
+    }
+
+    /// A step's own texts: an inline template sees its own inputs, too.
+    pub(super) fn step_references(&mut self, step: &Step, scope: &Scope, words: &str, path: &str) {
+        let value = without_hooks(&step.raw);
+        let Some(inline) = &step.inline else { return self.references(&value, scope, words, path) };
+        let mut inside = scope.clone();
+        for input in &inline.inputs.parameters {
+            inside.add(format!("inputs.parameters.{}", input.name));
+        }
+        self.references(&value, &inside, words, path);
     }
 
     /// Checks the tags of every text of a value; `words` comes before the message.

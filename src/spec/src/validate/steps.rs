@@ -46,12 +46,7 @@ impl<'a> Validator<'a> {
             }
             for (index, step) in group.iter().enumerate() {
                 let at = format!("{path}.steps[{number}][{index}]");
-                self.references(
-                    &without_hooks(&step.raw),
-                    scope,
-                    &format!("templates.{}.steps", template.name),
-                    &at,
-                );
+                self.step_references(step, scope, &format!("templates.{}.steps", template.name), &at);
             }
             for (step, target) in group.iter().zip(targets) {
                 scope.add_outputs(&format!("steps.{}", step.name), target, step);
