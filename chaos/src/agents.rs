@@ -297,6 +297,14 @@ impl World {
         }
     }
 
+    /// Nothing is seen any more of a cluster's pods; what they run goes on.
+    pub(crate) fn hosts_lost(&mut self, index: usize) {
+        let now_ms = self.now_ms();
+        self.clusters[index].runtime.lose_hosts(now_ms);
+        self.line(format_args!("cluster {index} lost its hosts"));
+        self.plan_pods(index);
+    }
+
     /// All pods of a cluster do nothing for a time.
     pub(crate) fn cluster_frozen(&mut self, index: usize, for_ms: u64) {
         let now_ms = self.now_ms();

@@ -58,6 +58,7 @@ impl World {
             Fault::LoseCluster { cluster, down_ms, with_ledger } => {
                 self.cluster_lost(cluster, down_ms, with_ledger)
             }
+            Fault::LoseHosts { cluster } => self.hosts_lost(cluster),
             Fault::FreezeCluster { cluster, for_ms } => self.cluster_frozen(cluster, for_ms),
             Fault::BadNetwork { loss_per_mille, spike_per_mille, spike_max_ms, for_ms: _ } => {
                 let quality = Quality { loss_per_mille, spike_per_mille, spike_max_ms, ..Quality::healthy() };
@@ -102,6 +103,7 @@ impl World {
             | Fault::ResetAgent { .. }
             | Fault::CrashAgent { .. }
             | Fault::LoseCluster { .. }
+            | Fault::LoseHosts { .. }
             | Fault::FreezeCluster { .. }
             | Fault::BadNetwork { .. } => {}
         }

@@ -121,6 +121,11 @@ pub enum Fault {
         /// The agent's ledger is lost too.
         with_ledger: bool,
     },
+    /// The machines of a cluster are cut off for good and the records of their pods deleted; what ran on them goes on.
+    LoseHosts {
+        /// Which.
+        cluster: usize,
+    },
     /// The pods of a cluster do nothing for a time, as a machine that sleeps; their clocks go on.
     FreezeCluster {
         /// Which.
@@ -178,6 +183,8 @@ pub const MEMBER_WALL_OFFSET_MAX_MS: i64 = 200;
 /// Largest offset of a cluster's wall clock.
 pub const CLUSTER_WALL_OFFSET_MAX_MS: i64 = 24 * 3600 * 1000;
 
+/// Mean time between two losses of a cluster's hosts.
+const HOSTS_LOST_EVERY_MS: u64 = 40_000;
 /// Longest time that a cluster is lost or cut off.
 const CLUSTER_SPAN_MAX_MS: u64 = 80_000;
 
@@ -307,6 +314,27 @@ pub fn schedule(
     }
 }
 
+/// Hosts that are lost: drawn apart from the other faults, so that those of a seed are what they were without.
+#[must_use]
+pub fn lost_hosts(
+    random: &mut Random,
+    intensity: &Intensity,
+    targets: Targets,
+    from_ms: u64,
+    until_ms: u64,
+) -> Vec<(u64, Fault)> {
+    let mut faults = Vec::new();
+    let mut at_ms = from_ms;
+    while intensity.lose_cluster > 0 {
+        at_ms += random.between(1, 2 * HOSTS_LOST_EVERY_MS);
+        if at_ms >= until_ms {
+            break;
+        }
+        faults.push((at_ms, Fault::LoseHosts { cluster: random.position(targets.clusters) }));
+    }
+    faults
+}
+
 fn draw(random: &mut Random, intensity: &Intensity, targets: Targets, for_ms: u64) -> Option<Fault> {
     type Draw = fn(&mut Random, Targets, u64) -> Fault;
     let kinds: [(u64, Draw); 10] = [
@@ -424,6 +452,7 @@ impl Fault {
             | Self::ResetPeers { .. }
             | Self::CutClusterFromMember { .. }
             | Self::ResetAgent { .. }
+            | Self::LoseHosts { .. }
             | Self::BadNetwork { .. }
             | Self::DriftMember { .. }
             | Self::DriftCluster { .. }
@@ -451,6 +480,7 @@ impl Fault {
             Self::DiskFails { .. }
             | Self::ResetPeers { .. }
             | Self::ResetAgent { .. }
+            | Self::LoseHosts { .. }
             | Self::DriftMember { .. }
             | Self::DriftCluster { .. }
             | Self::MemberWallJump { .. }

@@ -73,7 +73,7 @@ impl Options {
             kind,
             intensity,
             active_ms: random.between(45, 120) * 1_000,
-            quiet_max_ms: 1_800_000,
+            quiet_max_ms: 600_000,
             times,
             log_entries_kept: if random.per_mille(500) { random.between(10, 200) } else { 20_000 },
             decide_work_max: if random.per_mille(300) { random.between(20, 200) as u32 } else { 2_000 },

@@ -15,6 +15,12 @@ pub struct Workload {
 const STEP_MAX_MS: u64 = 25_000;
 /// Leaf templates in a thousand that must not overlap.
 const EXCLUSIVE_PER_MILLE: u64 = 120;
+/// Longest step under a lock, and longest step of a workflow that is under one as a whole: what waits for a lock runs one
+/// after the other. With longer ones a busy seed would still be queueing a quarter of an hour after its last fault.
+const STEP_UNDER_LOCK_MAX_MS: u64 = 6_000;
+const STEP_OF_LOCKED_MAX_MS: u64 = 500;
+/// Mutexes of leaves.
+const LEAF_LOCKS: u64 = 4;
 /// Steps of a group, tasks of a DAG, items of a loop.
 const WIDTH_MAX: u64 = 4;
 
@@ -53,20 +59,39 @@ fn lock_some(spec: &mut Value) {
     let text = spec.to_string();
     let seed = text.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
     let mut random = Random::new(seed);
-    let mutex = |name: String| json!({ "mutexes": [{ "name": name }] });
-    if random.per_mille(100) {
-        spec["synchronization"] = mutex("whole".to_owned());
+    let lock = |name: String| json!({ "name": name });
+    let mut is_around = random.per_mille(100);
+    if is_around {
+        spec["synchronization"] = json!({ "mutexes": [lock("whole".to_owned())] });
     }
     let entrypoint = spec["entrypoint"].clone();
-    for template in spec["templates"].as_array_mut().into_iter().flatten() {
+    let templates = spec["templates"].as_array_mut();
+    let templates = templates.map(Vec::as_mut_slice).unwrap_or_default();
+    for template in templates.iter_mut() {
         if template["name"] == entrypoint && random.per_mille(150) {
-            template["synchronization"] = mutex("entry".to_owned());
+            is_around = true;
+            template["synchronization"] = json!({ "mutexes": [lock("entry".to_owned())] });
         } else if template.get("container").is_some() && random.per_mille(150) {
-            let mut locks = mutex(format!("leaf-{}", random.between(0, 1)));
+            let mut locks = vec![lock(format!("leaf-{}", random.below(LEAF_LOCKS)))];
             if random.per_mille(300) {
-                locks["mutexes"] = json!([{ "name": "leaf-1" }, { "name": "leaf-0" }]);
+                locks = vec![lock("leaf-1".to_owned()), lock("leaf-0".to_owned())];
             }
-            template["synchronization"] = locks;
+            template["synchronization"] = json!({ "mutexes": locks });
+            shorten(template, STEP_UNDER_LOCK_MAX_MS);
+        }
+    }
+    if is_around {
+        templates.iter_mut().for_each(|template| shorten(template, STEP_OF_LOCKED_MAX_MS));
+    }
+}
+
+/// A container's step takes at most so long.
+fn shorten(template: &mut Value, most_ms: u64) {
+    let arguments = template.pointer_mut("/container/args").and_then(Value::as_array_mut);
+    for argument in arguments.into_iter().flatten() {
+        let said = argument.as_str().and_then(|text| text.strip_prefix("duration-ms=")?.parse::<u64>().ok());
+        if let Some(duration_ms) = said {
+            *argument = json!(format!("duration-ms={}", duration_ms.min(most_ms)));
         }
     }
 }

@@ -265,9 +265,11 @@ impl World {
         let targets = Targets { members: self.options.members, clusters: self.options.clusters };
         let mut random = Random::of_part(self.options.seed, "nemesis");
         let until_ms = self.options.active_ms;
-        for (at_ms, fault) in
-            nemesis::schedule(&mut random, &self.options.intensity, targets, FAULTS_FROM_MS, until_ms)
-        {
+        let intensity = self.options.intensity.clone();
+        let mut faults = nemesis::schedule(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms);
+        let mut random = Random::of_part(self.options.seed, "hosts");
+        faults.extend(nemesis::lost_hosts(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        for (at_ms, fault) in faults {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
         }
         self.queue.plan(until_ms, Event::Look);

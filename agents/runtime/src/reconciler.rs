@@ -485,11 +485,15 @@ impl<L: Ledger> Reconciler<L> {
     }
 
     /// An end that nobody saw: the record of an exclusive step's process is gone, and the process may not be. It is told
-    /// once the step's lease has run out, since a new attempt may start then.
+    /// once the step's lease has run out, since a new attempt may start then. Until then it is held like one that runs:
+    /// what a resync does not list is taken over at once.
     fn end_unseen(&mut self, now: Millis, seen: AttemptObservation) {
-        match self.attempts.get_mut(&seen.fence) {
+        let fence = seen.fence;
+        match self.attempts.get_mut(&fence) {
             Some(attempt) if attempt.may_run_until().is_some_and(|until| now < until) => {
-                attempt.withheld = Some(Box::new(seen));
+                if attempt.withheld.replace(Box::new(seen)).is_none() {
+                    self.changed(now, fence);
+                }
             }
             Some(_) | None => self.end(now, seen),
         }

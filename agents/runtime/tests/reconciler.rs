@@ -33,6 +33,8 @@ struct Rig {
     grants: bool,
     /// Names of the ledger that the control plane was told.
     ledgers: Vec<u64>,
+    /// What the agent listed when it connected last.
+    listed: Vec<Fence>,
     /// Fences that the control plane tells the agent to give up at resync.
     unwanted: Vec<Fence>,
     /// Everything for runtime and executors since the last look.
@@ -50,6 +52,7 @@ impl Rig {
             in_touch: true,
             grants: true,
             ledgers: Vec::new(),
+            listed: Vec::new(),
             unwanted: Vec::new(),
             done: Vec::new(),
             reports: BTreeMap::new(),
@@ -107,6 +110,7 @@ impl Rig {
                     keep: !self.unwanted.contains(&report.fence.unwrap()),
                 };
                 let verdicts = page.held.iter().map(verdict).collect();
+                self.listed = page.held.iter().filter_map(|report| report.fence).collect();
                 self.down(Down::ResyncVerdicts(ResyncVerdicts { verdicts, last: page.last }));
             }
             Some(Up::Report(report)) => self.reported(report.attempt.unwrap()),
@@ -428,6 +432,8 @@ fn an_exclusive_step_whose_end_nobody_saw_is_told_after_its_lease() {
     rig.pass(30_000);
     let mut rig = rig.restart(Vec::new());
     rig.connect();
+    // What a resync does not list, the control plane takes over at once.
+    assert_eq!(rig.listed, [fence(1)]);
     rig.pass(58_000);
     assert_eq!(rig.phase(1), AttemptPhase::Running);
     rig.pass(3_000);

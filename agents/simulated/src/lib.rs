@@ -10,7 +10,8 @@
 //! to its own holder; every start and end of a user's command is recorded ([`Execution`]) for checkers.
 //!
 //! Failure model: pods outlive their agent ([`Simulated::agent_restarted`]), vanish with their cluster
-//! ([`Simulated::lose_pods`]) or by themselves (`Options::crash_per_mille`). Questions and outcomes are repeated until
+//! ([`Simulated::lose_pods`]) or by themselves (`Options::crash_per_mille`); or their records vanish with their hosts
+//! while what they run goes on ([`Simulated::lose_hosts`]). Questions and outcomes are repeated until
 //! answered, so events may be dropped while the agent is down.
 
 use argosy_agent_runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent};
@@ -143,6 +144,8 @@ pub struct Simulated {
     options: Options,
     random: u64,
     pods: BTreeMap<Fence, Pod>,
+    /// Commands that go on although nothing of the cluster knows of them: when and how they end.
+    unseen: BTreeMap<(Millis, Fence), (String, ExecutionKind)>,
     /// What happens next, in the order of time and of planning.
     plan: BTreeMap<(Millis, u64), Fence>,
     planned: u64,
@@ -161,6 +164,7 @@ impl Simulated {
             random: options.seed,
             options,
             pods: BTreeMap::new(),
+            unseen: BTreeMap::new(),
             plan: BTreeMap::new(),
             planned: 0,
             events: Vec::new(),
@@ -220,6 +224,25 @@ impl Simulated {
         self.pods.clear();
         self.plan.clear();
         self.events.clear();
+    }
+
+    /// All hosts are cut off for good and their pods' records deleted. What runs goes on to its end, or to the end of its
+    /// lease, and nobody is told of it.
+    pub fn lose_hosts(&mut self, now: Millis) {
+        self.plan.clear();
+        for (fence, pod) in std::mem::take(&mut self.pods) {
+            self.events.push(RuntimeEvent::Gone(fence));
+            if pod.stage != Stage::Running || pod.frozen_until.is_some() {
+                continue;
+            }
+            let (ends_at, kind) = match &pod.lease {
+                Some(lease) if lease.ends_at < pod.started_at + pod.duration_ms => {
+                    (lease.ends_at, ExecutionKind::Killed)
+                }
+                Some(_) | None => (pod.started_at + pod.duration_ms, ExecutionKind::Completed),
+            };
+            self.unseen.insert((ends_at.max(now), fence), (pod.holder, kind));
+        }
     }
 
     /// Takes an action of the reconciler.
@@ -296,13 +319,26 @@ impl Simulated {
             let fence = entry.remove();
             self.happen(at, fence);
         }
+        while let Some(entry) = self.unseen.first_entry() {
+            let (at, fence) = *entry.key();
+            if at > now {
+                break;
+            }
+            let (holder, kind) = entry.remove();
+            self.executions.push(Execution { at, fence, holder, kind });
+        }
         std::mem::take(&mut self.events)
     }
 
     /// When [`Self::advance`] has something to do; `None`: not before the next action.
     #[must_use]
     pub fn next_wake(&self) -> Option<Millis> {
-        if self.events.is_empty() { self.plan.first_key_value().map(|((at, _), _)| *at) } else { Some(0) }
+        if !self.events.is_empty() {
+            return Some(0);
+        }
+        let planned = self.plan.first_key_value().map(|((at, _), _)| *at);
+        let unseen = self.unseen.first_key_value().map(|((at, _), _)| *at);
+        planned.into_iter().chain(unseen).min()
     }
 
     /// What users' commands did since the last call, in order.
@@ -560,6 +596,7 @@ fn argument(template: &Value, word: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -645,6 +682,33 @@ mod tests {
         cluster.act(60_000, RuntimeAction::Stop { fence: fence(1), grace_ms: 0 });
         assert!(cluster.advance(60_000).contains(&RuntimeEvent::Gone(fence(1))));
         assert!(cluster.take_executions().is_empty());
+    }
+
+    #[test]
+    fn what_runs_on_lost_hosts_goes_on_unseen_and_within_its_lease() {
+        let mut cluster = Simulated::new(Options::default());
+        let template_json = r#"{"container":{"args":["duration-ms=90000"]}}"#.to_owned();
+        let assignment = Assignment {
+            fence: Some(fence(1)),
+            template_json,
+            exclusive: true,
+            exclusive_lease_ms: 60_000,
+            ..Assignment::default()
+        };
+        cluster.act(0, RuntimeAction::Ensure(assignment));
+        let asked = cluster.advance(1_000);
+        let Some(RuntimeEvent::PermitAsked { holder, .. }) = asked.last().cloned() else {
+            panic!("{asked:?}")
+        };
+        cluster.act(1_000, RuntimeAction::GrantPermit { fence: fence(1), holder });
+        cluster.lose_hosts(2_000);
+        assert_eq!(cluster.advance(2_000), [RuntimeEvent::Gone(fence(1))]);
+        assert_eq!(cluster.pods().count(), 0);
+        let ends_at = cluster.next_wake().unwrap();
+        assert!((60_000..=61_000).contains(&ends_at), "{ends_at}");
+        assert!(cluster.advance(ends_at).is_empty());
+        let kinds: Vec<_> = cluster.take_executions().iter().map(|one| one.kind).collect();
+        assert_eq!(kinds, [ExecutionKind::Started, ExecutionKind::Killed]);
     }
 
     #[test]
