@@ -63,6 +63,8 @@ impl Stores {
     /// Stores whose Secrets are these.
     #[must_use]
     pub fn new(secrets: Arc<dyn Secrets>, limits: Limits) -> Self {
+        // Somebody else in the process may have chosen the provider: then that one is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         Self { credentials: Credentials::new(secrets, &limits), limits }
     }
 

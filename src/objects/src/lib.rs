@@ -4,20 +4,27 @@
 //! queue of the control plane. Requests are signed, by header or by URL, with the one pair of keys that it was given.
 //! It does not replicate: lose the directory, and the artifacts are lost. Larger installations name a store of their own.
 //!
+//! Objects are files below the directory, so of the keys `a` and `a/b` only one can be an object; asked for the other one, the
+//! store says that there is no such key, as any store does.
+//!
 //! Invariants: an object is seen whole or not at all (it is written aside and renamed); nothing outside the directory is
 //! read or written.
 //!
 //! Failure model: it may be killed at any instant; what was being written is then left aside and not seen. A full disk
 //! fails the upload, which executors try again.
 
+use async_trait::async_trait;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use s3s::access::S3Access;
 use s3s::auth::SimpleAuth;
+use s3s::dto::{DeleteObjectInput, DeleteObjectsInput, GetObjectInput, HeadObjectInput};
 use s3s::service::S3ServiceBuilder;
+use s3s::{S3Request, S3Result, s3_error};
 use s3s_fs::FileSystem;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
@@ -82,6 +89,55 @@ pub enum Error {
     },
 }
 
+/// Requests that are signed may do everything; what is a directory on disk is no object.
+struct Access {
+    root: PathBuf,
+}
+
+impl Access {
+    fn is_directory(&self, bucket: &str, key: &str) -> bool {
+        let inside = Path::new(bucket).join(key);
+        let is_plain = inside.components().all(|part| matches!(part, Component::Normal(_)));
+        is_plain && self.root.join(inside).is_dir()
+    }
+
+    fn is_object(&self, bucket: &str, key: &str) -> S3Result<()> {
+        if self.is_directory(bucket, key) { Err(s3_error!(NoSuchKey)) } else { Ok(()) }
+    }
+
+    /// Deleting what is not there succeeds; a directory is named as one, so that it goes if it is empty.
+    fn name_directory(&self, bucket: &str, key: &mut String) {
+        if !key.ends_with('/') && self.is_directory(bucket, key) {
+            key.push('/');
+        }
+    }
+}
+
+#[async_trait]
+impl S3Access for Access {
+    async fn get_object(&self, request: &mut S3Request<GetObjectInput>) -> S3Result<()> {
+        self.is_object(&request.input.bucket, &request.input.key)
+    }
+
+    async fn delete_object(&self, request: &mut S3Request<DeleteObjectInput>) -> S3Result<()> {
+        let input = &mut request.input;
+        self.name_directory(&input.bucket, &mut input.key);
+        Ok(())
+    }
+
+    async fn delete_objects(&self, request: &mut S3Request<DeleteObjectsInput>) -> S3Result<()> {
+        let input = &mut request.input;
+        for object in &mut input.delete.objects {
+            self.name_directory(&input.bucket, &mut object.key);
+        }
+        Ok(())
+    }
+
+    async fn head_object(&self, request: &mut S3Request<HeadObjectInput>) -> S3Result<()> {
+        self.is_object(&request.input.bucket, &request.input.key)
+    }
+}
+
 /// A store that listens; see [`Server::run`].
 pub struct Server {
     listener: TcpListener,
@@ -109,6 +165,7 @@ impl Server {
         let files = FileSystem::new(&options.directory).map_err(|error| refused(format!("{error:?}")))?;
         let mut builder = S3ServiceBuilder::new(files);
         builder.set_auth(SimpleAuth::from_single(options.access_key, options.secret_key));
+        builder.set_access(Access { root: options.directory.clone() });
         let listener = TcpListener::bind(options.listen).await;
         let listener = listener.map_err(|source| Error::Listen { address: options.listen, source })?;
         let address =

@@ -1,0 +1,59 @@
+//! The embedded store as agents use it: signed requests over HTTP.
+
+#![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
+
+use argosy_artifacts::{DirectorySecrets, Limits, Store, Stores};
+use argosy_objects::{Options, Server};
+use bytes::Bytes;
+use futures::TryStreamExt;
+use serde_json::{Map, Value, json};
+use std::path::Path;
+use std::sync::Arc;
+
+async fn start(directory: &Path, secret_key: &str) -> (Store, tokio::task::JoinSet<()>) {
+    let options = Options::new("127.0.0.1:0".parse().unwrap(), directory.join("objects"), "access", "secret");
+    let server = Server::start(options).await.unwrap();
+    let keys = directory.join("secrets/_/keys");
+    std::fs::create_dir_all(&keys).unwrap();
+    std::fs::write(keys.join("access"), "access").unwrap();
+    std::fs::write(keys.join("secret"), secret_key).unwrap();
+    let location = json!({"s3": {
+        "endpoint": server.address().to_string(), "insecure": true, "bucket": "argosy", "region": "us-east-1",
+        "accessKeySecret": {"name": "keys", "key": "access"}, "secretKeySecret": {"name": "keys", "key": "secret"},
+    }});
+    let mut serving = tokio::task::JoinSet::new();
+    serving.spawn(server.run());
+    let stores = Stores::new(Arc::new(DirectorySecrets(directory.join("secrets"))), Limits::default());
+    let location: Map<String, Value> = location.as_object().unwrap().clone();
+    (stores.open("default", &location).await.unwrap(), serving)
+}
+
+async fn keys(store: &Store, prefix: &str) -> Vec<String> {
+    store.list(prefix, 100).await.unwrap().into_iter().map(|found| found.key).collect()
+}
+
+#[tokio::test]
+async fn a_directory_is_no_object() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _serving) = start(directory.path(), "secret").await;
+    store.write("a/b/c", Bytes::from_static(b"text")).await.unwrap();
+    assert!(store.head("a/b").await.unwrap().is_none(), "as any store says of a key that only begins others");
+    assert!(store.read("a/b", 0..10).await.is_err());
+    assert_eq!(store.head("a/b/c").await.unwrap().map(|found| found.size), Some(4));
+    let read: Vec<Bytes> = store.read("a/b/c", 0..10).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(read.concat(), b"text");
+    assert_eq!(keys(&store, "a/b").await, ["a/b/c"]);
+    store.delete("a/b").await.unwrap();
+    assert_eq!(keys(&store, "a/b").await, ["a/b/c"], "deleting what is not there changes nothing");
+    store.copy("a/b/c", "d", 4).await.unwrap();
+    store.delete("a/b/c").await.unwrap();
+    assert_eq!(keys(&store, "").await, ["d"]);
+}
+
+#[tokio::test]
+async fn another_key_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, _serving) = start(directory.path(), "guessed").await;
+    assert!(store.write("a", Bytes::from_static(b"text")).await.is_err());
+    assert!(store.head("a").await.is_err());
+}
