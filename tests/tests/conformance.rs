@@ -7,6 +7,9 @@
 //! Runs a named sample; with ALL=true every case whose containers can run on the cluster. CASES, AREAS and SHOW choose
 //! as in the scripted mode. What can't run there is counted with the reason, which the agent itself gives.
 
+#[path = "conformance/outside.rs"]
+mod outside;
+
 use anyhow::{Context, bail, ensure};
 use argosy_cli::context::Context as CommandLine;
 use argosy_conformance::case::{Case, Cases, Object};
@@ -16,6 +19,7 @@ use argosy_conformance::table::{Outcome, Table};
 use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
 use serde_json::{Value, json};
+use outside::Outside;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -126,6 +130,8 @@ struct World {
     home: PathBuf,
     /// The real cluster, if it is one, and its agent.
     cluster: Option<(Cluster, std::process::Child)>,
+    /// What is beside it.
+    outside: Option<Outside>,
 }
 
 impl Drop for World {
@@ -145,14 +151,15 @@ impl World {
             options.address = address;
         }
         let mut cell = Cell::start(&options).await?;
-        let cluster = match kubernetes {
+        let (cluster, outside) = match kubernetes {
             None => {
                 cell.start_agent("east").await?;
-                None
+                (None, None)
             }
-            Some((_, cluster)) => {
+            Some((federation, cluster)) => {
                 let agent = pods_agent(&cell, &cluster).await?;
-                Some((cluster, agent))
+                let outside = Outside::start(&cell, federation, &cluster, NAMESPACE).await?;
+                (Some((cluster, agent)), Some(outside))
             }
         };
         cell.wait_for_clusters(1).await?;
@@ -161,7 +168,7 @@ impl World {
         let mut context = CommandLine::new(cell.api(1), TOKEN, authority);
         NAMESPACE.clone_into(&mut context.namespace);
         context.save_to(&home.join("context.json"))?;
-        Ok(Self { cell, home, cluster })
+        Ok(Self { cell, home, cluster, outside })
     }
 
     /// kubectl in the namespace of the cases; nothing without a cluster.
@@ -257,7 +264,7 @@ struct Created(String);
 
 /// What a condition is judged by: fetched before, as conditions don't wait.
 #[derive(Default)]
-struct Look(BTreeMap<String, Value>, String);
+struct Look(BTreeMap<String, Value>, String, Option<Value>);
 
 impl Sight for Look {
     fn workflow(&self, name: &str) -> Option<Value> {
@@ -271,7 +278,7 @@ impl Sight for Look {
 
     fn object(&self, object: &str) -> Option<Value> {
         let (kind, name) = object.split_once('/')?;
-        if kind == "Workflow" { self.workflow(name) } else { None }
+        if kind == "Workflow" { self.workflow(name) } else { self.2.clone() }
     }
 }
 
@@ -286,8 +293,13 @@ struct Run<'a> {
 
 impl Run<'_> {
     async fn look(&self, condition: &Value) -> anyhow::Result<Look> {
-        let mut look = Look(BTreeMap::new(), self.main.clone());
+        let mut look = Look(BTreeMap::new(), self.main.clone(), None);
         let mut names = vec![self.main.clone()];
+        match condition["object"].as_str().and_then(|object| object.split_once('/')) {
+            Some(("Workflow", name)) => names.push(name.to_owned()),
+            Some((kind, name)) => look.2 = self.world.object(kind, name),
+            None => {}
+        }
         names.extend(condition["workflow"].as_str().map(str::to_owned));
         if let Some(prefix) = condition["prefix"].as_str() {
             names.extend(self.world.named(prefix).await?);
@@ -362,7 +374,13 @@ impl Run<'_> {
                     |pod: &&Value| pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"] == name;
                 let pod = pods.iter().find(of).context("the node has no Pod")?;
                 let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
-                self.world.kubectl(&["delete", "pod", pod, "--wait=false"])?;
+                let grace = step.fields["grace"].as_i64().map(|seconds| format!("--grace-period={seconds}"));
+                let words = ["delete", "pod", pod, "--wait=false"].into_iter().chain(grace.as_deref());
+                self.world.kubectl(&words.collect::<Vec<_>>())?;
+            }
+            // There are none: see podspec-http-agent.
+            "list" if step.fields["kind"] == "WorkflowTaskSet" => {
+                self.seen.objects.insert(record_name, json!([]));
             }
             "list" => {
                 let labels = step.fields["labels"].as_str().unwrap_or_default();
@@ -376,8 +394,26 @@ impl Run<'_> {
                 let created = self.world.create(object.context("no such document")?).await;
                 created.map_err(|Created(reason)| anyhow::anyhow!("{wanted}: {reason}"))?;
             }
+            "s3-put" => {
+                let outside = self.world.outside.as_ref().context("s3-put needs Kubernetes")?;
+                outside.put(&step.fields).await?;
+            }
+            "s3-list" => {
+                let outside = self.world.outside.as_ref().context("s3-list needs Kubernetes")?;
+                self.seen.objects.insert(record_name, outside.list(&name).await?);
+            }
             // Objects that only Pods see.
-            "patch" | "remove" => {}
+            "patch" | "remove" if self.world.cluster.is_none() => {}
+            "patch" | "remove" => {
+                let object = step.fields["object"].as_str().unwrap_or_default();
+                let patch = step.fields["patch"].to_string();
+                let words = if step.verb == "patch" {
+                    vec!["patch", object, "--type=merge", "-p", &patch]
+                } else {
+                    vec!["delete", object, "--ignore-not-found"]
+                };
+                self.world.kubectl(&words)?;
+            }
             verb => self.command(step, verb, &name).await?,
         }
         Ok(())
@@ -482,9 +518,8 @@ async fn pods_agent(cell: &Cell, cluster: &Cluster) -> anyhow::Result<std::proce
 
 /// What keeps a case from being run here, before it is tried.
 fn needs_more(case: &Case, is_kubernetes: bool) -> Option<String> {
-    let needs: Vec<&String> =
-        case.facts.needs.iter().filter(|need| !is_kubernetes || *need != "kubernetes").collect();
-    if !needs.is_empty() {
+    let needs: Vec<&String> = case.facts.needs.iter().collect();
+    if !is_kubernetes && !needs.is_empty() {
         let needs: Vec<&str> = needs.into_iter().map(String::as_str).collect();
         return Some(format!("needs {}", needs.join(", ")));
     }
@@ -564,6 +599,9 @@ async fn run(world: &World, case: &Case) -> anyhow::Result<Outcome> {
         return Ok(Outcome::Unsupported(reason.clone()));
     }
     let mut found = run.seen.differences(&case.record, &run.main);
+    if let (Some(_), Some(shown)) = (&world.outside, &run.seen.main) {
+        found.extend(argosy_conformance::artifacts::compare(&run.main, shown, &case.record));
+    }
     found.append(&mut run.problems);
     Ok(if found.is_empty() { Outcome::Same } else { Outcome::Different(found) })
 }

@@ -1,7 +1,7 @@
 //! Recordings of the real Argo (`cases/`, facts that are never edited), and what of them is to come out the same here.
 //!
 //! This library reads cases ([`case`]), brings a workflow into a recording's shape ([`normalise`]), tells the differences
-//! ([`compare`]), reads operators' scripts ([`script`]) and counts outcomes ([`table`]). Two tests use it:
+//! ([`compare`], [`artifacts`]), reads operators' scripts ([`script`]) and counts outcomes ([`table`]). Two tests use it:
 //! `tests/scripted.rs` replays every case through the real engine in virtual time, without a process or a cluster;
 //! `argosy-tests` (`tests/tests/conformance.rs`) runs cases end to end on process clusters.
 //!
@@ -13,6 +13,7 @@
     reason = "test support that reads files, and keys that it sorts itself"
 )]
 
+pub mod artifacts;
 pub mod case;
 pub mod compare;
 pub mod lint;

@@ -146,6 +146,14 @@ impl Federation {
         Ipv4Addr::new(10, 200, 0, 1)
     }
 
+    /// Gives the hub one more address, of 10.200.0.0/16, that no cluster has.
+    ///
+    /// # Errors
+    /// When it is taken.
+    pub fn add_address(&self, address: Ipv4Addr) -> Result<()> {
+        network::add_hub_address(&self.hub(), address)
+    }
+
     /// The run's folder, for what a test wants removed with it.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -5,6 +5,7 @@ use anyhow::{Context, Result};
 use nix::sched::{CloneFlags, setns};
 use std::ffi::OsStr;
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -43,6 +44,11 @@ pub fn make_hub(hub: &str) -> Result<()> {
     ip(Some(hub), "link add hub0 type bridge")?;
     ip(Some(hub), "addr add 10.200.0.1/16 dev hub0")?;
     ip(Some(hub), "link set hub0 up").map(drop)
+}
+
+/// One more address of the hub.
+pub fn add_hub_address(hub: &str, address: Ipv4Addr) -> Result<()> {
+    ip(Some(hub), &format!("addr add {address}/16 dev hub0")).map(drop)
 }
 
 /// A cluster's namespace and its link to the hub. The service address is local, so that Pods reach the API server there

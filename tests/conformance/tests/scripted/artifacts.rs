@@ -3,13 +3,11 @@
 
 use argosy_proto::command::{ReportArtifactTask, StoreConfigMap, command::Body};
 use argosy_proto::common::OutputArtifact;
-use serde_json::{Map, Value};
+use argosy_conformance::artifacts::{ADDRESS, fill};
+use serde_json::Value;
 use std::collections::BTreeSet;
 
 use crate::stage::Stage;
-
-/// Where the recordings' store was.
-const ADDRESS: &str = "10.200.3.1";
 
 /// The repositories that every case may name.
 pub fn set_up(stage: &mut Stage) {
@@ -64,37 +62,6 @@ pub fn reported(node: &Value) -> Vec<OutputArtifact> {
         .collect()
 }
 
-/// Whole artifacts, the repository, and what artifact GC left.
-pub fn compare(workflow: &str, ours: &Value, recording: &Value) -> Vec<String> {
-    let mut differences = Vec::new();
-    let mut same = |what: String, recorded: &Value, found: &Value| {
-        let recorded = fill(recorded, workflow, ours);
-        if recorded != *found {
-            differences.push(format!("{what}: recorded {recorded}, ours {found}"));
-        }
-    };
-    let nodes = ours["status"]["nodes"].as_object().cloned().unwrap_or_default();
-    for (name, sides) in recording["artifacts"].as_object().into_iter().flatten() {
-        let name = name.replace("$WF", workflow);
-        let node = nodes.values().find(|node| node["name"] == name.as_str()).cloned().unwrap_or_default();
-        for side in ["inputs", "outputs"] {
-            same(format!("{name} {side}.artifacts"), &sides[side], &node[side]["artifacts"]);
-        }
-    }
-    let meta = &recording["meta"];
-    if meta["artifactRepositoryRef"].is_object() {
-        let found = &ours["status"]["artifactRepositoryRef"];
-        same("artifactRepositoryRef".to_owned(), &meta["artifactRepositoryRef"], found);
-    }
-    if recording["artifacts"].is_object() {
-        same("finalizers".to_owned(), &meta["finalizers"], &ours["metadata"]["finalizers"]);
-    }
-    let processed = |status: &Value| status["strategiesProcessed"].clone();
-    let found = processed(&ours["status"]["artifactGCStatus"]);
-    same("artifactGCStatus".to_owned(), &processed(&meta["artifactGCStatus"]), &found);
-    differences
-}
-
 /// The keys under the workflow's name.
 pub fn compare_bucket(
     workflow: &str,
@@ -112,30 +79,5 @@ pub fn compare_bucket(
         Vec::new()
     } else {
         vec![format!("bucket: recorded {recorded:?}, ours {found:?}")]
-    }
-}
-
-/// Fills in what recordings say instead of names.
-fn fill(value: &Value, workflow: &str, ours: &Value) -> Value {
-    match value {
-        Value::String(text) => {
-            let mut text = text.clone();
-            while let Some(start) = text.find("$POD{") {
-                let end = start + text[start..].find('}').unwrap();
-                let node = text[start + 5..end].replace("$WF", workflow);
-                let nodes = ours["status"]["nodes"].as_object().into_iter().flatten();
-                let found = nodes.map(|(_, found)| found).find(|found| found["name"] == node.as_str());
-                let template = found.and_then(|found| found["templateName"].as_str()).unwrap_or_default();
-                text.replace_range(start..=end, &argosy_model::pod_name(workflow, template, &node));
-            }
-            Value::String(text.replace("$WF", workflow).replace("$IP", ADDRESS))
-        }
-        Value::Array(items) => items.iter().map(|item| fill(item, workflow, ours)).collect(),
-        Value::Object(fields) => fields
-            .iter()
-            .map(|(key, value)| (key.clone(), fill(value, workflow, ours)))
-            .collect::<Map<_, _>>()
-            .into(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => value.clone(),
     }
 }

@@ -191,7 +191,7 @@ fn compared(case: &Case, stage: &Stage, mut player: Player<'_>) -> Vec<String> {
     let mut found = seen.differences(&case.record, &stage.main);
     found.append(&mut player.problems);
     if let Some(shown) = &seen.main {
-        found.extend(artifacts::compare(&stage.main, shown, &case.record));
+        found.extend(argosy_conformance::artifacts::compare(&stage.main, shown, &case.record));
     }
     if player.waits() {
         found.push("the operator's script did not come to its end".to_owned());
