@@ -1,9 +1,9 @@
 //! Artifacts in replayed recordings: the repositories that cases name, an object store that keeps only keys, and the
 //! comparison of whole artifacts with what Argo showed.
 
+use argosy_conformance::artifacts::{ADDRESS, fill};
 use argosy_proto::command::{ReportArtifactTask, StoreConfigMap, command::Body};
 use argosy_proto::common::OutputArtifact;
-use argosy_conformance::artifacts::{ADDRESS, fill};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
