@@ -1,5 +1,6 @@
 use argosy_model::Limits;
 use argosy_proto::command::Refusal;
+use argosy_proto::state as row;
 use argosy_spec::{Manifest, Step, Template};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -243,7 +244,7 @@ impl Parsed {
             .iter()
             .filter_map(|template| {
                 let dag = template.kind.dag()?;
-                Some((template.name.clone(), Arc::new(Plan::new(dag))))
+                Some((template.name.clone(), Arc::new(Plan::new(dag, &dag.target))))
             })
             .collect();
         let mut steps: BTreeMap<String, BTreeMap<String, (u64, u64)>> = BTreeMap::new();
@@ -288,8 +289,15 @@ impl Parsed {
         self.expressed.contains(template)
     }
 
-    pub(crate) fn plan(&self, template: &str) -> Option<Arc<Plan>> {
-        self.plans.get(template).cloned()
+    /// The plan of a DAG node. Its targets may be given by the node's inputs, and then are not known before.
+    pub(crate) fn plan(&self, node: &row::Node) -> Option<Arc<Plan>> {
+        let plan = self.plans.get(&node.template)?;
+        let dag = self.template(&node.template)?.kind.dag()?;
+        if !dag.target.contains("{{") {
+            return Some(plan.clone());
+        }
+        let target = dag_target(&dag.target, &node.inputs, &|name| self.globals.get(name).cloned());
+        Some(Arc::new(Plan::new(dag, &target)))
     }
 }
 
@@ -316,8 +324,21 @@ fn results_read(manifest: &Manifest) -> BTreeSet<(String, String)> {
     results
 }
 
+/// The names of a DAG's targets, with the workflow's names and the node's inputs filled in.
+pub(crate) fn dag_target(
+    target: &str,
+    inputs: &[row::Parameter],
+    global: &dyn Fn(&str) -> Option<String>,
+) -> String {
+    let known = |name: &str| match name.strip_prefix("inputs.parameters.") {
+        Some(wanted) => inputs.iter().find(|input| input.name == wanted)?.value.clone(),
+        None => global(name),
+    };
+    argosy_expr::substitute(target, &known, &argosy_expr::Rules::LENIENT).unwrap_or_else(|_| target.to_owned())
+}
+
 impl Plan {
-    fn new(dag: &argosy_spec::Dag) -> Self {
+    fn new(dag: &argosy_spec::Dag, target: &str) -> Self {
         let names: BTreeMap<String, usize> =
             dag.tasks.iter().enumerate().map(|(at, task)| (task.name.clone(), at)).collect();
         let dependencies: Vec<Vec<usize>> = dag
@@ -335,7 +356,7 @@ impl Plan {
                 dependents[*dependency].push(task);
             }
         }
-        let mut targets: BTreeSet<&str> = dag.target.split_whitespace().collect();
+        let mut targets: BTreeSet<&str> = target.split_whitespace().collect();
         if targets.is_empty() {
             targets = dag
                 .tasks

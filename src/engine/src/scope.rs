@@ -237,7 +237,7 @@ impl<'a> Scope<'a> {
     pub(crate) fn sibling_nodes(&self, boundary: &row::Node, sibling: &str) -> Option<Sibling> {
         match type_of(boundary) {
             NodeType::Dag => {
-                let plan = self.parsed.plan(&boundary.template)?;
+                let plan = self.parsed.plan(boundary)?;
                 let task = plan.names.get(sibling)?;
                 self.child(self.boundary, (*task as u64) << 32).map(Sibling::One)
             }

@@ -15,15 +15,15 @@ use crate::evolve_hold::HELD_TASKS;
 use crate::leader::{Parsed, Plan, task_dependencies};
 use crate::state::{phase_of, type_of};
 
-fn dag_of<'a>(parsed: &'a Parsed, template: &str) -> Option<(&'a Dag, Arc<Plan>)> {
-    Some((parsed.template(template)?.kind.dag()?, parsed.plan(template)?))
+fn dag_of<'a>(parsed: &'a Parsed, node: &row::Node) -> Option<(&'a Dag, Arc<Plan>)> {
+    Some((parsed.template(&node.template)?.kind.dag()?, parsed.plan(node)?))
 }
 
 /// Makes the tasks that wait for nothing, from the cursor on.
 pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
     let node = turn.node(index);
     let parsed = turn.parsed.clone();
-    let Some((dag, plan)) = dag_of(&parsed, &node.template) else {
+    let Some((dag, plan)) = dag_of(&parsed, &node) else {
         turn.finish(index, NodePhase::Error, "the template is not in the manifest".to_owned(), None);
         return Progress::Done;
     };
@@ -75,7 +75,7 @@ fn start_held(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan) {
 pub(crate) fn task_done(turn: &mut Turn<'_>, index: u32, child: &row::Node, cursor: u64) -> Progress {
     let node = turn.node(index);
     let parsed = turn.parsed.clone();
-    let Some((dag, plan)) = dag_of(&parsed, &node.template) else { return Progress::Done };
+    let Some((dag, plan)) = dag_of(&parsed, &node) else { return Progress::Done };
     let task = usize::try_from(child.ordinal >> 32).unwrap_or(usize::MAX);
     let dependents =
         plan.dependents.get(task).filter(|_| !stopping(turn, &node)).map(Vec::as_slice).unwrap_or_default();
@@ -116,7 +116,7 @@ fn is_daemon(node: &row::Node) -> bool {
 pub(crate) fn recheck(turn: &mut Turn<'_>, index: u32) {
     let node = turn.node(index);
     let parsed = turn.parsed.clone();
-    if let Some((dag, plan)) = dag_of(&parsed, &node.template) {
+    if let Some((dag, plan)) = dag_of(&parsed, &node) {
         check(turn, index, &plan, dag);
     }
 }

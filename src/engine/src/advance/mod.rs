@@ -336,7 +336,7 @@ impl<'a> Turn<'a> {
             NodeType::TaskGroup => (failed, ordinal),
             NodeType::Dag => {
                 let task = usize::try_from(ordinal >> 32).unwrap_or(usize::MAX);
-                let plan = self.parsed.plan(&node.template);
+                let plan = self.parsed.plan(&node);
                 let rank = plan.and_then(|plan| plan.target_rank.get(task).copied().flatten());
                 let counts =
                     failed && rank.is_some() && !continues_on(self.continue_on(&node, ordinal), phase);

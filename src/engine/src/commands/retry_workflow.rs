@@ -207,7 +207,7 @@ impl Redo {
     }
 
     fn remove_dependents(&mut self, turn: &Turn<'_>, dag: &row::Node, task: &row::Node) {
-        let Some(plan) = turn.parsed.plan(&dag.template) else { return };
+        let Some(plan) = turn.parsed.plan(dag) else { return };
         let mut open = vec![number(task)];
         let mut seen = BTreeSet::new();
         while let Some(next) = open.pop() {
@@ -304,7 +304,7 @@ impl Redo {
     }
 
     fn count_dependencies(&self, turn: &mut Turn<'_>, index: u32, dag: &row::Node) {
-        let Some(plan) = turn.parsed.plan(&dag.template) else { return };
+        let Some(plan) = turn.parsed.plan(dag) else { return };
         let over: BTreeSet<usize> = self
             .kept(index)
             .filter(|child| !self.reopened.contains(child))

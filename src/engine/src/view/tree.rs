@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use crate::advance::{hold, hooks};
 use crate::effective::shown_name;
+use crate::leader::dag_target;
 use crate::references::{is_stored, local_scope, reference_json, scope_of};
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
@@ -19,6 +20,7 @@ pub(super) struct Tree<'a> {
     state: &'a State,
     workflow: u64,
     row: &'a row::Workflow,
+    manifest: &'a Value,
     /// Where templates written in the workflow itself are: nowhere, when it has none of its own.
     local_scope: String,
     nodes: BTreeMap<u32, Arc<row::Node>>,
@@ -56,6 +58,7 @@ impl<'a> Tree<'a> {
             state,
             workflow,
             row,
+            manifest,
             local_scope: local_scope(state, workflow, row),
             nodes,
             containers,
@@ -175,6 +178,13 @@ impl<'a> Tree<'a> {
         tasks.and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
     }
 
+    /// An argument of the workflow.
+    fn argument(&self, name: &str) -> Option<String> {
+        let parameters = self.manifest.pointer("/spec/arguments/parameters")?.as_array()?;
+        let found = parameters.iter().find(|parameter| parameter["name"] == name)?;
+        found["value"].as_str().map(str::to_owned)
+    }
+
     /// Numbers of a DAG's target tasks.
     fn targets(&self, node: &row::Node) -> Vec<u64> {
         let tasks = self.tasks(node);
@@ -182,7 +192,12 @@ impl<'a> Tree<'a> {
             .templates
             .get(node.template.as_str())
             .and_then(|template| template.pointer("/dag/target")?.as_str());
-        let named: Vec<&str> = target.unwrap_or_default().split_whitespace().collect();
+        let global = |name: &str| match name.strip_prefix("workflow.parameters.") {
+            Some(wanted) => self.argument(wanted),
+            None => (name == "workflow.name").then(|| self.row.name.clone()),
+        };
+        let target = dag_target(target.unwrap_or_default(), &node.inputs, &global);
+        let named: Vec<&str> = target.split_whitespace().collect();
         let waited: std::collections::BTreeSet<String> = if named.is_empty() {
             tasks.iter().flat_map(dependencies).collect()
         } else {
