@@ -334,7 +334,8 @@ pub(crate) fn dag_target(
         Some(wanted) => inputs.iter().find(|input| input.name == wanted)?.value.clone(),
         None => global(name),
     };
-    argosy_expr::substitute(target, &known, &argosy_expr::Rules::LENIENT).unwrap_or_else(|_| target.to_owned())
+    argosy_expr::substitute(target, &known, &argosy_expr::Rules::LENIENT)
+        .unwrap_or_else(|_| target.to_owned())
 }
 
 impl Plan {

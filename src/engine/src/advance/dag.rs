@@ -316,7 +316,7 @@ pub(crate) fn start_group(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progr
                     .map(drop)
             }
             Ok(Resolved::Loop(_)) => Err("a loop's item cannot be a loop".to_owned()),
-            Err(message) => Err(message),
+            Err(problem) => Err(problem.message()),
         };
         if let Err(message) = made
             && let Err(message) =

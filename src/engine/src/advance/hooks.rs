@@ -89,6 +89,8 @@ fn run(turn: &mut Turn<'_>, node: &row::Node, at: At, hook: &LifecycleHook) {
             turn.finish(node.parent, NodePhase::Error, message, None);
             return;
         }
+        // Of a task it is as if it did not hold.
+        Err(_) if matches!(type_of(&turn.node(node.parent)), NodeType::Dag | NodeType::TaskGroup) => return,
         Err(message) => Err(message),
     };
     let made = outcome.and_then(|arguments| create::call(turn, place.clone(), &hook.template, &arguments));

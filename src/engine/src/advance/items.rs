@@ -34,7 +34,7 @@ pub(crate) fn sequence_of(sequence: &Sequence, expansion: &mut row::Expansion) -
         }
         (Some(count), _) => start.saturating_add(count).saturating_sub(1),
         (None, Some(end)) => end,
-        (None, None) => return Err("must have end or count in withSequence".to_owned()),
+        (None, None) => return Err("neither end nor count was specified in withSequence".to_owned()),
     };
     expansion.start = start;
     expansion.descending = end < start;

@@ -341,7 +341,10 @@ fn stopped(turn: &mut Turn<'_>, index: u32, node: &row::Node) -> bool {
     let shutdown = turn.row().shutdown;
     let stops = workflow::stops(shutdown, node.on_exit);
     if stops {
-        turn.finish(index, NodePhase::Failed, workflow::refused_message(shutdown), None);
+        let waits = type_of(node) == NodeType::Suspend;
+        let message = workflow::stopped_message(shutdown).filter(|_| waits);
+        let message = message.unwrap_or_else(|| workflow::refused_message(shutdown));
+        turn.finish(index, NodePhase::Failed, message, None);
     }
     stops
 }

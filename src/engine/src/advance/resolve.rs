@@ -30,12 +30,14 @@ pub(crate) enum Problem {
     Reference(String),
     /// Its loop, or one of the items.
     Loop(String),
+    /// The condition of one of the items.
+    Condition(String),
 }
 
 impl Problem {
     pub(crate) fn message(self) -> String {
         match self {
-            Self::Reference(message) | Self::Loop(message) => message,
+            Self::Reference(message) | Self::Loop(message) | Self::Condition(message) => message,
         }
     }
 }
@@ -301,8 +303,27 @@ fn go_syntax_error(text: &str) -> String {
         Some(first) if !"[{\"-0123456789tfn".contains(first) => {
             format!("invalid character '{first}' looking for beginning of value")
         }
-        Some(_) => "it is not JSON".to_owned(),
+        Some(first) => literal_error(text.trim_start(), first).unwrap_or_else(|| "it is not JSON".to_owned()),
     }
+}
+
+/// Where a text leaves the literal that its first letter begins.
+fn literal_error(text: &str, first: char) -> Option<String> {
+    let literal = ["true", "false", "null"].into_iter().find(|literal| literal.starts_with(first))?;
+    let mut read = text.chars();
+    for expected in literal.chars() {
+        match read.next() {
+            Some(found) if found == expected => {}
+            Some(found) => {
+                return Some(format!(
+                    "invalid character '{found}' in literal {literal} (expecting '{expected}')"
+                ));
+            }
+            None => return Some("unexpected end of JSON input".to_owned()),
+        }
+    }
+    let after = read.find(|character| !character.is_ascii_whitespace())?;
+    Some(format!("invalid character '{after}' after top-level value"))
 }
 
 /// Whether the time of a node's hook has come: its expression, or the node's end.
@@ -347,7 +368,7 @@ pub(crate) fn iteration(
     boundary: u32,
     expansion: &row::Expansion,
     item: &Value,
-) -> Result<Resolved, String> {
+) -> Result<Resolved, Problem> {
     turn.draft.spend(1);
     let mut scope = turn.scope(boundary);
     scope.locals = items::names(item);
@@ -357,11 +378,12 @@ pub(crate) fn iteration(
         let text = fill(&Value::String(condition.to_owned()).to_string(), &scope, &Rules::STRICT_NODES);
         let text = text.map_err(|error| message_of(&error))?;
         let condition: String = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-        if !when::evaluate(&condition).map_err(|error| error.to_string())? {
+        if !when::evaluate(&condition).map_err(|error| Problem::Condition(error.to_string()))? {
             return Ok(Resolved::Skip(format!("when '{condition}' evaluated false")));
         }
     }
     let text = fill(&expansion.step_json, &scope, &Rules::STRICT).map_err(|error| message_of(&error))?;
     let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    Step::from_value(value).map(|step| Resolved::Run(Box::new(step))).map_err(|error| error.to_string())
+    let step = Step::from_value(value).map_err(|error| error.to_string())?;
+    Ok(Resolved::Run(Box::new(step)))
 }

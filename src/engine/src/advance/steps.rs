@@ -209,7 +209,14 @@ fn make_items(
             continue;
         }
         place.name = format!("{base}({at}:{description})");
-        match iteration(turn, boundary, &expansion, &value)? {
+        let resolved = match iteration(turn, boundary, &expansion, &value) {
+            Err(Problem::Condition(message)) => {
+                create::ended(turn, &place, template, NodePhase::Error, &message, NodePhase::Error)?;
+                return Err(message);
+            }
+            resolved => resolved.map_err(Problem::message)?,
+        };
+        match resolved {
             Resolved::Run(step) => {
                 create::step(turn, place.clone(), &step)?;
             }
@@ -239,7 +246,7 @@ pub(crate) fn expand(
 /// Argo's words around an error in a step's references; errors of loops come as they are.
 fn unresolved(problem: Problem) -> String {
     match problem {
-        Problem::Loop(message) => message,
+        Problem::Loop(message) | Problem::Condition(message) => message,
         Problem::Reference(message) if message.starts_with(artifacts::UNRESOLVED) => {
             format!("failed to resolve references: unable to resolve references: {message}")
         }

@@ -427,6 +427,9 @@ impl<'a> Tree<'a> {
                 }
             }
             if let Some(value) = &input.value {
+                if type_of(node) == NodeType::Suspend {
+                    put_choices(&mut fields, value);
+                }
                 fields.insert("value".to_owned(), value.clone().into());
             }
             Value::Object(fields)
@@ -593,4 +596,16 @@ fn dependencies(task: &Value) -> Vec<String> {
             .filter_map(|name| name.as_str().map(str::to_owned))
             .collect(),
     }
+}
+
+/// An approval's choices may come as the value of its input: `{"enum": [...]}`.
+fn put_choices(fields: &mut Map<String, Value>, value: &str) {
+    let Ok(Value::Object(given)) = serde_json::from_str(value) else { return };
+    let Some(choices) = given.get("enum").and_then(Value::as_array).filter(|choices| !choices.is_empty())
+    else {
+        return;
+    };
+    let default = fields.get("default").or_else(|| given.get("default")).or_else(|| choices.first()).cloned();
+    fields.insert("enum".to_owned(), choices.clone().into());
+    fields.insert("default".to_owned(), default.unwrap_or_default());
 }

@@ -372,7 +372,11 @@ impl<'a> Validator<'a> {
         if self.problems.len() >= PROBLEMS_MAX {
             return;
         }
-        let has_own = input.value.is_some() || input.default.is_some() || input.value_from.is_some();
+        // Of the ways to compute an input, only a ConfigMap gives it a value by itself.
+        let from = input.value_from.as_ref();
+        let has_own = input.value.is_some()
+            || input.default.is_some()
+            || from.is_some_and(|from| from.config_map_key_ref.is_some());
         let is_given = given.is_some_and(|given| {
             given.value.is_some() || given.value_from.is_some() || given.default.is_some()
         });
