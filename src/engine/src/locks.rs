@@ -111,6 +111,7 @@ pub(crate) fn shown(lock: &row::Lock) -> String {
     match lock.kind() {
         row::LockKind::ConfigMap => format!("{namespace}/ConfigMap/{name}/{key}"),
         row::LockKind::Limit | row::LockKind::LimitMutex => format!("{namespace}/Database/{name}"),
+        row::LockKind::Workflows => format!("{namespace}/Workflows"),
         row::LockKind::Mutex | row::LockKind::Unspecified => format!("{namespace}/Mutex/{name}"),
     }
 }
@@ -124,7 +125,25 @@ pub(crate) fn name_of(lock: &row::Lock) -> LockName {
 pub(crate) fn is_mutex(lock: &row::Lock) -> bool {
     match lock.kind() {
         row::LockKind::Mutex | row::LockKind::LimitMutex | row::LockKind::Unspecified => true,
-        row::LockKind::ConfigMap | row::LockKind::Limit => false,
+        row::LockKind::ConfigMap | row::LockKind::Limit | row::LockKind::Workflows => false,
+    }
+}
+
+/// The sync limit of this key says how many workflows of a namespace run at once; in the namespace
+/// [`WHOLE_CELL`], how many of all.
+pub const WORKFLOWS_KEY: &str = "argosy-workflows";
+/// Stands for every namespace: no namespace has this name.
+pub const WHOLE_CELL: &str = "*";
+/// Argo's message of a workflow that waits for its place.
+const POSTPONED: &str =
+    "Workflow processing has been postponed because too many workflows are already running";
+
+fn workflows_lock(namespace: &str) -> row::Lock {
+    row::Lock {
+        kind: row::LockKind::Workflows.into(),
+        namespace: namespace.to_owned(),
+        name: WORKFLOWS_KEY.to_owned(),
+        key: String::new(),
     }
 }
 
@@ -140,11 +159,17 @@ impl State {
                     .and_then(|limit| u32::try_from(limit).ok())
                     .unwrap_or(0)
             }
-            row::LockKind::Limit => {
-                let key = (lock.namespace.clone(), lock.name.clone());
-                self.sync_limits.get(&key).map_or(0, |limit| limit.limit)
-            }
+            row::LockKind::Limit => self.sync_limit(&lock.namespace, &lock.name).unwrap_or(0),
+            // A limit that was deleted no longer holds.
+            row::LockKind::Workflows => self.sync_limit(&lock.namespace, &lock.name).unwrap_or(u32::MAX),
         }
+    }
+
+    /// The places that a workflow of a namespace needs before it may run: in the namespace, and in the cell, where there
+    /// is a limit.
+    pub(crate) fn places_of(&self, namespace: &str) -> Vec<row::Lock> {
+        let limited = |namespace: &&str| self.sync_limit(namespace, WORKFLOWS_KEY).is_some();
+        [namespace, WHOLE_CELL].into_iter().filter(limited).map(workflows_lock).collect()
     }
 
     /// The limit of a semaphore that the control plane keeps.
@@ -193,7 +218,11 @@ impl State {
     /// run twice.
     #[must_use]
     pub fn is_under_lock(&self, workflow: WorkflowId, node: u32) -> bool {
-        let holds = |node: u32| self.lock_requests.contains_key(&(workflow.0, node));
+        let guards = |lock: &row::Lock| lock.kind() != row::LockKind::Workflows;
+        let holds = |node: u32| {
+            let request = self.lock_requests.get(&(workflow.0, node));
+            request.is_some_and(|request| request.locks.iter().any(guards))
+        };
         let mut next = Some(node);
         while let Some(node) = next.filter(|node| *node != 0) {
             if holds(node) {
@@ -222,6 +251,9 @@ impl State {
         let request = self.lock_request(owner).filter(|request| !request.held)?;
         let missing = request.locks.iter().find(|lock| !self.lock_is_free(owner, lock));
         let lock = missing.or_else(|| request.locks.first())?;
+        if lock.kind() == row::LockKind::Workflows {
+            return Some((shown(lock), POSTPONED.to_owned()));
+        }
         let limit = i64::from(self.lock_limit(lock));
         let free = limit - i64::from(self.index.locks.count(&name_of(lock)));
         let name = shown(lock);
@@ -360,12 +392,20 @@ impl Step<'_> {
         let limit = row::SyncLimit { version: ROW_VERSION, limit: fact.limit, changed_at_ms: self.time.0 };
         self.state.sync_limits.insert(key.clone(), limit);
         self.touch(Key::SyncLimit(key.0.clone(), key.1.clone()));
+        self.check_places(&key.0, &key.1);
         self.check_limit(row::LockKind::Limit, key.0, key.1, String::new());
+    }
+
+    fn check_places(&mut self, namespace: &str, key: &str) {
+        if key == WORKFLOWS_KEY {
+            self.check_lock(&name_of(&workflows_lock(namespace)));
+        }
     }
 
     pub(crate) fn sync_limit_deleted(&mut self, fact: &fact::SyncLimitDeleted) {
         let key = (fact.namespace.clone(), fact.key.clone());
         self.state.sync_limits.remove(&key);
+        self.check_places(&key.0, &key.1);
         self.touch(Key::SyncLimit(key.0, key.1));
     }
 

@@ -599,3 +599,57 @@ fn a_suspended_workflow_keeps_its_place_in_the_queue() {
     world.settle();
     assert_eq!(drain(&mut world).1, ["b", "c"]);
 }
+
+/// `parallelism` of Argo's controller and namespaces (T69): a workflow that is under way is never postponed.
+#[test]
+fn only_so_many_workflows_run_at_once() {
+    let mut world = world();
+    let place = |world: &mut World, namespace: &str, limit: i32, create: bool| {
+        let set = ask::SetSyncLimit {
+            namespace: namespace.into(),
+            key: "argosy-workflows".into(),
+            limit,
+            create,
+            ..ask::SetSyncLimit::default()
+        };
+        world.command(Body::SetSyncLimit(set)).unwrap();
+        world.settle();
+    };
+    let begin = |world: &mut World, name: &str, priority: i32| {
+        submit(world, name, json!({"priority": priority, "templates": [pod("main", &json!({}))]}));
+    };
+    place(&mut world, "argo", 1, true);
+    for (name, priority) in [("first", 0), ("second", 0), ("third", 5)] {
+        begin(&mut world, name, priority);
+    }
+    let phases = |world: &World| {
+        ["first", "second", "third"]
+            .map(|name| world.json(name)["status"]["phase"].as_str().unwrap().to_owned())
+    };
+    assert_eq!(phases(&world), ["Running", "Pending", "Pending"]);
+    let waiting = world.json("second");
+    assert_eq!(
+        waiting["status"]["message"],
+        "Workflow processing has been postponed because too many workflows are already running"
+    );
+    assert!(waiting["status"]["synchronization"].is_null());
+    // The one of higher priority goes first.
+    let (_, fence, _) = world.to_run().into_iter().next().unwrap();
+    world.end("one", fence, AttemptPhase::Succeeded);
+    world.settle();
+    assert_eq!(phases(&world), ["Succeeded", "Pending", "Running"]);
+    // The cell's own limit holds beside the namespace's.
+    place(&mut world, "argo", 5, false);
+    assert_eq!(phases(&world), ["Succeeded", "Running", "Running"]);
+    place(&mut world, "*", 1, true);
+    begin(&mut world, "fourth", 0);
+    begin(&mut world, "fifth", 0);
+    let phase = |world: &World, name: &str| world.json(name)["status"]["phase"].clone();
+    assert_eq!((phase(&world, "fourth"), phase(&world, "fifth")), (json!("Running"), json!("Pending")));
+    // A limit that goes lets everybody run.
+    let delete =
+        ask::DeleteSyncLimit { namespace: "*".into(), key: "argosy-workflows".into(), ..Default::default() };
+    world.command(Body::DeleteSyncLimit(delete)).unwrap();
+    world.settle();
+    assert_eq!(phase(&world, "fifth"), json!("Running"));
+}

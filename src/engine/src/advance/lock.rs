@@ -79,19 +79,22 @@ fn request(draft: &mut Draft, owner: Owner, locks: Vec<row::Lock>, priority: i32
 /// A workflow asks for its locks, as it is accepted or tried again. Until it has them nothing of it is done. False: it
 /// cannot have them, and has failed.
 pub(crate) fn enter_workflow(draft: &mut Draft, workflow: u64, manifest: &Manifest) -> bool {
-    let Some(asked) = &manifest.spec.synchronization else { return true };
     let Some(row) = draft.state.workflows.get(&workflow).cloned() else { return true };
-    let locks =
-        locks_of(asked, &row.namespace).and_then(|locks| check_limits(&draft.state, &locks).map(|()| locks));
-    let locks = match locks {
-        Ok(locks) if locks.is_empty() => return true,
-        Ok(locks) => locks,
+    let mut locks = draft.state.places_of(&row.namespace);
+    let own = manifest.spec.synchronization.as_ref().map_or(Ok(Vec::new()), |asked| {
+        locks_of(asked, &row.namespace).and_then(|locks| check_limits(&draft.state, &locks).map(|()| locks))
+    });
+    match own {
+        Ok(own) => locks.extend(own),
         Err(message) => {
             let message = format!("Failed to acquire the synchronization lock. {message}");
             phase(draft, workflow, WorkflowPhase::Failed, message);
             return false;
         }
-    };
+    }
+    if locks.is_empty() {
+        return true;
+    }
     let owner = (workflow, 0);
     let held = draft.state.may_lock(owner, &locks);
     if !held && row.phase == 0 {

@@ -23,7 +23,8 @@ pub(super) fn synchronization(state: &State, id: WorkflowId) -> Option<Value> {
     let mine = state.lock_requests.range((id.0, 0)..=(id.0, u32::MAX));
     for (owner, request) in mine {
         let own = state.lock_owner_name(*owner);
-        for lock in &request.locks {
+        // A place to run is no lock of the user's.
+        for lock in request.locks.iter().filter(|lock| lock.kind() != row::LockKind::Workflows) {
             if request.held {
                 holding.add(lock, vec![own.clone()]);
             } else {
