@@ -51,14 +51,8 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     cell.wait_for_clusters(2).await?;
     say("two agents enrolled");
     results_come_back(&cell, federation).await?;
-    if std::env::var_os("ARGOSY_TEST_FULL").is_some() {
-        tasks::steps_beside_containers(&cell, clusters).await?;
-        steps_go_where_what_they_need_is(&cell, clusters).await?;
-    } else {
-        println!(
-            "SKIPPED: daemons, requests, resources and prerequisites over two clusters: make test-full runs them"
-        );
-    }
+    tasks::steps_beside_containers(&cell, clusters).await?;
+    steps_go_where_what_they_need_is(&cell, clusters).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
     a_cluster_is_cut_off(&cell, clusters).await
 }

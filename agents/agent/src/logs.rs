@@ -36,7 +36,17 @@ impl LogReaders {
     pub fn request(&mut self, request: LogRequest) {
         while self.readers.try_join_next().is_some() {}
         self.by_request.retain(|_, reader| !reader.is_finished());
-        let LogRequest { request: number, fence, follow, tail_lines, cancel, container, artifact } = request;
+        let LogRequest {
+            request: number,
+            fence,
+            follow,
+            tail_lines,
+            cancel,
+            container,
+            artifact,
+            since_ms,
+            previous,
+        } = request;
         if let Some(reader) = self.by_request.remove(&number) {
             reader.abort();
         }
@@ -65,7 +75,7 @@ impl LogReaders {
             return;
         }
         let runtime = Arc::clone(&self.runtime);
-        let options = LogOptions { follow, tail_lines, container };
+        let options = LogOptions { follow, tail_lines, container, since_ms, previous };
         let reader = self.readers.spawn(async move {
             let error = match runtime.logs(fence.unwrap_or_default(), options).await {
                 Err(error) => Some(error.to_string()),

@@ -34,6 +34,10 @@ pub async fn open(
         }),
         follow: options.follow,
         tail_lines: (options.tail_lines > 0).then_some(options.tail_lines),
+        since_time: (options.since_ms > 0)
+            .then(|| jiff::Timestamp::from_millisecond(options.since_ms).ok())
+            .flatten(),
+        previous: options.previous,
         ..LogParams::default()
     };
     loop {
@@ -42,8 +46,8 @@ pub async fn open(
             Err(failure) => failure,
         };
         let is_bad_request = matches!(&failure, kube::Error::Api(status) if status.code == BAD_REQUEST);
-        let is_late = has_started && asked.elapsed() < STARTED_WAIT;
-        if !is_bad_request || !(is_late || may_start(&pods, &name).await) {
+        let is_late = has_started && asked.elapsed() < STARTED_WAIT && !options.previous;
+        if options.previous || !is_bad_request || !(is_late || may_start(&pods, &name).await) {
             return Err(Error::Logs { fence, reason: failure.to_string() });
         }
         if !options.follow && !is_late {

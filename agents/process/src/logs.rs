@@ -10,7 +10,7 @@ use futures::StreamExt;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::sync::PoisonError;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Bytes of one piece of a log.
 const PIECE_BYTES_MAX: usize = 64 * 1024;
@@ -37,8 +37,16 @@ pub fn read(
         let reason = format!("there is no container {:?}, only main", options.container);
         return Err(Error::Logs { fence: display_fence(&fence), reason });
     }
+    if options.previous {
+        let reason =
+            "previous terminated container \"main\" not found: a process is not started again".to_owned();
+        return Err(Error::Logs { fence: display_fence(&fence), reason });
+    }
     let mut file = File::open(directory.log()).map_err(unreadable)?;
-    if options.tail_lines > 0 {
+    // Lines have no times of their own: what was last written before is left out.
+    if written_before(&file, options.since_ms).map_err(unreadable)? {
+        file.seek(SeekFrom::End(0)).map_err(unreadable)?;
+    } else if options.tail_lines > 0 {
         seek_to_last_lines(&mut file, options.tail_lines.unsigned_abs()).map_err(unreadable)?;
     }
     let reader = Reader { file, fence, follow: options.follow, running };
@@ -76,6 +84,12 @@ impl Reader {
     }
 }
 
+/// Nothing was written to the file since then (milliseconds since 1970).
+fn written_before(file: &File, since_ms: i64) -> std::io::Result<bool> {
+    let Ok(since_ms) = u64::try_from(since_ms) else { return Ok(false) };
+    Ok(file.metadata()?.modified()? < UNIX_EPOCH + Duration::from_millis(since_ms))
+}
+
 fn seek_to_last_lines(file: &mut File, lines: u64) -> std::io::Result<()> {
     let end = file.seek(SeekFrom::End(0))?;
     let mut at = end;
@@ -107,6 +121,14 @@ fn seek_to_last_lines(file: &mut File, lines: u64) -> std::io::Result<()> {
 mod tests {
     use super::*;
     use std::io::Write;
+
+    #[test]
+    fn a_log_has_one_time() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(10)).unwrap();
+        assert!(written_before(&file, 10_001).unwrap());
+        assert!(!written_before(&file, 10_000).unwrap() && !written_before(&file, 0).unwrap());
+    }
 
     #[test]
     fn the_last_lines_are_found() {

@@ -204,6 +204,10 @@ pub struct LogOptions {
     pub tail_lines: i64,
     /// Container; empty = `main`.
     pub container: String,
+    /// Only what was written since then, in milliseconds since 1970; 0 = all.
+    pub since_ms: i64,
+    /// The container's run before this one.
+    pub previous: bool,
 }
 
 /// Bytes of a log in order. A log read ends when the step's output ended (or what there is, without `follow`).

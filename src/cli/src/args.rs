@@ -317,6 +317,15 @@ pub struct Logs {
     /// Only lines that match the regular expression.
     #[arg(long)]
     pub grep: Option<String>,
+    /// Only what was written in the last so much time, as in 90s, 5m, 2h.
+    #[arg(long, value_parser = crate::time::parse_span, conflicts_with = "since_time")]
+    pub since: Option<std::time::Duration>,
+    /// Only what was written since this time (RFC 3339).
+    #[arg(long)]
+    pub since_time: Option<String>,
+    /// The output of the container's run before this one.
+    #[arg(short, long)]
+    pub previous: bool,
     /// Container.
     #[arg(short, long, default_value = "main")]
     pub container: String,

@@ -191,6 +191,8 @@ pub struct LogSource {
     pub live: bool,
     /// Another attempt took its place.
     pub superseded: bool,
+    /// When the node ended, in milliseconds since 1970.
+    pub finished_at_ms: Option<i64>,
 }
 
 /// Where an artifact is.
@@ -301,6 +303,10 @@ pub struct LogQuery {
     pub tail_lines: Option<u64>,
     /// Container; empty = main.
     pub container: String,
+    /// Only what was written since then, in milliseconds since 1970.
+    pub since_ms: Option<i64>,
+    /// The container's run before this one.
+    pub previous: bool,
 }
 
 /// Why output cannot be had.

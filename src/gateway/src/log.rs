@@ -24,14 +24,7 @@ const GREP_LENGTH_MAX: usize = 1_000;
 /// Memory of one compiled pattern.
 const GREP_BYTES_MAX: usize = 256 * 1024;
 /// Parameters of Argo's that would change the answer and that no agent can honour yet: refused, not ignored.
-const UNSUPPORTED: [&str; 6] = [
-    "logOptions.sinceSeconds",
-    "logOptions.sinceTime",
-    "logOptions.timestamps",
-    "logOptions.previous",
-    "logOptions.limitBytes",
-    "selector",
-];
+const UNSUPPORTED: [&str; 2] = ["logOptions.timestamps", "selector"];
 
 pub(crate) async fn of_workflow<C: Cell>(
     State(app): State<App<C>>,
@@ -64,6 +57,9 @@ struct Wanted {
     container: String,
     follow: bool,
     tail_lines: Option<u64>,
+    since_ms: Option<i64>,
+    previous: bool,
+    limit_bytes: Option<u64>,
     grep: Option<Regex>,
     line_bytes_max: usize,
     sources_max: usize,
@@ -86,6 +82,27 @@ fn pattern(text: &str) -> Result<Regex, ApiError> {
     })
 }
 
+/// The time that lines are wanted from, in milliseconds since 1970.
+fn since(params: &Params) -> Result<Option<i64>, ApiError> {
+    let wrong = |name: &str, wanted: &str| {
+        ApiError::undecodable(format!("query parameter {name} has to be {wanted}"))
+    };
+    let seconds = params.number("logOptions.sinceSeconds")?;
+    match (seconds, params.get("logOptions.sinceTime")) {
+        (None, None) => Ok(None),
+        (Some(_), Some(_)) => Err(wrong("logOptions.sinceTime", "left out beside logOptions.sinceSeconds")),
+        (Some(seconds), None) => {
+            let back = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+            Ok(Some(jiff::Timestamp::now().as_millisecond().saturating_sub(back).max(1)))
+        }
+        (None, Some(time)) => {
+            let time: jiff::Timestamp =
+                time.parse().map_err(|_| wrong("logOptions.sinceTime", "a time of RFC 3339"))?;
+            Ok(Some(time.as_millisecond().max(1)))
+        }
+    }
+}
+
 async fn begin<C: Cell>(
     app: &App<C>,
     namespace: &str,
@@ -104,6 +121,9 @@ async fn begin<C: Cell>(
     let grep = params.get("grep").map(pattern).transpose()?;
     let follow = params.flag("logOptions.follow")?;
     let tail_lines = params.number("logOptions.tailLines")?;
+    let previous = params.flag("logOptions.previous")?;
+    let limit_bytes = params.number("logOptions.limitBytes")?;
+    let since_ms = since(params)?;
     let place = Place::take(app, "logs")?;
     let view = app.cell.read(Consistency::Linearizable).await?;
     let key = resolve(&view, namespace, name)?;
@@ -115,6 +135,9 @@ async fn begin<C: Cell>(
         container,
         follow,
         tail_lines,
+        since_ms,
+        previous,
+        limit_bytes,
         grep,
         line_bytes_max: app.limits.log_line_bytes_max,
         sources_max: app.limits.log_sources_max,
@@ -230,6 +253,8 @@ async fn read_one<C: Cell>(
         follow: wanted.follow && source.live,
         tail_lines: wanted.tail_lines,
         container: wanted.container.clone(),
+        since_ms: wanted.since_ms,
+        previous: wanted.previous,
     };
     let mut chunks = match cell.logs(query).await {
         Ok(chunks) => match begun(chunks).await {
@@ -240,8 +265,14 @@ async fn read_one<C: Cell>(
         Err(error) => archived(cell, wanted, source).await.ok_or(error)?,
     };
     let mut splitter = Splitter { pending: Vec::new(), line_bytes_max: wanted.line_bytes_max };
-    while let Some(chunk) = chunks.next().await {
-        for line in splitter.push(&chunk?) {
+    let mut room = wanted.limit_bytes.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
+    while room > 0
+        && let Some(chunk) = chunks.next().await
+    {
+        let mut chunk = chunk?;
+        chunk.truncate(room);
+        room -= chunk.len();
+        for line in splitter.push(&chunk) {
             if !send(wanted, source, &line, lines).await {
                 return Ok(());
             }
@@ -268,8 +299,14 @@ async fn begun(mut chunks: Chunks) -> Result<Chunks, LogError> {
 async fn archived<C: Cell>(cell: &C, wanted: &Wanted, source: &LogSource) -> Option<Chunks> {
     /// Bytes from the end in which last lines are looked for.
     const TAIL_BYTES_MAX: u64 = 16 * 1024 * 1024;
-    if source.live || source.superseded {
+    if source.live || source.superseded || wanted.previous {
         return None;
+    }
+    // Lines have no times of their own there: of a step that ended before, nothing is wanted.
+    if let (Some(since_ms), Some(finished_at_ms)) = (wanted.since_ms, source.finished_at_ms)
+        && finished_at_ms < since_ms
+    {
+        return Some(futures::stream::empty().boxed());
     }
     let view = cell.read(Consistency::Stale).await.ok()?;
     let container = if wanted.container.is_empty() { "main" } else { &wanted.container };

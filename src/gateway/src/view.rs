@@ -202,6 +202,7 @@ fn of_node(state: &State, key: &WorkflowKey, node: &Value) -> Vec<LogSource> {
     let fences: Vec<_> =
         attempts.iter().filter_map(|attempt| parse_fence(attempt["fence"].as_str()?)).collect();
     let newest = fences.iter().max().copied();
+    let finished_at: Option<jiff::Timestamp> = text("finishedAt").parse().ok();
     let template = node["templateRef"]["template"].as_str().unwrap_or_else(|| text("templateName"));
     let source = |fence| {
         let row = state.attempt(&fence)?;
@@ -212,6 +213,7 @@ fn of_node(state: &State, key: &WorkflowKey, node: &Value) -> Vec<LogSource> {
             cluster: row.cluster.clone(),
             live: !row.closed && !row.fenced,
             superseded: Some(fence) != newest,
+            finished_at_ms: finished_at.map(jiff::Timestamp::as_millisecond),
         })
     };
     fences.into_iter().filter_map(source).collect()

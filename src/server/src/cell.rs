@@ -167,7 +167,7 @@ impl Cell for MemberCell {
     }
 
     async fn logs(&self, query: LogQuery) -> Result<BoxStream<'static, Result<Bytes, LogError>>, LogError> {
-        let LogQuery { cluster, fence, follow, tail_lines, container } = query;
+        let LogQuery { cluster, fence, follow, tail_lines, container, since_ms, previous } = query;
         let request = LogRequest {
             request: 0,
             fence: Some(fence),
@@ -175,6 +175,8 @@ impl Cell for MemberCell {
             tail_lines: tail_lines.map_or(0, |lines| i64::try_from(lines).unwrap_or(i64::MAX)),
             cancel: false,
             container,
+            since_ms: since_ms.unwrap_or(0),
+            previous,
             artifact: String::new(),
         };
         self.ask_agent(cluster, request).await

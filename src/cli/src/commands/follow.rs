@@ -206,6 +206,12 @@ pub(super) async fn print_logs(
         ("grep", text(&arguments.grep)),
         ("logOptions.container", arguments.container.clone()),
         ("logOptions.follow", if arguments.follow { "true".to_owned() } else { String::new() }),
+        ("logOptions.previous", if arguments.previous { "true".to_owned() } else { String::new() }),
+        (
+            "logOptions.sinceSeconds",
+            arguments.since.map(|time| time.as_secs().to_string()).unwrap_or_default(),
+        ),
+        ("logOptions.sinceTime", text(&arguments.since_time)),
         ("logOptions.tailLines", arguments.tail.map(|lines| lines.to_string()).unwrap_or_default()),
     ]);
     let mut lines = client.stream(&path(&["workflows", namespace, name, "log"]), request).await?;
