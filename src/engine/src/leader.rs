@@ -296,7 +296,7 @@ impl Parsed {
         if !dag.target.contains("{{") {
             return Some(plan.clone());
         }
-        let target = dag_target(&dag.target, &node.inputs, &|name| self.globals.get(name).cloned());
+        let target = with_names(&dag.target, &node.inputs, &|name| self.globals.get(name).cloned());
         Some(Arc::new(Plan::new(dag, &target)))
     }
 }
@@ -324,9 +324,9 @@ fn results_read(manifest: &Manifest) -> BTreeSet<(String, String)> {
     results
 }
 
-/// The names of a DAG's targets, with the workflow's names and the node's inputs filled in.
-pub(crate) fn dag_target(
-    target: &str,
+/// A text of a template, with the workflow's names and the node's inputs filled in.
+pub(crate) fn with_names(
+    text: &str,
     inputs: &[row::Parameter],
     global: &dyn Fn(&str) -> Option<String>,
 ) -> String {
@@ -334,8 +334,7 @@ pub(crate) fn dag_target(
         Some(wanted) => inputs.iter().find(|input| input.name == wanted)?.value.clone(),
         None => global(name),
     };
-    argosy_expr::substitute(target, &known, &argosy_expr::Rules::LENIENT)
-        .unwrap_or_else(|_| target.to_owned())
+    argosy_expr::substitute(text, &known, &argosy_expr::Rules::LENIENT).unwrap_or_else(|_| text.to_owned())
 }
 
 impl Plan {

@@ -10,19 +10,20 @@ use argosy_expr::{
     Env, Expressions, Limits, Lookup, Rules, Value, depends as dependencies, program, substitute,
     substitute_with,
 };
-use argosy_spec::{File, Manifest, Options, Review, parse_json, parse_value, parse_yaml, review};
+use argosy_spec::{File, Manifest, Options, Review, Schedule, parse_json, parse_value, parse_yaml, review};
 
 /// A target: its name and what it does.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 7] = [
     ("yaml", yaml),
     ("json", json),
     ("tags", tags),
     ("expression", expression),
     ("when", when),
     ("depends", depends),
+    ("cron", cron),
 ];
 
 /// Less than in production, so that a run sees many inputs a second; the bounds work alike.
@@ -149,4 +150,21 @@ pub fn depends(data: &[u8]) {
     }
     let all = depends.evaluate(&mut |_| true);
     assert_eq!(all, depends.evaluate(&mut |_| true));
+}
+
+/// A schedule: read, and its times around clock changes and the ends of years.
+pub fn cron(data: &[u8]) {
+    /// 2024-02-28, 2024-03-10 and 2024-11-03 in New York (clock changes), 2024-12-31, in seconds since 1970.
+    const FROM: [i64; 4] = [1_709_078_400, 1_710_050_000, 1_730_600_000, 1_735_603_200];
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let Ok(schedule) = Schedule::parse(text) else { return };
+    for from in FROM {
+        let Some(next) = schedule.next(from, from) else { continue };
+        assert!(next > from, "{text:?}: {next} is not after {from}");
+        assert_eq!(schedule.latest(from, from, next + 1), Some(next), "{text:?} after {from}");
+        assert_eq!(schedule.latest(from, from, next), None, "{text:?} before {next}");
+        if let Some(after) = schedule.next(from, next) {
+            assert!(after > next, "{text:?}: {after} is not after {next}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use crate::advance::{hold, hooks};
 use crate::effective::shown_name;
-use crate::leader::dag_target;
+use crate::leader::with_names;
 use crate::references::{is_stored, local_scope, reference_json, scope_of};
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
@@ -192,11 +192,7 @@ impl<'a> Tree<'a> {
             .templates
             .get(node.template.as_str())
             .and_then(|template| template.pointer("/dag/target")?.as_str());
-        let global = |name: &str| match name.strip_prefix("workflow.parameters.") {
-            Some(wanted) => self.argument(wanted),
-            None => (name == "workflow.name").then(|| self.row.name.clone()),
-        };
-        let target = dag_target(target.unwrap_or_default(), &node.inputs, &global);
+        let target = self.filled(target.unwrap_or_default(), node);
         let named: Vec<&str> = target.split_whitespace().collect();
         let waited: std::collections::BTreeSet<String> = if named.is_empty() {
             tasks.iter().flat_map(dependencies).collect()
@@ -386,8 +382,19 @@ impl<'a> Tree<'a> {
         let own = self.templates.get(node.template.as_str()).and_then(|template| {
             template.get("annotations")?.get("workflows.argoproj.io/display-name")?.as_str()
         });
-        let own = own.filter(|own| !own.contains("{{"));
-        own.map_or_else(|| display_name(self.state, self.workflow, node), str::to_owned)
+        // In Argo the name that a Steps, DAG or Suspend node is given does not last.
+        let own = own.filter(|_| type_of(node) == NodeType::Pod);
+        let own = own.map(|own| self.filled(own, node)).filter(|own| !own.contains("{{"));
+        own.unwrap_or_else(|| display_name(self.state, self.workflow, node))
+    }
+
+    /// A text of a template with the workflow's names and the node's inputs filled in.
+    fn filled(&self, text: &str, node: &row::Node) -> String {
+        let global = |name: &str| match name.strip_prefix("workflow.parameters.") {
+            Some(wanted) => self.argument(wanted),
+            None => (name == "workflow.name").then(|| self.row.name.clone()),
+        };
+        with_names(text, &node.inputs, &global)
     }
 
     /// The node's message; for a leaf that no cluster can take, the reasons.
