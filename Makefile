@@ -37,7 +37,7 @@ fuzz: ## every fuzz target for a while: FUZZ_SECONDS=60, TARGET=name for one of 
 	@.ci/setup build
 	@tests/fuzz/run $(or $(FUZZ_SECONDS),60) $(TARGET)
 
-conformance: ## Argo's recordings through the real engine, a table by area: MODE=process|scripted CASES=DIR AREAS=a,b SHOW=area/name
+conformance: ## Argo's recordings through the real engine, a table by area: MODE=scripted|process|kubernetes CASES=DIR AREAS=a,b SHOW=area/name
 	@.ci/setup build
 	@. .ci/env && $(if $(CASES),CASES=$(abspath $(CASES))) $(if $(AREAS),AREAS=$(AREAS)) $(if $(SHOW),SHOW=$(SHOW)) \
 	  .ci/conformance $(MODE)

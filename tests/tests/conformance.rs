@@ -14,6 +14,7 @@ use anyhow::{Context, bail, ensure};
 use argosy_cli::context::Context as CommandLine;
 use argosy_conformance::case::{Case, Cases, Object};
 use argosy_conformance::compare::Seen;
+use argosy_conformance::normalise::Texts;
 use argosy_conformance::script::{Sight, Step, has_labels, holds, shown_fields};
 use argosy_conformance::table::{Outcome, Table};
 use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
@@ -246,7 +247,10 @@ impl World {
     }
 
     async fn workflow(&self, name: &str) -> Option<Value> {
-        self.cell.get(&format!("/api/v1/workflows/{NAMESPACE}/{name}")).await.ok()
+        let found = self.cell.get(&format!("/api/v1/workflows/{NAMESPACE}/{name}")).await.ok()?;
+        // The recordings' Argo had no archive.
+        let archived = &found["metadata"]["labels"]["workflows.argoproj.io/workflow-archiving-status"];
+        archived.is_null().then_some(found)
     }
 
     /// Names of workflows that begin so.
@@ -351,13 +355,12 @@ impl Run<'_> {
                 self.seen.objects.insert(record_name, shown);
             }
             "list" if step.fields["kind"] == "Pod" => {
-                let mut pods: Vec<Value> = self.world.pods(&self.main)?.iter().map(shown_pod).collect();
-                pods.sort_by_key(|pod| pod[0].to_string());
+                let recorded = &self.case.record["objects"][&record_name];
                 // Specifications are compared by the agent's own tests.
                 let shown = if step.fields["fields"] == "names" {
-                    pods.into()
+                    self.pods_as(recorded).await?
                 } else {
-                    self.case.record["objects"][&record_name].clone()
+                    recorded.clone()
                 };
                 self.seen.objects.insert(record_name, shown);
             }
@@ -417,6 +420,23 @@ impl Run<'_> {
             verb => self.command(step, verb, &name).await?,
         }
         Ok(())
+    }
+
+    /// The Pods as recordings show them. A result comes before the kubelet tells of the Pod's end, so it is given a moment.
+    async fn pods_as(&self, recorded: &Value) -> anyhow::Result<Value> {
+        const SETTLE: Duration = Duration::from_secs(10);
+        let limit = Instant::now() + SETTLE;
+        let workflow = self.world.workflow(&self.main).await.unwrap_or_default();
+        let texts = Texts::of(&workflow);
+        loop {
+            let mut pods: Vec<Value> =
+                self.world.pods(&self.main)?.iter().map(|pod| texts.value(&shown_pod(pod))).collect();
+            pods.sort_by_key(Value::to_string);
+            if *recorded == Value::from(pods.clone()) || Instant::now() > limit {
+                return Ok(pods.into());
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
     }
 
     /// A verb of Argo's command line.
@@ -493,6 +513,7 @@ fn shown_pod(pod: &Value) -> Value {
 async fn pods_agent(cell: &Cell, cluster: &Cluster) -> anyhow::Result<std::process::Child> {
     cluster.kubectl(&["create", "namespace", NAMESPACE])?;
     cluster.kubectl(&["-n", NAMESPACE, "create", "serviceaccount", "argo"])?;
+    cluster.let_agent_read_secrets()?;
     let data = cluster.folder().join("agent");
     std::fs::create_dir_all(&data)?;
     let answer =
@@ -528,7 +549,8 @@ fn needs_more(case: &Case, is_kubernetes: bool) -> Option<String> {
     }
     let runs = case.record["nodes"].as_array().into_iter().flatten().any(|node| node["type"] == "Pod");
     let acts = !case.script.is_empty();
-    (!runs && !acts && !case.facts.containers).then(|| "runs no container: scripted".to_owned())
+    let is_elsewhere = !is_kubernetes && !runs && !acts && !case.facts.containers;
+    is_elsewhere.then(|| "runs no container: scripted".to_owned())
 }
 
 /// What a process cluster does not have, and does not refuse.
@@ -644,7 +666,7 @@ async fn compare_all(world: World, sample: &[&str]) -> anyhow::Result<()> {
             continue;
         }
         let case = cases.read(&name).map_err(anyhow::Error::msg)?;
-        let (world, room) = (world.clone(), room.clone());
+        let (world, room) = (Arc::clone(&world), room.clone());
         let name = case.objects.first().map(|object| object.name.clone()).unwrap_or_default();
         let alone = named.entry(name).or_insert_with(|| Arc::new(Semaphore::new(1))).clone();
         running.spawn(async move {
@@ -654,7 +676,7 @@ async fn compare_all(world: World, sample: &[&str]) -> anyhow::Result<()> {
             (case, outcome)
         });
     }
-    let mut table = Table::new();
+    let mut table = if world.cluster.is_some() { Table::of_pods() } else { Table::new() };
     let mut done: Vec<_> = running.join_all().await;
     done.sort_by(|(one, _), (other, _)| one.name.cmp(&other.name));
     for (case, outcome) in done {

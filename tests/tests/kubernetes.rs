@@ -236,9 +236,8 @@ async fn results_come_back(cell: &Cell, federation: &Federation) -> anyhow::Resu
 /// A Secret, an account and a claim exist in one cluster each; a ConfigMap comes late.
 async fn steps_go_where_what_they_need_is(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
     let [east, west] = clusters else { anyhow::bail!("two clusters") };
-    let secrets = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/agent/prerequisites.yaml");
     for cluster in clusters {
-        cluster.kubectl(&["apply", "-f", secrets])?;
+        cluster.let_agent_read_secrets()?;
     }
     west.kubectl(&[
         "-n",

@@ -93,6 +93,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
         let made = ["create", "secret", "generic", "s3-cred", "-n", "default"];
         let keys = ["--from-literal=accesskey=key", "--from-literal=secretkey=secret"];
         cluster.kubectl(&[made.as_slice(), keys.as_slice()].concat())?;
+        cluster.let_agent_read_secrets()?;
         agents.push(start_agent(&cell, cluster).await?);
     }
     cell.wait_for_clusters(2).await?;

@@ -213,12 +213,17 @@ fn observe(pod: &Pod, fence: Fence, status: &PodStatus, containers: &Containers<
     let finished = finished.max_by_key(|time| time.0);
     let init = own_init(status);
     let is_bound = holder.is_some();
+    // A Pod that somebody removed says nothing of its command, and one that still ends has not said its last word.
+    let counts = is_terminal(phase) && message != POD_DELETED;
     // What was left there counts where the outcome itself was not taken.
-    let left = main.and_then(|main| main.outcome.as_ref()).filter(|_| is_terminal(phase));
+    let left = main.and_then(|main| main.outcome.as_ref()).filter(|_| counts);
     AttemptObservation {
         fence,
         phase,
-        exit_code: ended.map(|ended| ended.exit_code).or(init.filter(|code| *code == EXIT_REFUSED)),
+        exit_code: ended
+            .filter(|_| counts)
+            .map(|ended| ended.exit_code)
+            .or(init.filter(|code| *code == EXIT_REFUSED)),
         message,
         started_at_ms: if holder.is_some() { milliseconds(started) } else { 0 },
         finished_at_ms: if is_terminal(phase) { milliseconds(finished) } else { 0 },

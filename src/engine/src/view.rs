@@ -338,7 +338,26 @@ fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) 
         status.insert("outputs".to_owned(), Value::Object(outputs));
     }
     artifact::put_status(&mut status, row, &manifest);
+    let claims = claims(row, &manifest);
+    if !claims.is_empty() {
+        status.insert("persistentVolumeClaims".to_owned(), Value::Array(claims));
+    }
     Value::Object(status)
+}
+
+/// The claims of the workflow's own: agents make them with its first Pods, and remove them as `volumeClaimGC` says.
+fn claims(row: &row::Workflow, manifest: &Value) -> Vec<Value> {
+    let phase = WorkflowPhase::from_number(row.phase);
+    let strategy = manifest.pointer("/spec/volumeClaimGC/strategy").and_then(Value::as_str);
+    let is_gone = phase == Some(WorkflowPhase::Succeeded)
+        || strategy == Some("OnWorkflowCompletion") && phase.is_some_and(WorkflowPhase::is_completed);
+    let templates = manifest.pointer("/spec/volumeClaimTemplates").and_then(Value::as_array);
+    let names = templates
+        .into_iter()
+        .flatten()
+        .filter_map(|claim| claim.pointer("/metadata/name").and_then(Value::as_str));
+    let shown = |name: &str| json!({"name": name, "persistentVolumeClaim": {"claimName": format!("{}-{name}", row.name)}});
+    if is_gone { Vec::new() } else { names.map(shown).collect() }
 }
 
 impl State {

@@ -48,7 +48,11 @@ impl Row {
 #[must_use]
 pub fn listed() -> BTreeSet<&'static str> {
     let rows = DIFFERENCES.lines().filter_map(|line| line.strip_prefix('|')?.split(" | ").next());
-    rows.flat_map(|first| first.split('`')).filter(|word| is_case(word)).collect()
+    cases_in(rows)
+}
+
+fn cases_in(texts: impl Iterator<Item = &'static str>) -> BTreeSet<&'static str> {
+    texts.flat_map(|text| text.split('`')).filter(|word| is_case(word)).collect()
 }
 
 /// Outcomes of many cases.
@@ -60,6 +64,8 @@ pub struct Table {
     differences: Vec<(String, bool, Vec<String>)>,
     /// Listed as deviations, and the same now.
     needless: Vec<String>,
+    /// Pods of a real cluster: where only these deviate, a case is listed in another column.
+    of_pods: bool,
 }
 
 impl Table {
@@ -67,6 +73,13 @@ impl Table {
     #[must_use]
     pub fn new() -> Self {
         Self { listed: listed(), ..Self::default() }
+    }
+
+    /// An empty table for Pods of a real cluster, which also knows what deviates there alone: cases in other columns.
+    #[must_use]
+    pub fn of_pods() -> Self {
+        let rows = DIFFERENCES.lines().filter(|line| line.starts_with('|'));
+        Self { listed: cases_in(rows), of_pods: true, ..Self::default() }
     }
 
     /// Counts a case.
@@ -80,7 +93,7 @@ impl Table {
         match outcome {
             Outcome::Same => {
                 row.same += 1;
-                if listed {
+                if listed && !self.of_pods {
                     self.needless.push(case.name.clone());
                 }
             }

@@ -294,6 +294,15 @@ impl Cluster {
         Ok(self.folder.join("agent.kubeconfig"))
     }
 
+    /// Gives the agent the right of `deploy/agent/secrets.yaml` as well.
+    ///
+    /// # Errors
+    /// kubectl's own words.
+    pub fn let_agent_read_secrets(&self) -> Result<()> {
+        let right = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/agent/secrets.yaml");
+        self.kubectl(&["apply", "-f", right]).map(drop)
+    }
+
     /// A program to be run inside the cluster's network, as an agent is.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {

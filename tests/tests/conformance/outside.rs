@@ -79,8 +79,11 @@ impl Outside {
     pub async fn list(&self, workflow: &str) -> anyhow::Result<Value> {
         let mut shown = Vec::new();
         for found in self.store.list(&format!("{workflow}/"), OBJECTS_MAX).await? {
-            let parts: Vec<bytes::Bytes> =
-                self.store.read(&found.key, 0..found.size).await?.try_collect().await?;
+            let parts: Vec<bytes::Bytes> = if found.size == 0 {
+                Vec::new()
+            } else {
+                self.store.read(&found.key, 0..found.size).await?.try_collect().await?
+            };
             let bytes = parts.concat();
             shown.push(if found.key.ends_with(".tgz") {
                 json!({"key": found.key, "tgz": members(&bytes)?})
