@@ -247,7 +247,12 @@ fn has_valid_display_name(template_json: &str) -> bool {
     }
     let template: Value = serde_json::from_str(template_json).unwrap_or_default();
     let own = template.pointer("/annotations/workflows.argoproj.io~1display-name").and_then(Value::as_str);
-    let Some(bytes) = own.map(str::as_bytes).filter(|bytes| !bytes.is_empty()) else { return true };
+    own.filter(|own| !own.is_empty()).is_none_or(is_display_name)
+}
+
+/// A name that Argo shows for a node.
+pub(crate) fn is_display_name(name: &str) -> bool {
+    let bytes = name.as_bytes();
     let plain = |byte: &u8| byte.is_ascii_alphanumeric();
     (2..=63).contains(&bytes.len())
         && bytes.iter().all(|byte| plain(byte) || b"-.".contains(byte))

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::advance::{hold, hooks};
+use crate::advance::{hold, hooks, leaf};
 use crate::effective::shown_name;
 use crate::leader::with_names;
 use crate::references::{is_stored, local_scope, reference_json, scope_of};
@@ -384,7 +384,7 @@ impl<'a> Tree<'a> {
         });
         // In Argo the name that a Steps, DAG or Suspend node is given does not last.
         let own = own.filter(|_| type_of(node) == NodeType::Pod);
-        let own = own.map(|own| self.filled(own, node)).filter(|own| !own.contains("{{"));
+        let own = own.map(|own| self.filled(own, node)).filter(|own| leaf::is_display_name(own));
         own.unwrap_or_else(|| display_name(self.state, self.workflow, node))
     }
 
