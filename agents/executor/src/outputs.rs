@@ -1,8 +1,8 @@
 //! What is left when the command ended: result, output parameters, and the files that hold the outcome.
 
 use crate::protocol::{
-    PARAMETER_BYTES_MAX, ParameterSource, ParameterValue, RESULT_BYTES_MAX, TERMINATION_MESSAGE_BYTES_MAX,
-    Task, TaskOutcome,
+    EXIT_EXECUTOR_ERROR, PARAMETER_BYTES_MAX, ParameterSource, ParameterValue, RESULT_BYTES_MAX,
+    TERMINATION_MESSAGE_BYTES_MAX, Task, TaskOutcome,
 };
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -28,25 +28,37 @@ pub fn termination_message(task: &Task) -> String {
     }
 }
 
-/// Reads the output parameters; the second value says what went wrong, in Argo's words.
-pub fn read_parameters(sources: &[ParameterSource]) -> (Vec<ParameterValue>, String) {
-    let mut values = Vec::new();
-    let mut problem = String::new();
+/// Reads the output parameters into the outcome, and says there what went wrong, in Argo's words.
+pub fn read_parameters(sources: &[ParameterSource], outcome: &mut TaskOutcome) {
     for source in sources {
         let read = read_limited(&source.path);
         let value = match (read, &source.default) {
             (Ok(value), _) => value,
             (Err(error), Some(default)) if error.kind() == ErrorKind::NotFound => default.clone(),
+            (Err(error), _) if error.kind() == ErrorKind::IsADirectory => {
+                let copy = copy_of(&source.path, "/");
+                // In Argo the main container makes an empty copy, and ends so whatever its command ended with.
+                outcome.exit_code = EXIT_EXECUTOR_ERROR;
+                outcome.message = format!(
+                    "failed to copy {} to {copy}: write {copy}: copy_file_range: is a directory",
+                    source.path
+                );
+                String::new()
+            }
             (Err(error), _) => {
-                if problem.is_empty() {
-                    problem = describe(&source.path, &error);
+                if outcome.output_error.is_empty() {
+                    outcome.output_error = describe(&source.path, &error);
                 }
                 continue;
             }
         };
-        values.push(ParameterValue { name: source.name.clone(), value });
+        outcome.parameters.push(ParameterValue { name: source.name.clone(), value });
     }
-    (values, problem)
+}
+
+/// Where Argo keeps the copy of a file, as it shows in messages.
+fn copy_of(path: &str, separator: &str) -> String {
+    format!("/var/run/argo/outputs/parameters{separator}{path}")
 }
 
 fn read_limited(path: &str) -> std::io::Result<String> {
@@ -64,12 +76,10 @@ fn read_limited(path: &str) -> std::io::Result<String> {
     reason = "the system's errors, of which a few have words of Argo's"
 )]
 fn describe(path: &str, error: &std::io::Error) -> String {
-    let place =
-        format!("/var/run/argo/outputs/parameters{}{path}", if path.starts_with('/') { "" } else { "/" });
+    let place = copy_of(path, if path.starts_with('/') { "" } else { "/" });
     match error.kind() {
         ErrorKind::NotFound => format!("open {place}: no such file or directory"),
         ErrorKind::PermissionDenied => format!("open {place}: permission denied"),
-        ErrorKind::IsADirectory => format!("read {place}: is a directory"),
         _ => format!("open {place}: {error}"),
     }
 }
@@ -125,13 +135,33 @@ mod tests {
             path: "/nowhere/at/all".to_owned(),
             default: default.map(str::to_owned),
         };
-        let (values, problem) = read_parameters(&[source(Some("d"))]);
-        assert_eq!((values[0].value.as_str(), problem.as_str()), ("d", ""));
-        let (values, problem) = read_parameters(&[source(None)]);
-        assert!(values.is_empty());
+        let read = |default: Option<&str>| {
+            let mut outcome = TaskOutcome::default();
+            read_parameters(&[source(default)], &mut outcome);
+            outcome
+        };
+        let outcome = read(Some("d"));
+        assert_eq!((outcome.parameters[0].value.as_str(), outcome.output_error.as_str()), ("d", ""));
+        let outcome = read(None);
+        assert!(outcome.parameters.is_empty());
         assert_eq!(
-            problem,
+            outcome.output_error,
             "open /var/run/argo/outputs/parameters/nowhere/at/all: no such file or directory"
         );
+    }
+
+    #[test]
+    fn a_directory_ends_the_main_container_as_argos_does() {
+        let path = std::env::temp_dir().display().to_string();
+        let source =
+            ParameterSource { name: "o".to_owned(), path: path.clone(), default: Some("d".to_owned()) };
+        let mut outcome = TaskOutcome::default();
+        read_parameters(&[source], &mut outcome);
+        assert_eq!((outcome.exit_code, outcome.output_error.as_str()), (64, ""));
+        let copy = format!("/var/run/argo/outputs/parameters/{path}");
+        let message =
+            format!("failed to copy {path} to {copy}: write {copy}: copy_file_range: is a directory");
+        assert_eq!(outcome.message, message);
+        assert_eq!(outcome.parameters[0].value, "");
     }
 }

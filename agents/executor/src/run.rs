@@ -345,7 +345,7 @@ fn run(
         lease.release();
         outcome.lease_lost = lease.is_lost();
     }
-    (outcome.parameters, outcome.output_error) = outputs::read_parameters(&task.parameters);
+    outputs::read_parameters(&task.parameters, &mut outcome);
     if let Some(file) = &task.progress_file {
         outcome.progress = progress::last(file);
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use crate::Leader;
 use crate::advance::leaf;
 use crate::express::fill;
+use crate::leader::Parsed;
 use crate::scope::Scope;
 use crate::state::{State, phase_of};
 
@@ -80,7 +81,7 @@ fn of_node(state: &State, leader: &mut Leader, workflow: u64, index: u32, found:
         return;
     };
     let mut scope = Scope::new(state, &parsed, workflow, 0, state.log_time());
-    scope.locals = names(node);
+    scope.locals = names(&parsed, node);
     found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope)));
 }
 
@@ -95,14 +96,14 @@ fn of_workflow(state: &State, leader: &mut Leader, workflow: u64, found: &mut Ve
     let mut scope = Scope::new(state, &parsed, workflow, 0, state.log_time());
     scope.on_exit = true;
     if let Some(root) = state.node(workflow, 1) {
-        scope.locals = names(root);
+        scope.locals = names(&parsed, root);
     }
     found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope)));
 }
 
 /// What a metric can say of a node.
-fn names(node: &row::Node) -> BTreeMap<String, String> {
-    let mut names = leaf::inputs_of(node);
+fn names(parsed: &Parsed, node: &row::Node) -> BTreeMap<String, String> {
+    let mut names = leaf::inputs_of(parsed, node);
     names.insert("status".to_owned(), phase_of(node).as_str().to_owned());
     let span_ms = node.finished_at_ms.saturating_sub(node.started_at_ms).max(0);
     names.insert("duration".to_owned(), format!("{}.{:06}", span_ms / 1000, span_ms % 1000 * 1000));

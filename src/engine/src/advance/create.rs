@@ -164,13 +164,13 @@ pub(crate) fn waiting(
 /// A part of a template with the globals and the template's inputs filled in.
 pub(crate) fn with_inputs<T: Serialize + DeserializeOwned>(
     turn: &Turn<'_>,
+    template: &Template,
     part: &T,
     inputs: &[row::Parameter],
 ) -> Result<T, String> {
     let text = serde_json::to_string(part).map_err(|error| error.to_string())?;
-    let node = row::Node { inputs: inputs.to_vec(), ..row::Node::default() };
     let mut names = turn.parsed.globals.clone();
-    names.extend(leaf::inputs_of(&node));
+    names.extend(leaf::input_names(inputs, &template.inputs.parameters));
     let text = fill_known(&text, &names, turn.draft.now().0).map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }

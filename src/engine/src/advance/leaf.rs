@@ -5,7 +5,7 @@ use argosy_model::{NodePhase, NodeType, pod_name};
 use argosy_proto::common::{AttemptPhase, AttemptReport};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{IntOrString, Template, TemplateKind};
+use argosy_spec::{IntOrString, Parameter, Template, TemplateKind};
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -18,6 +18,7 @@ use crate::commands::{report_artifact_task, resume_workflow};
 use crate::draft::Draft;
 use crate::effective::{is_inline, shown_name};
 use crate::express::fill;
+use crate::leader::Parsed;
 use crate::place;
 use crate::prerequisites;
 use crate::scope::display_name;
@@ -27,17 +28,26 @@ use crate::view::started_at_ms;
 /// Between asking a process to end and ending it, when the template doesn't say.
 const STOP_GRACE_MS: i64 = 30_000;
 
-/// The names that a node's inputs make.
-pub(crate) fn inputs_of(node: &row::Node) -> BTreeMap<String, String> {
+/// The names that a node's inputs make. The list of them shows what its template declares as well.
+pub(crate) fn inputs_of(parsed: &Parsed, node: &row::Node) -> BTreeMap<String, String> {
+    let template = parsed.template(&node.template);
+    input_names(&node.inputs, template.map_or(&[], |template| &template.inputs.parameters))
+}
+
+/// As [`inputs_of`], for inputs of a template with these declarations.
+pub(crate) fn input_names(inputs: &[row::Parameter], declared: &[Parameter]) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut list = Vec::new();
-    for input in &node.inputs {
-        if let Some(value) = &input.value {
-            names.insert(format!("inputs.parameters.{}", input.name), value.clone());
-            list.push(serde_json::json!({"name": input.name, "value": value}));
-        }
+    for input in inputs.iter().filter(|input| input.value.is_some()) {
+        let value = input.value.clone();
+        names.insert(format!("inputs.parameters.{}", input.name), value.clone().unwrap_or_default());
+        let declared = declared.iter().find(|declared| declared.name == input.name).cloned();
+        let declared = declared.unwrap_or_default();
+        list.push(Parameter { name: input.name.clone(), value, ..declared });
     }
-    names.insert("inputs.parameters".to_owned(), Value::Array(list).to_string());
+    // Texts and lists of texts: that always works.
+    let list = serde_json::to_string(&list).unwrap_or_default();
+    names.insert("inputs.parameters".to_owned(), list);
     names
 }
 
@@ -62,11 +72,11 @@ fn resolved(turn: &mut Turn<'_>, node: &row::Node) -> Result<(Value, Template), 
         if is_inline(&node.template) {
             // Written inside a step, it also sees what the step sees.
             let mut outer = turn.scope(node.boundary);
-            outer.locals = inputs_of(&turn.node(node.boundary));
+            outer.locals = inputs_of(&turn.parsed, &turn.node(node.boundary));
             outer.locals.extend(around);
             text = fill(&text, &outer, &Rules::LENIENT).map_err(|error| error.to_string())?;
         }
-        scope.locals.extend(inputs_of(node));
+        scope.locals.extend(inputs_of(&turn.parsed, node));
         let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
         raw = serde_json::from_str(&text).map_err(|error| error.to_string())?;
     }
@@ -215,7 +225,7 @@ fn inherit(turn: &Turn<'_>, node: &row::Node, raw: &mut Value) {
         let Some(value) = around.raw.get(field).filter(|value| !value.is_null()) else { continue };
         let text = value.to_string();
         let mut scope = turn.scope(0);
-        scope.locals = inputs_of(&boundary);
+        scope.locals = inputs_of(&turn.parsed, &boundary);
         let filled = text.contains("{{").then(|| fill(&text, &scope, &Rules::LENIENT).ok()).flatten();
         let value = filled.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_else(|| value.clone());
         fields.insert(field.to_owned(), value);
@@ -232,7 +242,7 @@ fn own_pod_json(turn: &Turn<'_>, node: &row::Node, template: &Template) -> Resul
     let mut scope = turn.scope(0);
     scope.on_exit = node.on_exit;
     scope.locals = locals(turn, node, template);
-    scope.locals.extend(inputs_of(node));
+    scope.locals.extend(inputs_of(&turn.parsed, node));
     fill(text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())
 }
 

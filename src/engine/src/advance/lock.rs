@@ -156,7 +156,7 @@ fn asked_by(
     inputs: &[row::Parameter],
 ) -> Result<Option<Vec<row::Lock>>, String> {
     let Some(asked) = &template.synchronization else { return Ok(None) };
-    let asked = create::with_inputs(turn, asked, inputs)?;
+    let asked = create::with_inputs(turn, template, asked, inputs)?;
     let locks = locks_of(&asked, &turn.row().namespace)?;
     check_limits(&turn.draft.state, &locks)?;
     Ok(Some(locks).filter(|locks| !locks.is_empty()))

@@ -35,7 +35,7 @@ pub(crate) fn look_up(
     inputs: &[row::Parameter],
 ) -> Result<Option<Lookup>, String> {
     let Some(memoize) = &template.memoize else { return Ok(None) };
-    let memoize = create::with_inputs(turn, memoize, inputs)?;
+    let memoize = create::with_inputs(turn, template, memoize, inputs)?;
     let key = memoize.key;
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
     let bounded = !key.is_empty() && key.len() <= KEY_BYTES_MAX;

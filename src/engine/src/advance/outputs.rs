@@ -102,7 +102,7 @@ fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter
     let from = parameter.value_from.clone().unwrap_or_default();
     let mut scope = turn.scope(index);
     scope.on_exit = node.on_exit;
-    scope.locals = inputs_of(node);
+    scope.locals = inputs_of(&turn.parsed, node);
     if !from.expression.is_empty() {
         let text = Value::String(from.expression.clone()).to_string();
         let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;

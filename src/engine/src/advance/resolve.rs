@@ -8,6 +8,7 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::advance::leaf::{input_names, inputs_of};
 use crate::advance::{Turn, hooks, items, raw_json};
 use crate::artifacts;
 use crate::express::{self, fill, fill_known};
@@ -58,7 +59,7 @@ pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result
     let node = turn.node(boundary);
     let mut scope = turn.scope(boundary);
     scope.on_exit = node.on_exit;
-    let mut inputs = inputs_scope(&node.inputs);
+    let mut inputs = inputs_of(&turn.parsed, &node);
     inputs.extend(own_names(turn, &node));
     let mut skip = None;
     if !step.when.is_empty() {
@@ -149,19 +150,6 @@ fn own_names(turn: &Turn<'_>, node: &row::Node) -> BTreeMap<String, String> {
     BTreeMap::from([("node.name".to_owned(), called.name.clone()), (kind.to_owned(), display)])
 }
 
-fn inputs_scope(inputs: &[row::Parameter]) -> BTreeMap<String, String> {
-    let mut names = BTreeMap::new();
-    let mut list = Vec::new();
-    for input in inputs {
-        if let Some(value) = &input.value {
-            names.insert(format!("inputs.parameters.{}", input.name), value.clone());
-            list.push(serde_json::json!({"name": input.name, "value": value}));
-        }
-    }
-    names.insert("inputs.parameters".to_owned(), Value::Array(list).to_string());
-    names
-}
-
 /// Argo's passes over a JSON text: globals, the template's inputs, then siblings.
 fn resolve_text(
     text: &str,
@@ -236,7 +224,8 @@ pub(crate) fn readable(
     if !turn.parsed.has_expressions(&template.name) {
         return Ok(());
     }
-    early(&template.raw.to_string(), &turn.scope(0), &inputs_scope(inputs)).map(drop)
+    early(&template.raw.to_string(), &turn.scope(0), &input_names(inputs, &template.inputs.parameters))
+        .map(drop)
 }
 
 /// The items of a loop, written down so that children can be made one by one.
@@ -358,7 +347,7 @@ pub(crate) fn hook_arguments(
     scope.on_exit |= node.parent == 0;
     scope.locals = items;
     let raw = serde_json::to_value(&hook.arguments).map_err(|error| error.to_string())?;
-    let resolved = resolve_value(raw, &scope, &inputs_scope(&boundary.inputs), &Rules::STRICT_NODES)?;
+    let resolved = resolve_value(raw, &scope, &inputs_of(&turn.parsed, &boundary), &Rules::STRICT_NODES)?;
     serde_json::from_value(resolved).map_err(|error| error.to_string())
 }
 

@@ -194,7 +194,7 @@ fn expression(
     strategy: &RetryStrategy,
 ) -> Result<bool, String> {
     let mut scope = turn.scope(0);
-    scope.locals = leaf::inputs_of(node);
+    scope.locals = leaf::inputs_of(&turn.parsed, node);
     leaf::last_try_names(&mut scope.locals, Some(child));
     scope.locals.insert("retries".to_owned(), child.ordinal.to_string());
     express::holds(&strategy.expression, &scope)
@@ -226,7 +226,7 @@ pub(super) fn strategy(turn: &Turn<'_>, node: &row::Node) -> Result<RetryStrateg
         return Ok(strategy);
     }
     let mut scope = turn.scope(0);
-    scope.locals = leaf::inputs_of(node);
+    scope.locals = leaf::inputs_of(&turn.parsed, node);
     let text = fill(&text, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
     serde_json::from_str(&text).map_err(|error| error.to_string())
 }
