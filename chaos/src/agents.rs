@@ -216,7 +216,7 @@ impl World {
                 let at_ms = cluster.clock.when_steady(now_ms, cluster.connect_steady_ms);
                 self.queue.plan(at_ms, Event::Connect { cluster: index, number });
             }
-            Output::Log(_) => {}
+            Output::Log(_) | Output::ConfigMapNotices(_) => {}
             Output::Synced { session_epoch, incarnation: _ } => {
                 self.line(format_args!("agent {index} is synced in session {session_epoch}"));
             }

@@ -269,6 +269,10 @@ fn describe_up(frame: &AgentFrame) -> String {
             format!("question about {} workflows", asked.workflows.len())
         }
         Some(agent_frame::Body::PrerequisitesFound(found)) => format!("{} prerequisites", found.found.len()),
+        Some(agent_frame::Body::ConfigMapsReported(report)) => {
+            let (present, changed) = (report.present.len(), report.changed.len());
+            format!("report {} of {present} ConfigMaps, {changed} with contents, in {epoch}", report.revision)
+        }
         None => "nothing".to_owned(),
     }
 }
@@ -305,6 +309,9 @@ fn describe_down(frame: &ControlFrame) -> String {
         }
         Some(control_frame::Body::PrerequisitesAsked(asked)) => {
             format!("question about {} prerequisites", asked.names.len())
+        }
+        Some(control_frame::Body::ConfigMapsTaken(taken)) => {
+            format!("report {} of ConfigMaps taken in {epoch}", taken.revision)
         }
         Some(control_frame::Body::Refused(refused)) => format!("refused {}", refused.code),
         None => "nothing".to_owned(),

@@ -78,6 +78,19 @@ pub struct Config {
     /// How long requests to artifact stores that are signed for steps can be used, milliseconds
     #[arg(long, default_value_t = argosy_artifacts::Limits::default().url_life_ms)]
     pub artifact_url_life_ms: u64,
+    /// A namespace whose ConfigMaps with Argo's label are told to the control plane; may be repeated; default: all
+    /// (Kubernetes runtime)
+    #[arg(long = "config-map-namespace")]
+    pub config_map_namespaces: Vec<String>,
+    /// Tell the control plane of no ConfigMaps (Kubernetes runtime)
+    #[arg(long)]
+    pub no_config_maps: bool,
+    /// ConfigMaps that are told at most
+    #[arg(long, default_value_t = argosy_kubernetes::config_maps::Settings::default().count_max)]
+    pub config_maps_max: usize,
+    /// Bytes of all ConfigMaps that are told
+    #[arg(long, default_value_t = argosy_kubernetes::config_maps::Settings::default().bytes_max)]
+    pub config_maps_bytes_max: usize,
     /// Do not try private namespaces (process runtime)
     #[arg(long)]
     pub no_isolation: bool,

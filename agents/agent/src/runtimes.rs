@@ -135,6 +135,12 @@ impl Prepared {
                         jq: Some(std::env::current_exe()?),
                         ..argosy_kubernetes::resource::Settings::default()
                     },
+                    config_maps: argosy_kubernetes::config_maps::Settings {
+                        enabled: !config.no_config_maps,
+                        namespaces: config.config_map_namespaces.clone(),
+                        count_max: config.config_maps_max,
+                        bytes_max: config.config_maps_bytes_max,
+                    },
                     ..argosy_kubernetes::Config::new(settings)
                 };
                 Arc::new(KubernetesRuntime::start(options, client, executors.clone(), events)?)

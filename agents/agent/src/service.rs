@@ -11,7 +11,7 @@ use argosy_agent_runtime::ledger::{self, FileLedger};
 use argosy_agent_runtime::{Input, Limits, Output, Reconciler, RuntimeEvent};
 use argosy_link::{Millis, agent as session};
 use argosy_proto::agent::{AgentFrame, LogChunk};
-use argosy_proto::common::AttemptPhase;
+use argosy_proto::common::{AttemptPhase, ConfigMapNotice};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
 use std::os::unix::fs::DirBuilderExt;
@@ -257,6 +257,11 @@ impl Agent {
                 Output::Log(request) => self.readers.request(request),
                 Output::Synced { session_epoch, incarnation } => {
                     tracing::info!(session_epoch, incarnation, "in step with the control plane");
+                }
+                Output::ConfigMapNotices(notices) => {
+                    for ConfigMapNotice { refused, code, message, .. } in notices {
+                        tracing::warn!(code, message, refused, "a ConfigMap of this cluster");
+                    }
                 }
                 Output::Refused { code, message, permanent } => {
                     tracing::error!(code, message, permanent, "the control plane refused the session");

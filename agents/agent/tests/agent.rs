@@ -91,7 +91,8 @@ fn answer(frame: AgentFrame) -> (Vec<Down>, Option<AttemptReport>) {
             | Up::AskPermit(_)
             | Up::LogChunk(_)
             | Up::WorkflowsAsked(_)
-            | Up::PrerequisitesFound(_),
+            | Up::PrerequisitesFound(_)
+            | Up::ConfigMapsReported(_),
         )
         | None => (Vec::new(), None),
     }

@@ -21,6 +21,8 @@
 //! Steps of resource templates have no Pod: the agent sends their requests in the name of the workflow's service account
 //! ([`resource`]), so that they may do what that account may.
 //!
+//! ConfigMaps that workflows read are watched and told ([`config_maps`]).
+//!
 //! Released Pods that have ended stay for their logs: at most [`Config::released_pods_max`], at most
 //! [`Config::released_pod_keep_ms`].
 //!
@@ -31,6 +33,7 @@
 
 mod artifacts;
 pub mod capacity;
+pub mod config_maps;
 mod containers;
 mod fields;
 mod gc;

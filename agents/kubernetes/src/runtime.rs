@@ -4,7 +4,7 @@ use crate::housekeeping::{self, Hindrance, Keeping};
 use crate::prerequisites::{self, Asked};
 use crate::resource::{self, Resources};
 use crate::watch::{self, Held, Table};
-use crate::{logs, names, pod, tasks};
+use crate::{config_maps, logs, names, pod, tasks};
 use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{
     AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
@@ -59,6 +59,8 @@ pub struct Config {
     pub own_namespace: String,
     /// Steps of resource templates, which have no Pods.
     pub resources: resource::Settings,
+    /// ConfigMaps that workflows read.
+    pub config_maps: config_maps::Settings,
 }
 
 impl Config {
@@ -77,6 +79,7 @@ impl Config {
             released_pods_max: 1_000,
             own_namespace: String::new(),
             resources: resource::Settings::default(),
+            config_maps: config_maps::Settings::default(),
         }
     }
 }
@@ -158,6 +161,7 @@ impl KubernetesRuntime {
         tasks.spawn(watch::sweep_released(Arc::clone(&shared)));
         tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
         tasks.spawn(prerequisites::look(Arc::clone(&shared)));
+        tasks.spawn(config_maps::tell(Arc::clone(&shared)));
         let mut lanes = Vec::new();
         for _ in 0..shared.config.lanes {
             let (sender, receiver) = mpsc::channel(shared.config.actions_max);

@@ -3,6 +3,7 @@
 use crate::runtime::{ExecutorAnswer, RuntimeAction, RuntimeEvent};
 use argosy_link::Millis;
 use argosy_proto::agent::{AgentFrame, ControlFrame, LogChunk, LogRequest};
+use argosy_proto::common::ConfigMapNotice;
 
 /// Named maxima and times of the reconciler.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ pub enum Output {
     },
     /// Serve a log request, aside.
     Log(LogRequest),
+    /// What is wrong with ConfigMaps that were told; for the log.
+    ConfigMapNotices(Vec<ConfigMapNotice>),
     /// The session stands and every held attempt has its verdict; for the log.
     Synced {
         /// Of the session.

@@ -170,6 +170,9 @@ impl<L: Ledger> Reconciler<L> {
             session::Output::Workflows(told) => {
                 self.outputs.push(Output::Runtime(RuntimeAction::WorkflowsTold(told)));
             }
+            session::Output::ConfigMapNotices(notices) => {
+                self.outputs.push(Output::ConfigMapNotices(notices));
+            }
             session::Output::Lease { live_until: _ } => {}
             session::Output::Synced { session_epoch, incarnation } => {
                 self.outputs.push(Output::Synced { session_epoch, incarnation });
@@ -286,6 +289,7 @@ impl<L: Ledger> Reconciler<L> {
             RuntimeEvent::PrerequisitesFound(found) => {
                 self.session_input(now, session::Input::Prerequisites(found));
             }
+            RuntimeEvent::ConfigMaps(all) => self.session_input(now, session::Input::ConfigMaps(all)),
             RuntimeEvent::WorkflowsAsked(names) => self.session_input(now, session::Input::Workflows(names)),
             RuntimeEvent::Capacity { allocatable, healthy } => {
                 let input = session::Input::Capacity { allocatable, runtime_healthy: healthy };

@@ -2,7 +2,7 @@ use argosy_executor::protocol::TaskOutcome;
 use argosy_proto::agent::{WorkflowName, WorkflowTold};
 use argosy_proto::common::{
     Assignment, AttemptPhase, AttemptReport, ContainerState, Fence, OutputArtifact, OutputParameter,
-    Resources,
+    ReportedConfigMap, Resources,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -122,6 +122,8 @@ pub enum RuntimeEvent {
     WorkflowsAsked(Vec<WorkflowName>),
     /// What exists of the things that were asked for, by name.
     PrerequisitesFound(BTreeMap<String, bool>),
+    /// All ConfigMaps that workflows may read, whenever one changed.
+    ConfigMaps(Vec<ReportedConfigMap>),
     /// What the cluster has for steps.
     Capacity {
         /// Allocatable amounts.

@@ -93,6 +93,7 @@ impl Rig {
                 Output::Send(_)
                 | Output::Connect { .. }
                 | Output::Log(_)
+                | Output::ConfigMapNotices(_)
                 | Output::Synced { .. }
                 | Output::Refused { .. } => {}
             }
@@ -114,7 +115,7 @@ impl Rig {
                 self.down(Down::ResyncVerdicts(ResyncVerdicts { verdicts, last: page.last }));
             }
             Some(Up::Report(report)) => self.reported(report.attempt.unwrap()),
-            Some(Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_)) => {}
+            Some(Up::WorkflowsAsked(_) | Up::PrerequisitesFound(_) | Up::ConfigMapsReported(_)) => {}
             Some(Up::AskPermit(ask)) if self.grants => {
                 let verdict = PermitVerdict {
                     fence: ask.fence,

@@ -637,6 +637,7 @@ mod tests {
                     | RuntimeEvent::Gone(_)
                     | RuntimeEvent::WorkflowsAsked(_)
                     | RuntimeEvent::PrerequisitesFound(_)
+                    | RuntimeEvent::ConfigMaps(_)
                     | RuntimeEvent::Capacity { .. } => {}
                 }
             }

@@ -44,9 +44,19 @@ impl State {
 
     /// As [`State::config_map`], with the cluster that reported it; empty for the cell's own.
     pub(crate) fn config_map_entry(&self, namespace: &str, name: &str) -> Option<(&str, &row::ConfigMap)> {
+        self.config_maps_of(namespace, name).next()
+    }
+
+    /// All of a name with the clusters that reported them, the one that is read first.
+    pub(crate) fn config_maps_of<'state>(
+        &'state self,
+        namespace: &str,
+        name: &str,
+    ) -> impl Iterator<Item = (&'state str, &'state row::ConfigMap)> {
         let from = (namespace.to_owned(), name.to_owned(), String::new());
-        let (key, row) = self.config_maps.range(from..).next()?;
-        (key.0 == namespace && key.1 == name).then_some((key.2.as_str(), row.as_ref()))
+        let mine = move |key: &(String, String, String)| key.0 == namespace && key.1 == name;
+        let found = self.config_maps.range(from..).take_while(move |(key, _)| mine(key));
+        found.map(|(key, row)| (key.2.as_str(), row.as_ref()))
     }
 
     /// A parameter's value.

@@ -167,6 +167,9 @@ impl Draft {
             command::Body::DeleteArchived(command) => commands::archived::delete(self, command),
             command::Body::RetryArchived(command) => commands::archived::retry(self, leader, command),
             command::Body::ResubmitArchived(command) => commands::archived::resubmit(self, leader, command),
+            command::Body::ReportConfigMaps(command) => {
+                commands::report_config_maps::decide(self, leader, command)
+            }
             command::Body::ReportArtifactTask(command) => {
                 commands::report_artifact_task::decide(self, leader, command)
             }

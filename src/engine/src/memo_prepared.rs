@@ -7,7 +7,7 @@ use crate::config_maps::TYPE_LABEL;
 use crate::state::{ROW_VERSION, State};
 
 /// The label's value for caches.
-const CACHE_TYPE: &str = "Cache";
+pub(crate) const CACHE_TYPE: &str = "Cache";
 const UNLABELLED: &str =
     "memoization configmap doesn't have workflows.argoproj.io/configmap-type label, refusing to use it";
 
@@ -26,6 +26,12 @@ struct Outputs {
     parameters: Option<Vec<argosy_spec::Parameter>>,
     result: Option<String>,
     exit_code: Option<String>,
+}
+
+/// When an entry was made; 0 for one that can't be read.
+pub(crate) fn created_at_ms(text: &str) -> i64 {
+    let entry: Entry = serde_json::from_str(text).unwrap_or_default();
+    time_ms(&entry.creation_timestamp).unwrap_or(0)
 }
 
 /// The entry of a key in a prepared cache; an error when there is a ConfigMap of the cache's name that is for something

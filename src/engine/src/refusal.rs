@@ -75,6 +75,8 @@ pub enum Code {
     ConfigMapTooLarge,
     /// The cell has all the ConfigMaps it may have.
     TooManyConfigMaps,
+    /// ConfigMaps of one name differ between clusters, or from the cell's own: a warning.
+    ConfigMapDiffers,
     /// A semaphore's limit of that name exists.
     SyncLimitExists,
     /// No semaphore's limit of that name.
@@ -140,6 +142,7 @@ impl Code {
         Self::ConfigMapImmutable,
         Self::ConfigMapTooLarge,
         Self::TooManyConfigMaps,
+        Self::ConfigMapDiffers,
         Self::SyncLimitExists,
         Self::SyncLimitMissing,
         Self::TooManySyncLimits,
@@ -193,6 +196,7 @@ impl Code {
             Self::ConfigMapImmutable => ("ARG1103", 3, 422),
             Self::ConfigMapTooLarge => ("ARG1104", 3, 413),
             Self::TooManyConfigMaps => ("ARG1105", 8, 429),
+            Self::ConfigMapDiffers => ("ARG1170", 9, 409),
             Self::SyncLimitExists => ("ARG1106", 6, 409),
             Self::SyncLimitMissing => ("ARG1107", 5, 404),
             Self::TooManySyncLimits => ("ARG1108", 8, 429),

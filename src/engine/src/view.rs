@@ -16,7 +16,7 @@ use crate::effective::effective;
 use crate::state::State;
 use tree::Tree;
 
-pub use config_map::{CLUSTER_ANNOTATION, config_map_json, config_maps_json};
+pub use config_map::{CLUSTER_ANNOTATION, DIFFERS_ANNOTATION, config_map_json, config_maps_json};
 pub use cron::{
     cron_answer, cron_has_status, cron_json, crons_json, event_binding_json, event_bindings_json,
 };

@@ -111,6 +111,8 @@ pub struct Limits {
     pub released_max: usize,
     /// Renewals sent and not acknowledged that an agent remembers. 16.
     pub renewals_in_flight_max: usize,
+    /// Bytes of the ConfigMaps in one frame, of which it has at least one. 1 MiB.
+    pub config_maps_frame_bytes_max: usize,
 }
 
 impl Default for Limits {
@@ -127,6 +129,7 @@ impl Default for Limits {
             takeovers_in_flight_max: 16,
             released_max: 10_000,
             renewals_in_flight_max: 16,
+            config_maps_frame_bytes_max: 1 << 20,
         }
     }
 }

@@ -3,7 +3,10 @@
 
 use argosy_link::control::assign_frame;
 use argosy_proto::agent::{self, AgentFrame, ControlFrame, agent_frame, control_frame};
-use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Verdict};
+use argosy_proto::common::{
+    Assignment, AttemptPhase, AttemptReport, ConfigMapName, ConfigMapNotice, Fence, ReportedConfigMap,
+    Verdict,
+};
 use prost::Message;
 
 const FENCE: Fence = Fence { incarnation: 1, index: 300, ordinal: 2 };
@@ -87,4 +90,49 @@ fn frames_of_the_control_plane_keep_their_bytes() {
         down(control_frame::Body::ReportVerdict(verdict)).encode_to_vec(),
         framed(&start, 0x7a, &body)
     );
+}
+
+#[test]
+fn frames_about_config_maps_keep_their_bytes() {
+    let name = || Some(ConfigMapName { namespace: "n".to_owned(), name: "c".to_owned() });
+    let name_bytes = [0x0a, 1, b'n', 0x12, 1, b'c'];
+    let pair = |key: &str| std::collections::BTreeMap::from([(key.to_owned(), "v".to_owned())]);
+    let pair_bytes = |key: u8| [0x0a, 1, key, 0x12, 1, b'v'];
+    let changed = ReportedConfigMap {
+        name: name(),
+        labels: pair("l"),
+        annotations: pair("a"),
+        data: pair("d"),
+        immutable: true,
+    };
+    let report = agent::ConfigMapsReported {
+        revision: 3,
+        present: name().into_iter().collect(),
+        changed: vec![changed],
+    };
+    let mut contents = framed(&[], 0x0a, &name_bytes);
+    contents.extend(framed(&[], 0x12, &pair_bytes(b'l')));
+    contents.extend(framed(&[], 0x1a, &pair_bytes(b'a')));
+    contents.extend(framed(&[], 0x22, &pair_bytes(b'd')));
+    contents.extend([0x28, 1]);
+    let body = framed(&framed(&[0x08, 3], 0x12, &name_bytes), 0x1a, &contents);
+    let start = [0x08, 1, 0x10, 7, 0xd2];
+    let up = AgentFrame {
+        version: 1,
+        session_epoch: 7,
+        body: Some(agent_frame::Body::ConfigMapsReported(report)),
+    };
+    assert_eq!(up.encode_to_vec(), framed(&start, 0x0a, &body));
+
+    let notice =
+        ConfigMapNotice { name: name(), refused: true, code: "c".to_owned(), message: "m".to_owned() };
+    let mut told = framed(&[], 0x0a, &name_bytes);
+    told.extend([0x10, 1, 0x1a, 1, b'c', 0x22, 1, b'm']);
+    let taken = agent::ConfigMapsTaken { revision: 3, notices: vec![notice] };
+    let down = ControlFrame {
+        version: 1,
+        session_epoch: 7,
+        body: Some(control_frame::Body::ConfigMapsTaken(taken)),
+    };
+    assert_eq!(down.encode_to_vec(), framed(&start, 0x0a, &framed(&[0x08, 3], 0x12, &told)));
 }

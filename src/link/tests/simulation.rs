@@ -8,7 +8,10 @@ use argosy_link::control::{
 use argosy_link::{Limits, Millis, Times, agent, control, is_terminal};
 use argosy_proto::agent::{AgentFrame, ControlFrame, agent_frame};
 use argosy_proto::command::{self, command::Body as Ask, reply::Body as Reply};
-use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Resources, Runtime, Verdict};
+use argosy_proto::common::{
+    Assignment, AttemptPhase, AttemptReport, ConfigMapName, Fence, ReportedConfigMap, Resources, Runtime,
+    Verdict,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 const CLUSTERS: usize = 4;
@@ -78,6 +81,8 @@ struct Engine {
     taken_over: [TakenOver; CLUSTERS],
     attempts: BTreeMap<Fence, Attempt>,
     committed: BTreeMap<usize, Fence>,
+    /// ConfigMaps of each cluster: contents by name.
+    config_maps: [BTreeMap<String, String>; CLUSTERS],
     takeovers: u64,
     superseded: u64,
     stopped: u64,
@@ -218,6 +223,20 @@ impl Engine {
                 }
                 reply(Reply::Done(command::Done {}))
             }
+            Ask::ReportConfigMaps(ask) => {
+                let cluster = number(&ask.cluster);
+                if ask.session_epoch == self.epochs[cluster] {
+                    let names: BTreeSet<String> = ask.present.into_iter().map(|name| name.name).collect();
+                    self.config_maps[cluster].retain(|name, _| names.contains(name));
+                    for changed in ask.changed {
+                        self.config_maps[cluster]
+                            .insert(changed.name.unwrap().name, changed.data["k"].clone());
+                    }
+                    reply(Reply::ConfigMapsTaken(command::ConfigMapsTaken { notices: Vec::new() }))
+                } else {
+                    refusal("ARG1017")
+                }
+            }
             Ask::UpdateCluster(_) | Ask::FindPrerequisites(_) => reply(Reply::Done(command::Done {})),
             other => panic!("the link asks nothing like {other:?}"),
         };
@@ -252,6 +271,7 @@ struct Agent {
     /// When a running step ends.
     ends_at: BTreeMap<Fence, Millis>,
     acted: BTreeSet<Fence>,
+    config_maps: BTreeMap<String, String>,
 }
 
 enum Event {
@@ -298,7 +318,11 @@ impl World {
                     enforces_exclusive: false,
                     credit: 3,
                     times: Times { reconnect_refused_ms: 1_000, ..times() },
-                    limits: Limits { resync_page_max: 2, ..Limits::default() },
+                    limits: Limits {
+                        resync_page_max: 2,
+                        config_maps_frame_bytes_max: 40,
+                        ..Limits::default()
+                    },
                     seed: random.next(),
                 }),
                 clock: Clock::new(&mut random),
@@ -307,6 +331,7 @@ impl World {
                 held: BTreeMap::new(),
                 ends_at: BTreeMap::new(),
                 acted: BTreeSet::new(),
+                config_maps: BTreeMap::new(),
             })
             .collect();
         let mut world = Self {
@@ -483,6 +508,7 @@ impl World {
                 | agent::Output::Lease { .. }
                 | agent::Output::Workflows(_)
                 | agent::Output::Prerequisites(_)
+                | agent::Output::ConfigMapNotices(_)
                 | agent::Output::Synced { .. } => {}
             }
         }
@@ -622,6 +648,9 @@ impl World {
             }
             self.desire(cluster);
         }
+        if self.random.below(100) < 3 {
+            self.change_config_maps();
+        }
         // A cluster that is cut off for up to a minute and a half.
         if self.random.below(1_000) < 4 {
             let cluster = self.random.below(CLUSTERS as u64) as usize;
@@ -631,6 +660,28 @@ impl World {
             }
             self.agents[cluster].connect_at = self.now + cut_ms;
         }
+    }
+
+    /// Somebody makes, changes or deletes ConfigMaps in a cluster.
+    fn change_config_maps(&mut self) {
+        let cluster = self.random.below(CLUSTERS as u64) as usize;
+        for _ in 0..=self.random.below(2) {
+            let name = format!("c{}", self.random.below(5));
+            let text = self.random.next().to_string();
+            let held = &mut self.agents[cluster].config_maps;
+            if self.random.percent(40) {
+                held.remove(&name);
+            } else {
+                held.insert(name, text);
+            }
+        }
+        let reported = |(name, text): (&String, &String)| ReportedConfigMap {
+            name: Some(ConfigMapName { namespace: "n".into(), name: name.clone() }),
+            data: BTreeMap::from([("k".to_owned(), text.clone())]),
+            ..ReportedConfigMap::default()
+        };
+        let all = self.agents[cluster].config_maps.iter().map(reported).collect();
+        self.agent(cluster, agent::Input::ConfigMaps(all));
     }
 
     fn run(&mut self) {
@@ -675,6 +726,7 @@ fn nothing_is_lost_doubled_or_believed_too_long() {
     let first: u64 = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(0);
     let count = if std::env::var("SEED").is_ok() { 1 } else { SEEDS };
     let (mut takeovers, mut superseded, mut stopped, mut permits, mut elections) = (0, 0, 0, 0, 0);
+    let mut config_maps = 0;
     for seed in first..first + count {
         println!("replay: SEED={seed}");
         let mut world = World::new(seed);
@@ -685,6 +737,10 @@ fn nothing_is_lost_doubled_or_believed_too_long() {
             assert!(agent.held.is_empty(), "seed {seed}: the agent still holds {:?}", agent.held);
             assert!(agent.session.is_synced(), "seed {seed}: {:?}", agent.session);
         }
+        let held: Vec<_> = world.agents.iter().map(|agent| &agent.config_maps).collect();
+        let known: Vec<_> = world.engine.config_maps.iter().collect();
+        assert_eq!(known, held, "seed {seed}: ConfigMaps as the control plane has them");
+        config_maps += held.iter().map(|held| held.len()).sum::<usize>();
         takeovers += world.engine.takeovers;
         superseded += world.engine.superseded;
         stopped += world.engine.stopped;
@@ -695,6 +751,7 @@ fn nothing_is_lost_doubled_or_believed_too_long() {
         "{takeovers} take-overs, {superseded} superseded, {stopped} stopped, {permits} permits, {elections} leaders"
     );
     if count > 1 {
-        assert!(takeovers > 20 && superseded > 20 && stopped > 20, "the runs exercised too little");
+        let enough = takeovers > 20 && superseded > 20 && stopped > 20 && config_maps > 100;
+        assert!(enough, "the runs exercised too little");
     }
 }

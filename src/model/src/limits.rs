@@ -42,6 +42,10 @@ pub struct Limits {
     pub config_map_bytes_max: usize,
     /// Bytes of all ConfigMaps.
     pub config_maps_bytes_max: usize,
+    /// ConfigMaps that one cluster reports.
+    pub config_maps_per_cluster_max: usize,
+    /// Bytes of those together.
+    pub config_maps_bytes_per_cluster_max: usize,
     /// Limits of semaphores that the control plane keeps.
     pub sync_limits_max: usize,
     /// CronWorkflows of a cell, and as many WorkflowEventBindings.
@@ -98,6 +102,8 @@ impl Default for Limits {
             config_maps_max: 10_000,
             config_map_bytes_max: 1024 * 1024,
             config_maps_bytes_max: 128 * 1024 * 1024,
+            config_maps_per_cluster_max: 500,
+            config_maps_bytes_per_cluster_max: 16 * 1024 * 1024,
             sync_limits_max: 10_000,
             crons_max: 10_000,
             cron_grace_ms: 30_000,

@@ -258,6 +258,7 @@ impl Agent {
             }
             Output::Log(_) | Output::Synced { .. } => {}
             Output::Refused { code, message, .. } => eprintln!("refused: {code}: {message}"),
+            Output::ConfigMapNotices(notices) => eprintln!("ConfigMaps: {notices:?}"),
         }
     }
 

@@ -7,6 +7,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 #![expect(clippy::wildcard_enum_match_arm, reason = "each case looks for one kind of event")]
 
+#[path = "runtime/config_maps.rs"]
+mod config_maps;
 #[path = "runtime/tasks.rs"]
 mod tasks;
 
@@ -227,6 +229,7 @@ async fn all_cases(cluster: &Cluster, data: &Path) {
     a_permit_has_one_holder(&agent, cluster).await;
     a_stop_ends_the_step(&agent, cluster).await;
     tasks::all_cases(&agent, cluster).await;
+    config_maps::are_told_as_they_change(&agent, cluster).await;
     let end = agent.end(unheard).await;
     assert_eq!(
         (end.phase, end.message.as_str()),

@@ -21,6 +21,7 @@ pub(crate) mod release_quarantine;
 pub(crate) mod remove_member;
 pub(crate) mod report_artifact_task;
 pub(crate) mod report_attempt;
+pub(crate) mod report_config_maps;
 pub(crate) mod resubmit_workflow;
 pub(crate) mod resume_workflow;
 pub(crate) mod resync_attempts;

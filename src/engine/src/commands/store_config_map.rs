@@ -62,12 +62,20 @@ pub(crate) fn missing(name: &str) -> Refusal {
     Code::ConfigMapMissing.refuse(format!("configmaps {name:?} not found"))
 }
 
-fn check_names(command: &StoreConfigMap) -> Result<(), Refusal> {
-    let fits = |text: &String| !text.is_empty() && text.len() <= NAME_LENGTH_MAX;
-    if !fits(&command.namespace) || !fits(&command.name) {
-        return Err(Code::InvalidArgument
-            .refuse(format!("a ConfigMap's name and namespace must have 1 to {NAME_LENGTH_MAX} bytes")));
+fn fits(text: &str) -> bool {
+    !text.is_empty() && text.len() <= NAME_LENGTH_MAX
+}
+
+pub(crate) fn check_name(namespace: &str, name: &str) -> Result<(), Refusal> {
+    if fits(namespace) && fits(name) {
+        return Ok(());
     }
+    Err(Code::InvalidArgument
+        .refuse(format!("a ConfigMap's name and namespace must have 1 to {NAME_LENGTH_MAX} bytes")))
+}
+
+fn check_names(command: &StoreConfigMap) -> Result<(), Refusal> {
+    check_name(&command.namespace, &command.name)?;
     let plain = |key: &&String| {
         key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) && fits(key)
     };
@@ -91,7 +99,7 @@ fn check_change(command: &StoreConfigMap, known: &row::ConfigMap) -> Result<(), 
     Ok(())
 }
 
-fn check_size(
+pub(crate) fn check_size(
     draft: &Draft,
     leader: &Leader,
     key: &(String, String, String),

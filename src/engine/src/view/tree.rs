@@ -445,36 +445,15 @@ impl<'a> Tree<'a> {
     }
 
     fn outputs(&self, node: &row::Node, outputs: &row::Outputs) -> Value {
-        let mut shown = Map::new();
-        let parameter = |output: &row::Parameter| {
-            let mut fields = Map::new();
-            fields.insert("name".to_owned(), output.name.clone().into());
-            if let Some(value) = &output.value {
-                fields.insert("value".to_owned(), value.clone().into());
-            }
-            if let Some(declared) = self.declared(node, "outputs", &output.name) {
-                for key in ["valueFrom", "globalName"] {
-                    let given = output.value.is_some() && declared.pointer("/valueFrom/supplied").is_some();
-                    if let Some(value) = declared.get(key).filter(|_| key != "valueFrom" || !given) {
-                        fields.insert(key.to_owned(), value.clone());
-                    }
+        outputs_json(outputs, |output, fields| {
+            let Some(declared) = self.declared(node, "outputs", &output.name) else { return };
+            for key in ["valueFrom", "globalName"] {
+                let given = output.value.is_some() && declared.pointer("/valueFrom/supplied").is_some();
+                if let Some(value) = declared.get(key).filter(|_| key != "valueFrom" || !given) {
+                    fields.insert(key.to_owned(), value.clone());
                 }
             }
-            Value::Object(fields)
-        };
-        if !outputs.parameters.is_empty() {
-            shown.insert("parameters".to_owned(), outputs.parameters.iter().map(parameter).collect());
-        }
-        if !outputs.artifacts.is_empty() {
-            shown.insert("artifacts".to_owned(), artifact::list(&outputs.artifacts));
-        }
-        if let Some(result) = &outputs.result {
-            shown.insert("result".to_owned(), result.clone().into());
-        }
-        if let Some(code) = outputs.exit_code {
-            shown.insert("exitCode".to_owned(), code.to_string().into());
-        }
-        Value::Object(shown)
+        })
     }
 
     /// Steps and DAG nodes show them once they ended with what their children came to.
@@ -615,4 +594,34 @@ fn put_choices(fields: &mut Map<String, Value>, value: &str) {
     let default = fields.get("default").or_else(|| given.get("default")).or_else(|| choices.first()).cloned();
     fields.insert("enum".to_owned(), choices.clone().into());
     fields.insert("default".to_owned(), default.unwrap_or_default());
+}
+
+/// Outputs in Argo's shape; the function adds what a parameter's declaration says.
+pub(super) fn outputs_json(
+    outputs: &row::Outputs,
+    declare: impl Fn(&row::Parameter, &mut Map<String, Value>),
+) -> Value {
+    let mut shown = Map::new();
+    let parameter = |output: &row::Parameter| {
+        let mut fields = Map::new();
+        fields.insert("name".to_owned(), output.name.clone().into());
+        if let Some(value) = &output.value {
+            fields.insert("value".to_owned(), value.clone().into());
+        }
+        declare(output, &mut fields);
+        Value::Object(fields)
+    };
+    if !outputs.parameters.is_empty() {
+        shown.insert("parameters".to_owned(), outputs.parameters.iter().map(parameter).collect());
+    }
+    if !outputs.artifacts.is_empty() {
+        shown.insert("artifacts".to_owned(), artifact::list(&outputs.artifacts));
+    }
+    if let Some(result) = &outputs.result {
+        shown.insert("result".to_owned(), result.clone().into());
+    }
+    if let Some(code) = outputs.exit_code {
+        shown.insert("exitCode".to_owned(), code.to_string().into());
+    }
+    Value::Object(shown)
 }

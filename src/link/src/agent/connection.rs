@@ -135,6 +135,7 @@ impl Session {
                 }
                 self.counters.reports_resent += self.attempts.retry(now, times.agent_resend_ms);
                 self.send_reports(now);
+                self.send_config_maps(now);
             }
         }
     }

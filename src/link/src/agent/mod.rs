@@ -1,6 +1,7 @@
 //! The agent's end of its session: one machine for the life of the agent's process, over any number of connections.
 
 mod attempts;
+mod config_maps;
 mod connection;
 mod session;
 #[cfg(test)]
@@ -10,6 +11,7 @@ use crate::{FRAME_VERSION, Limits, Millis, Times};
 use argosy_proto::agent::agent_frame::Body as Up;
 use argosy_proto::{agent, common};
 use attempts::Attempts;
+use config_maps::ConfigMaps;
 use connection::{Lease, Link};
 use std::collections::BTreeMap;
 
@@ -71,6 +73,9 @@ pub enum Input {
     Workflows(Vec<agent::WorkflowName>),
     /// What exists of the things that were asked for, by name. Dropped while no session stands: it is asked again.
     Prerequisites(BTreeMap<String, bool>),
+    /// All ConfigMaps that workflows may read, whenever one changed. Told until the control plane has them, and in each
+    /// new session again.
+    ConfigMaps(Vec<common::ReportedConfigMap>),
     /// A process asks for a start permit that the log has to give. Sent while the session is in step, else dropped: it asks
     /// again. Answered by [`Output::Permit`].
     AskPermit {
@@ -141,6 +146,8 @@ pub enum Output {
     Workflows(Vec<agent::WorkflowTold>),
     /// Do these things exist on the cluster? Answered by [`Input::Prerequisites`].
     Prerequisites(Vec<String>),
+    /// What is wrong with ConfigMaps that were told, for the cluster's people.
+    ConfigMapNotices(Vec<common::ConfigMapNotice>),
     /// The lease changed.
     Lease {
         /// Permits may be given before this moment.
@@ -201,6 +208,7 @@ pub struct Session {
     counters: Counters,
     link: Link,
     attempts: Attempts,
+    config_maps: ConfigMaps,
     lease: Lease,
     /// Newest (incarnation, epoch) welcomed: a late Welcome of an older one is dropped.
     welcomed: (u64, u64),
@@ -222,6 +230,7 @@ impl Session {
             counters: Counters::default(),
             link: Link::Down { until: 0 },
             attempts: Attempts::new(options.limits),
+            config_maps: ConfigMaps::default(),
             lease: Lease::default(),
             welcomed: (0, 0),
             failures: 0,
@@ -279,6 +288,10 @@ impl Session {
                     let epoch = up.epoch;
                     self.send(epoch, Up::PrerequisitesFound(agent::PrerequisitesFound { found }));
                 }
+            }
+            Input::ConfigMaps(all) => {
+                self.config_maps.replace(all);
+                self.send_config_maps(now);
             }
             Input::LogChunk(chunk) => match &self.link {
                 Link::Down { .. } => {}

@@ -46,6 +46,7 @@ impl Session {
             Some(Down::Stop(stop)) => self.on_stop(now, stop),
             Some(Down::ReportVerdict(verdict)) => self.on_verdict(now, verdict),
             Some(Down::PermitVerdict(verdict)) => self.on_permit(verdict),
+            Some(Down::ConfigMapsTaken(taken)) => self.on_config_maps_taken(now, taken),
         }
     }
 
@@ -172,9 +173,11 @@ impl Session {
         up.synced = true;
         let synced = Output::Synced { session_epoch: up.epoch, incarnation: up.incarnation };
         self.attempts.report_all();
+        self.config_maps.tell_all();
         self.outputs.push(synced);
         self.extend_lease();
         self.send_reports(now);
+        self.send_config_maps(now);
     }
 
     fn on_assign(&mut self, now: Millis, assign: agent::Assign) {

@@ -446,3 +446,77 @@ fn a_result_is_judged_as_a_report_whatever_the_list_says() {
         [Output::Verdict { fence: fence(1), revision, verdict, terminal: true }]
     );
 }
+
+fn config_map(name: &str, text: &str) -> common::ReportedConfigMap {
+    common::ReportedConfigMap {
+        name: Some(common::ConfigMapName { namespace: "n".into(), name: name.into() }),
+        data: BTreeMap::from([("k".to_owned(), text.to_owned())]),
+        ..common::ReportedConfigMap::default()
+    }
+}
+
+/// Revision, names and contents of what is told of ConfigMaps.
+fn told(outputs: &[Output]) -> Vec<(u64, String, String)> {
+    let name = |name: Option<common::ConfigMapName>| name.unwrap_or_default().name;
+    sent(outputs)
+        .into_iter()
+        .filter_map(|body| if let Up::ConfigMapsReported(report) = body { Some(report) } else { None })
+        .map(|report| {
+            let present: String = report.present.into_iter().map(|present| name(Some(present))).collect();
+            let changed: String =
+                report.changed.into_iter().map(|one| name(one.name) + &one.data["k"]).collect();
+            (report.revision, present, changed)
+        })
+        .collect()
+}
+
+fn told_is(outputs: &[Output], expected: &[(u64, &str, &str)]) {
+    let told = told(outputs);
+    let told: Vec<_> =
+        told.iter().map(|(number, names, texts)| (*number, names.as_str(), texts.as_str())).collect();
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn config_maps_are_told_one_frame_at_a_time_until_they_are_taken() {
+    let mut rig = Rig::new(Limits { config_maps_frame_bytes_max: 40, ..Limits::default() }, 1);
+    let all = |texts: &[(&str, &str)]| {
+        Input::ConfigMaps(texts.iter().map(|(name, text)| config_map(name, text)).collect())
+    };
+    let taken = |revision| Down::ConfigMapsTaken(agent::ConfigMapsTaken { revision, notices: Vec::new() });
+    told_is(&rig.step(all(&[("a", "1"), ("b", "1"), ("c", "1")])), &[]);
+    rig.connect();
+    told_is(&rig.welcome(1, 1), &[]);
+    told_is(&rig.verdicts(1, &[], true), &[(1, "abc", "a1b1")]);
+    // What changes meanwhile waits; without an answer the same is sent again.
+    told_is(&rig.step(all(&[("a", "1"), ("b", "2"), ("d", "1")])), &[]);
+    told_is(&rig.wait(Times::default().agent_resend_ms), &[(1, "abc", "a1b1")]);
+    told_is(&rig.frame(1, taken(7)), &[]);
+    told_is(&rig.frame(1, taken(1)), &[(2, "abd", "b2d1")]);
+    told_is(&rig.frame(1, taken(1)), &[]);
+    told_is(&rig.frame(1, taken(2)), &[]);
+    // One that went is withdrawn, with nothing new to say.
+    told_is(&rig.step(all(&[("a", "1"), ("d", "1")])), &[(3, "ad", "")]);
+    told_is(&rig.frame(1, taken(3)), &[]);
+    told_is(&rig.step(all(&[("a", "1"), ("d", "1")])), &[]);
+    // Another session may be with a leader that knows nothing.
+    rig.step(Input::Disconnected);
+    rig.connect();
+    rig.welcome(1, 2);
+    told_is(&rig.verdicts(2, &[], true), &[(4, "ad", "a1d1")]);
+    told_is(&rig.frame(1, taken(4)), &[]);
+    let notice = common::ConfigMapNotice {
+        refused: true,
+        code: "ARG1104".into(),
+        ..common::ConfigMapNotice::default()
+    };
+    let answer = agent::ConfigMapsTaken { revision: 4, notices: vec![notice.clone()] };
+    assert_eq!(rig.frame(2, Down::ConfigMapsTaken(answer)), [Output::ConfigMapNotices(vec![notice])]);
+}
+
+#[test]
+fn nothing_is_withdrawn_before_config_maps_were_listed() {
+    let mut rig = Rig::synced();
+    told_is(&rig.wait(5_000), &[]);
+    told_is(&rig.step(Input::ConfigMaps(Vec::new())), &[(1, "", "")]);
+}

@@ -1,5 +1,6 @@
 //! What the leader remembers of a cluster, its session, and its questions to the engine.
 
+use super::config_map::Reports;
 use super::{ConnectionRef, DecisionId, Desired, TakenOver};
 use crate::Millis;
 use argosy_proto::agent::Hello;
@@ -116,6 +117,7 @@ pub(super) struct Session {
     pub permits: BTreeSet<(Fence, String)>,
     /// Reports refused by the engine without one accepted in between.
     pub refused_in_a_row: u32,
+    pub config_maps: Reports,
 }
 
 impl Session {
@@ -137,6 +139,7 @@ impl Session {
             reports: BTreeMap::new(),
             permits: BTreeSet::new(),
             refused_in_a_row: 0,
+            config_maps: Reports::default(),
         }
     }
 }
@@ -168,6 +171,10 @@ pub(super) enum Kind {
     Update,
     /// What the cluster has of the things that were asked for.
     Found,
+    ConfigMaps {
+        epoch: u64,
+        revision: u64,
+    },
 }
 
 /// Questions without an answer.

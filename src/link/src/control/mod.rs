@@ -2,6 +2,7 @@
 //! step-down, never persisted.
 
 mod cluster;
+mod config_map;
 mod dispatch;
 mod lease;
 mod permit;

@@ -55,7 +55,16 @@ impl Sessions {
                 let command = command::FindPrerequisites { cluster: cluster.clone(), found: found.found };
                 self.decide(&cluster, Kind::Found, Ask::FindPrerequisites(command));
             }
-            Some(Body::Report(_) | Body::Credit(_) | Body::AskPermit(_) | Body::PrerequisitesFound(_)) => {
+            Some(Body::ConfigMapsReported(report)) if self.is_current(&cluster, connection, epoch) => {
+                self.on_config_maps(&cluster, report);
+            }
+            Some(
+                Body::Report(_)
+                | Body::Credit(_)
+                | Body::AskPermit(_)
+                | Body::PrerequisitesFound(_)
+                | Body::ConfigMapsReported(_),
+            ) => {
                 self.counters.frames_stale += 1;
             }
             // Chunks go to the member that holds the connection; the member answers what is asked of workflows.
@@ -162,6 +171,9 @@ impl Sessions {
             Kind::Update => self.on_updated(&name, &answer),
             // What is still unknown is asked again.
             Kind::Found => {}
+            Kind::ConfigMaps { epoch, revision } => {
+                self.on_config_maps_decided(&name, epoch, revision, answer);
+            }
         }
     }
 

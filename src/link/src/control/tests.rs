@@ -186,6 +186,7 @@ fn refused(outputs: &[Output]) -> Option<(String, bool)> {
         | Down::ReportVerdict(_)
         | Down::WorkflowsTold(_)
         | Down::PrerequisitesAsked(_)
+        | Down::ConfigMapsTaken(_)
         | Down::LogRequest(_) => None,
     })
 }
@@ -604,4 +605,33 @@ fn connections_of_dead_members_do_not_count_for_ever() {
     rig.wait(20_000);
     rig.open("b", A, 1, 1);
     assert_eq!(decisions(&rig.hello("c", B, 1)).len(), 1);
+}
+
+#[test]
+fn config_maps_are_decided_once_and_answered_again() {
+    let mut rig = Rig::live(Limits::default());
+    let reported = |revision| {
+        let changed = vec![argosy_proto::common::ReportedConfigMap::default()];
+        Up::ConfigMapsReported(agent::ConfigMapsReported { revision, present: Vec::new(), changed })
+    };
+    let taken = |outputs: &[Output]| {
+        let of = |frame| if let Down::ConfigMapsTaken(taken) = frame { Some(taken.revision) } else { None };
+        frames(outputs).into_iter().filter_map(of).collect::<Vec<_>>()
+    };
+    let (decision, ask) = asked(&rig.frame("a", A, 1, reported(3)));
+    let Ask::ReportConfigMaps(ask) = ask else { panic!("{ask:?}") };
+    assert_eq!((ask.cluster.as_str(), ask.session_epoch, ask.changed.len()), ("a", 1, 1));
+    assert!(rig.frame("a", A, 1, reported(3)).is_empty(), "it is being decided");
+    assert!(rig.frame("a", B, 1, reported(4)).is_empty(), "of another connection");
+    let reply = Reply::ConfigMapsTaken(command::ConfigMapsTaken::default());
+    assert_eq!(taken(&rig.answer(decision, reply)), [3]);
+    assert_eq!(taken(&rig.frame("a", A, 1, reported(3))), [3], "the answer may have got lost");
+    assert!(rig.frame("a", A, 1, reported(2)).is_empty(), "old news");
+    // Not known whether it was decided: the agent sends it again, and it is asked again.
+    let (decision, _) = asked(&rig.frame("a", A, 1, reported(4)));
+    assert!(rig.step(Input::Decided { decision, answer: Answer::Lost }).is_empty());
+    let (decision, _) = asked(&rig.frame("a", A, 1, reported(4)));
+    let refusal = command::Refusal { code: "ARG1105".into(), ..command::Refusal::default() };
+    let outputs = rig.step(Input::Decided { decision, answer: Answer::Refused(refusal) });
+    assert_eq!(taken(&outputs), [4], "a refusal is an answer: the same would be refused again");
 }
