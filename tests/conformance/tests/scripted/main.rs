@@ -185,6 +185,7 @@ fn compared(case: &Case, stage: &Stage, mut player: Player<'_>) -> Vec<String> {
     let seen = Seen {
         main,
         others: others.collect(),
+        is_live: false,
         snapshots: std::mem::take(&mut player.snapshots),
         objects: std::mem::take(&mut player.objects),
     };
