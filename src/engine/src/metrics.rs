@@ -7,7 +7,8 @@ use argosy_expr::{Rules, when};
 use argosy_model::{NodePhase, WorkflowPhase};
 use argosy_proto::fact::{Batch, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{Metrics, Prometheus};
+use argosy_spec::{Manifest, Metrics, Prometheus};
+use serde_json::Value;
 use std::collections::BTreeMap;
 
 use crate::Leader;
@@ -19,6 +20,9 @@ use crate::state::{State, phase_of};
 
 /// Readings of one batch; more are left out.
 const READINGS_MAX: usize = 10_000;
+
+/// Problems of one workflow that are shown.
+const PROBLEMS_MAX: usize = 20;
 
 /// What a reading does to its series.
 #[derive(Clone, Debug, PartialEq)]
@@ -82,7 +86,7 @@ fn of_node(state: &State, leader: &mut Leader, workflow: u64, index: u32, found:
     };
     let mut scope = Scope::new(state, &parsed, workflow, 0, state.log_time());
     scope.locals = names(&parsed, node);
-    found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope)));
+    found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope).ok().flatten()));
 }
 
 fn of_workflow(state: &State, leader: &mut Leader, workflow: u64, found: &mut Vec<Reading>) {
@@ -98,7 +102,7 @@ fn of_workflow(state: &State, leader: &mut Leader, workflow: u64, found: &mut Ve
     if let Some(root) = state.node(workflow, 1) {
         scope.locals = names(&parsed, root);
     }
-    found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope)));
+    found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope).ok().flatten()));
 }
 
 /// What a metric can say of a node.
@@ -119,28 +123,42 @@ fn names(parsed: &Parsed, node: &row::Node) -> BTreeMap<String, String> {
             names.insert("outputs.result".to_owned(), result.clone());
         }
         for output in &outputs.parameters {
-            if let Some(value) = &output.value {
-                names.insert(format!("outputs.parameters.{}", output.name), value.clone());
-            }
+            let value = output.value.clone().unwrap_or_default();
+            names.insert(format!("outputs.parameters.{}", output.name), value);
         }
     }
     names
 }
 
-/// `None`: its condition does not hold, or its value is no number.
-fn reading(metric: &Prometheus, scope: &Scope<'_>) -> Option<Reading> {
-    let text = serde_json::to_string(metric).ok()?;
+/// `None`: its condition does not hold. An error is Argo's message.
+fn reading(metric: &Prometheus, scope: &Scope<'_>) -> Result<Option<Reading>, String> {
+    let name = &metric.name;
+    let unfilled = |error: &dyn std::fmt::Display| {
+        format!("unable to substitute parameters for metric '{name}': {error}")
+    };
+    let text = serde_json::to_string(metric).map_err(|error| unfilled(&error))?;
     let metric: Prometheus = if text.contains("{{") {
-        serde_json::from_str(&fill(&text, scope, &Rules::LENIENT).ok()?).ok()?
+        let text = fill(&text, scope, &Rules::STRICT).map_err(|error| unfilled(&error))?;
+        serde_json::from_str(&text).map_err(|error| unfilled(&error))?
     } else {
         metric.clone()
     };
-    if !when::evaluate(&metric.when).ok()? {
-        return None;
+    let holds = when::evaluate(&metric.when).map_err(|error| {
+        let workflow = scope.parsed.globals.get("workflow.name").map_or("", String::as_str);
+        format!("unable to compute 'when' clause for metric '{workflow}': {error}")
+    })?;
+    if !holds {
+        return Ok(None);
     }
-    let number = |text: &str| text.trim().parse::<f64>().ok().filter(|number| number.is_finite());
+    let number = |text: &str| {
+        text.parse::<f64>().map_err(|_| {
+            format!(
+                "could not construct metric '{name}': strconv.ParseFloat: parsing {text:?}: invalid syntax"
+            )
+        })
+    };
     let change = match (&metric.counter, &metric.gauge, &metric.histogram) {
-        (Some(counter), _, _) => Change::Count(number(&counter.value).filter(|number| *number >= 0.0)?),
+        (Some(counter), _, _) => Change::Count(number(&counter.value)?),
         (None, Some(gauge), _) => match (gauge.operation.as_str(), number(&gauge.value)?) {
             ("Add", value) => Change::Add(value),
             ("Sub", value) => Change::Add(-value),
@@ -149,8 +167,46 @@ fn reading(metric: &Prometheus, scope: &Scope<'_>) -> Option<Reading> {
         (None, None, Some(histogram)) => {
             Change::Observe(number(&histogram.value)?, histogram.buckets.clone())
         }
-        (None, None, None) => return None,
+        (None, None, None) => return Ok(None),
+    };
+    let fits = match change {
+        Change::Count(value) => value.is_finite() && value >= 0.0,
+        Change::Set(value) | Change::Add(value) | Change::Observe(value, _) => value.is_finite(),
     };
     let labels = metric.labels.into_iter().map(|label| (label.key, label.value)).collect();
-    Some(Reading { name: metric.name, help: metric.help, labels, change })
+    Ok(fits.then_some(Reading { name: metric.name, help: metric.help, labels, change }))
+}
+
+/// What was wrong with the metrics that a workflow asked for: Argo's condition `MetricsError`. Found anew from what its
+/// nodes came to.
+pub(crate) fn problems(state: &State, workflow: u64, row: &row::Workflow, manifest: &Value) -> Vec<String> {
+    let templates = manifest.pointer("/spec/templates").and_then(Value::as_array);
+    let measured = templates.into_iter().flatten().any(|template| template.get("metrics").is_some());
+    if !measured && manifest.pointer("/spec/metrics").is_none() {
+        return Vec::new();
+    }
+    let Ok(read) = Manifest::from_value(manifest.clone()) else { return Vec::new() };
+    let parsed = Parsed::new(read, row);
+    let mut scope = Scope::new(state, &parsed, workflow, 0, state.log_time());
+    let mut found = Vec::new();
+    let mut tell = |metrics: &Metrics, scope: &Scope<'_>| {
+        let wrong = metrics.prometheus.iter().filter_map(|metric| reading(metric, scope).err());
+        found.extend(wrong.take(PROBLEMS_MAX.saturating_sub(found.len())));
+    };
+    for (_, node) in state.nodes.range((workflow, 0)..=(workflow, u32::MAX)) {
+        let phase = phase_of(node);
+        if !phase.is_fulfilled() || matches!(phase, NodePhase::Skipped | NodePhase::Omitted) {
+            continue;
+        }
+        let template = parsed.template(&node.template);
+        let Some(metrics) = template.and_then(|template| Metrics::of(&template.raw)) else { continue };
+        scope.locals = names(&parsed, node);
+        tell(&metrics, &scope);
+    }
+    if let (Some(metrics), true) = (&parsed.manifest.spec.metrics, row.finished_at_ms != 0) {
+        scope.on_exit = true;
+        scope.locals = state.node(workflow, 1).map(|root| names(&parsed, root)).unwrap_or_default();
+        tell(metrics, &scope);
+    }
+    found
 }

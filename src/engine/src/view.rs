@@ -13,6 +13,7 @@ use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 
 use crate::effective::effective;
+use crate::metrics;
 use crate::state::State;
 use tree::Tree;
 
@@ -322,6 +323,11 @@ fn status(state: &State, id: WorkflowId, row: &row::Workflow, manifest: &Value) 
     }
     if row.finished_at_ms != 0 {
         conditions.push(json!({"type": "Completed", "status": "True"}));
+    }
+    let problems = metrics::problems(state, id.0, row, &manifest);
+    if !problems.is_empty() {
+        let message = problems.join(", ");
+        conditions.push(json!({"type": "MetricsError", "status": "True", "message": message}));
     }
     if !conditions.is_empty() {
         status.insert("conditions".to_owned(), Value::Array(conditions));
