@@ -52,6 +52,8 @@ impl From<String> for Problem {
 /// Items of a loop that are looked at before the first of them is made; what is wrong with one after them shows when its
 /// turn comes.
 const ITEMS_CHECKED_MAX: u64 = 1_000;
+/// The same where expressions are to be evaluated: each may take all the steps that one may.
+const ITEMS_EVALUATED_MAX: u64 = 50;
 
 /// Resolves a step or task of the template of node `boundary`.
 pub(crate) fn resolve(turn: &mut Turn<'_>, boundary: u32, step: &Step) -> Result<Resolved, Problem> {
@@ -129,7 +131,9 @@ fn check_items(scope: &mut Scope<'_>, expansion: &row::Expansion) -> Result<(), 
     }
     let list: Value = serde_json::from_str(&expansion.items_json).unwrap_or_default();
     let list = list.as_array().map(Vec::as_slice).unwrap_or_default();
-    for at in 0..expansion.total.min(ITEMS_CHECKED_MAX) {
+    let checked_max =
+        if expansion.step_json.contains("{{=") { ITEMS_EVALUATED_MAX } else { ITEMS_CHECKED_MAX };
+    for at in 0..expansion.total.min(checked_max) {
         scope.locals = items::names(&items::item_at(expansion, list, at).0);
         fill(&expansion.step_json, scope, &Rules::STRICT).map_err(|error| message_of(&error))?;
     }
