@@ -4,7 +4,7 @@
 //! begins anew, as a restarted Argo controller does.
 
 use argosy_expr::{Rules, when};
-use argosy_model::{NodePhase, WorkflowPhase};
+use argosy_model::{NodePhase, NodeType, WorkflowPhase};
 use argosy_proto::fact::{Batch, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::{Manifest, Metrics, Prometheus};
@@ -16,7 +16,7 @@ use crate::advance::leaf;
 use crate::express::fill;
 use crate::leader::Parsed;
 use crate::scope::Scope;
-use crate::state::{State, phase_of};
+use crate::state::{State, phase_of, type_of};
 
 /// Readings of one batch; more are left out.
 const READINGS_MAX: usize = 10_000;
@@ -79,11 +79,7 @@ fn of_node(state: &State, leader: &mut Leader, workflow: u64, index: u32, found:
         return;
     };
     let metrics = parsed.template(&node.template).and_then(|template| Metrics::of(&template.raw));
-    let Some(metrics) =
-        metrics.filter(|_| !matches!(phase_of(node), NodePhase::Skipped | NodePhase::Omitted))
-    else {
-        return;
-    };
+    let Some(metrics) = metrics.filter(|_| is_measured(node)) else { return };
     let mut scope = Scope::new(state, &parsed, workflow, 0, state.log_time());
     scope.locals = names(&parsed, node);
     found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope).ok().flatten()));
@@ -103,6 +99,12 @@ fn of_workflow(state: &State, leader: &mut Leader, workflow: u64, found: &mut Ve
         scope.locals = names(&parsed, root);
     }
     found.extend(metrics.prometheus.iter().filter_map(|metric| reading(metric, &scope).ok().flatten()));
+}
+
+/// A node that a template was carried out as: a group only bears the name of what its children are.
+fn is_measured(node: &row::Node) -> bool {
+    let is_group = matches!(type_of(node), NodeType::StepGroup | NodeType::TaskGroup);
+    !is_group && !matches!(phase_of(node), NodePhase::Skipped | NodePhase::Omitted)
 }
 
 /// What a metric can say of a node.
@@ -194,8 +196,7 @@ pub(crate) fn problems(state: &State, workflow: u64, row: &row::Workflow, manife
         found.extend(wrong.take(PROBLEMS_MAX.saturating_sub(found.len())));
     };
     for (_, node) in state.nodes.range((workflow, 0)..=(workflow, u32::MAX)) {
-        let phase = phase_of(node);
-        if !phase.is_fulfilled() || matches!(phase, NodePhase::Skipped | NodePhase::Omitted) {
+        if !phase_of(node).is_fulfilled() || !is_measured(node) {
             continue;
         }
         let template = parsed.template(&node.template);
