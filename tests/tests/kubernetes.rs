@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
+#[path = "kubernetes/life_cycle.rs"]
+mod life_cycle;
 #[path = "kubernetes/tasks.rs"]
 mod tasks;
 
@@ -53,6 +55,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     results_come_back(&cell, federation).await?;
     tasks::steps_beside_containers(&cell, clusters).await?;
     steps_go_where_what_they_need_is(&cell, clusters).await?;
+    life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
     a_cluster_is_cut_off(&cell, clusters).await
 }

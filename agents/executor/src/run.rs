@@ -378,7 +378,9 @@ fn run_tries(
         });
         let stopped = match ended {
             Ok(finished) => {
-                (outcome.exit_code, outcome.reason) = exit_code(&finished, memory::kills() > kills);
+                // Elsewhere the count is the whole host's.
+                let out_of_memory = task.shared_directory.is_some() && memory::kills() > kills;
+                (outcome.exit_code, outcome.reason) = exit_code(&finished, out_of_memory);
                 outcome.message = outputs::termination_message(task);
                 // Only of a Pod can more be known.
                 outcome.told_to_stop = finished.asked_to_stop != 0 && task.shared_directory.is_some();
@@ -424,6 +426,8 @@ fn watch_deadline(task: &Task) -> Arc<AtomicBool> {
 /// Argo's exit code for an end, and Kubernetes' reason where it is not `Error`.
 fn exit_code(finished: &Finished, out_of_memory: bool) -> (i32, String) {
     match finished.ended {
+        // A shell passes the end of what it ran on; Kubernetes tells of the container, whichever process it was.
+        Ended::Code(code) if out_of_memory && code != 0 => (code, OUT_OF_MEMORY.to_owned()),
         Ended::Code(code) => (code, String::new()),
         Ended::Signal(_) if finished.asked_to_stop != 0 => (128 + finished.asked_to_stop, String::new()),
         Ended::Signal(signal) if out_of_memory && signal == Signal::SIGKILL as i32 => {

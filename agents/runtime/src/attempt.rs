@@ -69,6 +69,11 @@ impl Attempt {
         is_over(&self.report)
     }
 
+    /// Nothing was made for it yet, as far as is known: it may have been refused for now, as by a quota.
+    pub fn is_unmade(&self) -> bool {
+        !self.report.permitted && self.report.handle.is_empty()
+    }
+
     /// An exclusive step may be running, as far as its lease goes: where its end was not seen, it may not have ended.
     pub fn may_run_until(&self) -> Option<Millis> {
         let is_exclusive = self.exclusive_lease_ms > 0 && self.report.permitted;

@@ -578,9 +578,7 @@ impl<L: Ledger> Reconciler<L> {
                     self.outputs.push(Output::Runtime(action));
                     self.counters.actions_repeated += 1;
                 }
-            } else if attempt.report.phase() == AttemptPhase::Received
-                && now >= attempt.ensured_at + repeat_after_ms
-            {
+            } else if attempt.is_unmade() && now >= attempt.ensured_at + repeat_after_ms {
                 again.push(*fence);
             }
         }

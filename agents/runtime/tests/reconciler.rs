@@ -578,6 +578,24 @@ fn actions_without_an_effect_are_repeated() {
     assert!(count(&|action| *action == RuntimeAction::Stop { fence: fence(2), grace_ms: 0 }) >= 1);
 }
 
+/// A step that waited for a quota waited for ever.
+#[test]
+fn what_was_refused_for_now_is_tried_again() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    let refused = AttemptObservation::new(fence(1), AttemptPhase::Pending, "exceeded quota");
+    rig.runtime(RuntimeEvent::Observed(refused));
+    let again = |rig: &mut Rig| {
+        rig.done.clear();
+        rig.pass(30_000);
+        rig.done.iter().any(|output| matches!(output, Output::Runtime(RuntimeAction::Ensure(_))))
+    };
+    assert!(again(&mut rig));
+    let made = AttemptObservation::new(fence(1), AttemptPhase::Pending, "ContainerCreating");
+    rig.runtime(RuntimeEvent::Observed(AttemptObservation { handle: "default/pod".to_owned(), ..made }));
+    assert!(!again(&mut rig), "its Pod is there");
+}
+
 #[test]
 fn a_command_that_was_told_to_end_is_judged_by_its_pod() {
     let mut rig = Rig::new();
