@@ -4,6 +4,7 @@ use crate::ledger::{self, Ledger, LedgerEntry, LedgerRecord, PermitRecord};
 use crate::runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, is_terminal};
 use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
 use argosy_link::{Millis, agent as session};
+use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Verdict};
 use std::collections::BTreeMap;
 
@@ -155,7 +156,14 @@ impl<L: Ledger> Reconciler<L> {
         match output {
             session::Output::Send(frame) => self.outputs.push(Output::Send(frame)),
             session::Output::Assign(assignment) => self.assign(now, assignment),
-            session::Output::Stop { fence, reason: _, grace_ms } => self.stop(now, fence, grace_ms),
+            session::Output::Stop { fence, reason: _, grace_ms, only_if_unstarted } => {
+                let runs = self.attempts.get(&fence).is_some_and(|attempt| attempt.report.permitted);
+                if only_if_unstarted && runs {
+                    self.changed(now, fence);
+                } else {
+                    self.stop(now, fence, grace_ms);
+                }
+            }
             session::Output::Discard { fence } => self.discard(now, fence),
             session::Output::Verdict { fence, revision, verdict, terminal } => {
                 self.verdict(now, fence, revision, verdict, terminal);
@@ -178,6 +186,11 @@ impl<L: Ledger> Reconciler<L> {
                 self.outputs.push(Output::Synced { session_epoch, incarnation });
             }
             session::Output::Refused { code, message, permanent } => {
+                if code == argosy_link::code::REMOVED {
+                    // The cluster was given up by an operator: nothing of it is waited for, so nothing may be left.
+                    let held: Vec<Fence> = self.attempts.keys().copied().collect();
+                    held.into_iter().for_each(|fence| self.discard(now, fence));
+                }
                 self.outputs.push(Output::Refused { code, message, permanent });
             }
             session::Output::Reconnect { after_ms } => self.outputs.push(Output::Connect { after_ms }),
@@ -365,7 +378,8 @@ impl<L: Ledger> Reconciler<L> {
             return self.refuse(fence, holder, reason);
         }
         let Some(attempt) = self.attempts.get(&fence) else { return };
-        if !attempt.confirmed || !self.session.lease_live(now) {
+        let is_live = self.session.lease_live(now) || is_planted(Bug::PermitWithoutLease);
+        if !attempt.confirmed || !is_live {
             self.counters.permits_put_off += 1;
             return self.outputs.push(Output::Executor(ExecutorAnswer::AskAgain { fence, holder }));
         }
@@ -442,7 +456,7 @@ impl<L: Ledger> Reconciler<L> {
         if let Some(reason) = self.why_not(fence, &holder) {
             return self.refuse(fence, holder, reason);
         }
-        let is_live = self.session.lease_live(now);
+        let is_live = self.session.lease_live(now) || is_planted(Bug::RenewalWithoutLease);
         let Some(attempt) = self.attempts.get_mut(&fence) else { return };
         if !attempt.confirmed || !is_live || attempt.holder.is_none() {
             self.counters.renewals_put_off += 1;
@@ -495,7 +509,8 @@ impl<L: Ledger> Reconciler<L> {
         let fence = seen.fence;
         match self.attempts.get_mut(&fence) {
             Some(attempt) if attempt.may_run_until().is_some_and(|until| now < until) => {
-                if attempt.withheld.replace(Box::new(seen)).is_none() {
+                let is_new = attempt.withheld.replace(Box::new(seen)).is_none();
+                if is_new && !is_planted(Bug::WithheldUnlisted) {
                     self.changed(now, fence);
                 }
             }
@@ -542,6 +557,9 @@ impl<L: Ledger> Reconciler<L> {
         self.ledger.append(&LedgerRecord::new(LedgerEntry::Ended(attempt.report.clone())));
         let report = attempt.report.clone();
         self.session_input(now, session::Input::Attempt(report));
+        if is_planted(Bug::ReleasedBeforeCommit) {
+            self.forget(now, fence);
+        }
     }
 
     /// Hands the newest record to the session; its revision rises unless it is final.

@@ -191,7 +191,12 @@ impl Rig {
 
     fn stop(&mut self, index: u64, grace_ms: i64) -> Vec<Output> {
         self.done.clear();
-        self.down(Down::Stop(Stop { fence: Some(fence(index)), reason: "over".into(), grace_ms }));
+        self.down(Down::Stop(Stop {
+            fence: Some(fence(index)),
+            reason: "over".into(),
+            grace_ms,
+            only_if_unstarted: false,
+        }));
         std::mem::take(&mut self.done)
     }
 }

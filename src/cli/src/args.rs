@@ -425,6 +425,62 @@ pub enum Cluster {
     List(Format),
     /// Show a cluster
     Get(ClusterGet),
+    /// Let nothing new start on a cluster
+    Cordon(ClusterName),
+    /// Let steps start on a cluster again; ends a drain
+    Uncordon(ClusterName),
+    /// Empty a cluster: what has not started moves at once, what runs may end until the deadline
+    Drain(ClusterDrain),
+    /// Set labels (KEY=VALUE) or remove them (KEY-)
+    Label(ClusterMarks),
+    /// Set taints (KEY=VALUE:NoSchedule) or remove them (KEY-)
+    Taint(ClusterMarks),
+    /// End the registration of a cluster
+    Remove(ClusterRemove),
+    /// Give a cluster up for one that was built anew, and invite that under the same name
+    Replace(Invite),
+    /// Invite a cluster that was removed again
+    Rejoin(Invite),
+}
+
+/// The name of a cluster.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterName {
+    /// Name of the cluster.
+    pub name: String,
+}
+
+/// `argosy cluster drain`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterDrain {
+    /// Name of the cluster.
+    pub name: String,
+    /// After this time running steps that are safe to repeat are moved, as in 10m.
+    #[arg(long, value_parser = crate::time::parse_span)]
+    pub deadline: Option<Duration>,
+    /// Don't wait until the cluster is empty.
+    #[arg(long)]
+    pub no_wait: bool,
+}
+
+/// `argosy cluster label` and `argosy cluster taint`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterMarks {
+    /// Name of the cluster.
+    pub name: String,
+    /// What to set or remove.
+    #[arg(required = true, value_name = "MARK")]
+    pub marks: Vec<String>,
+}
+
+/// `argosy cluster remove`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterRemove {
+    /// Name of the cluster.
+    pub name: String,
+    /// Give up what it still holds; its agent, if it is there, lets go of everything.
+    #[arg(long)]
+    pub forget: bool,
 }
 
 /// `argosy cluster invite`.

@@ -27,9 +27,9 @@ mod time;
 mod tree;
 
 pub use args::{
-    AddMember, Cli, Cluster, ClusterGet, Command, Completion, Copy, Delete, Format, Get, GlobalArguments,
-    Invite, LeadMember, Lint, LintOutput, List, Logs, Member, Names, Output, Recovery, RemoveMember, Stop,
-    Submit, Version, WaitMember, Watch,
+    AddMember, Cli, Cluster, ClusterDrain, ClusterGet, ClusterMarks, ClusterName, ClusterRemove, Command,
+    Completion, Copy, Delete, Format, Get, GlobalArguments, Invite, LeadMember, Lint, LintOutput, List, Logs,
+    Member, Names, Output, Recovery, RemoveMember, Stop, Submit, Version, WaitMember, Watch,
 };
 pub use commands::{completion, run, run_with};
 pub use console::Console;

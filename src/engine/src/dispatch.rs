@@ -28,6 +28,9 @@ impl State {
             }
             // Sent again it could run twice under one fence: it waits for its take-over.
             (false, false) if attempt.left => None,
+            (false, false) if attempt.recalled => {
+                Some(DesiredAttempt::Recall { reason: attempt.stop_reason.clone() })
+            }
             (false, false) => Some(DesiredAttempt::Run),
         };
         Some((&attempt.cluster, desired))

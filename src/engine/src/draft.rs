@@ -122,7 +122,7 @@ impl Draft {
                 commands::resync_attempts::decide(self, leader, command)
             }
             command::Body::TakeOver(command) => commands::take_over::decide(self, leader, command),
-            command::Body::UpdateCluster(command) => commands::update_cluster::decide(self, command),
+            command::Body::UpdateCluster(command) => commands::update_cluster::decide(self, leader, command),
             command::Body::FindPrerequisites(command) => commands::find_prerequisites::decide(self, command),
             command::Body::SuspendWorkflow(command) => commands::suspend_workflow::decide(self, command),
             command::Body::ResumeWorkflow(command) => {
@@ -173,6 +173,9 @@ impl Draft {
             command::Body::ReportArtifactTask(command) => {
                 commands::report_artifact_task::decide(self, leader, command)
             }
+            command::Body::ChangeCluster(command) => commands::change_cluster::decide(self, command),
+            command::Body::DrainCluster(command) => commands::drain_cluster::decide(self, command),
+            command::Body::RemoveCluster(command) => commands::remove_cluster::decide(self, leader, command),
         }
     }
 

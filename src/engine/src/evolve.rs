@@ -3,6 +3,7 @@
 //! Small and total: it sets fields, keeps counters and indexes, and says which rows changed. It decides nothing. A fact
 //! that doesn't fit the state (or is unknown) is an error, and the member halts: it is never skipped.
 
+use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{Fence, LogTime, WorkflowId};
 use argosy_proto::fact::{self, Batch, fact::Body};
 use argosy_proto::state as row;
@@ -93,6 +94,7 @@ pub fn evolve(state: &mut State, position: Position, batch: &Batch) -> Result<Op
         let fence = Fence { incarnation: position.incarnation, index: position.index, ordinal };
         apply(&mut next, &mut changes, fence, LogTime(batch.log_time_ms), body)?;
     }
+    next.meta.capacity_generation += u64::from(is_planted(Bug::FollowersDiffer));
     seal(&mut next, &mut changes, LogTime(batch.log_time_ms));
     *state = next;
     Ok(Some(changes))
@@ -242,6 +244,11 @@ pub(crate) fn apply(
         Body::WorkflowRetired(fact) => step.workflow_retired(fact)?,
         Body::ArchiveDropped(fact) => step.archive_dropped(fact),
         Body::WorkflowRestored(fact) => step.workflow_restored(fact)?,
+        Body::ClusterChanged(fact) => step.cluster_changed(fact)?,
+        Body::ClusterDrainMoved(fact) => step.cluster_drain_moved(fact)?,
+        Body::AttemptRecalled(fact) => step.attempt_recalled(fact)?,
+        Body::AttemptMoved(fact) => step.attempt_moved(fact)?,
+        Body::ClusterRemoved(fact) => step.cluster_removed(fact)?,
     }
     Ok(())
 }
@@ -378,6 +385,8 @@ impl Step<'_> {
         cluster.version = ROW_VERSION;
         cluster.cluster_uid.clone_from(&fact.cluster_uid);
         cluster.registered_at_ms = now;
+        cluster.removed = false;
+        self.state.index.removed.remove(&name);
         self.state.clusters.insert(name, Arc::new(cluster));
         self.touch(Key::Cluster(fact.cluster.clone()));
         self.touch_cluster(&fact.cluster);
@@ -401,6 +410,7 @@ impl Step<'_> {
         cluster.take_over_after = None;
         cluster.prerequisites.clear();
         self.state.index.take_overs.remove(fact.cluster.as_str());
+        self.is_well(&fact.cluster)?;
         self.capacity_grew();
         Ok(())
     }
@@ -418,9 +428,16 @@ impl Step<'_> {
     }
 
     fn cluster_updated(&mut self, fact: &fact::ClusterUpdated) -> Result<(), Error> {
+        let now = self.time.0;
         let cluster = self.cluster(&fact.cluster)?;
         cluster.allocatable.clone_from(&fact.allocatable);
+        if cluster.runtime_healthy && !fact.runtime_healthy {
+            cluster.unhealthy_since_ms = now;
+        }
         cluster.runtime_healthy = fact.runtime_healthy;
+        if fact.runtime_healthy {
+            self.is_well(&fact.cluster)?;
+        }
         self.capacity_grew();
         Ok(())
     }

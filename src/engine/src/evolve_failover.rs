@@ -1,6 +1,7 @@
 //! Facts about permits of exclusive steps, lost ledgers and take-overs, to state.
 
 use argosy_proto::fact;
+use std::sync::Arc;
 
 use crate::Error;
 use crate::evolve::Step;
@@ -31,6 +32,60 @@ impl Step<'_> {
 
     pub(crate) fn take_over_begun(&mut self, fact: &fact::TakeOverBegun) -> Result<(), Error> {
         self.cluster(&fact.cluster)?.take_over_beyond_ms = fact.beyond_ms;
+        Ok(())
+    }
+
+    pub(crate) fn cluster_changed(&mut self, fact: &fact::ClusterChanged) -> Result<(), Error> {
+        let cluster = self.cluster(&fact.cluster)?;
+        cluster.cordoned = fact.cordoned;
+        cluster.own_labels.clone_from(&fact.own_labels);
+        cluster.taints.clone_from(&fact.taints);
+        self.capacity_grew();
+        Ok(())
+    }
+
+    pub(crate) fn cluster_drain_moved(&mut self, fact: &fact::ClusterDrainMoved) -> Result<(), Error> {
+        self.cluster(&fact.cluster)?.drain = fact.drain;
+        if fact.drain.is_some_and(|drain| drain.scanning) {
+            self.state.index.drains.insert(Arc::from(fact.cluster.as_str()));
+        } else {
+            self.state.index.drains.remove(fact.cluster.as_str());
+        }
+        Ok(())
+    }
+
+    /// A drain that a cluster's sickness began ends with it.
+    pub(crate) fn is_well(&mut self, cluster: &str) -> Result<(), Error> {
+        let row = self.cluster(cluster)?;
+        row.unhealthy_since_ms = 0;
+        if row.drain.is_some_and(|drain| drain.degraded) {
+            row.drain = None;
+            self.state.index.drains.remove(cluster);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn attempt_recalled(&mut self, fact: &fact::AttemptRecalled) -> Result<(), Error> {
+        let attempt = self.attempt(required(fact.fence)?)?;
+        attempt.recalled = true;
+        attempt.stopping = fact.running;
+        attempt.stop_reason.clone_from(&fact.reason);
+        Ok(())
+    }
+
+    pub(crate) fn attempt_moved(&mut self, fact: &fact::AttemptMoved) -> Result<(), Error> {
+        self.give_up(required(fact.fence)?, &fact.reason, &fact.shape, 0)
+    }
+
+    pub(crate) fn cluster_removed(&mut self, fact: &fact::ClusterRemoved) -> Result<(), Error> {
+        let cluster = self.cluster(&fact.cluster)?;
+        cluster.removed = true;
+        cluster.cordoned = false;
+        cluster.drain = None;
+        // What an older session says is stale from here on.
+        cluster.session_epoch += 1;
+        self.state.index.drains.remove(fact.cluster.as_str());
+        self.state.index.removed.insert(Arc::from(fact.cluster.as_str()));
         Ok(())
     }
 }

@@ -405,29 +405,47 @@ impl Step<'_> {
     }
 
     pub(crate) fn attempt_updated(&mut self, fact: &fact::AttemptUpdated) -> Result<(), Error> {
-        let attempt = self.attempt(required(fact.fence)?)?;
+        let fence = required(fact.fence)?;
+        let cluster = self.attempt(fence)?.cluster.clone();
+        let is_removed = self.state.cluster(&cluster).is_some_and(|row| row.removed);
+        let attempt = self.attempt(fence)?;
         attempt.revision = fact.revision;
         attempt.phase = fact.phase;
         attempt.permitted |= fact.permitted;
         attempt.host.clone_from(&fact.host);
         attempt.handle.clone_from(&fact.handle);
-        attempt.left = false;
+        // What a removed cluster still says changes nothing of what becomes of it.
+        attempt.left &= is_removed;
+        // It started before it could be given back: it goes on.
+        attempt.recalled &= attempt.stopping || !attempt.permitted;
         Ok(())
     }
 
     pub(crate) fn attempt_stopped(&mut self, fact: &fact::AttemptStopped) -> Result<(), Error> {
         let attempt = self.attempt(required(fact.fence)?)?;
         attempt.stopping = true;
+        // Whoever wants it ended wins over whoever wants it elsewhere.
+        attempt.recalled = false;
         attempt.stop_reason.clone_from(&fact.reason);
         Ok(())
     }
 
     pub(crate) fn attempt_fenced(&mut self, fact: &fact::AttemptFenced) -> Result<(), Error> {
-        let fence = required(fact.fence)?;
+        self.give_up(required(fact.fence)?, &fact.reason, &fact.shape, 1)
+    }
+
+    /// The attempt's result no longer counts, and its node waits for placement again, not on this cluster.
+    pub(crate) fn give_up(
+        &mut self,
+        fence: Fence,
+        reason: &str,
+        shape: &[u8],
+        take_overs: u32,
+    ) -> Result<(), Error> {
         let attempt = self.attempt(fence)?;
         attempt.fenced = true;
         attempt.stopping = true;
-        attempt.stop_reason.clone_from(&fact.reason);
+        reason.clone_into(&mut attempt.stop_reason);
         let (id, node, cluster) = (attempt.workflow, attempt.node, attempt.cluster.clone());
         let requests = attempt.requests.clone();
         self.release(&cluster, requests.as_ref())?;
@@ -435,13 +453,13 @@ impl Step<'_> {
         let work = self.state.works.get_mut(&(id, node)).ok_or(Error::Misfit { what: "work", id })?;
         let work = Arc::make_mut(work);
         work.fence = None;
-        work.takeovers += 1;
+        work.takeovers += take_overs;
         work.queue = queue;
-        work.shape.clone_from(&fact.shape);
+        work.shape = shape.to_vec();
         if !work.excluded.contains(&cluster) {
             work.excluded.push(cluster);
         }
-        self.state.index_queued(fact.shape.clone(), queue, (id, node));
+        self.state.index_queued(shape.to_vec(), queue, (id, node));
         self.touch(Key::Work(id, node));
         let node = self.node(id, node)?;
         node.phase = NodePhase::Pending.number();

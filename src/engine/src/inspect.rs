@@ -29,6 +29,36 @@ fn changed<'a, K: Ord + Copy, V>(
 }
 
 impl State {
+    /// What is left on a cluster that is drained: attempts that have not started, those that run, and for at most `names_max`
+    /// of those that can't leave before they end, which workflow's node it is and why.
+    #[must_use]
+    pub fn left_on(
+        &self,
+        cluster: &str,
+        names_max: usize,
+    ) -> (usize, usize, Vec<(String, String, &'static str)>) {
+        let (mut waiting, mut running, mut stuck) = (0, 0, Vec::new());
+        for (_, attempt) in self.open_attempts(cluster).filter(|(_, attempt)| !attempt.fenced) {
+            waiting += usize::from(!attempt.permitted);
+            running += usize::from(attempt.permitted);
+            if stuck.len() < names_max
+                && let Some(why) = crate::recall::why_not(self, attempt)
+                && let Some(workflow) = self.workflows.get(&attempt.workflow)
+                && let Some(node) = self.node(attempt.workflow, attempt.node)
+            {
+                stuck.push((format!("{}/{}", workflow.namespace, workflow.name), node.name.clone(), why));
+            }
+        }
+        (waiting, running, stuck)
+    }
+
+    /// Clusters that were removed since an earlier state. Costs a look at all that are removed.
+    #[must_use]
+    pub fn clusters_removed_since(&self, earlier: &Self) -> Vec<String> {
+        let removed = self.index.removed.iter().filter(|name| !earlier.index.removed.contains(*name));
+        removed.map(|name| name.as_ref().to_owned()).collect()
+    }
+
     /// Attempts of which something may be left on a cluster, whatever is wanted of them.
     pub fn attempts_open_on(&self, cluster: &str) -> impl Iterator<Item = (Fence, &row::Attempt)> + '_ {
         self.open_attempts(cluster).map(|(fence, attempt)| (fence, attempt.as_ref()))

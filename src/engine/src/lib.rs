@@ -48,6 +48,7 @@ mod metrics;
 mod phases;
 mod place;
 mod prerequisites;
+mod recall;
 mod recovery;
 mod references;
 mod refusal;

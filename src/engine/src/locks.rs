@@ -6,6 +6,7 @@
 //!
 //! A holder is a node, not an attempt: one whose cluster is lost keeps its locks while the step is taken over.
 
+use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{NodeType, WorkflowId, node_id};
 use argosy_proto::fact;
 use argosy_proto::state as row;
@@ -243,7 +244,9 @@ impl State {
         let name = name_of(lock);
         let first = self.index.locks.waiters_of(&name).next();
         // Whoever is first lets others of his own workflow go before him, as in Argo.
-        first.is_none_or(|first| first.0 == owner.0) && self.index.locks.count(&name) < self.lock_limit(lock)
+        let more = u32::from(is_planted(Bug::LockForTwo));
+        let limit = self.lock_limit(lock) + more;
+        first.is_none_or(|first| first.0 == owner.0) && self.index.locks.count(&name) < limit
     }
 
     /// For one that waits: the lock it waits for, and Argo's message.

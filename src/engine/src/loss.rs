@@ -1,6 +1,8 @@
 //! What becomes of attempts whose cluster is lost to us: how long they wait, and how they are taken over.
 
+use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{Fence, Limits, NodePhase};
+use argosy_proto::common::AttemptPhase;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_proto::state::{Failover, TimerKind};
@@ -22,14 +24,20 @@ pub(crate) enum Loss<'a> {
     Ledger { cluster: &'a str },
     /// Its start permit was committed and never reached its cluster's agent: nothing of it ran.
     PermitUndelivered { cluster: &'a str },
+    /// An operator gave its cluster up.
+    Removed { cluster: &'a str },
+    /// Its agent gave it back, since it is to leave its cluster.
+    Recalled { cluster: &'a str, reason: &'a str },
 }
 
 impl Loss<'_> {
     fn cluster(&self) -> &str {
         match self {
-            Self::Silent { cluster } | Self::Ledger { cluster } | Self::PermitUndelivered { cluster } => {
-                cluster
-            }
+            Self::Silent { cluster }
+            | Self::Ledger { cluster }
+            | Self::PermitUndelivered { cluster }
+            | Self::Removed { cluster }
+            | Self::Recalled { cluster, .. } => cluster,
         }
     }
 
@@ -42,6 +50,8 @@ impl Loss<'_> {
             Self::PermitUndelivered { cluster } => {
                 format!("the start permit did not reach cluster {cluster}: taken over")
             }
+            Self::Removed { cluster } => format!("cluster {cluster} was removed: taken over"),
+            Self::Recalled { reason, .. } => (*reason).to_owned(),
         }
     }
 }
@@ -63,7 +73,7 @@ pub(crate) fn wait_ms(work: &row::Work, may_have_run: bool, limits: &Limits) -> 
     if word == Failover::Wait {
         return None;
     }
-    if work.exclusive_lease_ms > 0 {
+    if work.exclusive_lease_ms > 0 && !is_planted(Bug::ExclusiveNotAwaited) {
         return Some(exclusive_wait_ms(work.exclusive_lease_ms));
     }
     let safe = work.idempotent || word == Failover::Reschedule;
@@ -87,15 +97,49 @@ pub(crate) fn left_behind(draft: &mut Draft, leader: &mut Leader, cluster: &str,
     if wait_ms == 0 {
         return take(draft, leader, fence, Loss::Ledger { cluster });
     }
+    wait_for(draft, fence, key, wait_ms);
+}
+
+/// The attempt is not sent again, and taken over after a wait unless it is heard of.
+fn wait_for(draft: &mut Draft, fence: Fence, (workflow, node): (u64, u32), wait_ms: i64) {
     draft.emit(Body::AttemptLeft(fact::AttemptLeft { fence: Some(fence) }));
-    let timer = row::Timer {
-        version: ROW_VERSION,
-        due_ms: draft.now().plus_ms(wait_ms).0,
-        workflow: key.0,
-        node: key.1,
-        kind: TimerKind::Left.into(),
-    };
+    let due_ms = draft.now().plus_ms(wait_ms).0;
+    let kind = TimerKind::Left.into();
+    let timer = row::Timer { version: ROW_VERSION, due_ms, workflow, node, kind };
     draft.emit(Body::TimerSet(fact::TimerSet { timer: Some(timer) }));
+}
+
+/// The cluster of an attempt was removed: nobody will report on it any more. Its agent may not have heard of it: it gives
+/// start permits until its lease ends, unless a take-over has waited for that already; and an exclusive step may be
+/// running until its own lease ends.
+pub(crate) fn forget(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence, was_lost: bool) {
+    let Some(attempt) = draft.state.attempt(&fence).cloned() else { return };
+    if attempt.left {
+        return;
+    }
+    if attempt.fenced {
+        return close(draft, fence);
+    }
+    let runs_alone = attempt.exclusive_lease_ms > 0 && attempt.permitted;
+    let run_ms = if runs_alone { exclusive_wait_ms(attempt.exclusive_lease_ms) } else { 0 };
+    let lease_ms = if was_lost && !runs_alone { 0 } else { leader.limits.lease_and_margin_ms };
+    let wait_ms = if is_planted(Bug::ForgottenAtOnce) { 0 } else { lease_ms.saturating_add(run_ms) };
+    match wait_ms {
+        0 => {
+            take(draft, leader, fence, Loss::Removed { cluster });
+            close(draft, fence);
+        }
+        wait_ms => wait_for(draft, fence, (attempt.workflow, attempt.node), wait_ms),
+    }
+}
+
+/// Nothing of a fenced attempt is waited for any more.
+fn close(draft: &mut Draft, fence: Fence) {
+    if draft.state.attempt(&fence).is_some_and(|attempt| attempt.fenced && !attempt.closed) {
+        let phase = AttemptPhase::Stopped.into();
+        let closed = fact::AttemptClosed { fence: Some(fence), revision: 0, phase, host: String::new() };
+        draft.emit(Body::AttemptClosed(closed));
+    }
 }
 
 /// The timer of [`left_behind`]: if the attempt has not been heard of since, it is taken over.
@@ -104,8 +148,19 @@ pub(crate) fn left_is_due(draft: &mut Draft, leader: &mut Leader, workflow: u64,
     let Some(attempt) = draft.state.attempt(&fence) else { return };
     if attempt.left && !attempt.closed {
         let cluster = attempt.cluster.clone();
-        take(draft, leader, fence, Loss::Ledger { cluster: &cluster });
+        let removed = draft.state.cluster(&cluster).is_some_and(|row| row.removed);
+        if removed {
+            take(draft, leader, fence, Loss::Removed { cluster: &cluster });
+            close(draft, fence);
+        } else {
+            take(draft, leader, fence, Loss::Ledger { cluster: &cluster });
+        }
     }
+}
+
+/// An agent gave back an attempt that was to leave its cluster: it waits for placement again.
+pub(crate) fn given_back(draft: &mut Draft, leader: &mut Leader, fence: Fence, attempt: &row::Attempt) {
+    take(draft, leader, fence, Loss::Recalled { cluster: &attempt.cluster, reason: &attempt.stop_reason });
 }
 
 /// Fences an attempt: its node waits for placement again, or ends where it can't go on.
@@ -122,19 +177,24 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
     let pinned = place::is_pinned_to(&draft.state, workflow, &work, cluster);
     let shape = place::shape(&draft.state, workflow, &moved);
     advance::containers::reset(draft, workflow, node);
-    draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason: loss.reason(), shape }));
+    let reason = loss.reason();
+    if let Loss::Recalled { .. } = loss {
+        draft.emit(Body::AttemptMoved(fact::AttemptMoved { fence: Some(fence), reason, shape }));
+        return;
+    }
+    draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));
     let ran = match loss {
-        Loss::Silent { .. } => attempt.permitted,
+        Loss::Silent { .. } | Loss::Removed { .. } => attempt.permitted,
         Loss::Ledger { .. } => attempt.permitted || work.exclusive_lease_ms == 0,
-        Loss::PermitUndelivered { .. } => false,
+        Loss::PermitUndelivered { .. } | Loss::Recalled { .. } => false,
     };
     let message = if attempt.stopping {
         Some(format!("stopped while cluster {cluster} was lost"))
     } else if ran && work.failover() == Failover::Fail {
         Some(format!("cluster {cluster} was lost while the step ran, and its failover is `fail`"))
     } else if ran && work.failover() == Failover::Wait {
-        // Only a cluster that is back has its waiting steps looked at.
-        Some(format!("cluster {cluster} came back without the step, and its failover is `wait`"))
+        // Only a cluster that is back, or gone for good, has its waiting steps looked at.
+        Some(format!("the step was lost with cluster {cluster}, and its failover is `wait`"))
     } else if pinned {
         Some(format!(
             "cluster {cluster} was lost with the volumes or daemons of this step's colocation group: submit the workflow again"

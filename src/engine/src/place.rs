@@ -1,6 +1,7 @@
 //! What placement needs to know of workflows: requests, selectors, colocation groups; and the queue's turn.
 
 use argosy_model::Resources;
+use argosy_model::planted::{Bug, is_planted};
 use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, explain, place};
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
@@ -63,6 +64,21 @@ pub(crate) fn selector(manifest: &Manifest, template: &Value) -> BTreeMap<String
     let selector = own.or_else(|| manifest.spec.pod.get("nodeSelector")).and_then(Value::as_object);
     let pairs = selector.into_iter().flatten().filter(|(key, _)| key.starts_with(SELECTOR_PREFIX));
     pairs.map(|(key, value)| (key.clone(), value.as_str().unwrap_or_default().to_owned())).collect()
+}
+
+/// The taints of clusters that a template (else the workflow) bears: its tolerations whose key has the prefix of clusters.
+pub(crate) fn tolerations(manifest: &Manifest, template: &Value) -> Vec<String> {
+    let own = template.get("tolerations").filter(|tolerations| tolerations.is_array());
+    let listed = own.or_else(|| manifest.spec.pod.get("tolerations")).and_then(Value::as_array);
+    let text = |toleration: &Value, field: &str| {
+        toleration.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    let borne = |toleration: &Value| {
+        let key = text(toleration, "key").strip_prefix(SELECTOR_PREFIX)?.to_owned();
+        let exists = text(toleration, "operator") == "Exists";
+        Some(if exists { key } else { format!("{key}={}", text(toleration, "value")) })
+    };
+    listed.into_iter().flatten().filter_map(borne).collect()
 }
 
 /// What a leaf's Pod requests: its containers' requests (limits where there are none), or those of an init container
@@ -186,6 +202,11 @@ pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
     }
     put(&[u8::from(work.exclusive_lease_ms > 0)]);
     put(work.near.as_bytes());
+    if !work.tolerations.is_empty() {
+        // No cluster's name begins so: what follows is not taken for clusters that are excluded.
+        put(&[0xff]);
+        put(work.tolerations.join("\0").as_bytes());
+    }
     for excluded in &work.excluded {
         put(excluded.as_bytes());
     }
@@ -285,22 +306,26 @@ fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
         runtime: Runtime::try_from(work.runtime).unwrap_or_default(),
         exclusive: work.exclusive_lease_ms > 0,
         near: (!work.near.is_empty()).then(|| work.near.clone()),
+        tolerations: work.tolerations.clone(),
     }
 }
 
 fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
     let view = |(name, row): (&str, &row::Cluster)| ClusterView {
         name: name.to_owned(),
-        connected: row.session_epoch != 0 && !row.lost,
+        connected: row.session_epoch != 0 && !row.lost && !row.removed,
         healthy: row.runtime_healthy,
         reconciling: row.reconciling,
         runtime: row.runtime(),
         allocatable: row.allocatable.clone().unwrap_or_default(),
-        used: row.used.clone().unwrap_or_default(),
+        used: row.used.clone().filter(|_| !is_planted(Bug::RoomNotCounted)).unwrap_or_default(),
         attempts_free: leader.limits.attempts_per_cluster_max.saturating_sub(row.attempts_open as usize),
         enforces_exclusive: row.enforces_exclusive,
-        labels: row.labels.clone(),
+        cordoned: row.cordoned,
+        taints: row.taints.iter().map(|taint| (taint.key.clone(), taint.value.clone())).collect(),
+        // What operators say wins.
+        labels: row.labels.clone().into_iter().chain(row.own_labels.clone()).collect(),
         lacking: None,
     };
-    state.clusters().map(view).collect()
+    state.clusters().filter(|(_, row)| !row.removed).map(view).collect()
 }

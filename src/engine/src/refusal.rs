@@ -57,6 +57,10 @@ pub enum Code {
     TemplateChanged,
     /// The cell has all the templates it may have.
     TooManyTemplates,
+    /// The cluster holds attempts.
+    ClusterHolds,
+    /// The cluster was removed.
+    ClusterRemoved,
     /// No cluster that has joined can run such a template.
     RuntimeMissing,
     /// A member's number was used before.
@@ -155,6 +159,8 @@ impl Code {
         Self::ArchiveNotReady,
         Self::ArchiveTooLarge,
         Self::ArchiveUnreadable,
+        Self::ClusterHolds,
+        Self::ClusterRemoved,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -187,6 +193,8 @@ impl Code {
             Self::TemplateMissing => ("ARG1025", 5, 404),
             Self::TemplateChanged => ("ARG1026", 6, 409),
             Self::TooManyTemplates => ("ARG1027", 8, 429),
+            Self::ClusterHolds => ("ARG1220", 9, 409),
+            Self::ClusterRemoved => ("ARG1221", 7, 403),
             Self::RuntimeMissing => ("ARG1121", 9, 400),
             Self::MemberNumberUsed => ("ARG1240", 9, 409),
             Self::MembershipRefused => ("ARG1241", 9, 409),

@@ -87,6 +87,10 @@ pub(crate) struct Index {
     pub timers_of: OrdSet<(u64, u32, i64, i32)>,
     /// Clusters whose attempts are being taken over.
     pub take_overs: OrdSet<Arc<str>>,
+    /// Clusters whose attempts are being looked at, since they are to leave.
+    pub drains: OrdSet<Arc<str>>,
+    /// Clusters that were removed.
+    pub removed: OrdSet<Arc<str>>,
     /// Workflows that have something on the agenda and are not suspended.
     pub ready: OrdSet<u64>,
     /// Number of workflows that are not over.
@@ -131,6 +135,11 @@ pub(crate) enum Child {
 pub enum DesiredAttempt {
     /// It should be there and run: [`State::assignment`] says what.
     Run,
+    /// It should be given back unless it has started.
+    Recall {
+        /// For people and logs.
+        reason: String,
+    },
     /// It should end. It stays listed until the agent says that nothing is left of it.
     Stop {
         /// For people and logs.
@@ -220,6 +229,13 @@ impl State {
         }
         for (name, _) in self.clusters.iter().filter(|(_, row)| row.take_over_scope != 0) {
             self.index.take_overs.insert(name.clone());
+        }
+        for (name, _) in self.clusters.iter().filter(|(_, row)| row.drain.is_some_and(|drain| drain.scanning))
+        {
+            self.index.drains.insert(name.clone());
+        }
+        for (name, _) in self.clusters.iter().filter(|(_, row)| row.removed) {
+            self.index.removed.insert(name.clone());
         }
         for (due, id, node, kind) in self.timers.keys() {
             self.index.timers_of.insert((*id, *node, *due, *kind));
@@ -350,6 +366,7 @@ impl State {
         !self.lock_checks.is_empty()
             || !self.index.ready.is_empty()
             || !self.index.take_overs.is_empty()
+            || !self.index.drains.is_empty()
             || !self.index.crons_ready.is_empty()
             || self.next_shape().is_some()
     }

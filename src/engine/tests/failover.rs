@@ -207,3 +207,181 @@ fn a_permit_that_never_reached_its_agent_moves_the_step_at_once() {
     assert!(world.to_run().iter().any(|(_, new, _)| *new != fence));
     assert_eq!(world.phase("w"), "Running");
 }
+
+fn change(world: &mut World, body: Body) -> Result<(), String> {
+    let outcome = world.command(body).map(drop).map_err(|refusal| refusal.code);
+    world.settle();
+    outcome
+}
+
+fn cordon(cluster: &str, cordon: bool) -> Body {
+    Body::ChangeCluster(ask::ChangeCluster {
+        cluster: cluster.to_owned(),
+        cordon: Some(cordon),
+        ..ask::ChangeCluster::default()
+    })
+}
+
+fn drain(cluster: &str, deadline_in_ms: u64) -> Body {
+    let actor = String::new();
+    Body::DrainCluster(ask::DrainCluster { cluster: cluster.to_owned(), deadline_in_ms, actor })
+}
+
+fn stopped(fence: Fence) -> AttemptReport {
+    AttemptReport {
+        fence: Some(fence),
+        phase: AttemptPhase::Stopped.into(),
+        revision: 5,
+        ..AttemptReport::default()
+    }
+}
+
+#[test]
+fn a_cordoned_or_tainted_cluster_gets_nothing_new() {
+    let mut world = clusters();
+    change(&mut world, cordon("east", true)).unwrap();
+    assert_eq!(placed(&mut world, "w", &json!({})).0, "west");
+    let taint =
+        argosy_proto::common::Taint { key: "gpu".into(), value: "only".into(), effect: "NoSchedule".into() };
+    let tainted = |taint: &argosy_proto::common::Taint| {
+        Body::ChangeCluster(ask::ChangeCluster {
+            cluster: "west".into(),
+            set_taints: vec![taint.clone()],
+            ..ask::ChangeCluster::default()
+        })
+    };
+    let other = argosy_proto::common::Taint { effect: "NoExecute".into(), ..taint.clone() };
+    assert_eq!(change(&mut world, tainted(&other)), Err("ARG1019".to_owned()));
+    change(&mut world, tainted(&taint)).unwrap();
+    world.submit("v", &manifest("v", &json!({}))).unwrap();
+    world.settle();
+    assert!(world.json("v").to_string().contains("does not tolerate its taint gpu"));
+    change(&mut world, cordon("east", false)).unwrap();
+    assert!(world.to_run().iter().any(|(cluster, _, node)| cluster == "east" && node.starts_with('v')));
+}
+
+#[test]
+fn labels_of_operators_choose_clusters() {
+    let mut world = clusters();
+    let label = ask::ChangeCluster {
+        cluster: "west".into(),
+        set_labels: [("region".to_owned(), "eu".to_owned())].into(),
+        ..ask::ChangeCluster::default()
+    };
+    change(&mut world, Body::ChangeCluster(label)).unwrap();
+    let template = json!({"nodeSelector": {"cluster.argosy.dev/region": "eu"}});
+    assert_eq!(placed(&mut world, "w", &template).0, "west");
+}
+
+#[test]
+fn a_drain_moves_what_has_not_started_and_lets_the_rest_end() {
+    let mut world = clusters();
+    let (cluster, fence) = placed(&mut world, "w", &json!({}));
+    change(&mut world, drain(&cluster, 0)).unwrap();
+    let wanted = world.wanted(&cluster);
+    assert!(matches!(wanted.as_slice(), [(_, DesiredAttempt::Recall { .. })]), "{wanted:?}");
+    // Given back: it goes elsewhere, and no take-over is counted.
+    assert_eq!(world.report(&cluster, stopped(fence)), Verdict::Accepted);
+    world.settle();
+    let (elsewhere, _, _) = world.to_run().pop().expect("it goes on");
+    assert_ne!(elsewhere, cluster);
+    assert!(world.wanted(&cluster).is_empty());
+
+    // One that has started in the meantime goes on.
+    let mut world = clusters();
+    let (cluster, fence) = placed(&mut world, "w", &json!({}));
+    change(&mut world, drain(&cluster, 0)).unwrap();
+    world.running(&cluster, fence);
+    world.settle();
+    assert_eq!(world.wanted(&cluster), [(fence, DesiredAttempt::Run)]);
+    assert_eq!(world.end(&cluster, fence, AttemptPhase::Succeeded), Verdict::Accepted);
+}
+
+#[test]
+fn after_the_deadline_of_a_drain_safe_steps_are_moved_and_others_are_named() {
+    for (annotations, moves) in [(json!({"argosy.dev/idempotent": "true"}), true), (json!({}), false)] {
+        let mut world = clusters();
+        let (cluster, fence) = placed(&mut world, "w", &annotated(annotations));
+        world.running(&cluster, fence);
+        change(&mut world, drain(&cluster, 60_000)).unwrap();
+        assert_eq!(world.wanted(&cluster), [(fence, DesiredAttempt::Run)], "it may end until the deadline");
+        world.now += 60_000;
+        world.settle();
+        let is_stopped = matches!(world.wanted(&cluster)[0].1, DesiredAttempt::Stop { .. });
+        assert_eq!(is_stopped, moves);
+        let (_, running, stuck) = world.state.left_on(&cluster, 10);
+        assert_eq!((running, stuck.is_empty()), (1, moves));
+        if moves {
+            world.report(&cluster, stopped(fence));
+            world.settle();
+            assert_ne!(world.to_run()[0].0, cluster);
+            assert_eq!(world.phase("w"), "Running");
+        }
+    }
+}
+
+#[test]
+fn a_cluster_that_cannot_start_steps_gives_them_back_after_a_while() {
+    let mut world = clusters();
+    let (cluster, fence) = placed(&mut world, "w", &json!({}));
+    let update = |healthy, world: &World| {
+        Body::UpdateCluster(ask::UpdateCluster {
+            cluster: cluster.clone(),
+            allocatable: world.state.cluster(&cluster).unwrap().allocatable.clone(),
+            runtime_healthy: healthy,
+        })
+    };
+    let sick = update(false, &world);
+    change(&mut world, sick).unwrap();
+    world.now += 59_999;
+    world.settle();
+    assert_eq!(world.wanted(&cluster), [(fence, DesiredAttempt::Run)]);
+    world.now += 1;
+    world.settle();
+    assert!(matches!(world.wanted(&cluster)[0].1, DesiredAttempt::Recall { .. }));
+    let well = update(true, &world);
+    change(&mut world, well).unwrap();
+    assert!(world.state.cluster(&cluster).unwrap().drain.is_none());
+}
+
+#[test]
+fn a_removed_cluster_holds_nothing_and_its_agent_is_turned_away() {
+    let mut world = clusters();
+    let (cluster, fence) = placed(&mut world, "w", &json!({}));
+    world.running(&cluster, fence);
+    let remove = |forget| {
+        Body::RemoveCluster(ask::RemoveCluster { cluster: cluster.clone(), forget, actor: String::new() })
+    };
+    assert_eq!(change(&mut world, remove(false)), Err("ARG1220".to_owned()));
+    change(&mut world, remove(true)).unwrap();
+    assert!(world.to_run().is_empty(), "its agent may give start permits until its lease is over");
+    world.now += 20_000;
+    world.settle();
+    assert_ne!(world.to_run()[0].0, cluster);
+    assert!(world.wanted(&cluster).is_empty());
+    assert_eq!(world.state.cluster(&cluster).unwrap().attempts_open, 0);
+    assert_eq!(change(&mut world, remove(true)), Err("ARG1010".to_owned()));
+    let open = ask::OpenSession {
+        cluster: cluster.clone(),
+        cluster_uid: format!("uid-{cluster}"),
+        ..ask::OpenSession::default()
+    };
+    assert_eq!(change(&mut world, Body::OpenSession(open)), Err("ARG1221".to_owned()));
+}
+
+#[test]
+fn an_exclusive_step_of_a_removed_cluster_is_waited_for() {
+    let mut world = clusters();
+    let template = annotated(json!({EXCLUSIVE: "true", "argosy.dev/exclusive-lease": "100s"}));
+    let (cluster, fence) = placed(&mut world, "w", &template);
+    assert!(ask_permit(&mut world, &cluster, fence, "pod").0);
+    let remove = ask::RemoveCluster { cluster: cluster.clone(), forget: true, actor: String::new() };
+    change(&mut world, Body::RemoveCluster(remove)).unwrap();
+    world.now += 121_999;
+    world.settle();
+    assert!(world.to_run().is_empty());
+    world.now += 1;
+    world.settle();
+    assert_ne!(world.to_run()[0].0, cluster);
+    assert_eq!(world.state.cluster(&cluster).unwrap().attempts_open, 0);
+}

@@ -233,8 +233,33 @@ pub struct ClusterRecord {
     pub attempts: u64,
     /// What the last recovery came to there; nothing if there was none.
     pub recovery: Option<argosy_engine::ClusterRecovery>,
-    /// What placement can select by.
+    /// What placement can select by; what operators said wins over the agent.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// Its agent can end the processes of exclusive steps.
+    pub enforces_exclusive: bool,
+    /// An operator wants nothing new there.
+    pub cordoned: bool,
+    /// Taints, as KEY=VALUE:EFFECT.
+    pub taints: Vec<String>,
+    /// What is to leave it.
+    pub drain: Option<DrainRecord>,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DrainRecord {
+    /// Log time, milliseconds since 1970.
+    pub since_ms: i64,
+    /// When running steps that are safe to repeat are moved; 0 = never.
+    pub deadline_ms: i64,
+    /// Because the cluster can't start steps, not because somebody asked.
+    pub degraded: bool,
+    /// Attempts that have not started.
+    pub waiting: usize,
+    /// Attempts that run.
+    pub running: usize,
+    /// Some of those that can't leave before they end: workflow, node and why.
+    pub stuck: Vec<(String, String, String)>,
 }
 
 /// How fresh a read must be.

@@ -18,7 +18,7 @@ use crate::{App, Cell, CellStatus, ClusterRecord, InviteRequest, View};
 
 const INVITE_TTL_SECONDS_DEFAULT: u64 = 600;
 
-/// One word for people: `invited`, `connected`, `reconciling`, `degraded`, `silent`, `lost`.
+/// One word for people: `invited`, `connected`, `reconciling`, `cordoned`, `draining`, `degraded`, `silent`, `lost`.
 #[must_use]
 pub fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
     let session = status.sessions.iter().find(|session| session.cluster == record.name);
@@ -31,10 +31,14 @@ pub fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
         "silent"
     } else if record.recovery.as_ref().is_some_and(|recovery| recovery.reconciling) {
         "reconciling"
-    } else if record.healthy {
-        "connected"
-    } else {
+    } else if !record.healthy {
         "degraded"
+    } else if record.drain.as_ref().is_some_and(|drain| !drain.degraded) {
+        "draining"
+    } else if record.cordoned {
+        "cordoned"
+    } else {
+        "connected"
     }
 }
 
@@ -51,7 +55,7 @@ fn resources_json(resources: &Resources) -> Value {
     value
 }
 
-fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value {
+pub(crate) fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value {
     let mut value = json!({
         "name": record.name,
         "state": state_word(record, status),
@@ -61,6 +65,9 @@ fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value {
         "allocatable": resources_json(&record.allocatable),
         "requested": resources_json(&record.requested),
         "attempts": record.attempts,
+        "cordoned": record.cordoned,
+        "taints": record.taints,
+        "enforcesExclusive": record.enforces_exclusive,
     });
     if let Some(recovery) = &record.recovery {
         let fence = |fence: &Fence| format!("{}-{}-{}", fence.incarnation, fence.index, fence.ordinal);
@@ -72,6 +79,19 @@ fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value {
             "rerun": recovery.rerun,
             "rerunNamed": recovery.rerun_named.iter().map(step).collect::<Vec<_>>(),
         });
+    }
+    if let Some(drain) = &record.drain {
+        let stuck = |(workflow, node, why): &(String, String, String)| json!({"workflow": workflow, "node": node, "reason": why});
+        value["drain"] = json!({
+            "since": time_text(drain.since_ms),
+            "reason": if drain.degraded { "degraded" } else { "asked" },
+            "waiting": drain.waiting,
+            "running": drain.running,
+            "cannotMove": drain.stuck.iter().map(stuck).collect::<Vec<_>>(),
+        });
+        if drain.deadline_ms != 0 {
+            value["drain"]["deadline"] = json!(time_text(drain.deadline_ms));
+        }
     }
     if let Some(session) = status.sessions.iter().find(|session| session.cluster == record.name) {
         value["connected"] = json!(session.connected);

@@ -19,6 +19,7 @@ mod artifact;
 mod auth;
 mod cell;
 mod cluster;
+mod cluster_change;
 mod config_map;
 mod cron;
 mod envelope;
@@ -52,7 +53,7 @@ use tokio::sync::Semaphore;
 pub use auth::{Identity, Role, Tokens, hash_token};
 pub use cell::{
     ArchiveError, Archived, ArtifactPlace, Behind, Cell, CellStatus, Change, ClusterRecord, CommandError,
-    Consistency, Invite, InviteRequest, LogError, LogQuery, LogSource, MemberStatus, ReadError,
+    Consistency, DrainRecord, Invite, InviteRequest, LogError, LogQuery, LogSource, MemberStatus, ReadError,
     SessionStatus, Summary, View,
 };
 pub use cluster::state_word;
@@ -216,6 +217,12 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/clusters", get(cluster::list::<C>))
         .route("/api/v1/clusters/{name}", get(cluster::get::<C>))
         .route("/api/v1/clusters/{name}/invite", post(cluster::invite::<C>))
+        .route("/api/v1/clusters/{name}/cordon", post(cluster_change::cordon::<C>))
+        .route("/api/v1/clusters/{name}/uncordon", post(cluster_change::uncordon::<C>))
+        .route("/api/v1/clusters/{name}/drain", post(cluster_change::drain::<C>))
+        .route("/api/v1/clusters/{name}/label", post(cluster_change::label::<C>))
+        .route("/api/v1/clusters/{name}/taint", post(cluster_change::taint::<C>))
+        .route("/api/v1/clusters/{name}/remove", post(cluster_change::remove::<C>))
         .route("/api/v1/clusters/{name}/quarantine", axum::routing::delete(cluster::release_quarantine::<C>))
         .route("/api/v1/backup", get(member::backup::<C>))
         .route("/api/v1/members", get(member::list::<C>).post(member::add::<C>))

@@ -7,7 +7,7 @@ use argosy_proto::common::Runtime;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use crate::{ArchiveError, Archived, ArtifactPlace, ClusterRecord, LogSource, Summary, View};
+use crate::{ArchiveError, Archived, ArtifactPlace, ClusterRecord, DrainRecord, LogSource, Summary, View};
 
 impl View for State {
     fn sequence(&self) -> u64 {
@@ -159,13 +159,22 @@ impl View for State {
             requested: row.used.clone().unwrap_or_default(),
             attempts: u64::from(row.attempts_open),
             recovery: self.recovery_of(name),
-            labels: row.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            labels: row.labels.clone().into_iter().chain(row.own_labels.clone()).collect(),
+            enforces_exclusive: row.enforces_exclusive,
+            cordoned: row.cordoned,
+            taints: row
+                .taints
+                .iter()
+                .map(|taint| format!("{}={}:{}", taint.key, taint.value, taint.effect))
+                .collect(),
+            drain: row.drain.as_ref().map(|drain| drain_record(self, name, drain)),
         };
         let invited = self
             .clusters_invited()
             .into_iter()
             .map(|name| ClusterRecord { name: name.to_owned(), ..ClusterRecord::default() });
-        let mut found: Vec<ClusterRecord> = Self::clusters(self).map(record).chain(invited).collect();
+        let mut found: Vec<ClusterRecord> =
+            Self::clusters(self).filter(|(_, row)| !row.removed).map(record).chain(invited).collect();
         found.sort_by(|one, other| one.name.cmp(&other.name));
         found
     }
@@ -188,6 +197,21 @@ pub fn archived_view(records: Option<Vec<Vec<u8>>>) -> Result<State, ArchiveErro
     }
     argosy_engine::archived_state(records.iter().map(Vec::as_slice))
         .map_err(|error| ArchiveError::Unreadable(error.to_string()))
+}
+
+/// Names told of what can't leave a drained cluster.
+const STUCK_MAX: usize = 20;
+
+fn drain_record(state: &State, cluster: &str, drain: &argosy_proto::state::Drain) -> DrainRecord {
+    let (waiting, running, stuck) = state.left_on(cluster, STUCK_MAX);
+    DrainRecord {
+        since_ms: drain.since_ms,
+        deadline_ms: drain.deadline_ms,
+        degraded: drain.degraded,
+        waiting,
+        running,
+        stuck: stuck.into_iter().map(|(workflow, node, why)| (workflow, node, why.to_owned())).collect(),
+    }
 }
 
 fn texts(object: &Value) -> BTreeMap<String, String> {

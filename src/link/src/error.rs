@@ -37,6 +37,12 @@ pub enum Error {
         /// The limit.
         held_max: usize,
     },
+    /// The cluster was removed.
+    #[error("cluster {cluster:?} was removed: the agent lets go of what it holds; invite the cluster again")]
+    Removed {
+        /// The cluster.
+        cluster: String,
+    },
     /// More connections than are served.
     #[error("more than {connections_max} connections: try again later")]
     TooManyConnections {
@@ -53,6 +59,8 @@ pub mod code {
     pub const IDENTITY_MISMATCH: &str = "identity-mismatch";
     /// Unsupported frame version.
     pub const VERSION: &str = "version-unsupported";
+    /// An operator removed the cluster: the agent ends and releases everything. The engine's word for it.
+    pub const REMOVED: &str = "ARG1221";
     /// A limit was reached; try again later.
     pub const LIMIT: &str = "limit-reached";
 }
@@ -65,6 +73,7 @@ impl Error {
             Self::IdentityMismatch { .. } => code::IDENTITY_MISMATCH,
             Self::Version { .. } => code::VERSION,
             Self::StaleSession { .. } => code::STALE_SESSION,
+            Self::Removed { .. } => code::REMOVED,
             Self::TooManyHeld { .. } | Self::TooManyConnections { .. } => code::LIMIT,
         }
     }
@@ -73,7 +82,7 @@ impl Error {
     #[must_use]
     pub fn is_permanent(&self) -> bool {
         match self {
-            Self::IdentityMismatch { .. } | Self::Version { .. } => true,
+            Self::IdentityMismatch { .. } | Self::Version { .. } | Self::Removed { .. } => true,
             Self::StaleSession { .. } | Self::TooManyHeld { .. } | Self::TooManyConnections { .. } => false,
         }
     }

@@ -14,6 +14,8 @@ pub struct Times {
     /// How long an exclusive step that doesn't say may run after its last acknowledged renewal; its take-over waits as long
     /// beyond lease and margin. 10 min.
     pub exclusive_lease_ms: Millis,
+    /// How long a cluster whose runtime does not answer keeps attempts that have not started. 60 s.
+    pub degraded_after_ms: Millis,
     /// How long the storm brake holds take-overs; `None`: until an operator resumes. 10 min.
     pub storm_hold_max_ms: Option<Millis>,
     /// Before a quorum round that was not confirmed is followed by another. 500 ms.
@@ -45,6 +47,7 @@ impl Default for Times {
             renew_every_ms: 5_000,
             takeover_after_unsafe_ms: 300_000,
             exclusive_lease_ms: 600_000,
+            degraded_after_ms: 60_000,
             storm_hold_max_ms: Some(600_000),
             quorum_retry_ms: 500,
             decision_retry_ms: 5_000,

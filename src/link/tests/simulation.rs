@@ -122,7 +122,10 @@ impl Engine {
             .filter(|(_, attempt)| attempt.cluster == cluster)
             .filter_map(|(fence, attempt)| match attempt.outcome {
                 Outcome::Active => Some((*fence, Desired::Run { exclusive_wait_ms: None })),
-                Outcome::Stopping => Some((*fence, Desired::Stop { reason: "test".into(), grace_ms: 0 })),
+                Outcome::Stopping => {
+                    let reason = "test".into();
+                    Some((*fence, Desired::Stop { reason, grace_ms: 0, exclusive_wait_ms: None }))
+                }
                 Outcome::Fenced | Outcome::Replaced | Outcome::Finished => None,
             })
             .collect()

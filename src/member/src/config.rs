@@ -50,6 +50,7 @@ impl Config {
             takeover_after_unsafe_ms: signed(self.times.takeover_after_unsafe_ms),
             exclusive_lease_ms: signed(self.times.exclusive_lease_ms),
             lease_and_margin_ms: signed(self.times.takeover_safe_ms()),
+            degraded_after_ms: signed(self.times.degraded_after_ms),
             ..self.limits.clone()
         }
     }

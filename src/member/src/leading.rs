@@ -4,6 +4,7 @@
 use argosy_consensus::{Consensus, LogPosition};
 use argosy_engine::{Draft, Leader, Position, State};
 use argosy_link::control::Sessions;
+use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{LogTime, MemberId};
 use argosy_proto::command::{Command, Done, Refusal, RemoveMember, Reply, command, reply};
 use argosy_store::Kv;
@@ -76,6 +77,8 @@ pub(crate) struct Decided {
     /// Answers that depend on no new facts; the state they read may still be uncommitted.
     pub unbacked: Vec<Answer>,
     pub proposed: bool,
+    /// Only with a planted bug: answers that leave before their commit.
+    pub early: Vec<Answer>,
     pub refusals: u64,
     pub commands: u64,
     /// Counted units of work.
@@ -214,6 +217,9 @@ impl Leading {
             Ok(at) if at == (LogPosition { term: self.term, index: position.index }) => {
                 self.speculative = state.clone();
                 let proposed_at_ms = now.steady_ms;
+                if is_planted(Bug::ReplyBeforeCommit) {
+                    decided.early.append(&mut answers);
+                }
                 let pending =
                     Pending { at, follows, state, changes, answers, readings, bytes: size, proposed_at_ms };
                 machine.pending.push_back(pending);

@@ -40,6 +40,7 @@ pub use io::{Counters, Input, MemberStatus, Outcome, Output};
 use argosy_consensus::{Consensus, RoleChange, TickClock};
 use argosy_engine::State;
 use argosy_link::control;
+use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{MemberId, WorkflowId, WorkflowKey};
 use argosy_proto::peer::{PeerFrame, peer_frame};
 use argosy_store::Kv;
@@ -168,6 +169,10 @@ impl<K: Kv> Member<K> {
             Input::Peer { from, frame } => self.peer_frame(now, from, frame),
             Input::PeerUnreachable(peer) => self.consensus.unreachable(peer),
             Input::Command { request, command } => self.client_command(now, request, command),
+            Input::Read { request } if is_planted(Bug::ReadWithoutQuorum) => {
+                let state = Some(self.machine.state.clone());
+                self.outputs.push(Output::Read { request, state });
+            }
             Input::Read { request } => {
                 if self.reads.len() >= self.config.reads_max {
                     self.counters.overloaded += 1;
@@ -312,11 +317,20 @@ impl<K: Kv> Member<K> {
 
     fn decide(&mut self, now: Now) -> bool {
         let Some(leading) = &mut self.leading else { return false };
-        let decided = leading.decide(now, &mut self.consensus, &mut self.machine, &self.config);
+        let before = leading.speculative.clone();
+        let mut decided = leading.decide(now, &mut self.consensus, &mut self.machine, &self.config);
+        let term = leading.term;
+        let removing = leading.speculative.clusters_removed_since(&before);
         if let Some(to) = leading.transfer.take().filter(|to| *to != self.config.member)
             && let Err(error) = self.consensus.transfer_leadership(to)
         {
             tracing::warn!(to, %error, "leadership can't be handed over now");
+        }
+        for cluster in removing {
+            self.session_step(now, control::Input::ClusterRemoving { cluster });
+        }
+        for (waiter, answer) in std::mem::take(&mut decided.early) {
+            self.answer(now, &waiter, answer);
         }
         self.counters.commands += decided.commands;
         self.counters.refusals += decided.refusals;
@@ -329,7 +343,7 @@ impl<K: Kv> Member<K> {
         match self.machine.pending.back_mut() {
             Some(pending) => pending.answers.extend(decided.unbacked),
             None => {
-                let waiting = Waiting::Answers { term: leading.term, answers: decided.unbacked };
+                let waiting = Waiting::Answers { term, answers: decided.unbacked };
                 self.reads.add(waiting);
                 self.poll_reads(now);
             }

@@ -36,6 +36,7 @@ pub(crate) type Connections = BTreeMap<u64, Connection>;
 pub(crate) fn known_clusters(state: &State) -> Vec<KnownCluster> {
     state
         .clusters()
+        .filter(|(_, cluster)| !cluster.removed)
         .map(|(name, cluster)| KnownCluster {
             cluster: name.to_owned(),
             session_epoch: cluster.session_epoch,
@@ -52,7 +53,11 @@ pub(crate) fn desired(state: &State, cluster: &str) -> Vec<(Fence, Desired)> {
 fn link_desired(state: &State, fence: &Fence, attempt: DesiredAttempt) -> Desired {
     match attempt {
         DesiredAttempt::Run => Desired::Run { exclusive_wait_ms: state.exclusive_wait_ms(fence) },
-        DesiredAttempt::Stop { reason, .. } => Desired::Stop { reason, grace_ms: STOP_GRACE_MS },
+        DesiredAttempt::Recall { reason } => Desired::Recall { reason },
+        DesiredAttempt::Stop { reason, fenced } => {
+            let exclusive_wait_ms = state.exclusive_wait_ms(fence).filter(|_| !fenced);
+            Desired::Stop { reason, grace_ms: STOP_GRACE_MS, exclusive_wait_ms }
+        }
     }
 }
 
@@ -290,6 +295,9 @@ impl<K: Kv> Member<K> {
             return;
         }
         let after = self.machine.state.clone();
+        for cluster in after.clusters_removed_since(before) {
+            self.session_step(now, control::Input::ClusterRemoved { cluster });
+        }
         for fence in attempts {
             let (cluster, wanted) = match after.desired(fence) {
                 Some((cluster, wanted)) => {

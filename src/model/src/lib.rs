@@ -10,6 +10,7 @@ mod fence;
 mod ids;
 mod limits;
 mod phase;
+pub mod planted;
 mod time;
 
 pub use duration::parse_duration;

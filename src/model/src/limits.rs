@@ -28,6 +28,8 @@ pub struct Limits {
     pub exclusive_lease_ms: i64,
     /// How long an agent may believe in its lease after its session is over: lease and margin, milliseconds.
     pub lease_and_margin_ms: i64,
+    /// How long a cluster whose runtime does not answer keeps attempts that have not started, milliseconds.
+    pub degraded_after_ms: i64,
     /// How long an idempotency key is kept, milliseconds of log time.
     pub idempotency_ttl_ms: i64,
     /// Idempotency keys of one tenant; the oldest leave first.
@@ -95,6 +97,7 @@ impl Default for Limits {
             takeover_after_unsafe_ms: 300_000,
             exclusive_lease_ms: 600_000,
             lease_and_margin_ms: 20_000,
+            degraded_after_ms: 60_000,
             idempotency_ttl_ms: 24 * 3600 * 1000,
             idempotency_keys_max: 100_000,
             invite_ttl_max_ms: 24 * 3600 * 1000,

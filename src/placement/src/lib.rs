@@ -34,6 +34,8 @@ pub struct Request {
     pub exclusive: bool,
     /// The cluster where most of the bytes were made that it reads, if they are many.
     pub near: Option<String>,
+    /// Taints of clusters that it bears: KEY, or KEY=VALUE.
+    pub tolerations: Vec<String>,
 }
 
 /// A cluster as placement sees it.
@@ -57,6 +59,10 @@ pub struct ClusterView {
     pub attempts_free: usize,
     /// Its agent can end the processes of exclusive steps, whatever happens to itself.
     pub enforces_exclusive: bool,
+    /// Nothing new is to start there.
+    pub cordoned: bool,
+    /// What keeps steps away that don't bear it: key and value.
+    pub taints: Vec<(String, String)>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
     /// What it lacks of the prerequisites of the step that is being placed.
@@ -78,6 +84,10 @@ pub enum Reason {
     Pinned(String),
     /// Another runtime is needed.
     Runtime,
+    /// An operator wants nothing new there.
+    Cordoned,
+    /// It has a taint that the step does not bear.
+    Tainted(String),
     /// It can't hold an exclusive step to its lease.
     NotExclusive,
     /// A selector's value differs.
@@ -99,6 +109,8 @@ impl fmt::Display for Reason {
             Self::Excluded => formatter.write_str("the step was taken over from it"),
             Self::Pinned(cluster) => write!(formatter, "steps that share a volume are on {cluster}"),
             Self::Runtime => formatter.write_str("has another runtime"),
+            Self::Cordoned => formatter.write_str("it is cordoned"),
+            Self::Tainted(key) => write!(formatter, "the step does not tolerate its taint {key}"),
             Self::NotExclusive => formatter.write_str("its agent can't end an exclusive step's processes"),
             Self::Selector(key) => write!(formatter, "does not match {key}"),
             Self::Insufficient(resource) => write!(formatter, "not enough {resource}"),
@@ -142,6 +154,18 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     }
     if cluster.reconciling {
         return Some(Reason::Reconciling);
+    }
+    if cluster.cordoned {
+        return Some(Reason::Cordoned);
+    }
+    let bears = |key: &String, value: &String| {
+        request.tolerations.iter().any(|borne| match borne.split_once('=') {
+            Some((wanted, of)) => wanted == key && of == value,
+            None => borne == key,
+        })
+    };
+    if let Some((key, _)) = cluster.taints.iter().find(|(key, value)| !bears(key, value)) {
+        return Some(Reason::Tainted(key.clone()));
     }
     if let Some(pinned) = request.pinned.as_ref().filter(|pinned| **pinned != cluster.name) {
         return Some(Reason::Pinned(pinned.clone()));

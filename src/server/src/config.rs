@@ -104,6 +104,8 @@ pub struct FailoverConfig {
     pub takeover_after_unsafe_ms: u64,
     /// How long an exclusive step that doesn't say may run after its last acknowledged renewal.
     pub exclusive_lease_ms: u64,
+    /// How long a cluster whose runtime does not answer keeps attempts that have not started.
+    pub degraded_after_ms: u64,
     /// How long the storm brake holds take-overs; 0: until an operator resumes them.
     pub storm_hold_max_ms: u64,
 }
@@ -116,6 +118,7 @@ impl Default for FailoverConfig {
             margin_ms: times.margin_ms,
             takeover_after_unsafe_ms: times.takeover_after_unsafe_ms,
             exclusive_lease_ms: times.exclusive_lease_ms,
+            degraded_after_ms: times.degraded_after_ms,
             storm_hold_max_ms: times.storm_hold_max_ms.unwrap_or(0),
         }
     }
@@ -129,6 +132,7 @@ impl FailoverConfig {
             margin_ms: self.margin_ms,
             takeover_after_unsafe_ms: self.takeover_after_unsafe_ms,
             exclusive_lease_ms: self.exclusive_lease_ms,
+            degraded_after_ms: self.degraded_after_ms,
             storm_hold_max_ms: (self.storm_hold_max_ms > 0).then_some(self.storm_hold_max_ms),
             ..argosy_link::Times::with_lease(self.lease_ms)
         }

@@ -114,7 +114,7 @@ metrics! {
     tls_refused: IntCounterVec = "argosy_tls_refused_total", ["listener", "reason"], "Connections refused by listener (api, agent, peer) and reason: no_certificate, foreign, expired, wrong_role, handshake, timeout.";
     sessions: IntGauge = "argosy_agent_sessions", [], "Agents connected to this member.";
     lease_remaining_seconds: IntGaugeVec = "argosy_lease_remaining_seconds", ["cluster"], "Seconds until the cluster counts as lost, on the leader; negative once it does.";
-    clusters: IntGaugeVec = "argosy_clusters", ["state"], "Registered clusters by state: connected, silent, lost, degraded, invited.";
+    clusters: IntGaugeVec = "argosy_clusters", ["state"], "Registered clusters by state: connected, cordoned, draining, silent, lost, degraded, reconciling, invited.";
     storm_held: IntGauge = "argosy_storm_held", [], "1 while take-overs are held because most of the fleet went silent at once, else 0.";
     attempts: IntGaugeVec = "argosy_attempts", ["cluster", "phase"], "Current attempts by cluster and phase.";
     attempts_assigned: IntCounterVec = "argosy_attempts_assigned_total", ["cluster"], "Attempts assigned to a cluster.";

@@ -3,7 +3,7 @@
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use super::formatted;
+use super::{cluster_change, formatted};
 use crate::client::{Amounts, Client, ClusterInfo, Request, path};
 use crate::style::Style;
 use crate::table::{self, Cell};
@@ -13,6 +13,26 @@ pub(super) async fn cluster(client: &Client, command: Cluster, console: &mut Con
     match command {
         Cluster::Invite(arguments) => invite(client, &arguments, console).await,
         Cluster::List(arguments) => list(client, &arguments, console).await,
+        Cluster::Cordon(arguments) => change(client, &arguments.name, "cordon", json!({}), console).await,
+        Cluster::Uncordon(arguments) => change(client, &arguments.name, "uncordon", json!({}), console).await,
+        Cluster::Drain(arguments) => cluster_change::drain(client, &arguments, console).await,
+        Cluster::Label(arguments) => {
+            let body = cluster_change::labels(&arguments.marks)?;
+            change(client, &arguments.name, "label", body, console).await
+        }
+        Cluster::Taint(arguments) => {
+            let body = cluster_change::taints(&arguments.marks)?;
+            change(client, &arguments.name, "taint", body, console).await
+        }
+        Cluster::Remove(arguments) => {
+            let body = json!({"forget": arguments.forget});
+            change(client, &arguments.name, "remove", body, console).await
+        }
+        Cluster::Replace(arguments) => {
+            change(client, &arguments.name, "remove", json!({"forget": true}), console).await?;
+            invite(client, &arguments, console).await
+        }
+        Cluster::Rejoin(arguments) => invite(client, &arguments, console).await,
         Cluster::Get(arguments) => {
             let answer = client.get(&path(&["clusters", &arguments.name]), Request::default()).await?;
             // A cluster has no short form: without a format all of it is printed.
@@ -21,6 +41,20 @@ pub(super) async fn cluster(client: &Client, command: Cluster, console: &mut Con
             Ok(true)
         }
     }
+}
+
+/// Gives an order about a cluster and says how the cluster stands.
+async fn change(
+    client: &Client,
+    name: &str,
+    verb: &str,
+    body: Value,
+    console: &mut Console,
+) -> Result<bool, Error> {
+    let answer = client.json(Method::POST, &path(&["clusters", name, verb]), Request::body(body)).await?;
+    let state = answer["state"].as_str().unwrap_or("removed");
+    console.print(&format!("cluster {name} {state}\n"))?;
+    Ok(true)
 }
 
 async fn invite(client: &Client, arguments: &Invite, console: &mut Console) -> Result<bool, Error> {

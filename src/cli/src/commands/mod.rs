@@ -2,6 +2,7 @@
 
 mod archive;
 mod cluster;
+mod cluster_change;
 mod config_map;
 mod copy;
 mod cron;

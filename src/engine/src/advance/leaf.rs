@@ -158,6 +158,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         }
     };
     let selector = place::selector(&turn.parsed.manifest, &raw);
+    let tolerations = place::tolerations(&turn.parsed.manifest, &raw);
     let requests = place::requests(&raw);
     if let Some(fields) = raw.as_object_mut() {
         place::strip_selector(fields);
@@ -196,6 +197,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         stop_grace_ms,
         exclusive_lease_ms,
         excluded,
+        tolerations,
         ..row::Work::default()
     };
     work.near = artifacts::nearest(&node);

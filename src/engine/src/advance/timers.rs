@@ -7,9 +7,8 @@ use crate::advance::{Turn, leaf, retry, workflow};
 use crate::commands::shutdown_workflow;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
-use crate::loss;
 use crate::state::{ROW_VERSION, phase_of};
-use crate::{Leader, cron, retire};
+use crate::{Leader, cron, loss, recall, retire};
 
 /// A timer waits that is due.
 pub(crate) fn due(draft: &Draft) -> bool {
@@ -35,6 +34,7 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
             }
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),
             row::TimerKind::Retry => with(draft, leader, workflow, node, again),
+            row::TimerKind::Cluster => recall::due(draft, leader),
             row::TimerKind::Left => loss::left_is_due(draft, leader, workflow, node),
             row::TimerKind::Cron => cron::tick(draft, leader, workflow),
             row::TimerKind::Archive => retire::forgotten(draft, workflow),

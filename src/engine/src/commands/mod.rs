@@ -3,6 +3,7 @@
 pub(crate) mod add_member;
 pub(crate) mod archived;
 pub(crate) mod backfill_cron;
+pub(crate) mod change_cluster;
 pub(crate) mod create_cron;
 pub(crate) mod create_invite;
 pub(crate) mod create_template;
@@ -11,6 +12,7 @@ pub(crate) mod delete_cron;
 pub(crate) mod delete_sync_limit;
 pub(crate) mod delete_template;
 pub(crate) mod delete_workflow;
+pub(crate) mod drain_cluster;
 pub(crate) mod event_binding;
 pub(crate) mod find_prerequisites;
 pub(crate) mod grant_permit;
@@ -18,6 +20,7 @@ pub(crate) mod open_session;
 pub(crate) mod parameters;
 pub(crate) mod redeem_invite;
 pub(crate) mod release_quarantine;
+pub(crate) mod remove_cluster;
 pub(crate) mod remove_member;
 pub(crate) mod report_artifact_task;
 pub(crate) mod report_attempt;
@@ -51,6 +54,17 @@ use crate::state::State;
 /// The reply of a command that yields nothing.
 pub(crate) fn done() -> Reply {
     Reply { body: Some(reply::Body::Done(Done {})) }
+}
+
+/// The registered cluster of that name.
+pub(crate) fn find_cluster<'a>(
+    state: &'a State,
+    name: &str,
+) -> Result<&'a argosy_proto::state::Cluster, Refusal> {
+    state
+        .cluster(name)
+        .filter(|cluster| !cluster.removed)
+        .ok_or_else(|| Code::ClusterMissing.refuse(format!("cluster {name:?} is not registered")))
 }
 
 /// The workflow of that name, or Argo's refusal.

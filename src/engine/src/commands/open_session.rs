@@ -16,6 +16,11 @@ pub(crate) fn decide(draft: &mut Draft, command: &OpenSession) -> Result<Reply, 
             "cluster {name:?} is not registered: invite it with `argosy cluster invite {name}`"
         ))
     })?;
+    if cluster.removed {
+        return Err(Code::ClusterRemoved.refuse(format!(
+            "cluster {name:?} was removed: what its agent holds is given up; invite it again with `argosy cluster invite {name}`"
+        )));
+    }
     if cluster.cluster_uid != command.cluster_uid {
         return Err(Code::ClusterUidMismatch.refuse(format!(
             "cluster {name:?} is registered with uid {:?}, the agent says {:?}: enrol this cluster under another name",

@@ -30,7 +30,9 @@ pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &RedeemInvite)
         );
     }
     match draft.state.cluster(cluster) {
-        Some(known) if known.cluster_uid != command.cluster_uid && known.attempts_open > 0 => {
+        Some(known)
+            if known.cluster_uid != command.cluster_uid && known.attempts_open > 0 && !known.removed =>
+        {
             return Err(Code::ClusterUidMismatch.refuse(format!(
                 "cluster {cluster:?} is registered with another uid and still holds attempts: wait until they are gone, or use another name"
             )));

@@ -1,3 +1,4 @@
+use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{Fence, NodePhase};
 use argosy_proto::command::{AttemptReported, Refusal, Reply, ReportAttempt, reply};
 use argosy_proto::common::{AttemptPhase, AttemptReport, Verdict};
@@ -6,7 +7,7 @@ use argosy_proto::fact::{self, fact::Body};
 use crate::advance::containers;
 use crate::draft::Draft;
 use crate::state::phase_of;
-use crate::{Code, Leader, advance};
+use crate::{Code, Leader, advance, loss};
 
 /// The newest state of an attempt. The one place where a report whose fence is not the node's current one is dropped.
 ///
@@ -39,7 +40,7 @@ pub(crate) fn judge(
         return Verdict::Unknown;
     };
     let over = is_terminal(report.phase());
-    if attempt.fenced {
+    if attempt.fenced && !is_planted(Bug::FenceUnchecked) {
         if over && !attempt.closed {
             close(draft, fence, report);
         }
@@ -52,7 +53,10 @@ pub(crate) fn judge(
     if !over && report.revision <= attempt.revision && attempt.revision != 0 && !attempt.left {
         return Verdict::Accepted;
     }
-    if over {
+    if over && attempt.recalled && report.phase() == AttemptPhase::Stopped {
+        loss::given_back(draft, leader, fence, &attempt);
+        close(draft, fence, report);
+    } else if over {
         close(draft, fence, report);
         advance::leaf::attempt_over(draft, leader, attempt.workflow, attempt.node, report);
     } else {

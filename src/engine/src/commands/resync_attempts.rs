@@ -1,4 +1,5 @@
 use argosy_model::Fence;
+use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::command::{AttemptsResynced, Refusal, Reply, ResyncAttempts, reply};
 use argosy_proto::common::{AttemptPhase, AttemptReport};
 use argosy_proto::fact::{self, fact::Body};
@@ -30,7 +31,7 @@ pub(crate) fn decide(
             command.session_epoch, cluster.session_epoch
         )));
     }
-    let ledger_since = cluster.ledger_since;
+    let ledger_since = cluster.ledger_since.filter(|_| !is_planted(Bug::LostLedgerIgnored));
     let reconciling = cluster.reconciling;
     let mut held = BTreeSet::new();
     let mut resynced = AttemptsResynced::default();
@@ -71,6 +72,8 @@ pub(crate) fn decide(
             draft.emit(Body::AttemptClosed(closed));
         } else if attempt.stopping {
             report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, true));
+        } else if attempt.left && !ledger_since.is_some_and(|since| fence < since) {
+            // Of before the cluster was removed and invited again: its clock runs.
         } else if ledger_since.is_some_and(|since| fence < since) {
             loss::left_behind(draft, leader, name, fence);
         } else if !attempt.holder.is_empty() {

@@ -20,14 +20,14 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver)
     if cluster.session_epoch != command.session_epoch {
         return Ok(done());
     }
-    if command.scope() == TakeOverScope::Unspecified {
+    if matches!(command.scope(), TakeOverScope::Unspecified | TakeOverScope::Removed) {
         return Err(Code::InvalidArgument.refuse("the scope must be SAFE or ALL"));
     }
     if !cluster.lost {
         draft.emit(Body::ClusterLost(fact::ClusterLost { cluster: name.clone() }));
     }
     let beyond_ms = match command.scope() {
-        TakeOverScope::Unspecified | TakeOverScope::Safe => 0,
+        TakeOverScope::Unspecified | TakeOverScope::Safe | TakeOverScope::Removed => 0,
         TakeOverScope::All if command.beyond_ms == 0 => i64::MAX,
         TakeOverScope::All => i64::try_from(command.beyond_ms).unwrap_or(i64::MAX),
     };
@@ -35,6 +35,12 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver)
     moved(draft, name, command.scope, None);
     proceed(draft, leader, name);
     Ok(done())
+}
+
+/// Gives up everything on a cluster that was removed.
+pub(crate) fn forget(draft: &mut Draft, leader: &mut Leader, name: &str) {
+    moved(draft, name, TakeOverScope::Removed.into(), None);
+    proceed(draft, leader, name);
 }
 
 /// Goes on with take-overs that did not fit in one batch.
@@ -55,6 +61,7 @@ fn proceed(draft: &mut Draft, leader: &mut Leader, name: &str) {
     const ATTEMPTS_MAX: usize = 256;
     let Some(row) = draft.state.cluster(name) else { return };
     let (scope, mut after, beyond_ms) = (row.take_over_scope, row.take_over_after, row.take_over_beyond_ms);
+    let was_lost = row.lost;
     loop {
         let from = after.unwrap_or_default();
         let seen = |fence: &Fence| after.is_some_and(|after| *fence <= after);
@@ -70,8 +77,15 @@ fn proceed(draft: &mut Draft, leader: &mut Leader, name: &str) {
             return;
         };
         after = Some(*last);
-        for (fence, attempt) in next.iter().filter(|(_, attempt)| !attempt.fenced) {
+        for (fence, attempt) in &next {
             draft.spend(1);
+            if scope == i32::from(TakeOverScope::Removed) {
+                loss::forget(draft, leader, name, *fence, was_lost);
+                continue;
+            }
+            if attempt.fenced {
+                continue;
+            }
             consider(draft, leader, name, *fence, attempt, beyond_ms);
         }
         if draft.is_full(&leader.limits) {

@@ -110,6 +110,8 @@ pub enum Output {
         reason: String,
         /// Between asking a process to end and ending it.
         grace_ms: i64,
+        /// Only if it has no start permit; else it goes on, and is reported again.
+        only_if_unstarted: bool,
     },
     /// The control plane has no use for the attempt any more: end it, release what it holds, report nothing,
     /// then [`Input::Released`].

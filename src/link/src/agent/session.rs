@@ -4,6 +4,7 @@ use super::attempts::Admission;
 use super::connection::{Link, Standing};
 use super::{Output, Session, Up};
 use crate::{FRAME_VERSION, Millis, code, is_terminal};
+use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::agent;
 use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::common::{Fence, Verdict};
@@ -40,7 +41,7 @@ impl Session {
             Some(Down::PrerequisitesAsked(asked)) => self.outputs.push(Output::Prerequisites(asked.names)),
             Some(Down::WorkflowsTold(told)) => self.outputs.push(Output::Workflows(told.workflows)),
             Some(_) if !current => self.counters.frames_stale += 1,
-            Some(Down::LeaseRenewed(renewed)) => self.on_renewed(renewed.sequence),
+            Some(Down::LeaseRenewed(renewed)) => self.on_renewed(now, renewed.sequence),
             Some(Down::ResyncVerdicts(page)) => self.on_verdicts(now, page),
             Some(Down::Assign(assign)) => self.on_assign(now, assign),
             Some(Down::Stop(stop)) => self.on_stop(now, stop),
@@ -125,13 +126,13 @@ impl Session {
         self.send(epoch, Up::RenewLease(renew));
     }
 
-    fn on_renewed(&mut self, sequence: u64) {
+    fn on_renewed(&mut self, now: Millis, sequence: u64) {
         let Link::Up(up, _) = &mut self.link else { return };
         let Some(position) = up.renewals.iter().position(|(sent, _)| *sent == sequence) else {
             self.counters.frames_unexpected += 1;
             return;
         };
-        let (_, sent_at) = up.renewals[position];
+        let sent_at = if is_planted(Bug::LeaseFromReceipt) { now } else { up.renewals[position].1 };
         up.renewals.drain(..=position);
         up.lease_until = up.lease_until.max(sent_at.saturating_add(up.lease_ms));
         self.counters.renewals_acknowledged += 1;
@@ -141,7 +142,8 @@ impl Session {
     /// A lease counts once the session is in step: before, attempts may be held that were taken over.
     fn extend_lease(&mut self) {
         let Link::Up(up, _) = &self.link else { return };
-        if up.synced && up.lease_until > self.lease.until {
+        let counts = up.synced || is_planted(Bug::LeaseBeforeResync);
+        if counts && up.lease_until > self.lease.until {
             self.lease.until = up.lease_until;
             self.outputs.push(Output::Lease { live_until: self.lease.until });
         }
@@ -211,7 +213,8 @@ impl Session {
             }
             Some(attempt) if attempt.discarded => {}
             Some(_) | None => {
-                self.outputs.push(Output::Stop { fence, reason: stop.reason, grace_ms: stop.grace_ms });
+                let agent::Stop { reason, grace_ms, only_if_unstarted, .. } = stop;
+                self.outputs.push(Output::Stop { fence, reason, grace_ms, only_if_unstarted });
             }
         }
     }

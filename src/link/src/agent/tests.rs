@@ -327,9 +327,20 @@ fn the_list_holds_no_results() {
 #[test]
 fn a_stop_is_passed_on_and_a_finished_attempt_answers_at_once() {
     let mut rig = Rig::synced();
-    let stop =
-        |index| Down::Stop(agent::Stop { fence: Some(fence(index)), reason: "why".into(), grace_ms: 3 });
-    let expected = |index| Output::Stop { fence: fence(index), reason: "why".into(), grace_ms: 3 };
+    let stop = |index| {
+        Down::Stop(agent::Stop {
+            fence: Some(fence(index)),
+            reason: "why".into(),
+            grace_ms: 3,
+            only_if_unstarted: false,
+        })
+    };
+    let expected = |index| Output::Stop {
+        fence: fence(index),
+        reason: "why".into(),
+        grace_ms: 3,
+        only_if_unstarted: false,
+    };
     rig.step(record(1, 1, AttemptPhase::Running));
     assert_eq!(rig.frame(1, stop(1)), [expected(1)]);
     assert_eq!(rig.frame(1, stop(9)), [expected(9)], "not held: the owner answers STOPPED");

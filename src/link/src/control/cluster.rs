@@ -24,6 +24,8 @@ pub(super) struct Cluster {
     /// The greeting that came meanwhile from another connection.
     pub next_greeting: Option<Greeting>,
     pub session: Option<Session>,
+    /// Its removal is on its way: nothing is acknowledged any more.
+    pub removing: bool,
     pub desired: BTreeMap<Fence, Desired>,
     /// Capacity and health as last told to the engine.
     pub told: Option<(Resources, bool)>,
@@ -36,8 +38,10 @@ impl Cluster {
     pub fn next_wait_ms(&self, takeover_after_unsafe_ms: Millis) -> Option<Millis> {
         let Some(taken_ms) = self.taken_over else { return Some(0) };
         let exclusive = self.desired.values().filter_map(|desired| match desired {
-            Desired::Run { exclusive_wait_ms } => *exclusive_wait_ms,
-            Desired::Stop { .. } => None,
+            Desired::Run { exclusive_wait_ms } | Desired::Stop { exclusive_wait_ms, .. } => {
+                *exclusive_wait_ms
+            }
+            Desired::Recall { .. } => None,
         });
         exclusive.chain([takeover_after_unsafe_ms]).filter(|wait_ms| *wait_ms > taken_ms).min()
     }

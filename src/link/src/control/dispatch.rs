@@ -63,9 +63,13 @@ impl Sessions {
         let mut stops = Vec::new();
         while session.stops_in_flight.len() < self.limits.stops_in_flight_max {
             let Some(fence) = session.stops_waiting.pop_first() else { break };
-            let Some(Desired::Stop { reason, grace_ms }) = cluster.desired.get(&fence) else { continue };
+            let (reason, grace_ms, only_if_unstarted) = match cluster.desired.get(&fence) {
+                Some(Desired::Stop { reason, grace_ms, .. }) => (reason.clone(), *grace_ms, false),
+                Some(Desired::Recall { reason }) => (reason.clone(), 0, true),
+                Some(Desired::Run { .. }) | None => continue,
+            };
             session.stops_in_flight.insert(fence, now);
-            stops.push(agent::Stop { fence: Some(fence), reason: reason.clone(), grace_ms: *grace_ms });
+            stops.push(agent::Stop { fence: Some(fence), reason, grace_ms, only_if_unstarted });
         }
         for stop in stops {
             self.counters.stops_sent += 1;
@@ -126,11 +130,13 @@ fn want(cluster: &mut Cluster, fence: Fence, desired: Option<Desired>) {
 fn plan_one(session: &mut Session, fence: Fence, desired: Option<&Desired>) {
     match desired {
         Some(Desired::Run { .. }) => {
+            session.stops_waiting.remove(&fence);
+            session.stops_in_flight.remove(&fence);
             if !session.held.contains(&fence) && !session.in_flight.contains_key(&fence) {
                 session.waiting.insert(fence);
             }
         }
-        Some(Desired::Stop { .. }) => {
+        Some(Desired::Recall { .. } | Desired::Stop { .. }) => {
             session.waiting.remove(&fence);
             if !session.stops_in_flight.contains_key(&fence) {
                 session.stops_waiting.insert(fence);

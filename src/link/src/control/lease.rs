@@ -3,6 +3,7 @@
 use super::cluster::{Kind, Renewal};
 use super::{Answer, Output, Sessions};
 use crate::{Error, Millis};
+use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::{agent, command};
 use std::collections::BTreeSet;
 
@@ -53,6 +54,9 @@ impl Sessions {
         session.renewals.push(Renewal { sequence: renew.sequence, received_at: now, needs_round });
         self.rounds.waiting.insert(name.to_owned());
         self.tell_capacity(name, renew);
+        if is_planted(Bug::RenewalWithoutQuorum) {
+            self.acknowledge(name, needs_round);
+        }
         self.begin_round(now);
     }
 
@@ -117,7 +121,9 @@ impl Sessions {
 
     /// Acknowledges what `round` covers; whether renewals still wait.
     fn acknowledge(&mut self, name: &str, round: u64) -> bool {
-        let Some(cluster) = self.clusters.get_mut(name) else { return false };
+        let Some(cluster) = self.clusters.get_mut(name).filter(|cluster| !cluster.removing) else {
+            return false;
+        };
         let Some(session) = cluster.session.as_mut() else { return false };
         let (connection, epoch) = (session.connection, session.epoch);
         let (covered, waiting): (Vec<_>, Vec<_>) =
@@ -145,7 +151,9 @@ impl Sessions {
             .filter(|(_, cluster)| !cluster.taking_over && now >= cluster.takeover_retry_at)
             .filter_map(|(name, cluster)| {
                 let silent_ms = now.saturating_sub(cluster.heard?);
-                let beyond_ms = silent_ms.checked_sub(self.times.takeover_safe_ms())?;
+                let early = is_planted(Bug::TakeOverInsideLease);
+                let safe_ms = if early { self.times.lease_ms / 2 } else { self.times.takeover_safe_ms() };
+                let beyond_ms = silent_ms.checked_sub(safe_ms)?;
                 let next_ms = cluster.next_wait_ms(self.times.takeover_after_unsafe_ms)?;
                 (next_ms <= beyond_ms).then(|| (name.clone(), next_ms))
             })

@@ -11,6 +11,7 @@ mod session;
 mod tests;
 
 use crate::{Error, Limits, Millis, Times};
+use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::{agent, command, common};
 use cluster::{Cluster, Decisions, Kind};
 use lease::{Rounds, TakeOvers};
@@ -51,12 +52,19 @@ pub enum Desired {
         /// How long beyond lease and margin it is left to its cluster, if it is exclusive.
         exclusive_wait_ms: Option<Millis>,
     },
+    /// It should be given back unless it has started.
+    Recall {
+        /// For people.
+        reason: String,
+    },
     /// It should end.
     Stop {
         /// For people.
         reason: String,
         /// Between asking a process to end and ending it.
         grace_ms: i64,
+        /// As of one that should run.
+        exclusive_wait_ms: Option<Millis>,
     },
 }
 
@@ -126,6 +134,17 @@ pub enum Input {
         fence: common::Fence,
         /// `None`: it is no longer placed there.
         desired: Option<Desired>,
+    },
+    /// The removal of a cluster was decided and may not be committed yet: from here on its agent's lease is not extended,
+    /// since what is on it is given up a lease after the decision.
+    ClusterRemoving {
+        /// Which.
+        cluster: String,
+    },
+    /// The cluster was removed: its agent is told to let go of everything, and is not waited for.
+    ClusterRemoved {
+        /// Which.
+        cluster: String,
     },
     /// An operator lets held take-overs go on (`argosy failover resume`).
     ResumeTakeOvers,
@@ -333,6 +352,10 @@ impl Sessions {
             Input::DesiredChanged { cluster, fence, desired } => {
                 self.on_desired_changed(now, cluster, fence, desired);
             }
+            Input::ClusterRemoving { cluster } => {
+                self.clusters.entry(cluster).or_default().removing = true;
+            }
+            Input::ClusterRemoved { cluster } => self.on_removed(&cluster),
             Input::ResumeTakeOvers => {
                 self.takeovers.resume();
                 self.take_over_due(now);
@@ -352,7 +375,7 @@ impl Sessions {
             known.epoch = session_epoch;
             known.taken_over = taken_over;
             // In full from now: what an earlier leader acknowledged was sent before.
-            known.heard = (session_epoch > 0).then_some(now);
+            known.heard = (session_epoch > 0 && !is_planted(Bug::TimersForgotten)).then_some(now);
         }
     }
 

@@ -141,6 +141,15 @@ impl Sessions {
         self.decide(name, Kind::Open { connection, received_at, credit }, Ask::OpenSession(open));
     }
 
+    pub(super) fn on_removed(&mut self, name: &str) {
+        let Some(cluster) = self.clusters.remove(name) else { return };
+        if let Some(session) = cluster.session {
+            self.connections.remove(&session.connection);
+            self.refuse(session.connection, session.epoch, &Error::Removed { cluster: name.to_owned() });
+            self.outputs.push(Output::Close { connection: session.connection });
+        }
+    }
+
     pub(super) fn on_closed(&mut self, connection: ConnectionRef) {
         let Some(name) = self.connections.remove(&connection) else { return };
         let Some(cluster) = self.clusters.get_mut(&name) else { return };

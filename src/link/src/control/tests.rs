@@ -266,22 +266,35 @@ fn take_overs_are_repeated_until_decided_then_everything_follows() {
 
 #[test]
 fn an_exclusive_step_is_waited_for_as_long_as_its_own_lease_says() {
-    let mut rig = Rig::live(Limits::default());
-    rig.step(Input::Desired {
-        cluster: "a".into(),
-        attempts: vec![(fence(1), Desired::Run { exclusive_wait_ms: Some(600_000) })],
-    });
-    let beyond = |outputs: &[Output]| match asked(outputs) {
-        (decision, Ask::TakeOver(take)) => (decision, take.beyond_ms),
-        other => panic!("{other:?}"),
-    };
-    for (wait_ms, beyond_ms) in [(20_000, 0), (300_000, 300_000), (300_000, 600_000)] {
-        assert!(takeovers(&rig.wait(wait_ms - 1)).is_empty());
-        let (decision, asked_ms) = beyond(&rig.wait(1));
-        assert_eq!(asked_ms, beyond_ms);
-        rig.answer(decision, Reply::Done(command::Done {}));
+    // One that is being stopped as well: its cluster may never come back to say that it has.
+    let stop = Desired::Stop { reason: String::new(), grace_ms: 0, exclusive_wait_ms: Some(600_000) };
+    for desired in [Desired::Run { exclusive_wait_ms: Some(600_000) }, stop] {
+        let mut rig = Rig::live(Limits::default());
+        rig.step(Input::Desired { cluster: "a".into(), attempts: vec![(fence(1), desired)] });
+        let beyond = |outputs: &[Output]| match asked(outputs) {
+            (decision, Ask::TakeOver(take)) => (decision, take.beyond_ms),
+            other => panic!("{other:?}"),
+        };
+        for (wait_ms, beyond_ms) in [(20_000, 0), (300_000, 300_000), (300_000, 600_000)] {
+            assert!(takeovers(&rig.wait(wait_ms - 1)).is_empty());
+            let (decision, asked_ms) = beyond(&rig.wait(1));
+            assert_eq!(asked_ms, beyond_ms);
+            rig.answer(decision, Reply::Done(command::Done {}));
+        }
+        assert!(takeovers(&rig.wait(10_000_000)).is_empty());
     }
-    assert!(takeovers(&rig.wait(10_000_000)).is_empty());
+}
+
+#[test]
+fn a_cluster_whose_removal_is_on_its_way_is_not_renewed_and_then_turned_away() {
+    let mut rig = Rig::live(Limits::default());
+    rig.step(Input::ClusterRemoving { cluster: "a".into() });
+    rig.frame("a", A, 1, renew(7));
+    let outputs = rig.step(Input::QuorumConfirmed { round: 1 });
+    assert!(frames(&outputs).is_empty(), "{outputs:?}");
+    let outputs = rig.step(Input::ClusterRemoved { cluster: "a".into() });
+    assert_eq!(refused(&outputs), Some((code::REMOVED.to_owned(), true)));
+    assert!(takeovers(&rig.wait(1_000_000)).is_empty(), "nobody waits for it");
 }
 
 #[test]
@@ -486,7 +499,7 @@ fn a_stop_is_repeated_until_a_terminal_report() {
     let mut rig = Rig::live(Limits::default());
     rig.step(Input::Desired { cluster: "a".into(), attempts: vec![run(1)] });
     rig.frame("a", A, 1, report(1, 1, AttemptPhase::Running));
-    let stop = Desired::Stop { reason: "stopped by user".into(), grace_ms: 10 };
+    let stop = Desired::Stop { reason: "stopped by user".into(), grace_ms: 10, exclusive_wait_ms: None };
     let outputs = rig.step(Input::Desired { cluster: "a".into(), attempts: vec![(fence(1), stop)] });
     let sent =
         |outputs: &[Output]| frames(outputs).iter().filter(|frame| matches!(frame, Down::Stop(_))).count();
