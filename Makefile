@@ -4,7 +4,7 @@ SEEDS ?= 200
 CI ?=
 MODE ?= scripted
 
-.PHONY: help setup build demo test test-full chaos fuzz conformance bench
+.PHONY: help setup build demo test test-full chaos proof fuzz conformance bench
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,10 @@ chaos: ## simulated federation: SEEDS=n seeds, or one: SEED=n
 	@.ci/setup build
 	@. .ci/env && cargo build -q --release -p argosy-chaos && \
 	  "$$CARGO_TARGET_DIR/release/argosy-chaos" $(if $(SEED),--seed $(SEED) --trace,--seeds $(SEEDS))
+
+proof: ## bugs planted in the product, one by one: how soon the simulator finds each (docs/proof.md)
+	@.ci/setup build
+	@. .ci/env && cargo run -q --release -p argosy-chaos --features planted -- --planted
 
 fuzz: ## every fuzz target for a while: FUZZ_SECONDS=60, TARGET=name for one of them
 	@.ci/setup build

@@ -9,7 +9,7 @@ use argosy_simulated::{ExecutionKind, Simulated};
 use crate::Planted;
 use crate::checkers::Invariant;
 use crate::clocks::HostClock;
-use crate::nemesis::{CLUSTER_WALL_OFFSET_MAX_MS, DRIFT_MAX_PPM};
+use crate::nemesis::{CLUSTER_WALL_OFFSET_MAX_MS, DRIFT_MAX_PPM, Fault};
 use crate::random::Random;
 use crate::users::User;
 use crate::world::{Event, World};
@@ -22,6 +22,15 @@ const ACTION_LOST_PER_MILLE: u64 = 10;
 const ENSURE_LATE_PER_MILLE: u64 = 30;
 /// How long at most.
 const ENSURE_LATE_MAX_MS: u64 = 8_000;
+
+/// Pods in a thousand that start late, as with a large image: they ask for their permit when their cluster may be cut off.
+const SLOW_START_PER_MILLE: u64 = 20;
+/// How late at most.
+const SLOW_START_MAX_MS: u64 = 60_000;
+/// How long after the loss of a cluster for good its leader crashes, and for how long.
+const LEADER_DOWN_MS: u64 = 2_000;
+/// The end of a cluster that is gone for good.
+const NEVER_MS: u64 = u64::MAX / 4;
 
 /// A cluster: its pods, its agent's ledger and its clocks outlive the agent's process.
 pub(crate) struct Cluster {
@@ -43,6 +52,8 @@ pub(crate) struct Cluster {
     /// Its runtime can end the processes of exclusive steps.
     pub enforces_exclusive: bool,
     down_until_ms: u64,
+    /// It does not come back.
+    pub gone: bool,
 }
 
 impl Cluster {
@@ -57,6 +68,8 @@ impl Cluster {
         let options = argosy_simulated::Options {
             seed: Random::of_part(seed, &name).draw(),
             start_ms: (5, 1_200),
+            slow_start_per_mille: SLOW_START_PER_MILLE,
+            slow_start_max_ms: SLOW_START_MAX_MS,
             allocatable,
             ..argosy_simulated::Options::default()
         };
@@ -78,6 +91,7 @@ impl Cluster {
             enrolled: false,
             enforces_exclusive: index == 0 || random.per_mille(700),
             down_until_ms: 0,
+            gone: false,
         }
     }
 
@@ -294,6 +308,31 @@ impl World {
                 let completed = self.checkers.results.completed(&execution.fence, &execution.holder);
                 self.judge(Invariant::OneResult, completed);
             }
+        }
+    }
+
+    /// The cluster does not come back, and nobody is told.
+    pub(crate) fn cluster_gone(&mut self, index: usize) {
+        self.cluster_lost(index, NEVER_MS, false);
+        self.clusters[index].gone = true;
+        // Whoever leads has begun to wait for it: another one has to begin again.
+        let now_ms = self.now_ms();
+        let leader = self.members.iter().find(|(_, host)| host.leads(now_ms)).map(|(id, _)| *id);
+        if let Some(member) = leader {
+            let crash = Fault::CrashMember { member, down_ms: LEADER_DOWN_MS, while_sending: false };
+            self.queue.plan_after(LEADER_DOWN_MS, Event::Fault(Box::new(crash)));
+        }
+    }
+
+    /// The agent's process dies; its ledger or its hosts, or both, with it.
+    pub(crate) fn agent_lost(&mut self, index: usize, down_ms: u64, ledger: bool, hosts: bool) {
+        self.agent_crash(index, down_ms);
+        if ledger {
+            self.clusters[index].ledger = MemoryLedger::new();
+            self.line(format_args!("agent {index} lost its ledger"));
+        }
+        if hosts {
+            self.hosts_lost(index);
         }
     }
 

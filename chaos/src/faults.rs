@@ -4,6 +4,9 @@ use crate::nemesis::{Fault, Way};
 use crate::network::{End, Lane, Quality};
 use crate::world::{Event, Mend, World};
 
+/// How long a process that stutters runs between two pauses.
+const STUTTER_MS: u64 = 50;
+
 impl World {
     pub(crate) fn fault(&mut self, fault: Fault) {
         self.counts.faults += 1;
@@ -58,6 +61,22 @@ impl World {
             Fault::LoseCluster { cluster, down_ms, with_ledger } => {
                 self.cluster_lost(cluster, down_ms, with_ledger)
             }
+            Fault::Sicken { cluster, for_ms } => {
+                self.clusters[cluster].runtime.set_healthy(false);
+                self.pods_due(cluster);
+                self.queue.plan_after(for_ms, Event::Mend(Box::new(Mend::Cluster { cluster })));
+            }
+            Fault::LoseAgent { cluster, down_ms, ledger, hosts } => {
+                self.agent_lost(cluster, down_ms, ledger, hosts);
+            }
+            Fault::LoseForGood { cluster } => self.cluster_gone(cluster),
+            Fault::Strand { cluster, for_ms } => self.strand(cluster, for_ms),
+            Fault::HoldStarts { cluster, for_ms } => {
+                let until_ms = self.now_ms() + for_ms;
+                if let Some(cluster) = self.clusters.get_mut(cluster) {
+                    cluster.runtime.hold_starts(until_ms);
+                }
+            }
             Fault::LoseHosts { cluster } => self.hosts_lost(cluster),
             Fault::FreezeCluster { cluster, for_ms } => self.cluster_frozen(cluster, for_ms),
             Fault::BadNetwork { loss_per_mille, spike_per_mille, spike_max_ms, for_ms: _ } => {
@@ -104,8 +123,31 @@ impl World {
             | Fault::CrashAgent { .. }
             | Fault::LoseCluster { .. }
             | Fault::LoseHosts { .. }
+            | Fault::HoldStarts { .. }
+            | Fault::LoseAgent { .. }
+            | Fault::LoseForGood { .. }
+            | Fault::Strand { .. }
+            | Fault::Sicken { .. }
             | Fault::FreezeCluster { .. }
             | Fault::BadNetwork { .. } => {}
+        }
+    }
+
+    /// The leader is cut off from the other members, and the cluster from all but the leader; the leader's process stands
+    /// still, but for a moment each quarter of a lease: it takes its time to notice that it leads nobody.
+    fn strand(&mut self, cluster: usize, for_ms: u64) {
+        let leader = self.members.iter().find(|(_, host)| host.leads(self.queue.now_ms()));
+        let Some(leader) = leader.map(|(id, _)| *id) else { return };
+        let others: Vec<End> =
+            (1..=self.options.members).filter(|other| *other != leader).map(End::Member).collect();
+        self.cut(End::Member(leader), others.clone(), Way::Both, for_ms);
+        self.cut(End::Cluster(cluster), others, Way::Both, for_ms);
+        let pause_ms = (self.options.times.lease_ms / 4).max(500);
+        let now_ms = self.now_ms();
+        let mut at_ms = now_ms;
+        while at_ms + pause_ms < now_ms + for_ms {
+            self.queue.plan(at_ms, Event::MemberPauses { member: leader, for_ms: pause_ms - STUTTER_MS });
+            at_ms += pause_ms;
         }
     }
 

@@ -147,8 +147,17 @@ impl World {
                 .values()
                 .all(|host| host.machine().is_some_and(|machine| machine.state().hash() == hash))
             && self.latest.workflows_active() == 0
-            && self.clusters.iter().all(|cluster| cluster.is_up() && cluster.left().is_empty())
-            && self.latest.attempts().all(|(_, attempt)| attempt.closed)
+            && self
+                .clusters
+                .iter()
+                .all(|cluster| cluster.gone || cluster.is_up() && cluster.left().is_empty())
+            && self.latest.attempts().all(|(_, attempt)| self.is_over(attempt))
+    }
+
+    /// Nobody will say of a fenced attempt that nothing is left of it where the cluster does not come back.
+    fn is_over(&self, attempt: &row::Attempt) -> bool {
+        let is_gone = || self.clusters.iter().any(|cluster| cluster.gone && cluster.name == attempt.cluster);
+        attempt.closed || attempt.fenced && is_gone()
     }
 
     /// The last judgement.
@@ -163,8 +172,10 @@ impl World {
         self.conclude_schedules();
         for index in 0..self.clusters.len() {
             let (name, mut left) = (self.clusters[index].name.clone(), self.clusters[index].left());
-            let open =
-                self.latest.attempts().filter(|(_, attempt)| !attempt.closed && attempt.cluster == name);
+            let open = self
+                .latest
+                .attempts()
+                .filter(|(_, attempt)| !self.is_over(attempt) && attempt.cluster == name);
             left.extend(open.map(|(fence, _)| format!("open in state {}", display_fence(fence))));
             let check = self.checkers.ending.cluster(&name, &left);
             self.judge(Invariant::Ending, check);

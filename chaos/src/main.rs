@@ -27,6 +27,52 @@ struct Arguments {
     /// A line for each seed, not only for those that fail.
     #[arg(long)]
     verbose: bool,
+    /// Look for the bugs that can be planted, and print how soon each is found.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    planted: bool,
+    /// Look for this one alone, as docs/proof.md calls it, in at most as many seeds as `--seeds` says.
+    #[cfg(feature = "planted")]
+    #[arg(long)]
+    bug: Option<String>,
+}
+
+/// The table of planted bugs; whether each was found as is promised.
+#[cfg(feature = "planted")]
+fn look_for_planted(arguments: &Arguments) -> ExitCode {
+    use argosy_chaos::planted::{EXPECTED, find_all};
+    use argosy_model::planted::Bug;
+    let promised = |bug: Bug| EXPECTED.iter().find(|expected| expected.bug == bug);
+    let bugs: Vec<(Bug, u64)> = match &arguments.bug {
+        Some(name) => Bug::ALL
+            .into_iter()
+            .filter(|bug| format!("{bug:?}") == *name)
+            .map(|bug| (bug, arguments.seeds))
+            .collect(),
+        None => EXPECTED.iter().map(|expected| (expected.bug, expected.seeds_max)).collect(),
+    };
+    println!("{:<22} {:<62} {:>8} {:>6}  broken invariant", "bug", "rule that it breaks", "found in", "seed");
+    let mut all_found = !bugs.is_empty();
+    for (bug, found) in find_all(&bugs) {
+        let (name, rule) = (format!("{bug:?}"), bug.rule());
+        match found {
+            Some(found) => {
+                let is_promised =
+                    promised(bug).is_none_or(|expected| expected.invariants.contains(&found.invariant));
+                all_found &= is_promised;
+                let mark = if is_promised { "" } else { " (NOT AS PROMISED)" };
+                println!(
+                    "{name:<22} {rule:<62} {:>8} {:>6}  {}{mark}: {}",
+                    found.tried, found.seed, found.invariant as u8, found.how
+                );
+            }
+            None => {
+                all_found = false;
+                println!("{name:<22} {rule:<62} NOT FOUND");
+            }
+        }
+    }
+    if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Wall time of the run; the federation itself never sees it.
@@ -149,6 +195,10 @@ fn tell(report: &Report, verbose: bool, trace: bool) {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    #[cfg(feature = "planted")]
+    if arguments.planted || arguments.bug.is_some() {
+        return look_for_planted(&arguments);
+    }
     let watch = Stopwatch::start();
     let mut totals = Totals::default();
     let mut seed = arguments.seed.unwrap_or(arguments.from);

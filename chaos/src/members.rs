@@ -38,6 +38,10 @@ pub(crate) struct MemberProcess {
     disk_fails: bool,
     /// No start is planned before this time.
     down_until_ms: u64,
+    /// The process stands still until then.
+    paused_until_ms: u64,
+    /// What came meanwhile.
+    held: Vec<Input>,
 }
 
 impl MemberProcess {
@@ -57,6 +61,8 @@ impl MemberProcess {
             disk_fault: None,
             disk_fails: false,
             down_until_ms: 0,
+            paused_until_ms: 0,
+            held: Vec::new(),
         }
     }
 
@@ -66,6 +72,12 @@ impl MemberProcess {
 
     pub fn machine(&self) -> Option<&Member<MemoryKv>> {
         self.machine.as_ref()
+    }
+
+    /// It believes that it leads.
+    pub fn leads(&self, at_ms: u64) -> bool {
+        let status = self.machine.as_ref().map(|machine| machine.status(self.now(at_ms)).consensus);
+        status.is_some_and(|status| status.role == argosy_consensus::Role::Leader)
     }
 
     /// Snapshots that the running process has installed.
@@ -159,6 +171,8 @@ impl World {
             self.counts.crashes += 1;
         }
         member.flush = None;
+        member.paused_until_ms = 0;
+        member.held.clear();
         let lost = member.disk.unsynced_batches();
         self.line(format_args!("member {id} is down until {start_ms} ({lost})"));
         self.queue.plan(start_ms, Event::MemberStart { member: id });
@@ -204,8 +218,34 @@ impl World {
         let now = member.now(now_ms);
         let wait_ms = drawn_ms + member.sync_ms;
         let Some(machine) = member.machine.as_mut() else { return };
+        if now_ms < member.paused_until_ms {
+            return member.held.push(input);
+        }
         machine.handle(now, input);
         self.plan_flush(id, wait_ms);
+    }
+
+    /// The process is stopped for a time, as by a signal or by the machine under it; its clocks go on.
+    pub(crate) fn member_pauses(&mut self, id: u64, for_ms: u64) {
+        let until_ms = self.now_ms() + for_ms;
+        let Some(member) = self.members.get_mut(&id).filter(|member| member.is_up()) else { return };
+        member.paused_until_ms = member.paused_until_ms.max(until_ms);
+        let life = member.life;
+        self.line(format_args!("member {id} stands still until {until_ms}"));
+        self.queue.plan(until_ms, Event::MemberResumes { member: id, life });
+    }
+
+    pub(crate) fn member_resumes(&mut self, id: u64, life: u64) {
+        let now_ms = self.now_ms();
+        let Some(member) = self.members.get_mut(&id) else { return };
+        if member.life != life || now_ms < member.paused_until_ms {
+            return;
+        }
+        let held = std::mem::take(&mut member.held);
+        for input in held {
+            self.member_input(id, input);
+        }
+        self.plan_flush(id, 1);
     }
 
     pub(crate) fn member_flush(&mut self, id: u64, number: u64) {
@@ -215,6 +255,9 @@ impl World {
             return;
         }
         member.flush = None;
+        if now_ms < member.paused_until_ms {
+            return;
+        }
         let now = member.now(now_ms);
         let Some(machine) = member.machine.as_mut() else { return };
         let outputs = match machine.flush(now) {

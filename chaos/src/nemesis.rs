@@ -121,6 +121,43 @@ pub enum Fault {
         /// The agent's ledger is lost too.
         with_ledger: bool,
     },
+    /// An agent's process dies with what it wrote down or with the machines under its pods; what ran on those goes on.
+    LoseAgent {
+        /// Its cluster.
+        cluster: usize,
+        /// Until it starts again.
+        down_ms: u64,
+        /// Its ledger is lost.
+        ledger: bool,
+        /// The hosts are lost.
+        hosts: bool,
+    },
+    /// A cluster is lost with its pods and does not come back.
+    LoseForGood {
+        /// Which.
+        cluster: usize,
+    },
+    /// The leader stands still nearly all the time, cut off from the other members, and one cluster reaches no other.
+    Strand {
+        /// The cluster.
+        cluster: usize,
+        /// How long.
+        for_ms: u64,
+    },
+    /// Images come slowly to a cluster: its pods start at some time up to the end.
+    HoldStarts {
+        /// Which.
+        cluster: usize,
+        /// How long.
+        for_ms: u64,
+    },
+    /// A cluster's API server does not answer for a time: no pod is made there.
+    Sicken {
+        /// Which.
+        cluster: usize,
+        /// How long.
+        for_ms: u64,
+    },
     /// The machines of a cluster are cut off for good and the records of their pods deleted; what ran on them goes on.
     LoseHosts {
         /// Which.
@@ -183,8 +220,8 @@ pub const MEMBER_WALL_OFFSET_MAX_MS: i64 = 200;
 /// Largest offset of a cluster's wall clock.
 pub const CLUSTER_WALL_OFFSET_MAX_MS: i64 = 24 * 3600 * 1000;
 
-/// Mean time between two losses of a cluster's hosts.
-const HOSTS_LOST_EVERY_MS: u64 = 40_000;
+/// Mean time between two faults inside of clusters.
+const INSIDE_EVERY_MS: u64 = 12_000;
 /// Longest time that a cluster is lost or cut off.
 const CLUSTER_SPAN_MAX_MS: u64 = 80_000;
 
@@ -314,9 +351,76 @@ pub fn schedule(
     }
 }
 
-/// Hosts that are lost: drawn apart from the other faults, so that those of a seed are what they were without.
+/// The longest cut that is wanted in every federation: longer than lease, margin and most exclusive leases.
+const LONG_CUT_MAX_MS: u64 = 70_000;
+/// It begins at most so long after the other faults may.
+const LONG_CUT_WITHIN_MS: u64 = 15_000;
+
+/// One cluster is cut off for long, when it has work: what all of this is about.
 #[must_use]
-pub fn lost_hosts(
+pub fn long_cut(
+    random: &mut Random,
+    intensity: &Intensity,
+    targets: Targets,
+    from_ms: u64,
+    until_ms: u64,
+) -> Option<(u64, Fault)> {
+    let at_ms = from_ms + random.between(LONG_CUT_WITHIN_MS / 3, LONG_CUT_WITHIN_MS);
+    let cluster = random.position(targets.clusters);
+    let for_ms = LONG_CUT_MAX_MS.min(until_ms.saturating_sub(at_ms + 500));
+    let comes = intensity.lose_cluster > 0 && for_ms > 0;
+    comes.then_some((at_ms, Fault::CutCluster { cluster, way: Way::Both, for_ms }))
+}
+
+/// How long before a cluster is cut off its images begin to come slowly, as when the whole site is in trouble: so some of
+/// its pods ask for their start permits when they have been taken over.
+const HELD_BEFORE_MS: u64 = 2_500;
+/// Shorter cuts take nothing over.
+const HELD_CUT_MIN_MS: u64 = 15_000;
+
+/// Pods that start late because of a cut that is to come.
+#[must_use]
+pub fn held_starts(faults: &[(u64, Fault)]) -> Vec<(u64, Fault)> {
+    let mut held = Vec::new();
+    for (at_ms, fault) in faults {
+        let (clusters, for_ms) = if let Fault::CutCluster { cluster, for_ms, .. } = fault {
+            (*cluster..*cluster + 1, *for_ms)
+        } else if let Fault::CutFleet { clusters, for_ms } = fault {
+            (0..*clusters, *for_ms)
+        } else {
+            continue;
+        };
+        if for_ms >= HELD_CUT_MIN_MS {
+            let begins_ms = at_ms.saturating_sub(HELD_BEFORE_MS);
+            let for_ms = for_ms + at_ms - begins_ms;
+            held.extend(clusters.map(|cluster| (begins_ms, Fault::HoldStarts { cluster, for_ms })));
+        }
+    }
+    held
+}
+
+/// Of so many federations in a thousand the last cluster is lost for good.
+const GONE_PER_MILLE: u64 = 350;
+
+/// The last cluster's end, if it is to come. The first one stays: it runs every kind of step.
+#[must_use]
+pub fn end_of_a_cluster(
+    random: &mut Random,
+    intensity: &Intensity,
+    targets: Targets,
+    from_ms: u64,
+    until_ms: u64,
+) -> Option<(u64, Fault)> {
+    let comes = random.per_mille(GONE_PER_MILLE) && intensity.lose_cluster > 0 && targets.clusters > 1;
+    comes.then(|| {
+        (random.between(from_ms, until_ms / 2), Fault::LoseForGood { cluster: targets.clusters - 1 })
+    })
+}
+
+/// Lost hosts and agents, clusters that can't make pods, a leader that stutters: drawn apart from the other faults, so that those of a seed are
+/// what they were without.
+#[must_use]
+pub fn inside_clusters(
     random: &mut Random,
     intensity: &Intensity,
     targets: Targets,
@@ -326,11 +430,23 @@ pub fn lost_hosts(
     let mut faults = Vec::new();
     let mut at_ms = from_ms;
     while intensity.lose_cluster > 0 {
-        at_ms += random.between(1, 2 * HOSTS_LOST_EVERY_MS);
-        if at_ms >= until_ms {
+        at_ms += random.between(1, 2 * INSIDE_EVERY_MS);
+        if at_ms + 1_000 >= until_ms {
             break;
         }
-        faults.push((at_ms, Fault::LoseHosts { cluster: random.position(targets.clusters) }));
+        let cluster = random.position(targets.clusters);
+        let left_ms = until_ms - at_ms - 500;
+        let for_ms = random.between(200, CLUSTER_SPAN_MAX_MS.min(left_ms).max(200));
+        let short_ms = for_ms.min(5_000);
+        let fault = match random.below(10) {
+            0 => Fault::LoseHosts { cluster },
+            1 => Fault::Sicken { cluster, for_ms },
+            2 => Fault::LoseAgent { cluster, down_ms: short_ms, ledger: true, hosts: false },
+            3..=4 => Fault::LoseAgent { cluster, down_ms: short_ms, ledger: false, hosts: true },
+            5..=7 => Fault::LoseAgent { cluster, down_ms: short_ms, ledger: true, hosts: true },
+            _ => Fault::Strand { cluster, for_ms },
+        };
+        faults.push((at_ms, fault));
     }
     faults
 }
@@ -453,6 +569,11 @@ impl Fault {
             | Self::CutClusterFromMember { .. }
             | Self::ResetAgent { .. }
             | Self::LoseHosts { .. }
+            | Self::LoseAgent { .. }
+            | Self::LoseForGood { .. }
+            | Self::Strand { .. }
+            | Self::Sicken { .. }
+            | Self::HoldStarts { .. }
             | Self::BadNetwork { .. }
             | Self::DriftMember { .. }
             | Self::DriftCluster { .. }
@@ -468,8 +589,12 @@ impl Fault {
             Self::CrashMember { down_ms, .. }
             | Self::Blackout { down_ms }
             | Self::CrashAgent { down_ms, .. }
+            | Self::LoseAgent { down_ms, .. }
             | Self::LoseCluster { down_ms, .. } => *down_ms,
             Self::SlowDisk { for_ms, .. }
+            | Self::Sicken { for_ms, .. }
+            | Self::HoldStarts { for_ms, .. }
+            | Self::Strand { for_ms, .. }
             | Self::IsolateMember { for_ms, .. }
             | Self::CutPeers { for_ms, .. }
             | Self::CutCluster { for_ms, .. }
@@ -481,6 +606,7 @@ impl Fault {
             | Self::ResetPeers { .. }
             | Self::ResetAgent { .. }
             | Self::LoseHosts { .. }
+            | Self::LoseForGood { .. }
             | Self::DriftMember { .. }
             | Self::DriftCluster { .. }
             | Self::MemberWallJump { .. }

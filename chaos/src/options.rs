@@ -34,6 +34,9 @@ pub struct Options {
     pub echo_trace: bool,
     /// Breaks a rule on purpose, to show that a checker sees it.
     pub planted: Option<Planted>,
+    /// Breaks a rule of the product on purpose.
+    #[cfg(feature = "planted")]
+    pub bug: Option<argosy_model::planted::Bug>,
 }
 
 /// A bug planted in the world, for the tests of the checkers.
@@ -46,6 +49,9 @@ pub enum Planted {
     /// The runtimes never release pods.
     PodsStay,
 }
+
+/// How long a cluster that makes no pods keeps what has not started.
+const DEGRADED_AFTER_MS: u64 = 8_000;
 
 impl Options {
     /// What a seed stands for.
@@ -63,6 +69,7 @@ impl Options {
             takeover_after_unsafe_ms: random.between(5, 40) * 1_000,
             storm_hold_max_ms: Some(random.between(5, 40) * 1_000),
             exclusive_lease_ms: random.between(8, 40) * 1_000,
+            degraded_after_ms: DEGRADED_AFTER_MS,
             ..Times::with_lease(lease_ms)
         };
         Self {
@@ -80,6 +87,8 @@ impl Options {
             keep_trace: false,
             echo_trace: false,
             planted: None,
+            #[cfg(feature = "planted")]
+            bug: None,
         }
     }
 }

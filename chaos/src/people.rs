@@ -4,6 +4,7 @@ use argosy_model::WorkflowKey;
 
 use crate::checkers::{Found, Invariant, Operation};
 use crate::network::End;
+use crate::operators::{Order, Standing};
 use crate::users::{NAMESPACE, Wish};
 use crate::world::{Event, Request, UserAnswer, World};
 
@@ -15,13 +16,17 @@ fn operation(wish: &Wish) -> Option<(&str, Operation)> {
         Wish::Submit(name) => Some((name, Operation::Submit)),
         Wish::Stop(name) => Some((name, Operation::Stop)),
         Wish::Delete(name) => Some((name, Operation::Delete)),
-        Wish::Read | Wish::Invite(_) | Wish::Redeem(_) | Wish::Schedule(..) => None,
+        Wish::Read | Wish::Invite(..) | Wish::Redeem(..) | Wish::Order(..) | Wish::Schedule(..) => None,
     }
 }
 
 impl World {
     pub(crate) fn user_acts(&mut self, user: usize) {
         let now_ms = self.now_ms();
+        if self.users[user].is_operator() && !self.clusters.iter().all(|cluster| cluster.enrolled) {
+            self.queue.plan_after(ENROL_MAX_MS, Event::UserActs { user });
+            return;
+        }
         if self.users[user].doing.is_none() {
             // The operator only enrols clusters.
             let new_work = user > 0 && now_ms < self.options.active_ms;
@@ -29,6 +34,9 @@ impl World {
             self.line(format_args!("user {user} wants {wish:?}"));
             if let Some((name, operation)) = operation(&wish) {
                 self.checkers.durability.begun(now_ms, name, operation);
+            }
+            if let Wish::Order(cluster, ..) | Wish::Redeem(cluster, _) = &wish {
+                self.checkers.durability.order_begun(cluster);
             }
         }
         let request = self.fresh_id();
@@ -105,6 +113,12 @@ impl World {
         let pause_ms = match settled {
             Some(done) => {
                 self.users[user].settle(done);
+                if let Wish::Order(cluster, ..) | Wish::Redeem(cluster, _) = &wish
+                    && let Some(standing) = self.users[user].standing(cluster)
+                {
+                    let now_ms = self.now_ms();
+                    self.checkers.durability.order_settled(now_ms, cluster, standing);
+                }
                 self.users[user].pause_ms()
             }
             None => {
@@ -123,7 +137,7 @@ impl World {
             self.checkers.durability.acknowledged(now_ms, name, operation);
             self.counts.workflows += u64::from(operation == Operation::Submit);
         }
-        if let Wish::Redeem(cluster) = wish
+        if let Wish::Redeem(cluster, _) = wish
             && let Some(index) = self.clusters.iter().position(|other| other.name == *cluster)
         {
             self.clusters[index].enrolled = true;
@@ -138,6 +152,8 @@ impl World {
                 let ended = find(&self.latest, name).is_none_or(|found| found.stopped_or_over);
                 self.checkers.durability.refused(name, operation, ended, message)
             }
+            // Rightly, while it holds something.
+            None if matches!(wish, Wish::Order(_, Order::Remove { forget: false }, _)) => Ok(()),
             None => Err(format!("{wish:?} was refused: {message}")),
         };
         self.judge(Invariant::Durable, check);
@@ -148,6 +164,11 @@ impl World {
         let now_ms = self.now_ms();
         let sequence = state.sequence();
         let check = self.checkers.durability.read_ends(read, now_ms, sequence, |name| find(state, name));
+        self.judge(Invariant::Durable, check);
+        let check = self.checkers.durability.orders_read(read, |cluster| {
+            let row = state.cluster(cluster)?;
+            Some(Standing { cordoned: row.cordoned, removed: row.removed })
+        });
         self.judge(Invariant::Durable, check);
     }
 }

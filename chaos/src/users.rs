@@ -6,6 +6,7 @@ use argosy_proto::command::{
 };
 use prost::Message;
 
+use crate::operators::{self, Operator, Order};
 use crate::random::Random;
 use crate::schedules;
 use crate::workloads::{self, Workload};
@@ -26,10 +27,12 @@ pub enum Wish {
     Delete(String),
     /// Read everything acknowledged so far.
     Read,
-    /// Make an invite for the cluster.
-    Invite(String),
+    /// Make an invite for the cluster; the number tells invites of one cluster apart.
+    Invite(String, u64),
     /// Redeem it, as the cluster's agent does when it enrols.
-    Redeem(String),
+    Redeem(String, u64),
+    /// Do something to the cluster; the number tells orders apart.
+    Order(String, Order, u64),
     /// Store a CronWorkflow of that name that starts workflows for so many milliseconds of the run.
     Schedule(String, u64),
 }
@@ -58,6 +61,8 @@ pub struct User {
     /// What each of them is made of.
     made: BTreeMap<String, Workload>,
     next: u64,
+    /// This one is for clusters, not for workflows.
+    operator: Option<Operator>,
     /// What is under way.
     pub doing: Option<Doing>,
 }
@@ -66,8 +71,8 @@ fn uid_of_cluster(cluster: &str) -> String {
     format!("uid-of-{cluster}")
 }
 
-fn token_hash(cluster: &str) -> Vec<u8> {
-    blake3::hash(format!("invite of {cluster}").as_bytes()).as_bytes().to_vec()
+fn token_hash(cluster: &str, number: u64) -> Vec<u8> {
+    blake3::hash(format!("invite {number} of {cluster}").as_bytes()).as_bytes().to_vec()
 }
 
 impl User {
@@ -75,7 +80,14 @@ impl User {
     #[must_use]
     pub fn new(index: usize, random: Random, script: impl IntoIterator<Item = Wish>) -> Self {
         let script = script.into_iter().collect();
-        Self { index, random, script, workflows: Vec::new(), made: BTreeMap::new(), next: 0, doing: None }
+        let (workflows, made) = (Vec::new(), BTreeMap::new());
+        Self { index, random, script, workflows, made, next: 0, operator: None, doing: None }
+    }
+
+    /// One who does things to clusters.
+    #[must_use]
+    pub fn operating(index: usize, random: Random, operator: Operator) -> Self {
+        Self { operator: Some(operator), ..Self::new(index, random, []) }
     }
 
     /// The uid of a cluster of that name.
@@ -87,7 +99,21 @@ impl User {
     /// Whether nothing is under way and nothing scripted is left.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.doing.is_none() && self.script.is_empty()
+        self.doing.is_none()
+            && self.script.is_empty()
+            && self.operator.as_ref().is_none_or(Operator::is_content)
+    }
+
+    /// Whether clusters are what this one is for.
+    #[must_use]
+    pub fn is_operator(&self) -> bool {
+        self.operator.is_some()
+    }
+
+    /// How a cluster stands by what was acknowledged to this operator.
+    #[must_use]
+    pub fn standing(&self, cluster: &str) -> Option<operators::Standing> {
+        Some(self.operator.as_ref()?.standing(cluster))
     }
 
     /// The workflows this user made.
@@ -98,6 +124,9 @@ impl User {
 
     /// How long until the next act.
     pub fn pause_ms(&mut self) -> u64 {
+        if let Some(operator) = &mut self.operator {
+            return operator.pause_ms();
+        }
         if self.random.per_mille(200) { self.random.between(1, 50) } else { self.random.between(200, 5_000) }
     }
 
@@ -119,6 +148,12 @@ impl User {
     /// Takes up the next wish; `new_work` allows more than what is scripted.
     pub fn wish(&mut self, new_work: bool) -> Option<Wish> {
         debug_assert!(self.doing.is_none(), "one thing at a time");
+        if let Some(operator) = self.operator.as_mut().filter(|_| self.script.is_empty()) {
+            self.script.extend(operator.wishes(!new_work));
+            if self.script.is_empty() {
+                return None;
+            }
+        }
         let wish = match self.script.pop_front() {
             Some(wish) => wish,
             None if new_work => self.invent(),
@@ -180,13 +215,16 @@ impl User {
                 })
             }
             Wish::Delete(name) => Body::DeleteWorkflow(DeleteWorkflow { namespace, name }),
-            Wish::Invite(cluster) => {
-                let token_hash = token_hash(&cluster);
+            Wish::Order(cluster, order, _) => {
+                operators::command(cluster, order, format!("user-{}", self.index))
+            }
+            Wish::Invite(cluster, number) => {
+                let token_hash = token_hash(&cluster, number);
                 Body::CreateInvite(CreateInvite { cluster, token_hash, ttl_ms: INVITE_TTL_MS })
             }
             Wish::Schedule(name, active_ms) => schedules::create(&mut self.random, &name, active_ms),
-            Wish::Redeem(cluster) => {
-                let (cluster_uid, token_hash) = (uid_of_cluster(&cluster), token_hash(&cluster));
+            Wish::Redeem(cluster, number) => {
+                let (cluster_uid, token_hash) = (uid_of_cluster(&cluster), token_hash(&cluster, number));
                 Body::RedeemInvite(RedeemInvite { cluster, cluster_uid, token_hash })
             }
         };
@@ -200,9 +238,11 @@ impl User {
 
     /// The outcome of what is under way is known.
     pub fn settle(&mut self, done: bool) {
-        if let Some(Doing { wish: Wish::Submit(name), .. }) = self.doing.take()
-            && done
-        {
+        let Some(Doing { wish, .. }) = self.doing.take().filter(|_| done) else { return };
+        if let Some(operator) = &mut self.operator {
+            operator.done(&wish);
+        }
+        if let Wish::Submit(name) = wish {
             self.workflows.push(name);
         }
     }
@@ -214,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_user_follows_the_script_and_then_invents() {
-        let script = [Wish::Invite("a".to_owned()), Wish::Redeem("a".to_owned())];
+        let script = [Wish::Invite("a".to_owned(), 0), Wish::Redeem("a".to_owned(), 0)];
         let mut user = User::new(1, Random::new(1), script.clone());
         for wish in script {
             assert_eq!(user.wish(false), Some(wish));

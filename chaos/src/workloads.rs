@@ -14,7 +14,11 @@ pub struct Workload {
 /// Longest step, virtual milliseconds.
 const STEP_MAX_MS: u64 = 25_000;
 /// Leaf templates in a thousand that must not overlap.
-const EXCLUSIVE_PER_MILLE: u64 = 120;
+const EXCLUSIVE_PER_MILLE: u64 = 150;
+/// Of those, so many in a thousand run for long: they still do when their cluster is taken over.
+const EXCLUSIVE_LONG_PER_MILLE: u64 = 300;
+/// For as long as this at most.
+const EXCLUSIVE_LONG_MAX_MS: u64 = 60_000;
 /// Longest step under a lock, and longest step of a workflow that is under one as a whole: what waits for a lock runs one
 /// after the other. With longer ones a busy seed would still be queueing a quarter of an hour after its last fault.
 const STEP_UNDER_LOCK_MAX_MS: u64 = 6_000;
@@ -219,6 +223,11 @@ impl Generator<'_> {
             return;
         }
         self.succeeds = None;
+        let once = template.get("inputs").is_none();
+        if once && self.random.per_mille(EXCLUSIVE_LONG_PER_MILLE) {
+            let duration_ms = self.random.between(STEP_MAX_MS, EXCLUSIVE_LONG_MAX_MS);
+            template["container"]["args"][0] = json!(format!("duration-ms={duration_ms}"));
+        }
         let mut annotations = json!({ "argosy.dev/exclusive": "true" });
         if self.random.per_mille(700) {
             annotations["argosy.dev/exclusive-lease"] = json!(format!("{}s", self.random.between(5, 40)));

@@ -12,6 +12,7 @@ use crate::links::Connection;
 use crate::members::MemberProcess;
 use crate::nemesis::{self, Fault, Targets};
 use crate::network::{End, Network, Quality};
+use crate::operators::Operator;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::random::Random;
@@ -29,6 +30,15 @@ pub(crate) enum Event {
     /// A member's process starts.
     MemberStart {
         member: u64,
+    },
+    /// A member's process stands still for a time.
+    MemberPauses {
+        member: u64,
+        for_ms: u64,
+    },
+    MemberResumes {
+        member: u64,
+        life: u64,
     },
     PeerArrives {
         from: u64,
@@ -111,6 +121,7 @@ pub(crate) enum Mend {
     Cuts(Vec<(End, End)>),
     Network,
     Disk { member: u64 },
+    Cluster { cluster: usize },
 }
 
 /// What a user is told.
@@ -209,13 +220,21 @@ impl World {
         let clusters: Vec<Cluster> =
             (0..options.clusters).map(|index| Cluster::new(index, seed, &mut random)).collect();
         // The first user is the operator, who registers the clusters.
-        let enrol = clusters
-            .iter()
-            .flat_map(|cluster| [Wish::Invite(cluster.name.clone()), Wish::Redeem(cluster.name.clone())]);
+        let enrol = clusters.iter().flat_map(|cluster| {
+            [Wish::Invite(cluster.name.clone(), 0), Wish::Redeem(cluster.name.clone(), 0)]
+        });
         let schedule =
             part("schedules").per_mille(500).then(|| Wish::Schedule("tick".to_owned(), options.active_ms));
         let mut users = vec![User::new(0, part("operator"), enrol.chain(schedule))];
         users.extend((1..=options.users).map(|index| User::new(index, part(&format!("user {index}")), [])));
+        // Nobody but members is touched where their absence alone is judged.
+        if options.kind != "blackouts" && part("orders").per_mille(500) {
+            let operator = Operator::new(
+                part("orders of clusters"),
+                clusters.iter().map(|cluster| cluster.name.clone()),
+            );
+            users.push(User::operating(users.len(), part("operator of clusters"), operator));
+        }
         let mut checkers = Checkers::default();
         checkers.outage.members_only = options.kind == "blackouts";
         Self {
@@ -240,6 +259,8 @@ impl World {
     /// Runs a federation from its first moment to its end.
     #[must_use]
     pub fn run(options: Options) -> Report {
+        #[cfg(feature = "planted")]
+        argosy_model::planted::plant(options.bug);
         let mut world = Self::new(options);
         world.begin();
         let deadline_ms = world.options.active_ms + world.options.quiet_max_ms;
@@ -267,8 +288,13 @@ impl World {
         let until_ms = self.options.active_ms;
         let intensity = self.options.intensity.clone();
         let mut faults = nemesis::schedule(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms);
-        let mut random = Random::of_part(self.options.seed, "hosts");
-        faults.extend(nemesis::lost_hosts(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        let mut random = Random::of_part(self.options.seed, "inside of clusters");
+        faults.extend(nemesis::inside_clusters(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        let mut random = Random::of_part(self.options.seed, "end of a cluster");
+        faults.extend(nemesis::end_of_a_cluster(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        let mut random = Random::of_part(self.options.seed, "long cut");
+        faults.extend(nemesis::long_cut(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        faults.extend(nemesis::held_starts(&faults));
         for (at_ms, fault) in faults {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
         }
@@ -289,6 +315,8 @@ impl World {
         match event {
             Event::MemberFlush { member, number } => self.member_flush(member, number),
             Event::MemberStart { member } => self.member_start(member),
+            Event::MemberPauses { member, for_ms } => self.member_pauses(member, for_ms),
+            Event::MemberResumes { member, life } => self.member_resumes(member, life),
             Event::PeerArrives { from, to, generation, frame } => {
                 self.peer_arrives(from, to, generation, *frame)
             }
@@ -321,6 +349,7 @@ impl World {
     }
 
     fn look(&mut self) {
+        self.clusters.iter_mut().for_each(|cluster| cluster.runtime.start_soon());
         if self.has_ended() {
             self.done = true;
         } else {
@@ -332,6 +361,10 @@ impl World {
         self.line(format_args!("mended: {mend:?}"));
         match mend {
             Mend::Cuts(cuts) => cuts.into_iter().for_each(|(from, to)| self.network.mend(from, to)),
+            Mend::Cluster { cluster } => {
+                self.clusters[cluster].runtime.set_healthy(true);
+                self.pods_due(cluster);
+            }
             Mend::Network => self.network.set_quality(Quality::healthy()),
             Mend::Disk { member } => {
                 if let Some(member) = self.members.get_mut(&member) {

@@ -31,6 +31,10 @@ pub struct Options {
     pub seed: u64,
     /// Shortest and longest time from the assignment to the executor's question.
     pub start_ms: (Millis, Millis),
+    /// Of 1000 pods, so many take up to `slow_start_max_ms` instead.
+    pub slow_start_per_mille: u64,
+    /// See there.
+    pub slow_start_max_ms: Millis,
     /// Shortest and longest run of a step that does not say.
     pub duration_ms: (Millis, Millis),
     /// Of 1000 steps that do not say, so many fail with exit code 1.
@@ -50,6 +54,8 @@ impl Default for Options {
         Self {
             seed: 0,
             start_ms: (5, 200),
+            slow_start_per_mille: 0,
+            slow_start_max_ms: 0,
             duration_ms: (10, 5_000),
             failure_per_mille: 0,
             crash_per_mille: 0,
@@ -154,6 +160,10 @@ pub struct Simulated {
     made: u64,
     /// How much faster than the owner's time the pods' clocks run, in millionths.
     drift_ppm: i64,
+    /// It makes pods.
+    healthy: bool,
+    /// Until then no image is there: pods start at some time up to it.
+    starts_held_until: Millis,
 }
 
 impl Simulated {
@@ -171,12 +181,31 @@ impl Simulated {
             executions: Vec::new(),
             made: 0,
             drift_ppm: 0,
+            healthy: true,
+            starts_held_until: 0,
         }
     }
 
     /// From now on the pods' clocks run at this rate.
     pub fn set_drift(&mut self, drift_ppm: i64) {
         self.drift_ppm = drift_ppm;
+    }
+
+    /// The cluster's API server does not answer, or does again: no pod is made, what there is goes on.
+    pub fn set_healthy(&mut self, healthy: bool) {
+        self.healthy = healthy;
+        self.events.push(RuntimeEvent::Capacity { allocatable: self.options.allocatable.clone(), healthy });
+    }
+
+    /// Images come slowly: pods made before that time start at some time up to it.
+    pub fn hold_starts(&mut self, until: Millis) {
+        self.starts_held_until = self.starts_held_until.max(until);
+    }
+
+    /// From now on every pod starts soon.
+    pub fn start_soon(&mut self) {
+        self.options.slow_start_per_mille = 0;
+        self.starts_held_until = 0;
     }
 
     /// A span of the pods' clocks in the owner's time.
@@ -207,7 +236,7 @@ impl Simulated {
         let listed = self.pods.iter().map(|(fence, pod)| observe(*fence, pod)).collect();
         self.events.push(RuntimeEvent::Listed(listed));
         let allocatable = self.options.allocatable.clone();
-        self.events.push(RuntimeEvent::Capacity { allocatable, healthy: true });
+        self.events.push(RuntimeEvent::Capacity { allocatable, healthy: self.healthy });
         let fences: Vec<Fence> = self.pods.keys().copied().collect();
         for pod in self.pods.values_mut() {
             pod.speaks_at = pod.speaks_at.min(now);
@@ -380,6 +409,9 @@ impl Simulated {
         if let Some(pod) = self.pods.get(&fence) {
             return self.events.push(RuntimeEvent::Observed(observe(fence, pod)));
         }
+        if !self.healthy {
+            return;
+        }
         if self.pods.len() >= self.options.pods_max {
             let seen = AttemptObservation::new(fence, AttemptPhase::Error, "the simulated cluster is full");
             return self.events.push(RuntimeEvent::Observed(seen));
@@ -392,6 +424,13 @@ impl Simulated {
             self.draw() % 1000 < self.options.crash_per_mille,
             self.between(self.options.start_ms),
         );
+        let (is_slow, slow_ms) = (
+            self.draw() % 1000 < self.options.slow_start_per_mille,
+            self.between((0, self.options.slow_start_max_ms)),
+        );
+        let start_ms = if is_slow { start_ms.max(slow_ms) } else { start_ms };
+        let held_ms = self.starts_held_until.saturating_sub(now);
+        let start_ms = if held_ms > 0 { start_ms.max(self.draw() % held_ms) } else { start_ms };
         self.made += 1;
         let said = argument(&template, "exit-code=").and_then(|code| i32::try_from(code).ok());
         let pod = Pod {

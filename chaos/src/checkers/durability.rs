@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::Check;
+use crate::operators::Standing;
 
 /// A kind of operation on a workflow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +48,8 @@ pub struct Found {
 #[derive(Debug, Default)]
 pub struct Durability {
     workflows: BTreeMap<String, BTreeMap<Operation, Times>>,
+    /// How each cluster has to stand, and since when; none while an order for it is under way.
+    clusters: BTreeMap<String, (u64, Standing)>,
     floor_sequence: u64,
     judged: u64,
 }
@@ -136,6 +139,35 @@ impl Durability {
         Ok(())
     }
 
+    /// An operator asks something of a cluster: until that is settled, it may stand either way.
+    pub fn order_begun(&mut self, cluster: &str) {
+        self.clusters.remove(cluster);
+    }
+
+    /// The outcome was told: the cluster stands so until the next order.
+    pub fn order_settled(&mut self, at_ms: u64, cluster: &str, standing: Standing) {
+        self.clusters.insert(cluster.to_owned(), (at_ms, standing));
+    }
+
+    /// A linearizable read shows how clusters stand.
+    ///
+    /// # Errors
+    /// Otherwise than an operator was told before it began.
+    pub fn orders_read(&mut self, read: Read, find: impl Fn(&str) -> Option<Standing>) -> Check {
+        for (name, (settled_ms, standing)) in &self.clusters {
+            if *settled_ms <= read.begun_ms {
+                self.judged += 1;
+                let found = find(name);
+                if found != Some(*standing) {
+                    return Err(format!(
+                        "cluster {name} was made {standing:?}, and a later read shows {found:?}"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// An agent was told that a final report is recorded. `recorded`: committed state has it, or no longer has the
     /// attempt because its workflow was deleted.
     ///
@@ -163,6 +195,21 @@ mod tests {
         durability.begun(10, "w", Operation::Submit);
         durability.acknowledged(20, "w", Operation::Submit);
         durability
+    }
+
+    #[test]
+    fn a_lost_order_is_seen() {
+        let mut durability = Durability::default();
+        let cordoned = Standing { cordoned: true, removed: false };
+        let early = durability.read_begins(5);
+        durability.order_begun("a");
+        durability.order_settled(10, "a", cordoned);
+        let late = durability.read_begins(10);
+        assert!(durability.orders_read(early, |_| Some(Standing::default())).is_ok());
+        assert!(durability.orders_read(late, |_| Some(cordoned)).is_ok());
+        assert!(durability.orders_read(late, |_| Some(Standing::default())).is_err());
+        durability.order_begun("a");
+        assert!(durability.orders_read(late, |_| Some(Standing::default())).is_ok());
     }
 
     #[test]

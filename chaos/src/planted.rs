@@ -1,0 +1,99 @@
+//! Bugs planted in the product, one at a time, and the seeds that find them (docs/proof.md).
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use argosy_model::planted::Bug;
+
+use crate::checkers::Invariant;
+use crate::{Intensity, Options, World};
+
+/// A bug, the invariants that it may be seen to break, and how many seeds are enough to see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Expected {
+    /// Which.
+    pub bug: Bug,
+    /// One of them is broken first.
+    pub invariants: &'static [Invariant],
+    /// Seeds with faults, from the first one on.
+    pub seeds_max: u64,
+}
+
+/// The seed that showed a bug.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Seeds with faults that were run, this one included.
+    pub tried: u64,
+    /// The seed.
+    pub seed: u64,
+    /// What it broke.
+    pub invariant: Invariant,
+    /// In which way.
+    pub how: String,
+}
+
+/// Every planted bug that the simulator is known to find.
+pub const EXPECTED: &[Expected] = &[
+    Expected { bug: Bug::LockForTwo, invariants: &[Invariant::Bounds], seeds_max: 2 },
+    Expected { bug: Bug::RoomNotCounted, invariants: &[Invariant::Bounds], seeds_max: 2 },
+    Expected { bug: Bug::FollowersDiffer, invariants: &[Invariant::Agreement], seeds_max: 2 },
+    Expected { bug: Bug::ReplyBeforeCommit, invariants: &[Invariant::Durable], seeds_max: 2 },
+    Expected { bug: Bug::ExclusiveNotAwaited, invariants: &[Invariant::Exclusive], seeds_max: 3 },
+    Expected {
+        bug: Bug::LostLedgerIgnored,
+        invariants: &[Invariant::Exclusive, Invariant::OneResult],
+        seeds_max: 3,
+    },
+    Expected {
+        bug: Bug::ReleasedBeforeCommit,
+        invariants: &[Invariant::Outage, Invariant::Ending],
+        seeds_max: 5,
+    },
+    Expected {
+        bug: Bug::TakeOverInsideLease,
+        invariants: &[Invariant::OneResult, Invariant::Outage],
+        seeds_max: 6,
+    },
+    Expected { bug: Bug::ReadWithoutQuorum, invariants: &[Invariant::Durable], seeds_max: 6 },
+    Expected {
+        bug: Bug::FenceUnchecked,
+        invariants: &[Invariant::OneResult, Invariant::Bounds, Invariant::Ending],
+        seeds_max: 6,
+    },
+    Expected { bug: Bug::TimersForgotten, invariants: &[Invariant::Ending], seeds_max: 10 },
+    Expected { bug: Bug::PermitWithoutLease, invariants: &[Invariant::OneResult], seeds_max: 12 },
+];
+
+/// Runs seeds until one breaks an invariant. Calm federations are left out: they show nothing.
+#[must_use]
+pub fn find(bug: Bug, seeds_max: u64) -> Option<Found> {
+    let faulty = (1..).filter(|seed| Options::of_seed(*seed).intensity != Intensity::none());
+    for (tried, seed) in (1..=seeds_max).zip(faulty) {
+        let report = World::run(Options { bug: Some(bug), ..Options::of_seed(seed) });
+        if let Some(violation) = report.violations.first() {
+            let (invariant, how) = (violation.invariant, violation.text.clone());
+            return Some(Found { tried, seed, invariant, how });
+        }
+    }
+    None
+}
+
+/// Looks for bugs on two threads; a bug is planted in one thread alone.
+#[must_use]
+pub fn find_all(bugs: &[(Bug, u64)]) -> Vec<(Bug, Option<Found>)> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut found = Vec::new();
+        while let Some((bug, seeds_max)) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+            found.push((*bug, find(*bug, *seeds_max)));
+        }
+        found
+    };
+    let mut found = std::thread::scope(|scope| {
+        let other = scope.spawn(work);
+        let mut found = work();
+        found.extend(other.join().unwrap_or_default());
+        found
+    });
+    found.sort_by_key(|(bug, _)| *bug);
+    found
+}
