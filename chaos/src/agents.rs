@@ -59,10 +59,12 @@ pub(crate) struct Cluster {
 impl Cluster {
     pub fn new(index: usize, seed: u64, random: &mut Random) -> Self {
         let name = format!("c{index}");
+        // The first one has to be enough: others may be lost for good, or can't run every kind of step.
+        let cpus_min = if index == 0 { 4 } else { 1 };
         let allocatable = Resources {
-            cpu_milli: 1_000 * i64::try_from(random.between(1, 6)).unwrap_or(1),
+            cpu_milli: 1_000 * i64::try_from(random.between(1, 6).max(cpus_min)).unwrap_or(1),
             memory_bytes: 32 << 30,
-            pods: i64::try_from(random.between(3, 20)).unwrap_or(3),
+            pods: i64::try_from(random.between(3, 20).max(2 * cpus_min)).unwrap_or(3),
             ..Resources::default()
         };
         let options = argosy_simulated::Options {

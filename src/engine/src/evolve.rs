@@ -385,6 +385,8 @@ impl Step<'_> {
         cluster.version = ROW_VERSION;
         cluster.cluster_uid.clone_from(&fact.cluster_uid);
         cluster.registered_at_ms = now;
+        // One that was removed is not there before its agent is back.
+        cluster.lost |= cluster.removed;
         cluster.removed = false;
         self.state.index.removed.remove(&name);
         self.state.clusters.insert(name, Arc::new(cluster));

@@ -367,6 +367,21 @@ fn a_removed_cluster_holds_nothing_and_its_agent_is_turned_away() {
         ..ask::OpenSession::default()
     };
     assert_eq!(change(&mut world, Body::OpenSession(open)), Err("ARG1221".to_owned()));
+    // Invited again, it gets work once its agent is back, and not before.
+    let token_hash = vec![9; 32];
+    let invite =
+        ask::CreateInvite { cluster: cluster.clone(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
+    change(&mut world, Body::CreateInvite(invite)).unwrap();
+    let cluster_uid = format!("uid-{cluster}");
+    let redeem = ask::RedeemInvite { cluster: cluster.clone(), cluster_uid, token_hash };
+    change(&mut world, Body::RedeemInvite(redeem)).unwrap();
+    world.submit("v", &manifest("v", &json!({}))).unwrap();
+    world.settle();
+    assert!(world.to_run().iter().all(|(on, ..)| *on != cluster));
+    world.open(&cluster, 1000);
+    world.submit("u", &manifest("u", &json!({}))).unwrap();
+    world.settle();
+    assert!(world.to_run().iter().any(|(on, ..)| *on == cluster));
 }
 
 #[test]
