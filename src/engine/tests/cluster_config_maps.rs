@@ -168,3 +168,16 @@ fn what_is_too_much_is_refused_and_not_read_as_it_was() {
     assert_eq!(world.command(Body::ReportConfigMaps(old)).unwrap_err().code, "ARG1017");
     assert_eq!(read(&world, "b"), Some(big));
 }
+
+#[test]
+fn a_removed_cluster_s_config_maps_are_read_no_more() {
+    let mut world = World::new(Limits::default());
+    world.join("east", 1_000);
+    world.join("west", 1_000);
+    report(&mut world, "east", vec![config_map("a", "k", "1"), config_map("b", "k", "1")]).unwrap();
+    report(&mut world, "west", vec![config_map("a", "k", "2")]).unwrap();
+    world
+        .command(Body::RemoveCluster(ask::RemoveCluster { cluster: "east".into(), ..Default::default() }))
+        .unwrap();
+    assert_eq!((read(&world, "a"), read(&world, "b")), (Some("2".into()), None));
+}

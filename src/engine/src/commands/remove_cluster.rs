@@ -1,12 +1,13 @@
 use argosy_proto::command::{Refusal, RemoveCluster, Reply};
 use argosy_proto::fact::{self, fact::Body};
+use std::collections::BTreeSet;
 
-use crate::commands::{done, find_cluster, take_over};
+use crate::commands::{done, find_cluster, report_config_maps, take_over};
 use crate::draft::Draft;
 use crate::{Code, Leader};
 
 /// Ends a cluster's registration. With `forget` its steps are given up as of a cluster that will not come back: once its
-/// agent's lease is over, and exclusive ones that run once theirs is. The agent, if it is there, is told to let go of
+/// agent's lease is over, and exclusive ones that run once theirs is. Its ConfigMaps are read no more. The agent, if it is there, is told to let go of
 /// everything.
 pub(crate) fn decide(
     draft: &mut Draft,
@@ -21,6 +22,7 @@ pub(crate) fn decide(
             row.attempts_open
         )));
     }
+    report_config_maps::withdraw_others(draft, name, &BTreeSet::new());
     draft.emit(Body::ClusterRemoved(fact::ClusterRemoved { cluster: name.clone() }));
     take_over::forget(draft, leader, name);
     Ok(done())

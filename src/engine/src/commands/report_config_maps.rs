@@ -38,10 +38,7 @@ pub(crate) fn decide(
     }
     let present: BTreeSet<(&str, &str)> =
         command.present.iter().map(|present| (present.namespace.as_str(), present.name.as_str())).collect();
-    let of_cluster = draft.state.config_maps.keys().filter(|key| key.2 == *name);
-    let gone: Vec<Key> =
-        of_cluster.filter(|key| !present.contains(&(key.0.as_str(), key.1.as_str()))).cloned().collect();
-    gone.into_iter().for_each(|key| withdraw(draft, key));
+    withdraw_others(draft, name, &present);
     let mut notices = Vec::new();
     for reported in &command.changed {
         let Some(ConfigMapName { namespace, name: own }) = &reported.name else { continue };
@@ -61,6 +58,14 @@ pub(crate) fn decide(
         }
     }
     Ok(Reply { body: Some(reply::Body::ConfigMapsTaken(command::ConfigMapsTaken { notices })) })
+}
+
+/// What of a cluster's is not among these is gone.
+pub(crate) fn withdraw_others(draft: &mut Draft, cluster: &str, present: &BTreeSet<(&str, &str)>) {
+    let of_cluster = draft.state.config_maps.keys().filter(|key| key.2 == cluster);
+    let gone: Vec<Key> =
+        of_cluster.filter(|key| !present.contains(&(key.0.as_str(), key.1.as_str()))).cloned().collect();
+    gone.into_iter().for_each(|key| withdraw(draft, key));
 }
 
 fn withdraw(draft: &mut Draft, key: Key) {
