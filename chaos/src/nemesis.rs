@@ -372,15 +372,12 @@ pub fn long_cut(
     comes.then_some((at_ms, Fault::CutCluster { cluster, way: Way::Both, for_ms }))
 }
 
-/// How long before a cluster is cut off its images begin to come slowly, as when the whole site is in trouble: so some of
-/// its pods ask for their start permits when they have been taken over.
-const HELD_BEFORE_MS: u64 = 2_500;
 /// Shorter cuts take nothing over.
 const HELD_CUT_MIN_MS: u64 = 15_000;
 
 /// Pods that start late because of a cut that is to come.
 #[must_use]
-pub fn held_starts(faults: &[(u64, Fault)]) -> Vec<(u64, Fault)> {
+pub fn held_starts(faults: &[(u64, Fault)], before_ms: u64) -> Vec<(u64, Fault)> {
     let mut held = Vec::new();
     for (at_ms, fault) in faults {
         let (clusters, for_ms) = if let Fault::CutCluster { cluster, for_ms, .. } = fault {
@@ -391,7 +388,7 @@ pub fn held_starts(faults: &[(u64, Fault)]) -> Vec<(u64, Fault)> {
             continue;
         };
         if for_ms >= HELD_CUT_MIN_MS {
-            let begins_ms = at_ms.saturating_sub(HELD_BEFORE_MS);
+            let begins_ms = at_ms.saturating_sub(before_ms);
             let for_ms = for_ms + at_ms - begins_ms;
             held.extend(clusters.map(|cluster| (begins_ms, Fault::HoldStarts { cluster, for_ms })));
         }

@@ -28,6 +28,9 @@ pub struct Options {
     pub log_entries_kept: u64,
     /// Work of one decide: a little makes continuations frequent.
     pub decide_work_max: u32,
+    /// How long before a cluster is cut off its images begin to come slowly, as when a whole site is in trouble: some of its
+    /// pods ask for their start permits when they have been taken over.
+    pub held_before_ms: u64,
     /// Keep every line of the trace.
     pub keep_trace: bool,
     /// Print every line of the trace as it comes.
@@ -84,6 +87,7 @@ impl Options {
             times,
             log_entries_kept: if random.per_mille(500) { random.between(10, 200) } else { 20_000 },
             decide_work_max: if random.per_mille(300) { random.between(20, 200) as u32 } else { 2_000 },
+            held_before_ms: 2_500,
             keep_trace: false,
             echo_trace: false,
             planted: None,

@@ -294,7 +294,7 @@ impl World {
         faults.extend(nemesis::end_of_a_cluster(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
         let mut random = Random::of_part(self.options.seed, "long cut");
         faults.extend(nemesis::long_cut(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
-        faults.extend(nemesis::held_starts(&faults));
+        faults.extend(nemesis::held_starts(&faults, self.options.held_before_ms));
         for (at_ms, fault) in faults {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
         }
