@@ -72,7 +72,7 @@ pub(crate) fn decide(
             draft.emit(Body::AttemptClosed(closed));
         } else if attempt.stopping {
             report_attempt::judge(draft, leader, name, fence, &lost(fence, attempt.revision, true));
-        } else if attempt.left && !ledger_since.is_some_and(|since| fence < since) {
+        } else if attempt.left && ledger_since.is_none_or(|since| fence >= since) {
             // Of before the cluster was removed and invited again: its clock runs.
         } else if ledger_since.is_some_and(|since| fence < since) {
             loss::left_behind(draft, leader, name, fence);
