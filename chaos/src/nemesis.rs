@@ -425,8 +425,11 @@ pub fn inside_clusters(
     until_ms: u64,
 ) -> Vec<(u64, Fault)> {
     let mut faults = Vec::new();
+    if intensity.lose_cluster == 0 {
+        return faults;
+    }
     let mut at_ms = from_ms;
-    while intensity.lose_cluster > 0 {
+    loop {
         at_ms += random.between(1, 2 * INSIDE_EVERY_MS);
         if at_ms + 1_000 >= until_ms {
             break;

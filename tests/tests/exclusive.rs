@@ -43,7 +43,7 @@ fn beats(signs: &Path) -> BTreeMap<String, (f64, f64)> {
         if name != "go"
             && let Some(first) = times.next()
         {
-            found.insert(name, (first, times.last().unwrap_or(first)));
+            found.insert(name, (first, times.next_back().unwrap_or(first)));
         }
     }
     found
