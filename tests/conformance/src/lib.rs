@@ -1,5 +1,8 @@
 //! Recordings of the real Argo (`cases/`, facts that are never edited), and what of them is to come out the same here.
 //!
+//! `own/` holds small cases of our own. Most were recorded beside Argo's controller v4.0.5 on a real API server, where Pods
+//! were ended by a stand-in for the kubelet; they show what once came out otherwise here.
+//!
 //! This library reads cases ([`case`]), brings a workflow into a recording's shape ([`normalise`]), tells the differences
 //! ([`compare`], [`artifacts`]), reads operators' scripts ([`script`]) and counts outcomes ([`table`]). Two tests use it:
 //! `tests/scripted.rs` replays every case through the real engine in virtual time, without a process or a cluster;
