@@ -77,7 +77,7 @@ pub async fn every_end_has_its_words(cell: &Cell, home: &Cluster) -> anyhow::Res
     submit("no-host", json!({"timeout": "30s", "nodeSelector": {"no-such": "host"}}), json!({})).await?;
     waits(cell, "no-image", "ImagePull").await?;
     waits(cell, "no-host", "Unschedulable: 0/").await?;
-    let fills = json!({"args": ["head -c 8000000 /dev/zero > /root/x; sleep 300"],
+    let fills = json!({"args": ["head -c 8000000 /dev/zero > /fill; sleep 300"],
         "resources": {"limits": {"ephemeral-storage": "1Mi"}}});
     submit("evicted", json!({}), fills).await?;
     let full =

@@ -141,9 +141,9 @@ fn check_items(scope: &mut Scope<'_>, expansion: &row::Expansion) -> Result<(), 
 }
 
 /// What a steps or dag template knows of the node that it is carried out as (`node.name` is not that of its children).
-fn own_names(turn: &Turn<'_>, node: &row::Node) -> BTreeMap<String, String> {
+fn own_names(turn: &Turn<'_>, node: &Arc<row::Node>) -> BTreeMap<String, String> {
     let is_try = node.flag == i32::from(row::NodeFlag::Retried);
-    let called = if is_try { turn.node(node.parent) } else { Arc::new(node.clone()) };
+    let called = if is_try { turn.node(node.parent) } else { node.clone() };
     let caller = (called.parent != 0).then(|| type_of(&turn.node(called.parent)));
     let display = match caller {
         Some(_) => display_name(&turn.draft.state, turn.workflow, &called),
