@@ -195,12 +195,26 @@ impl World {
         serde_json::from_str(&shown).ok()
     }
 
-    /// The Pods of a workflow.
-    fn pods(&self, workflow: &str) -> anyhow::Result<Vec<Value>> {
-        let label = format!("workflows.argoproj.io/workflow={workflow}");
+    /// The Pods of a workflow. Those of an earlier workflow of its name may still be there, and are another's.
+    fn pods(&self, workflow: &Value) -> anyhow::Result<Vec<Value>> {
+        let uid = workflow["metadata"]["uid"].as_str().context("no workflow")?;
+        let label = format!("argosy.dev/workflow-uid={uid}");
         let listed: Value =
             serde_json::from_str(&self.kubectl(&["get", "pods", "-l", &label, "-o", "json"])?)?;
         Ok(listed["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Where a workflow stands that does not get on: its nodes, and the Pods behind them.
+    async fn standing(&self, workflow: &str) -> String {
+        let Some(workflow) = self.workflow(workflow).await else { return "no workflow".to_owned() };
+        let nodes = workflow["status"]["nodes"].as_object().into_iter().flatten();
+        let nodes = nodes.map(|(_, node)| format!("{} {} {}", node["name"], node["phase"], node["message"]));
+        let pods = match &self.cluster {
+            Some(_) => self.pods(&workflow).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let pods = pods.iter().map(|pod| format!("Pod {} {}", pod["metadata"]["name"], pod["status"]));
+        nodes.chain(pods).collect::<Vec<_>>().join("\n    ")
     }
 
     /// What the command line prints, and its exit code.
@@ -406,7 +420,10 @@ impl Run<'_> {
         }
         let limit = Instant::now() + WAIT;
         while !holds(&step.after, &self.main, &self.look(&step.after).await?) {
-            ensure!(Instant::now() < limit, "waited {WAIT:?} for {}", step.after);
+            if Instant::now() > limit {
+                let standing = self.world.standing(&self.main).await;
+                bail!("waited {WAIT:?} for {}; it stands so:\n    {standing}", step.after);
+            }
             tokio::time::sleep(LOOK_EVERY).await;
         }
         Ok(())
@@ -461,7 +478,7 @@ impl Run<'_> {
                     .map(|(_, node)| node)
                     .find(|node| node["name"] == wanted || node["displayName"] == wanted);
                 let name = node.context("no such node")?["name"].clone();
-                let pods = self.world.pods(&self.main)?;
+                let pods = self.world.pods(&workflow)?;
                 let of =
                     |pod: &&Value| pod["metadata"]["annotations"]["workflows.argoproj.io/node-name"] == name;
                 let pod = pods.iter().find(of).context("the node has no Pod")?;
@@ -524,7 +541,7 @@ impl Run<'_> {
         let texts = Texts::of(&workflow);
         loop {
             let mut pods: Vec<Value> =
-                self.world.pods(&self.main)?.iter().map(|pod| texts.value(&shown_pod(pod))).collect();
+                self.world.pods(&workflow)?.iter().map(|pod| texts.value(&shown_pod(pod))).collect();
             pods.sort_by_key(Value::to_string);
             if *recorded == Value::from(pods.clone()) || Instant::now() > limit {
                 return Ok(pods.into());
@@ -560,7 +577,8 @@ impl Run<'_> {
 
     /// Waits until the workflow and those beside it end as recorded.
     async fn finish(&mut self) -> anyhow::Result<()> {
-        let ends = !self.case.script.last().is_some_and(Step::is_final);
+        // What did not get on is not waited for once more.
+        let ends = self.problems.is_empty() && !self.case.script.last().is_some_and(Step::is_final);
         let is_over =
             |workflow: &Value| workflow["metadata"]["labels"]["workflows.argoproj.io/completed"] == "true";
         let limit = Instant::now() + WAIT;
@@ -801,8 +819,10 @@ async fn compare_all(world: World, sample: &[&str]) -> anyhow::Result<()> {
     let mut done: Vec<_> = running.join_all().await;
     for (case, outcome) in &mut done {
         // Scripts count seconds, which a busy machine stretches: what differs has another try with nothing beside it.
-        if matches!(outcome, Ok(Outcome::Different(_))) && !case.script.is_empty() {
-            println!("again, alone: {}", case.name);
+        if let Ok(Outcome::Different(differences)) = outcome
+            && !case.script.is_empty()
+        {
+            println!("again, alone: {}: {}", case.name, differences.join("\n  "));
             *outcome = run(&world, case).await;
         }
     }
