@@ -15,6 +15,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = prost_build::Config::new();
     config.include_file("schemas.rs");
     config.btree_map(["."]);
+    // There are very many nodes and attempts.
+    config.boxed(".argosy.state.v1.Node.rare");
+    config.boxed(".argosy.state.v1.Attempt.requests");
     config.type_attribute(".argosy.common.v1.Fence", "#[derive(PartialOrd, Ord)]");
     if std::env::var_os("CARGO_FEATURE_GRPC").is_some() {
         tonic_prost_build::configure().compile_fds_with_config(descriptors, config)?;

@@ -4,6 +4,10 @@ use argosy_chaos::checkers::Invariant;
 use argosy_chaos::{Options, Planted, Report, World};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// See src/decisions/0036-allocator.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const SEEDS: u64 = 50;
 
 fn describe(report: &Report) -> String {

@@ -23,3 +23,20 @@ pub use generated::argosy::fact::v1 as fact;
 pub use generated::argosy::peer::v1 as peer;
 /// Rows of the `state` family.
 pub use generated::argosy::state::v1 as state;
+
+static NOTHING_RARE: std::sync::LazyLock<state::NodeRare> = std::sync::LazyLock::new(Default::default);
+
+impl state::Node {
+    /// What few nodes have: nothing, as a rule.
+    #[must_use]
+    pub fn rare(&self) -> &state::NodeRare {
+        self.rare.as_deref().unwrap_or(&NOTHING_RARE)
+    }
+
+    /// Changes what few nodes have. A node that has nothing of it is left without it: there is one way to write a row.
+    pub fn change_rare(&mut self, change: impl FnOnce(&mut state::NodeRare)) {
+        let mut rare = self.rare.take().unwrap_or_default();
+        change(&mut rare);
+        self.rare = (*rare != *NOTHING_RARE).then_some(rare);
+    }
+}

@@ -5,6 +5,10 @@ use argosy_kubernetes::resource::jq;
 use std::io::Read;
 use std::process::ExitCode;
 
+/// See src/decisions/0036-allocator.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     if std::env::args_os().skip(1).eq([jq::ARGUMENT]) {
         return evaluate_jq();

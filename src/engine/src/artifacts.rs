@@ -33,7 +33,7 @@ pub(crate) struct NodeInputs {
 
 impl NodeInputs {
     pub(crate) fn of(node: &row::Node) -> Self {
-        Self { parameters: node.inputs.clone(), artifacts: node.input_artifacts.clone() }
+        Self { parameters: node.inputs.clone(), artifacts: node.rare().input_artifacts.clone() }
     }
 }
 
@@ -56,7 +56,7 @@ impl Scope<'_> {
         };
         if let Some(wanted) = name.strip_prefix("inputs.artifacts.") {
             let node = self.state.node(self.workflow, self.boundary);
-            return node.map_or(Named::Unknown, |node| found(&node.input_artifacts, wanted));
+            return node.map_or(Named::Unknown, |node| found(&node.rare().input_artifacts, wanted));
         }
         if let Some(wanted) = name.strip_prefix("workflow.outputs.artifacts.") {
             let row = self.state.workflows.get(&self.workflow);
@@ -232,10 +232,10 @@ pub(crate) fn locate(turn: &Turn<'_>, raw: &mut Value) {
 
 /// Puts what the node takes into its template, and where the bytes are.
 pub(crate) fn furnish(node: &row::Node, raw: &mut Value) {
-    if node.input_artifacts.is_empty() {
+    if node.rare().input_artifacts.is_empty() {
         return;
     }
-    let furnished = node.input_artifacts.iter().map(|artifact| {
+    let furnished = node.rare().input_artifacts.iter().map(|artifact| {
         let mut shown: Value = serde_json::from_str(&artifact.json).unwrap_or_default();
         if !artifact.stored_key.is_empty()
             && let Some(fields) = shown.as_object_mut()
@@ -259,7 +259,7 @@ const NEAR_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// The cluster where most of a node's input bytes were made, if they are many.
 pub(crate) fn nearest(node: &row::Node) -> String {
     let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
-    for artifact in node.input_artifacts.iter().filter(|artifact| !artifact.cluster.is_empty()) {
+    for artifact in node.rare().input_artifacts.iter().filter(|artifact| !artifact.cluster.is_empty()) {
         let sum = bytes.entry(artifact.cluster.as_str()).or_default();
         *sum = sum.saturating_add(artifact.size);
     }

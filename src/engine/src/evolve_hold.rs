@@ -40,15 +40,15 @@ impl Step<'_> {
     pub(crate) fn start_held(&mut self, fact: &fact::StartHeld) -> Result<(), Error> {
         let node = self.node(fact.workflow, fact.node)?;
         let was_held = std::mem::replace(&mut node.held, true);
-        match fact.task {
+        node.change_rare(|rare| match fact.task {
             Some(task) => {
-                node.held_cursor = HELD_TASKS;
-                if !node.held_tasks.contains(&task) {
-                    node.held_tasks.push(task);
+                rare.held_cursor = HELD_TASKS;
+                if !rare.held_tasks.contains(&task) {
+                    rare.held_tasks.push(task);
                 }
             }
-            None => node.held_cursor = fact.cursor,
-        }
+            None => rare.held_cursor = fact.cursor,
+        });
         if !was_held {
             self.workflow(fact.workflow)?.held.push(fact.node);
         }
@@ -58,7 +58,7 @@ impl Step<'_> {
     pub(crate) fn start_released(&mut self, fact: &fact::StartReleased) -> Result<(), Error> {
         let node = self.node(fact.workflow, fact.node)?;
         node.held = false;
-        let cursor = node.held_cursor;
+        let cursor = node.rare().held_cursor;
         self.workflow(fact.workflow)?.held.retain(|held| *held != fact.node);
         let item = row::AgendaItem { cursor, ..agenda_item(row::AgendaKind::Start, fact.node) };
         self.push_agenda(fact.workflow, item)
@@ -66,9 +66,11 @@ impl Step<'_> {
 
     pub(crate) fn node_memoized(&mut self, fact: &fact::NodeMemoized) -> Result<(), Error> {
         let node = self.node(fact.workflow, fact.node)?;
-        node.memo_cache.clone_from(&fact.cache);
-        node.memo_key.clone_from(&fact.key);
-        node.memo_hit = fact.hit;
+        node.change_rare(|rare| {
+            rare.memo_cache.clone_from(&fact.cache);
+            rare.memo_key.clone_from(&fact.key);
+            rare.memo_hit = fact.hit;
+        });
         Ok(())
     }
 
@@ -85,7 +87,8 @@ impl Step<'_> {
     }
 
     pub(crate) fn task_released(&mut self, fact: &fact::TaskReleased) -> Result<(), Error> {
-        self.node(fact.workflow, fact.node)?.held_tasks.retain(|task| *task != fact.task);
+        let node = self.node(fact.workflow, fact.node)?;
+        node.change_rare(|rare| rare.held_tasks.retain(|task| *task != fact.task));
         Ok(())
     }
 }

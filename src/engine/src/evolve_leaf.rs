@@ -13,7 +13,7 @@ impl Step<'_> {
     pub(crate) fn node_daemoned(&mut self, fact: &fact::NodeDaemoned) -> Result<(), Error> {
         let (id, index) = (fact.workflow, fact.node);
         let node = self.node(id, index)?;
-        node.pod_ip.clone_from(&fact.pod_ip);
+        node.change_rare(|rare| rare.pod_ip.clone_from(&fact.pod_ip));
         if std::mem::replace(&mut node.daemoned, true) {
             return Ok(());
         }
@@ -28,7 +28,7 @@ impl Step<'_> {
         } else {
             let around = self.node(id, boundary)?;
             around.active_below = around.active_below.saturating_sub(u32::from(counts_to_boundary(kind)));
-            around.daemons.push(index);
+            around.change_rare(|rare| rare.daemons.push(index));
         }
         if hooked && parent != 0 {
             self.hook_over(id, parent)?;
@@ -40,18 +40,18 @@ impl Step<'_> {
 
     /// A daemon is no more: nothing has to end it.
     pub(crate) fn daemon_ended(&mut self, id: u64, boundary: u32, index: u32) -> Result<(), Error> {
-        let daemons = if boundary == 0 {
-            &mut self.workflow(id)?.daemons
+        if boundary == 0 {
+            self.workflow(id)?.daemons.retain(|daemon| *daemon != index);
         } else {
-            &mut self.node(id, boundary)?.daemons
-        };
-        daemons.retain(|daemon| *daemon != index);
+            self.node(id, boundary)?.change_rare(|rare| rare.daemons.retain(|daemon| *daemon != index));
+        }
         Ok(())
     }
 
     pub(crate) fn containers_set(&mut self, fact: &fact::ContainersSet) -> Result<(), Error> {
         let node = self.node(fact.workflow, fact.node)?;
-        let before = std::mem::replace(&mut node.containers, fact.containers.clone());
+        let mut before = fact.containers.clone();
+        node.change_rare(|rare| std::mem::swap(&mut rare.containers, &mut before));
         let workflow = self.workflow(fact.workflow)?;
         let (old, new) = (count(&before), count(&fact.containers));
         workflow.leaves_total = workflow.leaves_total.saturating_sub(old.0) + new.0;

@@ -104,7 +104,7 @@ impl Step<'_> {
             self.state.index.active_leaves.remove(&(id, *node));
             let succeeded = phase_of(&row) == NodePhase::Succeeded;
             if is_leaf_type(row.r#type) {
-                let (containers, done) = evolve_leaf::count(&row.containers);
+                let (containers, done) = evolve_leaf::count(&row.rare().containers);
                 let workflow = self.workflow(id)?;
                 workflow.leaves_total = workflow.leaves_total.saturating_sub(1 + containers);
                 workflow.leaves_succeeded =
@@ -141,16 +141,19 @@ impl Step<'_> {
         node.children_done = fact.children_done;
         node.children_succeeded = fact.children_succeeded;
         node.children_failed = fact.children_failed;
-        node.failed_first = fact.failed_first;
-        node.failed_last = fact.failed_last;
         node.children_complete = fact.children_complete;
         // Only what has ended is reopened: nothing below it runs or waits.
         (node.active_below, node.failed_below) = (0, 0);
         (node.hooks_open, node.hooks_below) = (0, 0);
         node.held = false;
-        node.held_tasks.clear();
-        node.daemons.clear();
-        (node.daemoned, node.was_daemoned) = (false, false);
+        node.daemoned = false;
+        node.change_rare(|rare| {
+            rare.failed_first = fact.failed_first;
+            rare.failed_last = fact.failed_last;
+            rare.held_tasks.clear();
+            rare.daemons.clear();
+            rare.was_daemoned = false;
+        });
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use crate::Error;
 use crate::evolve::Step;
 use crate::key::Key;
 use crate::resources;
-use crate::state::{ROW_VERSION, is_active_leaf, is_leaf_type, phase_of};
+use crate::state::{NODE_ROW_VERSION, ROW_VERSION, is_active_leaf, is_leaf_type, phase_of};
 
 impl Step<'_> {
     pub(crate) fn workflow_accepted(&mut self, fact: &fact::WorkflowAccepted) {
@@ -163,14 +163,14 @@ impl Step<'_> {
                 continue;
             }
             let held = (!attempt.fenced).then(|| attempt.cluster.clone());
-            let requests = attempt.requests.clone();
+            let requests = attempt.requests.take();
             attempt.workflow = 0;
             attempt.node = 0;
             attempt.fenced = true;
             attempt.stopping = true;
             "the workflow was deleted".clone_into(&mut attempt.stop_reason);
             if let Some(cluster) = held {
-                self.release(&cluster, requests.as_ref())?;
+                self.release(&cluster, requests.as_deref())?;
             }
         }
         Ok(())
@@ -197,7 +197,7 @@ impl Step<'_> {
         let (id, node) = (fact.workflow, fact.node);
         let now = self.time.0;
         let mut added = row::Node {
-            version: ROW_VERSION,
+            version: NODE_ROW_VERSION,
             parent: fact.parent,
             ordinal: fact.ordinal,
             name: fact.name.clone(),
@@ -209,12 +209,14 @@ impl Step<'_> {
             depth: fact.depth,
             flag: fact.flag,
             inputs: fact.inputs.clone(),
-            input_artifacts: fact.input_artifacts.clone(),
             started_at_ms: now,
             branch_phase: fact.branch_phase,
             on_exit: fact.on_exit,
             ..row::Node::default()
         };
+        if !fact.input_artifacts.is_empty() {
+            added.change_rare(|rare| rare.input_artifacts.clone_from(&fact.input_artifacts));
+        }
         let fulfilled = phase_of(&added).is_fulfilled();
         if fulfilled {
             added.finished_at_ms = now;
@@ -265,7 +267,9 @@ impl Step<'_> {
         node.phase = fact.phase;
         node.message.clone_from(&fact.message);
         node.host.clone_from(&fact.host);
-        node.progress.clone_from(&fact.progress);
+        if node.rare().progress != fact.progress {
+            node.change_rare(|rare| rare.progress.clone_from(&fact.progress));
+        }
         if fact.started_at_ms != 0 {
             node.started_at_ms = fact.started_at_ms;
         }
@@ -289,7 +293,9 @@ impl Step<'_> {
         let leaf = is_leaf_type(kind);
         // Its parent has gone on when it became a daemon, and hears of it again only when it fails.
         let daemoned = std::mem::take(&mut node.daemoned);
-        node.was_daemoned = daemoned;
+        if daemoned {
+            node.change_rare(|rare| rare.was_daemoned = true);
+        }
         self.state.index.active_leaves.remove(&(id, index));
         self.drop_work(id, index);
         self.drop_timers(id, index);
@@ -360,7 +366,7 @@ impl Step<'_> {
         let mut work = fact.work.clone().ok_or(Error::Misfit { what: "work", id })?;
         work.version = ROW_VERSION;
         work.queue = self.take_queue_number();
-        self.state.index_queued(work.shape.clone(), work.queue, (id, node));
+        self.state.index_queued(&work.shape, work.queue, (id, node));
         self.state.works.insert((id, node), Arc::new(work));
         self.touch(Key::Work(id, node));
         self.touch_workflow(id);
@@ -389,7 +395,7 @@ impl Step<'_> {
             node,
             cluster: fact.cluster.clone(),
             assigned_at_ms: self.time.0,
-            requests: requests.clone(),
+            requests: requests.clone().map(Box::new),
             exclusive_lease_ms,
             ..row::Attempt::default()
         };
@@ -447,8 +453,8 @@ impl Step<'_> {
         attempt.stopping = true;
         reason.clone_into(&mut attempt.stop_reason);
         let (id, node, cluster) = (attempt.workflow, attempt.node, attempt.cluster.clone());
-        let requests = attempt.requests.clone();
-        self.release(&cluster, requests.as_ref())?;
+        let requests = attempt.requests.take();
+        self.release(&cluster, requests.as_deref())?;
         let queue = self.take_queue_number();
         let work = self.state.works.get_mut(&(id, node)).ok_or(Error::Misfit { what: "work", id })?;
         let work = Arc::make_mut(work);
@@ -459,7 +465,7 @@ impl Step<'_> {
         if !work.excluded.contains(&cluster) {
             work.excluded.push(cluster);
         }
-        self.state.index_queued(shape.to_vec(), queue, (id, node));
+        self.state.index_queued(shape, queue, (id, node));
         self.touch(Key::Work(id, node));
         let node = self.node(id, node)?;
         node.phase = NodePhase::Pending.number();
@@ -481,13 +487,13 @@ impl Step<'_> {
             attempt.host.clone_from(&fact.host);
         }
         let (orphan, fenced, cluster) = (attempt.workflow == 0, attempt.fenced, attempt.cluster.clone());
-        let requests = attempt.requests.clone();
+        let requests = attempt.requests.take();
         self.state.index.on_cluster.remove(&(Arc::from(cluster.as_str()), fence));
         if orphan {
             self.state.attempts.remove(&fence);
         }
         if !fenced {
-            self.release(&cluster, requests.as_ref())?;
+            self.release(&cluster, requests.as_deref())?;
         }
         let row = self.cluster(&cluster)?;
         row.attempts_open = row.attempts_open.saturating_sub(1);
@@ -517,12 +523,14 @@ pub(crate) fn agenda_item(kind: row::AgendaKind, node: u32) -> row::AgendaItem {
 }
 
 fn count_failure(parent: &mut row::Node, child: row::FailedChild) {
-    if parent.failed_first.is_none_or(|first| child.rank < first.rank) {
-        parent.failed_first = Some(child);
-    }
-    if parent.failed_last.is_none_or(|last| child.rank >= last.rank) {
-        parent.failed_last = Some(child);
-    }
+    parent.change_rare(|rare| {
+        if rare.failed_first.is_none_or(|first| child.rank < first.rank) {
+            rare.failed_first = Some(child);
+        }
+        if rare.failed_last.is_none_or(|last| child.rank >= last.rank) {
+            rare.failed_last = Some(child);
+        }
+    });
 }
 
 pub(crate) fn required(fence: Option<Fence>) -> Result<Fence, Error> {

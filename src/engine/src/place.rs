@@ -234,7 +234,9 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
     let mut clusters: Option<Vec<ClusterView>> = None;
     while !draft.is_full(&leader.limits) {
         let Some((_, first, shape)) = draft.state.next_shape().cloned() else { return };
-        let Some((workflow, node)) = draft.state.index.queue.get(&(shape.clone(), first)).copied() else {
+        let Some((workflow, node)) =
+            draft.state.index.queue.get(shape.as_slice()).and_then(|of_shape| of_shape.get(&first)).copied()
+        else {
             return;
         };
         draft.spend(1);

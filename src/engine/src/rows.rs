@@ -6,7 +6,7 @@ use argosy_proto::state as row;
 use prost::Message;
 
 use crate::key::Key;
-use crate::state::{ROW_VERSION, State};
+use crate::state::{NODE_ROW_VERSION, ROW_VERSION, State};
 
 impl State {
     pub(crate) fn load_row(&mut self, key: Key, value: &[u8]) -> Option<()> {
@@ -19,7 +19,8 @@ impl State {
                 drop(self.manifests.insert(id, Arc::new(read(value, |row: &row::Manifest| row.version)?)))
             }
             Key::Node(id, node) => {
-                drop(self.nodes.insert((id, node), Arc::new(read(value, |row: &row::Node| row.version)?)))
+                let row = row::Node::decode(value).ok().filter(|row| row.version == NODE_ROW_VERSION)?;
+                drop(self.nodes.insert((id, node), Arc::new(row)));
             }
             Key::Work(id, node) => {
                 drop(self.works.insert((id, node), Arc::new(read(value, |row: &row::Work| row.version)?)))

@@ -309,7 +309,7 @@ impl<'a> Scope<'a> {
             "startedAt" => Some(time_text(node.started_at_ms)),
             "finishedAt" => (node.finished_at_ms != 0).then(|| time_text(node.finished_at_ms)),
             "hostNodeName" => (!node.host.is_empty()).then(|| node.host.clone()),
-            "ip" => (!node.pod_ip.is_empty()).then(|| node.pod_ip.clone()),
+            "ip" => Some(&node.rare().pod_ip).filter(|ip| !ip.is_empty()).cloned(),
             "exitCode" => outputs?.exit_code.map(|code| code.to_string()),
             "outputs.result" => outputs?.result.clone(),
             _ => None,

@@ -12,6 +12,8 @@ use crate::{Error, config_maps};
 
 /// Version of every row this code writes.
 pub(crate) const ROW_VERSION: u32 = 1;
+/// But for nodes: in their version 1 what few nodes have was in the row itself.
+pub(crate) const NODE_ROW_VERSION: u32 = 2;
 
 /// A timer's place in time.
 pub(crate) type TimerKey = (i64, u64, u32, i32);
@@ -77,8 +79,10 @@ pub(crate) struct Index {
     pub active_leaves: OrdSet<(u64, u32)>,
     /// Finished workflows, oldest first.
     pub finished: OrdSet<(i64, u64)>,
-    /// Leaves that wait for placement: (shape, place in the queue) to (workflow, node).
-    pub queue: OrdMap<(Vec<u8>, u64), (u64, u32)>,
+    /// Leaves that wait for placement: by shape, place in the queue to (workflow, node).
+    pub queue: OrdMap<Arc<[u8]>, Places>,
+    /// How many they are.
+    pub queued: usize,
     /// Shapes that wait: (capacity generation at which they were blocked or 0, first place in the queue, shape).
     pub shapes: OrdSet<(u64, u64, Vec<u8>)>,
     /// Idempotency keys by age: (recorded, tenant, key).
@@ -116,6 +120,9 @@ pub(crate) struct Index {
     /// CronWorkflows with workflows whose end was not taken note of.
     pub crons_ready: OrdSet<u64>,
 }
+
+/// Places in a queue, and the (workflow, node) at each.
+pub(crate) type Places = OrdMap<u64, (u64, u32)>;
 
 /// How a workflow of a CronWorkflow stands with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -252,21 +259,33 @@ impl State {
             .map(|(key, work)| (work.shape.clone(), work.queue, *key))
             .collect();
         for (shape, queue, key) in waiting {
-            self.index_queued(shape, queue, key);
+            self.index_queued(&shape, queue, key);
         }
     }
 
     /// Puts a leaf in the placement queue's index.
-    pub(crate) fn index_queued(&mut self, shape: Vec<u8>, queue: u64, key: (u64, u32)) {
-        let old = self.shape_entry(&shape);
-        self.index.queue.insert((shape.clone(), queue), key);
-        self.refresh_shape(old, &shape);
+    pub(crate) fn index_queued(&mut self, shape: &[u8], queue: u64, key: (u64, u32)) {
+        let old = self.shape_entry(shape);
+        let before = match self.index.queue.get_mut(shape) {
+            Some(of_shape) => of_shape.insert(queue, key),
+            None => {
+                self.index.queue.insert(Arc::from(shape), OrdMap::unit(queue, key));
+                None
+            }
+        };
+        self.index.queued += usize::from(before.is_none());
+        self.refresh_shape(old, shape);
     }
 
     /// Takes a leaf out of the placement queue's index.
     pub(crate) fn index_unqueued(&mut self, shape: &[u8], queue: u64) {
         let old = self.shape_entry(shape);
-        self.index.queue.remove(&(shape.to_vec(), queue));
+        if let Some(of_shape) = self.index.queue.get_mut(shape) {
+            self.index.queued -= usize::from(of_shape.remove(&queue).is_some());
+            if of_shape.is_empty() {
+                self.index.queue.remove(shape);
+            }
+        }
         self.refresh_shape(old, shape);
     }
 
@@ -284,10 +303,9 @@ impl State {
     }
 
     pub(crate) fn shape_entry(&self, shape: &[u8]) -> Option<(u64, u64, Vec<u8>)> {
-        let from = (shape.to_vec(), 0);
-        let ((found, first), _) = self.index.queue.range(from..).next()?;
+        let (first, _) = self.index.queue.get(shape)?.get_min()?;
         let generation = self.blocked.get(shape).map_or(0, |blocked| blocked.generation);
-        (found == shape).then(|| (generation, *first, shape.to_vec()))
+        Some((generation, *first, shape.to_vec()))
     }
 
     /// Batches evolved so far.
@@ -428,7 +446,7 @@ impl State {
     /// Leaves that wait for a cluster.
     #[must_use]
     pub fn placement_queue_depth(&self) -> usize {
-        self.index.queue.len()
+        self.index.queued
     }
 
     /// Items of the agenda.

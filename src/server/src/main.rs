@@ -11,6 +11,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
 
+/// See src/decisions/0036-allocator.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Runs Argo workflows over many clusters.
 #[derive(Parser)]
 #[command(name = "argosy", version, about, arg_required_else_help = true)]

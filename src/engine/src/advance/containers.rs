@@ -29,7 +29,7 @@ fn pending(name: &str) -> row::ContainerNode {
 }
 
 fn put(draft: &mut Draft, workflow: u64, node: u32, containers: Vec<row::ContainerNode>) {
-    let known = draft.state.node(workflow, node).map(|row| row.containers == containers);
+    let known = draft.state.node(workflow, node).map(|row| row.rare().containers == containers);
     if known == Some(false) {
         draft.emit(Body::ContainersSet(fact::ContainersSet { workflow, node, containers }));
     }
@@ -37,12 +37,14 @@ fn put(draft: &mut Draft, workflow: u64, node: u32, containers: Vec<row::Contain
 
 /// What a report says of the node's containers; one that it doesn't name is as it was.
 pub(crate) fn reported(draft: &mut Draft, workflow: u64, node: u32, report: &AttemptReport) {
-    let Some(row) = draft.state.node(workflow, node).filter(|row| !row.containers.is_empty()) else { return };
+    let Some(row) = draft.state.node(workflow, node).filter(|row| !row.rare().containers.is_empty()) else {
+        return;
+    };
     let newest = |known: &row::ContainerNode| {
         let found = report.containers.iter().find(|state| state.name == known.name);
         found.map_or_else(|| known.clone(), state_of)
     };
-    let containers = row.containers.iter().map(newest).collect();
+    let containers = row.rare().containers.iter().map(newest).collect();
     put(draft, workflow, node, containers);
 }
 
@@ -66,7 +68,7 @@ fn state_of(state: &ContainerState) -> row::ContainerNode {
 /// The Pod is placed anew: none of its containers has run.
 pub(crate) fn reset(draft: &mut Draft, workflow: u64, node: u32) {
     let Some(row) = draft.state.node(workflow, node) else { return };
-    let containers = row.containers.iter().map(|container| pending(&container.name)).collect();
+    let containers = row.rare().containers.iter().map(|container| pending(&container.name)).collect();
     put(draft, workflow, node, containers);
 }
 
@@ -81,7 +83,7 @@ pub(crate) fn end(turn: &mut Turn<'_>, node: u32, phase: NodePhase, message: &st
     let is_over = |container: &row::ContainerNode| {
         NodePhase::from_number(container.phase).is_some_and(NodePhase::is_fulfilled)
     };
-    if row.containers.iter().all(is_over) {
+    if row.rare().containers.iter().all(is_over) {
         return;
     }
     let now = if finished_at_ms > 0 { finished_at_ms } else { turn.draft.now().0 };
@@ -100,6 +102,6 @@ pub(crate) fn end(turn: &mut Turn<'_>, node: u32, phase: NodePhase, message: &st
         };
         row::ContainerNode { phase: phase.number(), message, finished_at_ms: now, ..container.clone() }
     };
-    let containers = row.containers.iter().map(ended).collect();
+    let containers = row.rare().containers.iter().map(ended).collect();
     put(turn.draft, turn.workflow, node, containers);
 }

@@ -14,7 +14,7 @@ const OVER: &str = "the template around the daemon is over";
 /// A leaf is ready: its parent goes on. A daemon that was one before may have another address.
 pub(crate) fn ready(turn: &mut Turn<'_>, index: u32, pod_ip: &str) {
     let node = turn.node(index);
-    if phase_of(&node).is_fulfilled() || node.daemoned && node.pod_ip == pod_ip {
+    if phase_of(&node).is_fulfilled() || node.daemoned && node.rare().pod_ip == pod_ip {
         return;
     }
     turn.draft.emit(Body::NodeDaemoned(fact::NodeDaemoned {
@@ -31,14 +31,14 @@ pub(crate) fn ready(turn: &mut Turn<'_>, index: u32, pod_ip: &str) {
 
 /// A try is a daemon now: so is its Retry node.
 pub(crate) fn try_ready(turn: &mut Turn<'_>, index: u32, child: &row::Node) {
-    let pod_ip = child.pod_ip.clone();
+    let pod_ip = child.rare().pod_ip.clone();
     ready(turn, index, &pod_ip);
 }
 
 /// The boundary (0: the workflow) is over: so are its daemons.
 pub(crate) fn end_all(turn: &mut Turn<'_>, boundary: u32) {
     let daemons =
-        if boundary == 0 { turn.row().daemons.clone() } else { turn.node(boundary).daemons.clone() };
+        if boundary == 0 { turn.row().daemons.clone() } else { turn.node(boundary).rare().daemons.clone() };
     turn.draft.spend(u32::try_from(daemons.len()).unwrap_or(u32::MAX));
     for index in daemons {
         end(turn, index);

@@ -52,7 +52,7 @@ pub(crate) fn start(turn: &mut Turn<'_>, index: u32, cursor: u64) -> Progress {
 
 /// Makes the tasks that were ready and had to wait for others to end, as far as they may start now.
 fn start_held(turn: &mut Turn<'_>, index: u32, dag: &Dag, plan: &Plan) {
-    for task in turn.node(index).held_tasks.clone() {
+    for task in turn.node(index).rare().held_tasks.clone() {
         if stopping(turn, &turn.node(index)) {
             break;
         }
@@ -137,7 +137,7 @@ fn check(turn: &mut Turn<'_>, index: u32, plan: &Plan, dag: &Dag) {
         return;
     }
     let fail_fast = dag.fail_fast.unwrap_or(true);
-    let failed = if fail_fast { node.failed_first } else { node.failed_last };
+    let failed = if fail_fast { node.rare().failed_first } else { node.rare().failed_last };
     if let Some(failed) = failed {
         let child = turn.node(failed.node);
         let phase = NodePhase::from_number(child.branch_phase).unwrap_or(NodePhase::Failed);
@@ -337,6 +337,7 @@ pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
     if !group.children_complete || group.children_done < group.children_total || group.hooks_below > 0 {
         return;
     }
-    let phase = group.failed_last.map_or(NodePhase::Succeeded, |failed| phase_of(&turn.node(failed.node)));
+    let phase =
+        group.rare().failed_last.map_or(NodePhase::Succeeded, |failed| phase_of(&turn.node(failed.node)));
     turn.finish(index, phase, String::new(), None);
 }

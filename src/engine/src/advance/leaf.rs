@@ -482,7 +482,7 @@ pub(crate) fn attempt_over(
     let (host, progress) = (clip(&report.host), clip(&report.progress));
     let started_at_ms = report.started_at_ms.max(0);
     if node.host != host
-        || node.progress != progress
+        || node.rare().progress != progress
         || started_at_ms != 0 && started_at_ms != node.started_at_ms
     {
         turn.change(index, |node| {
@@ -491,7 +491,7 @@ pub(crate) fn attempt_over(
             node.started_at_ms = started_at_ms;
         });
     }
-    if !node.containers.is_empty() {
+    if !node.rare().containers.is_empty() {
         containers::reported(turn.draft, workflow, index, report);
         if phase == NodePhase::Error && is_refusal(&message) {
             containers::withdraw(&mut turn, index);

@@ -88,8 +88,8 @@ pub(crate) fn note(turn: &mut Turn<'_>, node: u32, found: &Lookup) {
 
 /// Notes the key of a Retry node at one of its tries.
 pub(crate) fn note_try(turn: &mut Turn<'_>, retry: &row::Node, node: u32) {
-    if !retry.memo_key.is_empty() {
-        let (cache, key) = (retry.memo_cache.clone(), retry.memo_key.clone());
+    if !retry.rare().memo_key.is_empty() {
+        let (cache, key) = (retry.rare().memo_cache.clone(), retry.rare().memo_key.clone());
         let workflow = turn.workflow;
         turn.draft.emit(Body::NodeMemoized(fact::NodeMemoized { workflow, node, cache, key, hit: false }));
     }
@@ -98,7 +98,8 @@ pub(crate) fn note_try(turn: &mut Turn<'_>, retry: &row::Node, node: u32) {
 /// A node is over: what it came to is kept when its template asks for that.
 pub(crate) fn store(turn: &mut Turn<'_>, index: u32) {
     let node = turn.node(index);
-    if node.memo_key.is_empty() || node.memo_hit || phase_of(&node) != NodePhase::Succeeded {
+    let rare = node.rare();
+    if rare.memo_key.is_empty() || rare.memo_hit || phase_of(&node) != NodePhase::Succeeded {
         return;
     }
     // The tries of a Retry node are told of its key; it is the node itself that is kept.
@@ -106,7 +107,7 @@ pub(crate) fn store(turn: &mut Turn<'_>, index: u32) {
         return;
     }
     let workflow = turn.row();
-    let entry = memo_entry(&workflow.namespace, &node.memo_cache, &node.memo_key);
+    let entry = memo_entry(&workflow.namespace, &rare.memo_cache, &rare.memo_key);
     let memos = &turn.draft.state.memos;
     let bytes = node.outputs.as_ref().map_or(0, prost::Message::encoded_len);
     if bytes > ENTRY_BYTES_MAX || (memos.len() >= ENTRIES_MAX && !memos.contains_key(entry.as_str())) {
@@ -114,8 +115,8 @@ pub(crate) fn store(turn: &mut Turn<'_>, index: u32) {
     }
     turn.draft.emit(Body::MemoStored(fact::MemoStored {
         namespace: workflow.namespace.clone(),
-        cache: node.memo_cache.clone(),
-        key: node.memo_key.clone(),
+        cache: rare.memo_cache.clone(),
+        key: rare.memo_key.clone(),
         node_id: node_id(&workflow.name, &node.name),
         outputs: node.outputs.clone(),
     }));

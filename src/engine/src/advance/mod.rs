@@ -196,7 +196,7 @@ impl<'a> Turn<'a> {
         if phase_of(&node).is_failed_or_error() && hold::fail_fast(self, &node) {
             return Progress::Done;
         }
-        if node.was_daemoned {
+        if node.rare().was_daemoned {
             daemon::failed(self, index);
             return Progress::Done;
         }
@@ -266,7 +266,7 @@ impl<'a> Turn<'a> {
             return;
         }
         let (counts_as_failure, rank) = self.counts(node.parent, node.ordinal, phase);
-        if !node.containers.is_empty() {
+        if !node.rare().containers.is_empty() {
             containers::end(self, index, phase, &message, finished_at_ms);
         }
         self.draft.emit(Body::NodeFinished(fact::NodeFinished {
@@ -282,7 +282,7 @@ impl<'a> Turn<'a> {
         self.publish_globals(index);
         memo::store(self, index);
         hooks::changed(self, index);
-        if !node.daemons.is_empty() {
+        if !node.rare().daemons.is_empty() {
             daemon::end_all(self, index);
         }
         hold::released(self);
@@ -290,7 +290,7 @@ impl<'a> Turn<'a> {
 
     /// Ends a node for which no hook runs and nobody waits: its boundary is over.
     pub(crate) fn finish_quietly(&mut self, index: u32, phase: NodePhase, message: String) {
-        if !self.node(index).containers.is_empty() {
+        if !self.node(index).rare().containers.is_empty() {
             containers::end(self, index, phase, &message, 0);
         }
         self.draft.emit(Body::NodeFinished(fact::NodeFinished {
@@ -391,7 +391,7 @@ impl<'a> Turn<'a> {
             phase: node.phase,
             message: node.message.clone(),
             host: node.host.clone(),
-            progress: node.progress.clone(),
+            progress: node.rare().progress.clone(),
             started_at_ms: 0,
             children_complete: false,
         };

@@ -120,7 +120,7 @@ fn make_children(
 
 /// One that can't be carried out ends its group: those after it are never made.
 fn is_in_error(turn: &Turn<'_>, group: u32) -> bool {
-    let failed = turn.node(group).failed_first;
+    let failed = turn.node(group).rare().failed_first;
     failed.is_some_and(|failed| leaf::is_execution_error(&turn.node(failed.node)))
 }
 
@@ -260,7 +260,7 @@ pub(crate) fn check_group(turn: &mut Turn<'_>, index: u32) {
     if !group.children_complete || group.children_done < group.children_total || group.hooks_below > 0 {
         return;
     }
-    match group.failed_first {
+    match group.rare().failed_first {
         None => turn.finish(index, NodePhase::Succeeded, String::new(), None),
         Some(failed) => {
             let child = turn.node(failed.node);

@@ -103,8 +103,10 @@ fn node_moves(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, 
     let phase = if running { NodePhase::Running } else { NodePhase::Pending };
     let (message, host, progress) = (clip(&report.message), clip(&report.host), clip(&report.progress));
     let begins = running && phase_of(row) != NodePhase::Running;
-    let same =
-        phase_of(row) == phase && row.message == message && row.host == host && row.progress == progress;
+    let same = phase_of(row) == phase
+        && row.message == message
+        && row.host == host
+        && row.rare().progress == progress;
     if !same && !phase_of(row).is_fulfilled() {
         let started_at_ms = if running && report.started_at_ms > 0 { report.started_at_ms } else { 0 };
         draft.emit(Body::NodeChanged(fact::NodeChanged {

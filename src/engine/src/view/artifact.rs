@@ -83,7 +83,7 @@ impl State {
         let workflow = self.workflow(id)?;
         let nodes = self.nodes.range((id.0, 0)..=(id.0, u32::MAX));
         let (_, found) = nodes.into_iter().find(|(_, one)| node_id(&workflow.name, &one.name) == node)?;
-        let list = if is_input { &found.input_artifacts } else { &found.outputs.as_ref()?.artifacts };
+        let list = if is_input { &found.rare().input_artifacts } else { &found.outputs.as_ref()?.artifacts };
         let artifact = list.iter().find(|artifact| artifact.name == name)?.clone();
         let location = crate::artifacts::whole_location(&artifact, workflow);
         Some((artifact, location))

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 /// The Container nodes of a Pod node.
 pub(super) fn nodes_of(index: u32, pod: &row::Node) -> impl Iterator<Item = Arc<row::Node>> + '_ {
-    (0_u64..).zip(&pod.containers).map(move |(ordinal, container)| {
+    (0_u64..).zip(&pod.rare().containers).map(move |(ordinal, container)| {
         Arc::new(row::Node {
             version: pod.version,
             parent: index,
@@ -34,7 +34,7 @@ pub(super) fn nodes_of(index: u32, pod: &row::Node) -> impl Iterator<Item = Arc<
 
 /// The places in its set of what a container waits for.
 pub(super) fn dependencies(template: Option<&Value>, pod: &row::Node, ordinal: u64) -> Vec<u64> {
-    let Some(container) = usize::try_from(ordinal).ok().and_then(|at| pod.containers.get(at)) else {
+    let Some(container) = usize::try_from(ordinal).ok().and_then(|at| pod.rare().containers.get(at)) else {
         return Vec::new();
     };
     let declared = template.and_then(|template| template.pointer("/containerSet/containers")?.as_array());
@@ -44,6 +44,6 @@ pub(super) fn dependencies(template: Option<&Value>, pod: &row::Node, ordinal: u
         .into_iter()
         .flatten()
         .filter_map(Value::as_str);
-    let place = |name: &str| (0_u64..).zip(&pod.containers).find(|(_, one)| one.name == name);
+    let place = |name: &str| (0_u64..).zip(&pod.rare().containers).find(|(_, one)| one.name == name);
     waits.filter_map(|name| place(name).map(|(place, _)| place)).collect()
 }

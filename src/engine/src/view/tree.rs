@@ -152,8 +152,9 @@ impl<'a> Tree<'a> {
         if !node.inputs.is_empty() {
             inputs.insert("parameters".to_owned(), self.inputs(node).into());
         }
-        if !node.input_artifacts.is_empty() {
-            inputs.insert("artifacts".to_owned(), artifact::list(&node.input_artifacts));
+        let artifacts = &node.rare().input_artifacts;
+        if !artifacts.is_empty() {
+            inputs.insert("artifacts".to_owned(), artifact::list(artifacts));
         }
         if !inputs.is_empty() {
             put("inputs", Value::Object(inputs));
@@ -170,8 +171,9 @@ impl<'a> Tree<'a> {
         if node.daemoned {
             put("daemoned", true.into());
         }
-        if !node.pod_ip.is_empty() {
-            put("podIP", node.pod_ip.clone().into());
+        let rare = node.rare();
+        if !rare.pod_ip.is_empty() {
+            put("podIP", rare.pod_ip.clone().into());
         }
         if !node.host.is_empty() {
             put("hostNodeName", node.host.clone().into());
@@ -179,10 +181,10 @@ impl<'a> Tree<'a> {
         if let Some((lock, _)) = self.state.waits_for((self.workflow, index)) {
             put("synchronizationStatus", json!({"waiting": lock}));
         }
-        if !node.memo_key.is_empty() {
+        if !rare.memo_key.is_empty() {
             put(
                 "memoizationStatus",
-                json!({"hit": node.memo_hit, "key": node.memo_key, "cacheName": node.memo_cache}),
+                json!({"hit": rare.memo_hit, "key": rare.memo_key, "cacheName": rare.memo_cache}),
             );
         }
         match row::NodeFlag::try_from(node.flag) {
@@ -303,7 +305,8 @@ impl<'a> Tree<'a> {
 
     /// Steps and DAG nodes show them once they ended with what their children came to.
     fn shows_outbound(&self, index: u32, node: &row::Node, kind: NodeType) -> bool {
-        let ended = phase_of(node).is_fulfilled() && !node.memo_hit && !self.outbound[&index].is_empty();
+        let ended =
+            phase_of(node).is_fulfilled() && !node.rare().memo_hit && !self.outbound[&index].is_empty();
         match kind {
             NodeType::Dag => ended && node.message.is_empty(),
             NodeType::Steps => ended && phase_of(node) != NodePhase::Error && node.message != hold::FAIL_FAST,
@@ -374,7 +377,7 @@ impl<'a> Tree<'a> {
 fn add_containers(nodes: &mut BTreeMap<u32, Arc<row::Node>>) -> BTreeMap<u32, Vec<u32>> {
     let mut next = nodes.last_key_value().map_or(0, |(last, _)| *last);
     let mut numbers: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
-    let pods = nodes.iter().filter(|(_, node)| !node.containers.is_empty());
+    let pods = nodes.iter().filter(|(_, node)| !node.rare().containers.is_empty());
     for (pod, container) in pods
         .flat_map(|(index, node)| containers::nodes_of(*index, node).map(|container| (*index, container)))
         .collect::<Vec<_>>()
@@ -392,6 +395,7 @@ fn has_progress(node: &row::Node) -> bool {
 
 fn leaf_progress(node: &row::Node) -> (u64, u64) {
     let reported = node
+        .rare()
         .progress
         .split_once('/')
         .and_then(|(done, total)| Some((done.parse().ok()?, total.parse().ok()?)));

@@ -18,6 +18,10 @@ mod world;
 use clap::Parser;
 use std::process::ExitCode;
 
+/// See src/decisions/0036-allocator.md.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Benchmarks of the engine alone.
 #[derive(Debug, Parser)]
 #[command(name = "argosy-bench-engine")]

@@ -4,6 +4,7 @@ use crate::figures::{print_table, thousands};
 use crate::world::{World, ended, fan_out};
 use anyhow::Context;
 use argosy_proto::command::{self as ask, command::Body};
+use std::time::Duration;
 
 /// Bytes of a page of memory.
 const PAGE_BYTES: f64 = 4096.0;
@@ -34,11 +35,25 @@ pub fn run(nodes: usize) -> anyhow::Result<()> {
     }
     // A leader that steps down drops what it keeps for deciding.
     world.leader = argosy_engine::Leader::new(world.leader.limits.clone());
-    let held = resident_bytes()? - before;
+    let held = settled_bytes()? - before;
     let each = |bytes: f64| format!("{:.0} bytes", bytes / nodes as f64);
     let row = vec![thousands(nodes as f64), format!("{:.0} MiB", held / 1048576.0), each(held), each(peak)];
     print_table("Memory of nodes at rest", &["nodes", "held", "each", "each at the peak"], &[row]);
     Ok(())
+}
+
+/// What the process holds once the allocator has given back what is not used: it takes its time.
+fn settled_bytes() -> anyhow::Result<f64> {
+    const LOOK_EVERY: Duration = Duration::from_secs(3);
+    let mut last = resident_bytes()?;
+    loop {
+        std::thread::sleep(LOOK_EVERY);
+        let now = resident_bytes()?;
+        if now >= last * 0.999 {
+            return Ok(now);
+        }
+        last = now;
+    }
 }
 
 fn resident_bytes() -> anyhow::Result<f64> {

@@ -30,7 +30,7 @@ impl<'a> Tree<'a> {
     /// The nodes that what comes after a node hangs below: what it shows as its `outboundNodes`, followed once more.
     fn outbound_of(&self, index: u32) -> Vec<u32> {
         let node = &self.nodes[&index];
-        if node.memo_hit && type_of(node) != NodeType::Retry {
+        if node.rare().memo_hit && type_of(node) != NodeType::Retry {
             return vec![index];
         }
         match type_of(node) {
@@ -60,7 +60,7 @@ impl<'a> Tree<'a> {
     /// Argo's `outboundNodes` of a Steps or DAG node.
     pub(super) fn shown_outbound(&self, index: u32) -> Vec<u32> {
         let node = &self.nodes[&index];
-        if node.memo_hit {
+        if node.rare().memo_hit {
             return vec![index];
         }
         if type_of(node) == NodeType::Steps {
