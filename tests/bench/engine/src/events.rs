@@ -5,7 +5,6 @@ use crate::figures::{print_table, thousands};
 use crate::world::{World, ended, fan_out};
 use anyhow::{Context, ensure};
 use argosy_engine::{State, evolve};
-use argosy_proto::command::{self as ask, command::Body};
 use argosy_proto::fact::Batch;
 use nix::time::{ClockId, clock_gettime};
 use prost::Message;
@@ -82,11 +81,8 @@ fn events(nodes: usize, count: usize) -> anyhow::Result<Costs> {
 /// The end of a step, and what follows from it.
 fn event(world: &mut World, follower: &mut State, costs: &mut Costs) -> anyhow::Result<()> {
     let fence = world.to_run("east").context("a step runs")?;
-    let epoch = world.state.cluster("east").context("a cluster")?.session_epoch;
-    let report =
-        ask::ReportAttempt { cluster: "east".into(), session_epoch: epoch, report: Some(ended(fence)) };
     let begun = processor()?;
-    let mut made = Vec::from_iter(world.command(Body::ReportAttempt(report))?);
+    let mut made = Vec::from_iter(world.report("east", ended(fence))?);
     made.extend(world.settle()?);
     let bytes: Vec<Vec<u8>> = made.iter().map(|made| made.batch.encode_to_vec()).collect();
     costs.decide += processor()?.saturating_sub(begun);

@@ -2,7 +2,8 @@
 //! the rest of the system.
 //!
 //! Suites: a manifest of many templates, read and validated; the cost of one event in small and huge workflows; memory
-//! of a node at rest; a wide fan-out from submission until everything is assigned; steps within steps.
+//! of a node at rest; a wide fan-out from submission until everything is assigned; the loss of a cluster; steps within
+//! steps.
 //!
 //! No verdicts: figures move from machine to machine; only those of one run compare.
 
@@ -10,6 +11,7 @@ mod events;
 #[path = "../../src/figures.rs"]
 #[expect(dead_code, reason = "shared with the other benchmarks, which use more of it")]
 mod figures;
+mod loss;
 mod manifest;
 mod nested;
 mod rest;
@@ -41,6 +43,9 @@ struct Arguments {
     /// Steps templates within each other
     #[arg(long, default_value_t = 1_000)]
     depth: usize,
+    /// Running steps of a cluster that dies
+    #[arg(long, default_value_t = 10_000)]
+    losing: usize,
     /// Nodes whose memory is measured
     #[arg(long, default_value_t = 200_000)]
     resting: usize,
@@ -52,6 +57,7 @@ fn run(arguments: &Arguments) -> anyhow::Result<()> {
     manifest::run(arguments.templates)?;
     events::run(&arguments.nodes, arguments.events)?;
     events::fan_out_assigned(arguments.width)?;
+    loss::run(arguments.losing)?;
     nested::run(arguments.depth)
 }
 

@@ -3,7 +3,6 @@
 use crate::figures::{print_table, thousands};
 use crate::world::{World, ended, fan_out};
 use anyhow::Context;
-use argosy_proto::command::{self as ask, command::Body};
 use std::time::Duration;
 
 /// Bytes of a page of memory.
@@ -24,11 +23,8 @@ pub fn run(nodes: usize) -> anyhow::Result<()> {
         if open.is_empty() {
             break;
         }
-        let epoch = world.state.cluster("east").context("a cluster")?.session_epoch;
         for fence in open {
-            let report = Some(ended(fence));
-            let report = ask::ReportAttempt { cluster: "east".into(), session_epoch: epoch, report };
-            world.command(Body::ReportAttempt(report))?;
+            world.report("east", ended(fence))?;
         }
         world.settle()?;
         peak = peak.max(resident_bytes()? - before);

@@ -98,6 +98,13 @@ impl World {
         self.command(Body::OpenSession(open)).map(drop)
     }
 
+    /// What a cluster's agent says of an attempt.
+    pub fn report(&mut self, cluster: &str, report: AttemptReport) -> anyhow::Result<Option<Made>> {
+        let session_epoch = self.state.cluster(cluster).context("a cluster")?.session_epoch;
+        let report = ask::ReportAttempt { cluster: cluster.into(), session_epoch, report: Some(report) };
+        self.command(Body::ReportAttempt(report))
+    }
+
     /// Submits a manifest.
     pub fn submit(&mut self, manifest: &Value) -> anyhow::Result<Option<Made>> {
         let manifest = manifest.to_string();
@@ -147,12 +154,11 @@ pub fn fan_out(width: usize) -> Value {
 
 /// The report of a step that ended well.
 pub fn ended(fence: Fence) -> AttemptReport {
-    AttemptReport {
-        fence: Some(fence),
-        revision: 1,
-        phase: AttemptPhase::Succeeded.into(),
-        permitted: true,
-        exit_code: Some(0),
-        ..AttemptReport::default()
-    }
+    AttemptReport { exit_code: Some(0), ..report(fence, AttemptPhase::Succeeded) }
+}
+
+/// The first report of a step that may run.
+pub fn report(fence: Fence, phase: AttemptPhase) -> AttemptReport {
+    let (fence, phase) = (Some(fence), phase.into());
+    AttemptReport { fence, revision: 1, phase, permitted: true, ..AttemptReport::default() }
 }
