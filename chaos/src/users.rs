@@ -225,7 +225,12 @@ impl User {
             Wish::Schedule(name, active_ms) => schedules::create(&mut self.random, &name, active_ms),
             Wish::Redeem(cluster, number) => {
                 let (cluster_uid, token_hash) = (uid_of_cluster(&cluster), token_hash(&cluster, number));
-                Body::RedeemInvite(RedeemInvite { cluster, cluster_uid, token_hash })
+                Body::RedeemInvite(RedeemInvite {
+                    cluster,
+                    cluster_uid,
+                    token_hash,
+                    ..RedeemInvite::default()
+                })
             }
         };
         let mut command = Command { version: 1, idempotency_key: None, body: Some(body) };

@@ -4,7 +4,7 @@
 use anyhow::{Context, bail, ensure};
 use argosy_pki::{Authority, Lifetimes};
 use argosy_server::config::{
-    ApiConfig, ConsensusConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig,
+    ApiConfig, ConsensusConfig, FailoverConfig, IdentityConfig, Listen, MemberAddresses, ServerConfig,
 };
 use argosy_server::core::clock;
 use argosy_server::processes::Process;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub struct Options {
     pub artifact_repository: Option<Value>,
     /// Wait before attempts' own objects are deleted, milliseconds.
     pub artifact_sweep_after_ms: Option<i64>,
+    /// Certificates.
+    pub identity: IdentityConfig,
 }
 
 impl Default for Options {
@@ -59,6 +62,7 @@ impl Default for Options {
             address: Ipv4Addr::LOCALHOST,
             artifact_repository: None,
             artifact_sweep_after_ms: None,
+            identity: IdentityConfig::default(),
         }
     }
 }
@@ -411,6 +415,33 @@ impl Cell {
         .await
     }
 
+    /// `argosy ARGUMENTS`: whether it went well, and all that it printed.
+    ///
+    /// # Errors
+    /// The program is not there.
+    pub fn try_argosy(&self, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+        let servers: Vec<String> = self.members.keys().map(|member| self.api(*member)).collect();
+        let output = Command::new(binary("argosy")?)
+            .args(arguments)
+            .env("ARGOSY_SERVER", servers.join(","))
+            .env("ARGOSY_TOKEN", TOKEN)
+            .env("ARGOSY_CERTIFICATE_AUTHORITY", self.directory.path().join("pki").join("ca.pem"))
+            .env("ARGOSY_HOME", self.directory.path().join("home"))
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.success(), text.into_owned()))
+    }
+
+    /// As [`Self::try_argosy`], when it has to go well.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn argosy(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let (well, text) = self.try_argosy(arguments)?;
+        ensure!(well, "argosy {arguments:?}: {text}");
+        Ok(text)
+    }
+
     /// What a member has logged so far.
     ///
     /// # Errors
@@ -508,6 +539,7 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
                 log_entries_kept: options.log_entries_kept,
                 ..ConsensusConfig::default()
             },
+            identity: options.identity.clone(),
             artifact_repository: options.artifact_repository.clone(),
             artifact_sweep_after_ms: options.artifact_sweep_after_ms,
         };

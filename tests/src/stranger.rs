@@ -67,7 +67,7 @@ pub fn member_tls(issuer: &Authority, member: u64, authority: &Authority) -> any
 pub fn agent_tls(issuer: &Authority, cluster: &str, authority: &Authority) -> anyhow::Result<ClientConfig> {
     let directory = tempfile::tempdir()?;
     let key = AgentKey::load_or_create(directory.path())?;
-    let signed = issuer.sign_agent(&key.signing_request()?, cluster, clock().wall_ms, 3_600_000)?;
+    let signed = issuer.sign_agent(&key.signing_request()?, cluster, 1, clock().wall_ms, 3_600_000)?;
     let plain =
         |chain: &[argosy_pki::CertificateDer<'static>]| chain.iter().map(|one| one.to_vec()).collect();
     let identity = AgentIdentity::new(&key, plain(&signed.chain), plain(&issuer.roots()))?;

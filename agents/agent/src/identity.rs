@@ -1,22 +1,34 @@
-//! Who this agent is: enrolment at the first start, renewal at half-life.
+//! Who this agent is: enrolment at the first start, renewal at half-life, a new invite when the old identity is no good.
 
 use crate::Config;
 use crate::connection::{client, dial, explain, explain_status};
 use anyhow::{Context, bail, ensure};
 use arc_swap::ArcSwap;
-use argosy_pki::{AgentIdentity, AgentKey, Invite, SharedClientTls, client_config, pinned_client_config};
-use argosy_proto::agent::{EnrolRequest, EnrolResponse, RenewCertificateRequest};
+use argosy_pki::{
+    AgentIdentity, AgentKey, CertificateDer, Invite, SharedClientTls, client_config, pinned_client_config,
+};
+use argosy_proto::agent::{
+    CertificateRenewed, CertificateTaken, EnrolRequest, EnrolResponse, RenewCertificateRequest, TrustRoots,
+};
 use rustls::ClientConfig;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
+use tokio::sync::{mpsc, oneshot};
 
 /// Between two tries to enrol while no member can be reached.
 const ENROL_RETRY: Duration = Duration::from_secs(2);
-/// Between two looks at the certificate's age, and two tries to renew it.
-const RENEWAL_LOOK: Duration = Duration::from_secs(10);
+/// Between two looks at the certificate's age, at most: shorter lives are looked at more often.
+const RENEWAL_LOOK_MAX: Duration = Duration::from_secs(10);
+const RENEWAL_LOOK_MIN: Duration = Duration::from_millis(100);
+/// Looks in the life of a certificate.
+const LOOKS_PER_LIFE: i64 = 60;
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two tries to renew an identity that the control plane does not accept any more.
+const REFUSED_RETRY_MS: i64 = 60_000;
 const MEMBERS_FILE: &str = "members.json";
+/// SHA-256 of the invite that was redeemed: another one is a new invite.
+const INVITE_FILE: &str = "invite.sha256";
 
 /// An enrolled agent.
 pub struct Enrolled {
@@ -25,8 +37,49 @@ pub struct Enrolled {
     pub cell: String,
     pub members: Vec<String>,
     pub tls: SharedClientTls,
+    /// SHA-256 of the authorities that the present identity trusts, for greetings.
+    pub trusts: SharedTrusts,
     directory: PathBuf,
+    identity: AgentIdentity,
     renew_at_ms: i64,
+    requests: u64,
+    cluster_uid: String,
+}
+
+/// Digests of certificate authorities.
+pub type SharedTrusts = Arc<ArcSwap<Vec<Vec<u8>>>>;
+
+/// What the identity's task asks of the one that owns the connection.
+pub enum Wish {
+    /// Send this over the session, and give the answer; dropped if there is no session.
+    Renew(RenewCertificateRequest, oneshot::Sender<CertificateRenewed>),
+    /// Send this, if there is a session.
+    Taken(CertificateTaken),
+    /// The identity is another one: connect anew.
+    Reconnect,
+}
+
+/// Between the identity's task and the connection's.
+pub struct Session {
+    pub wishes: mpsc::Sender<Wish>,
+    /// Authorities that the control plane tells.
+    pub roots: mpsc::Receiver<TrustRoots>,
+    /// Of this process.
+    pub agent_instance: u64,
+}
+
+/// Why there is no new certificate.
+enum Failure {
+    /// Nobody could be asked.
+    Passing(anyhow::Error),
+    /// The control plane does not accept this identity any more.
+    Refused(String),
+}
+
+impl From<anyhow::Error> for Failure {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Passing(error)
+    }
 }
 
 /// Wall clock in milliseconds since 1970.
@@ -46,7 +99,7 @@ pub async fn establish(config: &Config, cluster_uid: &str) -> anyhow::Result<Enr
                 identity.cluster
             );
         }
-        return Enrolled::new(config, directory, &identity);
+        return Enrolled::new(config, directory, &identity, cluster_uid);
     }
     let invite = read_invite(config)?;
     if let Some(cluster) = config.cluster.as_ref().filter(|cluster| **cluster != invite.cluster) {
@@ -63,6 +116,20 @@ pub async fn establish(config: &Config, cluster_uid: &str) -> anyhow::Result<Enr
     ensure!(!members.is_empty(), "the invite names no members: give them with --members host:port,...");
     let tls = Arc::new(pinned_client_config(invite.authority_fingerprint)?);
     let answer = enrol(&tls, members, &request).await?;
+    let (identity, member_addresses) = identity_of(&key, answer, &invite.cluster)?;
+    save_members(&directory, &member_addresses)?;
+    save_redeemed(&directory, &invite)?;
+    identity.save(&directory)?;
+    tracing::info!(cluster = identity.cluster, cell = identity.trust_domain, "enrolled");
+    Enrolled::new(config, directory, &identity, cluster_uid)
+}
+
+/// What the answer to a signing request makes of the agent, if it is any good.
+fn identity_of(
+    key: &AgentKey,
+    answer: EnrolResponse,
+    cluster: &str,
+) -> anyhow::Result<(AgentIdentity, Vec<String>)> {
     let EnrolResponse {
         certificate_chain_der,
         trust_roots_der,
@@ -70,16 +137,20 @@ pub async fn establish(config: &Config, cluster_uid: &str) -> anyhow::Result<Enr
         member_addresses,
         trust_domain: _,
     } = answer;
-    let identity = AgentIdentity::new(&key, certificate_chain_der, trust_roots_der)?;
+    let identity = AgentIdentity::new(key, certificate_chain_der, trust_roots_der)?;
     ensure!(
-        identity.cluster == invite.cluster,
+        identity.cluster == cluster,
         "the control plane answered with a certificate for cluster {}",
         identity.cluster
     );
-    save_members(&directory, &member_addresses)?;
-    identity.save(&directory)?;
-    tracing::info!(cluster = identity.cluster, cell = identity.trust_domain, "enrolled");
-    Enrolled::new(config, directory, &identity)
+    identity.verify(wall_clock_ms()).context("the new certificate is no good")?;
+    Ok((identity, member_addresses))
+}
+
+fn save_redeemed(directory: &Path, invite: &Invite) -> anyhow::Result<()> {
+    let path = directory.join(INVITE_FILE);
+    let hash: String = invite.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+    std::fs::write(&path, hash).with_context(|| format!("cannot write {}", path.display()))
 }
 
 fn read_invite(config: &Config) -> anyhow::Result<Invite> {
@@ -102,25 +173,42 @@ async fn enrol(
 ) -> anyhow::Result<EnrolResponse> {
     let mut last_problem = String::new();
     loop {
-        for address in members {
-            let problem = match dial(Arc::clone(tls), address).await {
-                Err(error) => explain(&error),
-                Ok(channel) => match client(channel).enrol(request.clone()).await {
-                    Ok(answer) => return Ok(answer.into_inner()),
-                    Err(status) if is_passing(status.code()) => explain_status(&status),
-                    Err(status) => {
-                        bail!("the control plane refused to enrol this agent: {}", status.message())
-                    }
-                },
-            };
-            let problem = format!("member {address}: {problem}");
-            if problem != last_problem {
-                tracing::warn!(problem, "cannot enrol yet");
-                last_problem = problem;
+        match enrol_once(tls, members, request).await {
+            Ok(answer) => return Ok(answer),
+            Err(Failure::Refused(message)) => {
+                bail!("the control plane refused to enrol this agent: {message}")
+            }
+            Err(Failure::Passing(problem)) => {
+                let problem = format!("{problem:#}");
+                if problem != last_problem {
+                    tracing::warn!(problem, "cannot enrol yet");
+                    last_problem = problem;
+                }
             }
         }
         tokio::time::sleep(ENROL_RETRY).await;
     }
+}
+
+/// Asks one member after the other until one answers.
+async fn enrol_once(
+    tls: &Arc<ClientConfig>,
+    members: &[String],
+    request: &EnrolRequest,
+) -> Result<EnrolResponse, Failure> {
+    let mut problem = anyhow::anyhow!("no members are known");
+    for address in members {
+        let reason = match dial(Arc::clone(tls), address).await {
+            Err(error) => explain(&error),
+            Ok(channel) => match client(channel).enrol(request.clone()).await {
+                Ok(answer) => return Ok(answer.into_inner()),
+                Err(status) if is_passing(status.code()) => explain_status(&status),
+                Err(status) => return Err(Failure::Refused(status.message().to_owned())),
+            },
+        };
+        problem = anyhow::anyhow!("member {address}: {reason}");
+    }
+    Err(Failure::Passing(problem))
 }
 
 fn is_passing(code: tonic::Code) -> bool {
@@ -147,7 +235,12 @@ fn load_members(directory: &Path) -> Vec<String> {
 }
 
 impl Enrolled {
-    fn new(config: &Config, directory: PathBuf, identity: &AgentIdentity) -> anyhow::Result<Self> {
+    fn new(
+        config: &Config,
+        directory: PathBuf,
+        identity: &AgentIdentity,
+        cluster_uid: &str,
+    ) -> anyhow::Result<Self> {
         let mut members =
             if config.members.is_empty() { load_members(&directory) } else { config.members.clone() };
         if members.is_empty()
@@ -157,65 +250,227 @@ impl Enrolled {
         }
         ensure!(!members.is_empty(), "no members are known: give them with --members host:port,...");
         let tls = client_config(&identity.credentials, &identity.roots, &identity.trust_domain)?;
+        if let Ok(invite) = read_invite(config)
+            && !directory.join(INVITE_FILE).exists()
+        {
+            // Of an agent that did not write it down yet: the invite that it has is the one that it had.
+            save_redeemed(&directory, &invite)?;
+        }
         Ok(Self {
             cluster: identity.cluster.clone(),
             cell: identity.trust_domain.clone(),
             members,
             tls: Arc::new(ArcSwap::from_pointee(tls)),
-            renew_at_ms: identity.credentials.validity.renew_at_ms(),
+            trusts: Arc::new(ArcSwap::from_pointee(identity.trusts())),
+            renew_at_ms: renew_at_ms(identity),
+            identity: identity.clone(),
+            requests: 0,
+            cluster_uid: cluster_uid.to_owned(),
             directory,
         })
     }
 
-    /// Renews the certificate at half of its life, for ever. New connections use the new one.
-    pub async fn keep_renewed(mut self) {
+    /// Renews the certificate at about half of its life, for ever; new connections use the new one. Takes authorities that the
+    /// control plane tells, and a new invite when there is one.
+    pub async fn keep(mut self, config: Config, mut session: Session) {
+        let mut refused_invite = None;
         loop {
-            if wall_clock_ms() >= self.renew_at_ms {
-                match self.renew().await {
-                    Ok(()) => tracing::info!("renewed the certificate"),
-                    Err(error) => tracing::warn!("cannot renew the certificate, trying again: {error:#}"),
+            let pause = self.look();
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                Some(roots) = session.roots.recv() => {
+                    self.trust(roots, &session).await;
+                    continue;
                 }
             }
-            tokio::time::sleep(RENEWAL_LOOK).await;
+            self.take_new_invite(&config, &session, &mut refused_invite).await;
+            if wall_clock_ms() < self.renew_at_ms {
+                continue;
+            }
+            match self.renew(&session).await {
+                Ok(()) => tracing::info!("renewed the certificate"),
+                Err(Failure::Passing(error)) => {
+                    tracing::warn!("cannot renew the certificate, trying again: {error:#}");
+                }
+                Err(Failure::Refused(message)) => {
+                    tracing::error!(message, "the control plane does not renew this identity any more");
+                    self.renew_at_ms = wall_clock_ms() + REFUSED_RETRY_MS;
+                }
+            }
         }
     }
 
-    async fn renew(&mut self) -> anyhow::Result<()> {
-        let key = AgentKey::load_or_create(&self.directory)?;
-        let request = RenewCertificateRequest { signing_request_der: key.signing_request()? };
+    /// Until the next look at the certificate; agents that got theirs at one time look at different times.
+    fn look(&self) -> Duration {
+        let validity = self.identity.credentials.validity;
+        let life_ms = validity.not_after_s.saturating_sub(validity.not_before_s).saturating_mul(1000);
+        let look = Duration::from_millis(u64::try_from(life_ms / LOOKS_PER_LIFE).unwrap_or(0));
+        let look = look.clamp(RENEWAL_LOOK_MIN, RENEWAL_LOOK_MAX);
+        look.mul_f64(0.75 + f64::from(u32::try_from(draw() % 512).unwrap_or(0)) / 1024.0)
+    }
+
+    async fn renew(&mut self, session: &Session) -> Result<(), Failure> {
+        let key = AgentKey::load_or_create(&self.directory).map_err(anyhow::Error::from)?;
+        self.requests += 1;
+        let request = RenewCertificateRequest {
+            signing_request_der: key.signing_request().map_err(anyhow::Error::from)?,
+            agent_instance: session.agent_instance,
+            request: self.requests,
+            generation: self.identity.generation().map_err(anyhow::Error::from)?,
+        };
+        let answer = match self.ask_in_session(session, &request).await {
+            Some(answer) => answer?,
+            None => self.ask_anew(&request).await?,
+        };
+        let (identity, members) = identity_of(&key, answer, &self.cluster)?;
+        self.take(identity, &members)?;
+        self.tell(session).await;
+        Ok(())
+    }
+
+    /// Over the session; nothing if there is none, or if it does not answer.
+    async fn ask_in_session(
+        &self,
+        session: &Session,
+        request: &RenewCertificateRequest,
+    ) -> Option<Result<EnrolResponse, Failure>> {
+        // One that has run out is not proved by a stream that began while it was good.
+        if self.identity.credentials.validity.is_over(wall_clock_ms()) {
+            return None;
+        }
+        let (sender, answer) = oneshot::channel();
+        session.wishes.send(Wish::Renew(request.clone(), sender)).await.ok()?;
+        let renewed = tokio::time::timeout(RENEWAL_TIMEOUT, answer).await.ok()?.ok()?;
+        let CertificateRenewed { request: _, certificate, code, message } = renewed;
+        match certificate {
+            Some(certificate) => Some(Ok(certificate)),
+            None if is_final(&code) => Some(Err(Failure::Refused(format!("{code}: {message}")))),
+            None => None,
+        }
+    }
+
+    /// Over a connection of its own, to any member that answers.
+    async fn ask_anew(&self, request: &RenewCertificateRequest) -> Result<EnrolResponse, Failure> {
         let mut problem = anyhow::anyhow!("no members are known");
         for address in &self.members {
             let asked = async {
                 let channel = dial(self.tls.load_full(), address).await.map_err(|error| explain(&error))?;
-                client(channel)
-                    .renew_certificate(request.clone())
-                    .await
-                    .map_err(|status| explain_status(&status))
+                Ok::<_, String>(client(channel).renew_certificate(request.clone()).await)
             };
-            let answer = match tokio::time::timeout(RENEWAL_TIMEOUT, asked).await {
-                Ok(Ok(answer)) => answer.into_inner(),
-                Ok(Err(reason)) => {
-                    problem = anyhow::anyhow!("member {address}: {reason}");
-                    continue;
+            match tokio::time::timeout(RENEWAL_TIMEOUT, asked).await {
+                Ok(Ok(Ok(answer))) => return Ok(answer.into_inner()),
+                Ok(Ok(Err(status))) if is_final(status.message()) => {
+                    return Err(Failure::Refused(status.message().to_owned()));
                 }
-                Err(_) => {
-                    problem = anyhow::anyhow!("member {address}: no answer in time");
-                    continue;
+                Ok(Ok(Err(status))) => {
+                    problem = anyhow::anyhow!("member {address}: {}", explain_status(&status));
                 }
-            };
-            let identity = AgentIdentity::new(&key, answer.certificate_chain_der, answer.trust_roots_der)?;
-            ensure!(
-                identity.cluster == self.cluster,
-                "the new certificate is for cluster {}",
-                identity.cluster
-            );
-            identity.save(&self.directory)?;
-            save_members(&self.directory, &answer.member_addresses)?;
-            let tls = client_config(&identity.credentials, &identity.roots, &identity.trust_domain)?;
-            self.tls.store(Arc::new(tls));
-            self.renew_at_ms = identity.credentials.validity.renew_at_ms();
-            return Ok(());
+                Ok(Err(reason)) => problem = anyhow::anyhow!("member {address}: {reason}"),
+                Err(_) => problem = anyhow::anyhow!("member {address}: no answer in time"),
+            }
         }
-        Err(problem)
+        Err(Failure::Passing(problem))
     }
+
+    /// Uses the identity from here on. What can't be used or kept leaves the one that there was.
+    fn take(&mut self, identity: AgentIdentity, members: &[String]) -> anyhow::Result<()> {
+        let tls = client_config(&identity.credentials, &identity.roots, &identity.trust_domain)?;
+        identity.save(&self.directory)?;
+        save_members(&self.directory, members)?;
+        self.tls.store(Arc::new(tls));
+        self.trusts.store(Arc::new(identity.trusts()));
+        self.renew_at_ms = renew_at_ms(&identity);
+        self.identity = identity;
+        Ok(())
+    }
+
+    /// Says over the session which certificate and which authorities are kept.
+    async fn tell(&self, session: &Session) {
+        let taken = CertificateTaken {
+            agent_instance: session.agent_instance,
+            generation: self.identity.generation().unwrap_or(0),
+            trusts: self.identity.trusts(),
+        };
+        let _ = session.wishes.send(Wish::Taken(taken)).await;
+    }
+
+    /// The authorities of the cell have changed. Those that don't vouch for the present certificate are no authorities of ours.
+    async fn trust(&mut self, roots: TrustRoots, session: &Session) {
+        let roots = roots.roots_der.into_iter().map(CertificateDer::from).collect();
+        let identity = AgentIdentity { roots, ..self.identity.clone() };
+        if identity.trusts() != self.identity.trusts() {
+            let taken = identity.verify(wall_clock_ms()).map_err(anyhow::Error::from).and_then(|()| {
+                let renew_at_ms = self.renew_at_ms;
+                self.take(identity, &[])?;
+                self.renew_at_ms = renew_at_ms;
+                Ok(())
+            });
+            if let Err(error) = taken {
+                tracing::warn!(
+                    "the certificate authorities that the control plane tells are not taken: {error:#}"
+                );
+                return;
+            }
+            tracing::info!(
+                authorities = self.identity.roots.len(),
+                "the cell's certificate authorities have changed"
+            );
+        }
+        self.tell(session).await;
+    }
+
+    /// Another invite than the one that was redeemed: an operator lets the agent in anew, with a new key.
+    async fn take_new_invite(&mut self, config: &Config, session: &Session, refused: &mut Option<Vec<u8>>) {
+        let Ok(invite) = read_invite(config) else { return };
+        let hash = invite.hash().to_vec();
+        let text: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let redeemed = std::fs::read_to_string(self.directory.join(INVITE_FILE)).unwrap_or_default();
+        if redeemed.trim() == text || refused.as_ref() == Some(&hash) {
+            return;
+        }
+        match self.enrol_again(&invite, session).await {
+            Ok(()) => tracing::info!("enrolled again with a new invite, and with a new key"),
+            Err(Failure::Passing(error)) => tracing::warn!("cannot enrol again yet: {error:#}"),
+            Err(Failure::Refused(message)) => {
+                tracing::warn!(message, "the new invite was refused: going on as before");
+                *refused = Some(hash);
+            }
+        }
+    }
+
+    async fn enrol_again(&mut self, invite: &Invite, session: &Session) -> Result<(), Failure> {
+        if invite.cluster != self.cluster {
+            let message = format!("it is for cluster {}, not for {}", invite.cluster, self.cluster);
+            return Err(Failure::Refused(message));
+        }
+        let key = AgentKey::generate().map_err(anyhow::Error::from)?;
+        let request = EnrolRequest {
+            cluster: self.cluster.clone(),
+            cluster_uid: self.cluster_uid.clone(),
+            invite: invite.token(),
+            signing_request_der: key.signing_request().map_err(anyhow::Error::from)?,
+        };
+        let tls = Arc::new(pinned_client_config(invite.authority_fingerprint).map_err(anyhow::Error::from)?);
+        let answer = enrol_once(&tls, &invite.member_addresses, &request).await?;
+        let (identity, members) = identity_of(&key, answer, &self.cluster)?;
+        key.save(&self.directory).map_err(anyhow::Error::from)?;
+        self.take(identity, &members)?;
+        save_redeemed(&self.directory, invite)?;
+        let _ = session.wishes.send(Wish::Reconnect).await;
+        Ok(())
+    }
+}
+
+/// Any number.
+fn draw() -> u64 {
+    uuid::Uuid::new_v4().as_u64_pair().0
+}
+
+fn renew_at_ms(identity: &AgentIdentity) -> i64 {
+    identity.credentials.validity.renew_at_jittered_ms(draw())
+}
+
+/// Whether a refusal begins with a code that only an operator can do something about: revoked, locked, removed, key refused.
+fn is_final(message: &str) -> bool {
+    ["ARG1183", "ARG1184", "ARG1185", "ARG1010", "ARG1221"].iter().any(|code| message.starts_with(code))
 }

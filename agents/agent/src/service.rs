@@ -2,7 +2,7 @@
 
 use crate::Config;
 use crate::connection::{Connector, Event, FRAMES_OUT_MAX};
-use crate::identity::{self, wall_clock_ms};
+use crate::identity::{self, SharedTrusts, Wish, wall_clock_ms};
 use crate::logs::LogReaders;
 use crate::page::{self, SharedFigures};
 use crate::runtimes::{self, Prepared, Running};
@@ -10,7 +10,7 @@ use anyhow::Context;
 use argosy_agent_runtime::ledger::{self, FileLedger};
 use argosy_agent_runtime::{Input, Limits, Output, Reconciler, RuntimeEvent};
 use argosy_link::{Millis, agent as session};
-use argosy_proto::agent::{AgentFrame, LogChunk};
+use argosy_proto::agent::{AgentFrame, CertificateRenewed, LogChunk, TrustRoots, agent_frame, control_frame};
 use argosy_proto::common::{AttemptPhase, ConfigMapNotice};
 use nix::time::{ClockId, clock_gettime};
 use std::collections::BTreeMap;
@@ -18,11 +18,13 @@ use std::os::unix::fs::DirBuilderExt;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 /// Events of the runtime and of executors that wait; beyond, those who send wait.
 const EVENTS_WAITING_MAX: usize = 4_096;
+/// Words between the task that keeps the identity and that of the connection.
+const IDENTITY_QUEUE_MAX: usize = 16;
 /// Inputs taken before the ledger is synced for all of them.
 const BATCH_MAX: usize = 512;
 const TICK: Duration = Duration::from_millis(100);
@@ -67,6 +69,12 @@ struct Agent {
     ticks: u32,
     last_problem: String,
     ledger_fails_since: Option<Millis>,
+    /// Of the task that keeps the identity.
+    wishes: mpsc::Receiver<Wish>,
+    roots: mpsc::Sender<TrustRoots>,
+    /// The question for a certificate that waits for its answer.
+    renewal: Option<(u64, oneshot::Sender<CertificateRenewed>)>,
+    trusts: SharedTrusts,
     _tasks: JoinSet<()>,
 }
 
@@ -132,7 +140,11 @@ impl Agent {
             LogReaders::new(Arc::clone(&running.runtime), Arc::clone(&running.stores));
         let members = enrolled.members.clone();
         tracing::info!(cluster = enrolled.cluster, cell = enrolled.cell, ?members, "the agent is up");
-        tasks.spawn(enrolled.keep_renewed());
+        let (wish_sender, wishes) = mpsc::channel(IDENTITY_QUEUE_MAX);
+        let (roots_sender, roots) = mpsc::channel(IDENTITY_QUEUE_MAX);
+        let trusts = Arc::clone(&enrolled.trusts);
+        let session = identity::Session { wishes: wish_sender, roots, agent_instance: instance.0 };
+        tasks.spawn(enrolled.keep(config.clone(), session));
         Ok(Self {
             reconciler,
             running,
@@ -149,6 +161,10 @@ impl Agent {
             ticks: 0,
             last_problem: String::new(),
             ledger_fails_since: None,
+            wishes,
+            roots: roots_sender,
+            renewal: None,
+            trusts,
             _tasks: tasks,
         })
     }
@@ -166,6 +182,7 @@ impl Agent {
                     self.reconciler.feed(now(), Input::Runtime(event));
                 }
                 Some((generation, event)) = self.connection_events.recv() => self.connection(generation, event),
+                Some(wish) = self.wishes.recv() => self.wish(wish),
                 Some(piece) = self.log_pieces.recv(), if has_room => {
                     self.reconciler.feed(now(), Input::LogChunk(piece));
                 }
@@ -211,7 +228,20 @@ impl Agent {
                 self.last_problem.clear();
                 self.reconciler.feed(now(), Input::Connected { wall_clock_ms: wall_clock_ms() });
             }
-            Event::Frame(frame) => self.reconciler.feed(now(), Input::Frame(frame)),
+            Event::Frame(mut frame) => match &mut frame.body {
+                Some(control_frame::Body::CertificateRenewed(renewed)) => {
+                    // An answer to an earlier question is nobody's: its certificate is not kept.
+                    if let Some((_, answer)) = self.renewal.take_if(|(number, _)| *number == renewed.request)
+                    {
+                        let _ = answer.send(std::mem::take(renewed));
+                    }
+                }
+                Some(control_frame::Body::TrustRoots(roots)) => {
+                    // Told again until it is confirmed.
+                    let _ = self.roots.try_send(std::mem::take(roots));
+                }
+                _ => self.reconciler.feed(now(), Input::Frame(frame)),
+            },
             Event::Closed(why) => {
                 if why != self.last_problem {
                     tracing::warn!(why, "not connected");
@@ -222,9 +252,29 @@ impl Agent {
         }
     }
 
+    /// What the identity's task wants of the connection.
+    fn wish(&mut self, wish: Wish) {
+        let frame =
+            |body| AgentFrame { version: argosy_link::FRAME_VERSION, session_epoch: 0, body: Some(body) };
+        match wish {
+            Wish::Renew(request, answer) if self.outbound.is_some() => {
+                self.renewal = Some((request.request, answer));
+                self.send(frame(agent_frame::Body::RenewCertificate(request)));
+            }
+            // Without a session the question is dropped with its answer.
+            Wish::Renew(..) => {}
+            Wish::Taken(taken) => self.send(frame(agent_frame::Body::CertificateTaken(taken))),
+            Wish::Reconnect => {
+                self.disconnected();
+                self.connect(0);
+            }
+        }
+    }
+
     fn disconnected(&mut self) {
         self.connector.close();
         self.outbound = None;
+        self.renewal = None;
         self.readers.clear();
         self.reconciler.feed(now(), Input::Disconnected);
     }
@@ -271,7 +321,10 @@ impl Agent {
         Ok(())
     }
 
-    fn send(&mut self, frame: AgentFrame) {
+    fn send(&mut self, mut frame: AgentFrame) {
+        if let Some(agent_frame::Body::Hello(hello)) = &mut frame.body {
+            hello.trusts = self.trusts.load().to_vec();
+        }
         let Some(outbound) = &self.outbound else { return };
         if outbound.try_send(frame).is_err() {
             tracing::warn!("the connection takes no more frames; opening another");

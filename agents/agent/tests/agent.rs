@@ -2,18 +2,19 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use argosy_agent::Config;
-use argosy_pki::{AgentIdentity, Authority, ClientRole, Invite, Lifetimes, server_config};
+use argosy_pki::{AgentIdentity, Authority, ClientRole, Invite, Lifetimes, NoneRevoked, server_config};
 use argosy_proto::agent::agent_frame::Body as Up;
 use argosy_proto::agent::agent_link_server::{AgentLink, AgentLinkServer};
 use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::agent::{
-    AgentFrame, Assign, AttemptVerdict, ControlFrame, EnrolRequest, EnrolResponse, LeaseRenewed,
-    RenewCertificateRequest, ReportVerdict, ResyncVerdicts, Welcome,
+    AgentFrame, Assign, AttemptVerdict, CertificateRenewed, ControlFrame, EnrolRequest, EnrolResponse,
+    LeaseRenewed, RenewCertificateRequest, ReportVerdict, ResyncVerdicts, Welcome,
 };
 use argosy_proto::common::{Assignment, AttemptReport, Fence, Verdict};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -23,20 +24,28 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 const WAIT: Duration = Duration::from_secs(20);
-/// Leaves are back-dated by five minutes: one of a minute is past its half when it is made.
+/// Leaves are back-dated by as much: they are past their half when they are made.
 const LEAF_MS: i64 = 60_000;
+const LIFETIMES: Lifetimes =
+    Lifetimes { authority_ms: 3_600_000, leaf_ms: LEAF_MS, backdate_ms: LEAF_MS + 5_000 };
 
 #[expect(clippy::large_enum_variant, reason = "a few of them in a test")]
 enum Seen {
     Enrolled(String),
     Renewed,
+    /// A certificate was asked for over the session, and the answer was no certificate.
+    Spoilt,
+    /// The agent has kept a certificate of this generation.
+    Taken(u64),
     Reported(AttemptReport),
 }
 
+#[derive(Clone)]
 struct ControlPlane {
-    authority: Authority,
+    authority: Arc<Authority>,
     address: String,
     seen: mpsc::Sender<Seen>,
+    asked: Arc<AtomicU64>,
 }
 
 fn now_ms() -> i64 {
@@ -45,8 +54,8 @@ fn now_ms() -> i64 {
 }
 
 impl ControlPlane {
-    fn sign(&self, request: &[u8], life_ms: i64) -> EnrolResponse {
-        let signed = self.authority.sign_agent(request, "here", now_ms(), life_ms).unwrap();
+    fn sign(&self, request: &[u8], generation: u64, life_ms: i64) -> EnrolResponse {
+        let signed = self.authority.sign_agent(request, "here", generation, now_ms(), life_ms).unwrap();
         EnrolResponse {
             certificate_chain_der: signed.chain.iter().map(|one| one.to_vec()).collect(),
             trust_roots_der: self.authority.roots().iter().map(|one| one.to_vec()).collect(),
@@ -54,6 +63,24 @@ impl ControlPlane {
             member_addresses: vec![self.address.clone()],
             trust_domain: "cell".to_owned(),
         }
+    }
+}
+
+impl ControlPlane {
+    /// Over the session: nonsense at first, then a certificate that is young.
+    async fn renew(&self, request: RenewCertificateRequest) -> Down {
+        let mut certificate = self.sign(&request.signing_request_der, request.generation + 1, 3_600_000);
+        if self.asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            certificate.certificate_chain_der[0].truncate(100);
+            self.seen.send(Seen::Spoilt).await.unwrap();
+        } else {
+            self.seen.send(Seen::Renewed).await.unwrap();
+        }
+        Down::CertificateRenewed(CertificateRenewed {
+            request: request.request,
+            certificate: Some(certificate),
+            ..CertificateRenewed::default()
+        })
     }
 }
 
@@ -92,7 +119,9 @@ fn answer(frame: AgentFrame) -> (Vec<Down>, Option<AttemptReport>) {
             | Up::LogChunk(_)
             | Up::WorkflowsAsked(_)
             | Up::PrerequisitesFound(_)
-            | Up::ConfigMapsReported(_),
+            | Up::ConfigMapsReported(_)
+            | Up::RenewCertificate(_)
+            | Up::CertificateTaken(_),
         )
         | None => (Vec::new(), None),
     }
@@ -107,11 +136,18 @@ impl AgentLink for ControlPlane {
         request: Request<Streaming<AgentFrame>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
         let (sender, receiver) = mpsc::channel(64);
-        let seen = self.seen.clone();
+        let (seen, plane) = (self.seen.clone(), self.clone());
         let mut frames = request.into_inner();
         tokio::spawn(async move {
             while let Some(Ok(frame)) = frames.next().await {
-                let (answers, report) = answer(frame);
+                let (answers, report) = match frame.body {
+                    Some(Up::RenewCertificate(request)) => (vec![plane.renew(request).await], None),
+                    Some(Up::CertificateTaken(taken)) => {
+                        let _ = seen.send(Seen::Taken(taken.generation)).await;
+                        (Vec::new(), None)
+                    }
+                    body => answer(AgentFrame { body, ..frame }),
+                };
                 for body in answers {
                     let frame = ControlFrame { version: 1, session_epoch: 3, body: Some(body) };
                     // The agent may just have ended.
@@ -128,25 +164,29 @@ impl AgentLink for ControlPlane {
     async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolResponse>, Status> {
         let request = request.into_inner();
         self.seen.send(Seen::Enrolled(request.invite)).await.unwrap();
-        Ok(Response::new(self.sign(&request.signing_request_der, LEAF_MS)))
+        Ok(Response::new(self.sign(&request.signing_request_der, 1, LEAF_MS)))
     }
 
     async fn renew_certificate(
         &self,
         request: Request<RenewCertificateRequest>,
     ) -> Result<Response<EnrolResponse>, Status> {
+        let request = request.into_inner();
         self.seen.send(Seen::Renewed).await.unwrap();
-        Ok(Response::new(self.sign(&request.into_inner().signing_request_der, 3_600_000)))
+        Ok(Response::new(self.sign(&request.signing_request_der, request.generation + 1, 3_600_000)))
     }
 }
 
 /// Serves on any port; gives the invite.
 async fn control_plane(seen: mpsc::Sender<Seen>) -> Invite {
-    let authority = Authority::create("cell", now_ms(), Lifetimes::default()).unwrap();
+    let authority = Authority::create("cell", now_ms(), LIFETIMES).unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let credentials = authority.issue_member(1, &["127.0.0.1".to_owned()], now_ms()).unwrap();
-    let role = ClientRole::AgentsEnrolling { renewal_grace: Duration::from_secs(60) };
+    let role = ClientRole::AgentsEnrolling {
+        renewal_grace: Duration::from_secs(60),
+        revocations: Arc::new(NoneRevoked),
+    };
     let tls = server_config(&credentials, &authority.roots(), "cell", role).unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     let invite = Invite::new("here", authority.fingerprint(), vec![address.clone()], [7; 32]).unwrap();
@@ -159,7 +199,12 @@ async fn control_plane(seen: mpsc::Sender<Seen>) -> Invite {
             }
         }
     });
-    let service = AgentLinkServer::new(ControlPlane { authority, address, seen });
+    let service = AgentLinkServer::new(ControlPlane {
+        authority: Arc::new(authority),
+        address,
+        seen,
+        asked: Arc::default(),
+    });
     let server = tonic::transport::Server::builder().add_service(service);
     tokio::spawn(server.serve_with_incoming(ReceiverStream::new(streams)));
     invite
@@ -190,15 +235,18 @@ async fn it_enrols_once_renews_and_runs_a_step() {
     for expected in [1, 0] {
         let agent = tokio::spawn(argosy_agent::run(config.clone()));
         let (mut enrolled, mut renewed, mut last) = (0, 0, None);
+        let (mut spoilt, mut taken) = (0, 0);
         let is_over =
             |report: &Option<AttemptReport>| report.as_ref().is_some_and(argosy_agent_runtime::is_over);
-        while !is_over(&last) || renewed < expected {
+        while !is_over(&last) || renewed < expected || taken < expected {
             match tokio::time::timeout(WAIT, seen.recv()).await.expect("the agent goes on").unwrap() {
                 Seen::Enrolled(token) => {
                     assert_eq!(token, invite.token());
                     enrolled += 1;
                 }
                 Seen::Renewed => renewed += 1,
+                Seen::Spoilt => spoilt += 1,
+                Seen::Taken(generation) => taken = generation.saturating_sub(1),
                 Seen::Reported(report) => last = Some(report),
             }
         }
@@ -207,6 +255,7 @@ async fn it_enrols_once_renews_and_runs_a_step() {
             (expected, expected),
             "an invite is used once, a young certificate kept"
         );
+        assert!(spoilt <= expected, "after nonsense it keeps what it has and asks again");
         let last = last.unwrap();
         assert_eq!((last.exit_code, last.permitted, last.result.as_deref()), (Some(4), true, Some("1.8.0")));
         let is_young = || {

@@ -435,6 +435,10 @@ pub enum Cluster {
     Label(ClusterMarks),
     /// Set taints (KEY=VALUE:NoSchedule) or remove them (KEY-)
     Taint(ClusterMarks),
+    /// Let a cluster that has enrolled be used, where the policy asks for it
+    Approve(ClusterReason),
+    /// Turn the agent of a cluster away: its certificates are not accepted any more, and its steps move
+    Revoke(ClusterReason),
     /// End the registration of a cluster
     Remove(ClusterRemove),
     /// Give a cluster up for one that was built anew, and invite that under the same name
@@ -448,6 +452,16 @@ pub enum Cluster {
 pub struct ClusterName {
     /// Name of the cluster.
     pub name: String,
+}
+
+/// `argosy cluster approve` and `argosy cluster revoke`.
+#[derive(Args, Clone, Debug)]
+pub struct ClusterReason {
+    /// Name of the cluster.
+    pub name: String,
+    /// Why; shown with the cluster.
+    #[arg(long, default_value = "")]
+    pub reason: String,
 }
 
 /// `argosy cluster drain`.

@@ -116,7 +116,7 @@ impl Draft {
             }
             command::Body::CreateInvite(command) => commands::create_invite::decide(self, leader, command),
             command::Body::RedeemInvite(command) => commands::redeem_invite::decide(self, leader, command),
-            command::Body::OpenSession(command) => commands::open_session::decide(self, command),
+            command::Body::OpenSession(command) => commands::open_session::decide(self, leader, command),
             command::Body::ReportAttempt(command) => commands::report_attempt::decide(self, leader, command),
             command::Body::ResyncAttempts(command) => {
                 commands::resync_attempts::decide(self, leader, command)
@@ -173,6 +173,11 @@ impl Draft {
             command::Body::ReportArtifactTask(command) => {
                 commands::report_artifact_task::decide(self, leader, command)
             }
+            command::Body::RenewIdentity(command) => commands::identity::renew(self, command),
+            command::Body::SeeIdentity(command) => commands::identity::see(self, command),
+            command::Body::ChangeIdentity(command) => commands::identity::change(self, command),
+            command::Body::RollAuthority(command) => commands::authority::roll(self, command),
+            command::Body::ReportAuthority(command) => commands::authority::report(self, command),
             command::Body::ChangeCluster(command) => commands::change_cluster::decide(self, command),
             command::Body::DrainCluster(command) => commands::drain_cluster::decide(self, command),
             command::Body::RemoveCluster(command) => commands::remove_cluster::decide(self, leader, command),

@@ -249,6 +249,8 @@ pub(crate) fn apply(
         Body::AttemptRecalled(fact) => step.attempt_recalled(fact)?,
         Body::AttemptMoved(fact) => step.attempt_moved(fact)?,
         Body::ClusterRemoved(fact) => step.cluster_removed(fact)?,
+        Body::IdentitySet(fact) => step.identity_set(fact)?,
+        Body::AuthoritiesSet(fact) => step.authorities_set(fact)?,
     }
     Ok(())
 }

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::Error;
 use crate::evolve::Step;
 use crate::evolve_work::required;
+use crate::key::Key;
+use crate::state::ROW_VERSION;
 
 impl Step<'_> {
     pub(crate) fn attempt_permitted(&mut self, fact: &fact::AttemptPermitted) -> Result<(), Error> {
@@ -75,6 +77,25 @@ impl Step<'_> {
 
     pub(crate) fn attempt_moved(&mut self, fact: &fact::AttemptMoved) -> Result<(), Error> {
         self.give_up(required(fact.fence)?, &fact.reason, &fact.shape, 0)
+    }
+
+    pub(crate) fn identity_set(&mut self, fact: &fact::IdentitySet) -> Result<(), Error> {
+        let identity = fact.identity.clone().ok_or(Error::Misfit { what: "identity", id: 0 })?;
+        let cluster = self.cluster(&fact.cluster)?;
+        let before = cluster.identity.replace(identity.clone());
+        // One that was not used may be placed on now.
+        if before.is_none_or(|before| before.standing != identity.standing) {
+            self.capacity_grew();
+        }
+        Ok(())
+    }
+
+    pub(crate) fn authorities_set(&mut self, fact: &fact::AuthoritiesSet) -> Result<(), Error> {
+        let mut row = fact.row.clone().ok_or(Error::Misfit { what: "authorities", id: 0 })?;
+        row.version = ROW_VERSION;
+        self.state.authorities = Some(Arc::new(row));
+        self.touch(Key::Authorities);
+        Ok(())
     }
 
     pub(crate) fn cluster_removed(&mut self, fact: &fact::ClusterRemoved) -> Result<(), Error> {

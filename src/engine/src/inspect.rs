@@ -82,6 +82,24 @@ impl State {
         open.map(|invite| invite.cluster.as_str()).filter(|name| self.cluster(name).is_none()).collect()
     }
 
+    /// Why the certificate of that generation may not be used by the cluster's agent; generation 0 asks for any.
+    #[must_use]
+    pub fn identity_refusal(&self, cluster: &str, generation: u64) -> Option<argosy_proto::command::Refusal> {
+        self.cluster(cluster).and_then(|row| crate::identity::refusal(cluster, row, generation))
+    }
+
+    /// The cell's certificate authorities, once one was to be replaced.
+    #[must_use]
+    pub fn authorities(&self) -> Option<&row::Authorities> {
+        self.authorities.as_deref()
+    }
+
+    /// Who keeps the roll of the certificate authority from its next step: name and why.
+    #[must_use]
+    pub fn authority_behind(&self) -> Vec<(String, String)> {
+        self.authorities.as_ref().map(|row| crate::identity::behind(self, row)).unwrap_or_default()
+    }
+
     /// Members that joined the running cell, leave or have left, by number. Founders have no row until they leave.
     pub fn members(&self) -> impl Iterator<Item = (u64, &row::Member)> {
         self.members.iter().map(|(member, row)| (*member, row))

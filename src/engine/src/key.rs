@@ -56,6 +56,8 @@ pub enum Key {
     LockCheck(String),
     /// A semaphore's limit that the control plane keeps: namespace, key.
     SyncLimit(String, String),
+    /// The cell's certificate authorities.
+    Authorities,
 }
 
 /// Longest text in a key. Longer names are refused before they come here; a key is read back only if it obeys this.
@@ -125,6 +127,7 @@ impl Key {
                 let length = u32::try_from(namespace.len()).unwrap_or(u32::MAX);
                 put(&mut out, 103, &[&length.to_be_bytes(), namespace.as_bytes(), key.as_bytes()]);
             }
+            Self::Authorities => out.push(183),
             Self::ArtifactTask(task) => put(&mut out, 200, &[&task.to_be_bytes()]),
             Self::Remembered(workflow, name) => {
                 put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
@@ -192,6 +195,7 @@ impl Key {
                 let length = usize::try_from(rest.u32()?).ok()?;
                 Self::SyncLimit(rest.text(Some(length))?, rest.text(None)?)
             }
+            183 => Self::Authorities,
             200 => Self::ArtifactTask(rest.u64()?),
             _ => return None,
         };
@@ -280,6 +284,7 @@ mod tests {
             Key::Archived(7),
             Key::ArtifactTask(7),
             Key::Member(4),
+            Key::Authorities,
         ]
     }
 

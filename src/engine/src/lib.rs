@@ -38,6 +38,7 @@ mod evolve_leaf;
 mod evolve_operator;
 mod evolve_work;
 mod express;
+mod identity;
 mod inspect;
 mod key;
 mod leader;

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use crate::Leader;
 use crate::draft::Draft;
 use crate::effective::shown_name;
+use crate::identity;
 use crate::leader::Parsed;
 use crate::prerequisites;
 use crate::resources::{add, quantity};
@@ -315,7 +316,10 @@ fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
 fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
     let view = |(name, row): (&str, &row::Cluster)| ClusterView {
         name: name.to_owned(),
-        connected: row.session_epoch != 0 && !row.lost && !row.removed,
+        connected: row.session_epoch != 0
+            && !row.lost
+            && !row.removed
+            && identity::refusal(name, row, 0).is_none(),
         healthy: row.runtime_healthy,
         reconciling: row.reconciling,
         runtime: row.runtime(),
@@ -323,6 +327,7 @@ fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
         used: row.used.clone().filter(|_| !is_planted(Bug::RoomNotCounted)).unwrap_or_default(),
         attempts_free: leader.limits.attempts_per_cluster_max.saturating_sub(row.attempts_open as usize),
         enforces_exclusive: row.enforces_exclusive,
+        unapproved: identity::is_unapproved(row),
         cordoned: row.cordoned,
         taints: row.taints.iter().map(|taint| (taint.key.clone(), taint.value.clone())).collect(),
         // What operators say wins.

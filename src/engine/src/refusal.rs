@@ -105,6 +105,16 @@ pub enum Code {
     ArchiveTooLarge,
     /// The archive's records can't be read.
     ArchiveUnreadable,
+    /// The certificate of a cluster's agent was revoked.
+    IdentityRevoked,
+    /// Two processes have used the identity of a cluster's agent.
+    IdentityLocked,
+    /// The key of a revoked or locked identity.
+    KeyRefused,
+    /// Nothing that an operator could approve.
+    NothingToApprove,
+    /// A roll of the certificate authority can't take this step now.
+    RollRefused,
 }
 
 impl Code {
@@ -161,6 +171,11 @@ impl Code {
         Self::ArchiveUnreadable,
         Self::ClusterHolds,
         Self::ClusterRemoved,
+        Self::IdentityRevoked,
+        Self::IdentityLocked,
+        Self::KeyRefused,
+        Self::NothingToApprove,
+        Self::RollRefused,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -217,6 +232,11 @@ impl Code {
             Self::ArchiveNotReady => ("ARG1146", 14, 503),
             Self::ArchiveTooLarge => ("ARG1147", 8, 400),
             Self::ArchiveUnreadable => ("ARG1148", 13, 500),
+            Self::IdentityRevoked => ("ARG1183", 7, 403),
+            Self::IdentityLocked => ("ARG1184", 7, 403),
+            Self::KeyRefused => ("ARG1185", 7, 403),
+            Self::NothingToApprove => ("ARG1186", 9, 409),
+            Self::RollRefused => ("ARG1187", 9, 409),
         }
     }
 

@@ -90,6 +90,9 @@ impl State {
                 let template = Arc::new(read(value, |row: &row::Template| row.version)?);
                 self.templates.insert((cluster_scope, namespace, name), template);
             }
+            Key::Authorities => {
+                self.authorities = Some(Arc::new(read(value, |row: &row::Authorities| row.version)?));
+            }
             Key::Member(member) => {
                 self.members.insert(member, read(value, |row: &row::Member| row.version)?);
             }
@@ -163,6 +166,7 @@ impl State {
                 .templates
                 .get(&(*cluster_scope, namespace.clone(), name.clone()))
                 .map(|row| row.encode_to_vec()),
+            Key::Authorities => self.authorities.as_ref().map(|row| row.encode_to_vec()),
             Key::Member(member) => self.members.get(member).map(Message::encode_to_vec),
             Key::Cron(id) => self.crons.get(id).map(|row| row.encode_to_vec()),
             Key::Archived(id) => self.archived.get(id).map(|row| row.encode_to_vec()),
@@ -207,6 +211,7 @@ impl State {
         keys.extend(self.templates.keys().map(|(cluster_scope, namespace, name)| {
             Key::Template(*cluster_scope, namespace.clone(), name.clone())
         }));
+        keys.extend(self.authorities.iter().map(|_| Key::Authorities));
         keys.extend(self.members.keys().map(|member| Key::Member(*member)));
         keys.extend(self.crons.keys().map(|id| Key::Cron(*id)));
         keys.extend(self.archived.keys().map(|id| Key::Archived(*id)));

@@ -55,6 +55,7 @@ pub struct State {
     pub(crate) remembered: OrdMap<(u64, String), Arc<row::Remembered>>,
     /// Members that joined, leave or have left.
     pub(crate) members: OrdMap<u64, row::Member>,
+    pub(crate) authorities: Option<Arc<row::Authorities>>,
     /// CronWorkflows by number.
     pub(crate) crons: OrdMap<u64, Arc<row::Cron>>,
     /// What is kept here of archived workflows, to find them: their rows, by number.

@@ -373,7 +373,8 @@ fn a_removed_cluster_holds_nothing_and_its_agent_is_turned_away() {
         ask::CreateInvite { cluster: cluster.clone(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
     change(&mut world, Body::CreateInvite(invite)).unwrap();
     let cluster_uid = format!("uid-{cluster}");
-    let redeem = ask::RedeemInvite { cluster: cluster.clone(), cluster_uid, token_hash };
+    let redeem =
+        ask::RedeemInvite { cluster: cluster.clone(), cluster_uid, token_hash, ..Default::default() };
     change(&mut world, Body::RedeemInvite(redeem)).unwrap();
     world.submit("v", &manifest("v", &json!({}))).unwrap();
     world.settle();

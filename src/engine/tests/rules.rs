@@ -323,6 +323,7 @@ fn invites_are_used_once_and_each_wrong_one_has_its_answer() {
             cluster: cluster.into(),
             cluster_uid: "u".into(),
             token_hash: hash.to_vec(),
+            ..Default::default()
         })
     };
     world

@@ -243,6 +243,8 @@ pub struct ClusterRecord {
     pub taints: Vec<String>,
     /// What is to leave it.
     pub drain: Option<DrainRecord>,
+    /// Who its agent is; nothing before it enrolled.
+    pub identity: Option<argosy_proto::state::ClusterIdentity>,
 }
 
 /// How far a drain has come.
@@ -385,6 +387,8 @@ pub struct CellStatus {
     pub members: Vec<MemberStatus>,
     /// What the leader's sessions say of each cluster; a follower has heard it at most seconds ago.
     pub sessions: Vec<SessionStatus>,
+    /// Beyond this, the offset of an agent's clock is alarmed; milliseconds.
+    pub clock_offset_max_ms: u64,
 }
 
 /// One member.
@@ -417,4 +421,6 @@ pub struct SessionStatus {
     pub member: MemberId,
     /// Until its steps are taken over, milliseconds.
     pub lease_remaining_ms: i64,
+    /// How far the agent's clock is ahead of the leader's, milliseconds, once it was measured.
+    pub clock_offset_ms: Option<i64>,
 }

@@ -2,7 +2,7 @@
 
 use argosy_model::{ClusterName, Fence, Resources};
 use argosy_proto::command::{Command, ReleaseQuarantine, command};
-use argosy_proto::state::RerunStep;
+use argosy_proto::state::{ClusterIdentity, RerunStep, Standing};
 use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -14,16 +14,58 @@ use crate::envelope::{Answer, ApiError, ApiResult, Code};
 use crate::http::{Params, decode_object, idempotency_key, read_body};
 use crate::list::view;
 use crate::workflow::{COMMAND_VERSION, time_text};
-use crate::{App, Cell, CellStatus, ClusterRecord, InviteRequest, View};
+use crate::{App, Cell, CellStatus, ClusterRecord, InviteRequest, SessionStatus, View};
 
 const INVITE_TTL_SECONDS_DEFAULT: u64 = 600;
 
-/// One word for people: `invited`, `connected`, `reconciling`, `cordoned`, `draining`, `degraded`, `silent`, `lost`.
+/// The standing of an agent's identity in a word: `active`, `unapproved`, `revoked`, `locked`.
+#[must_use]
+pub fn standing_word(identity: &ClusterIdentity) -> &'static str {
+    match identity.standing() {
+        Standing::Active | Standing::Unspecified => "active",
+        Standing::Unapproved => "unapproved",
+        Standing::Revoked => "revoked",
+        Standing::Locked => "locked",
+    }
+}
+
+/// Whether the clock of a cluster's agent is further from the leader's than it should be.
+#[must_use]
+pub fn clock_is_off(session: &SessionStatus, status: &CellStatus) -> bool {
+    session.clock_offset_ms.is_some_and(|offset| offset.unsigned_abs() > status.clock_offset_max_ms)
+}
+
+fn identity_json(identity: &ClusterIdentity) -> Value {
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let mut value = json!({
+        "standing": standing_word(identity),
+        "since": time_text(identity.standing_since_ms),
+        "generation": identity.generation,
+        "issued": time_text(identity.issued_at_ms),
+        "inUse": identity.seen,
+        "key": hex(&identity.key),
+        "authority": hex(&identity.authority),
+        "revokedBelow": identity.revoked_below,
+    });
+    if !identity.reason.is_empty() {
+        value["reason"] = json!(identity.reason);
+    }
+    if !identity.actor.is_empty() {
+        value["by"] = json!(identity.actor);
+    }
+    value
+}
+
+/// One word for people: `invited`, `connected`, `reconciling`, `cordoned`, `draining`, `degraded`, `silent`, `lost`;
+/// `unapproved`, `revoked` and `locked` go before those.
 #[must_use]
 pub fn state_word(record: &ClusterRecord, status: &CellStatus) -> &'static str {
     let session = status.sessions.iter().find(|session| session.cluster == record.name);
     let leads = status.leader == Some(status.member);
-    if !record.enrolled {
+    let standing = record.identity.as_ref().map(standing_word).filter(|word| *word != "active");
+    if let Some(standing) = standing {
+        standing
+    } else if !record.enrolled {
         "invited"
     } else if record.lost {
         "lost"
@@ -69,6 +111,9 @@ pub(crate) fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value
         "taints": record.taints,
         "enforcesExclusive": record.enforces_exclusive,
     });
+    if let Some(identity) = &record.identity {
+        value["identity"] = identity_json(identity);
+    }
     if let Some(recovery) = &record.recovery {
         let fence = |fence: &Fence| format!("{}-{}-{}", fence.incarnation, fence.index, fence.ordinal);
         let step = |step: &RerunStep| json!({"namespace": step.namespace, "workflow": step.workflow, "node": step.node});
@@ -96,6 +141,10 @@ pub(crate) fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value
     if let Some(session) = status.sessions.iter().find(|session| session.cluster == record.name) {
         value["connected"] = json!(session.connected);
         value["member"] = json!(session.member);
+        if let Some(offset_ms) = session.clock_offset_ms {
+            value["clockOffsetMs"] = json!(offset_ms);
+            value["clockAlarm"] = json!(clock_is_off(session, status));
+        }
         value["leaseRemainingSeconds"] = json!(session.lease_remaining_ms.div_euclid(1000));
     }
     value

@@ -1,7 +1,8 @@
-//! What operators say of clusters: cordon, uncordon, drain, labels, taints, removal.
+//! What operators say of clusters: cordon, uncordon, drain, labels, taints, approval, revocation, removal.
 
 use argosy_proto::command::{
-    ChangeCluster, Command, DrainCluster, RemoveCluster, command::Body as CommandBody,
+    ChangeCluster, ChangeIdentity, Command, DrainCluster, IdentityAction, RemoveCluster,
+    command::Body as CommandBody,
 };
 use argosy_proto::common::Taint;
 use axum::Extension;
@@ -183,6 +184,50 @@ pub(crate) async fn taint<C: Cell>(
         ..ChangeCluster::default()
     };
     change.answer(&app, "taint", CommandBody::ChangeCluster(command)).await
+}
+
+/// Body: `{"reason":"the host was sold"}`; the agent's certificates are not accepted any more, on open streams and new ones.
+pub(crate) async fn revoke<C: Cell>(
+    State(app): State<App<C>>,
+    Path(name): Path<String>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
+    identity_changed(&app, name, &identity, &headers, body, ("revoke", IdentityAction::Revoke)).await
+}
+
+/// Body: `{"reason":"seen on the console"}`; the cluster that has enrolled is used from here on.
+pub(crate) async fn approve<C: Cell>(
+    State(app): State<App<C>>,
+    Path(name): Path<String>,
+    Extension(identity): Extension<Identity>,
+    headers: HeaderMap,
+    body: Body,
+) -> ApiResult {
+    identity_changed(&app, name, &identity, &headers, body, ("approve", IdentityAction::Approve)).await
+}
+
+async fn identity_changed<C: Cell>(
+    app: &App<C>,
+    name: String,
+    identity: &Identity,
+    headers: &HeaderMap,
+    body: Body,
+    (verb, action): (&str, IdentityAction),
+) -> ApiResult {
+    let change = Change::read(app, name, identity, headers, body).await?;
+    let reason = match change.request.get("reason") {
+        None | Some(Value::Null) => String::new(),
+        Some(value) => value.as_str().ok_or_else(|| bad("reason has to be a text"))?.to_owned(),
+    };
+    let command = ChangeIdentity {
+        cluster: change.cluster.clone(),
+        action: action.into(),
+        reason,
+        actor: change.actor(),
+    };
+    change.answer(app, verb, CommandBody::ChangeIdentity(command)).await
 }
 
 /// Body: `{"forget":true}` gives up what the cluster still has.

@@ -56,7 +56,7 @@ pub use cell::{
     Consistency, DrainRecord, Invite, InviteRequest, LogError, LogQuery, LogSource, MemberStatus, ReadError,
     SessionStatus, Summary, View,
 };
-pub use cluster::state_word;
+pub use cluster::{clock_is_off, standing_word, state_word};
 pub use info::Version;
 pub use view::archived_view;
 
@@ -222,6 +222,8 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/clusters/{name}/drain", post(cluster_change::drain::<C>))
         .route("/api/v1/clusters/{name}/label", post(cluster_change::label::<C>))
         .route("/api/v1/clusters/{name}/taint", post(cluster_change::taint::<C>))
+        .route("/api/v1/clusters/{name}/approve", post(cluster_change::approve::<C>))
+        .route("/api/v1/clusters/{name}/revoke", post(cluster_change::revoke::<C>))
         .route("/api/v1/clusters/{name}/remove", post(cluster_change::remove::<C>))
         .route("/api/v1/clusters/{name}/quarantine", axum::routing::delete(cluster::release_quarantine::<C>))
         .route("/api/v1/backup", get(member::backup::<C>))

@@ -143,7 +143,13 @@ impl EngineCell {
                 token_hash: token_hash.clone(),
                 ttl_ms: 60_000,
             }),
-            Body::RedeemInvite(RedeemInvite { cluster: name.clone(), cluster_uid: name.clone(), token_hash }),
+            Body::RedeemInvite(RedeemInvite {
+                cluster: name.clone(),
+                cluster_uid: name.clone(),
+                token_hash,
+                key: vec![9; 32],
+                authority: vec![8; 32],
+            }),
             Body::OpenSession(OpenSession {
                 cluster: name.clone(),
                 cluster_uid: name,
@@ -328,8 +334,10 @@ impl Cell for EngineCell {
             connected: !row.lost && row.session_epoch > 0,
             member: 1,
             lease_remaining_ms: 20_000,
+            clock_offset_ms: Some(-12),
         });
         CellStatus {
+            clock_offset_max_ms: 2_000,
             cell: "test".to_owned(),
             member: 1,
             leader: inner.has_leader.then_some(1),

@@ -168,6 +168,7 @@ impl View for State {
                 .map(|taint| format!("{}={}:{}", taint.key, taint.value, taint.effect))
                 .collect(),
             drain: row.drain.as_ref().map(|drain| drain_record(self, name, drain)),
+            identity: row.identity.clone(),
         };
         let invited = self
             .clusters_invited()

@@ -69,6 +69,7 @@ pub(crate) struct Leading {
     next_batch: u64,
     /// When agents may be asked again for what their clusters have.
     pub ask_again_ms: u64,
+    pub agent_clocks: crate::agent_clocks::AgentClocks,
 }
 
 /// What a round of deciding came to.
@@ -110,6 +111,7 @@ impl Leading {
             history_floor,
             next_batch: 0,
             ask_again_ms: 0,
+            agent_clocks: crate::agent_clocks::AgentClocks::default(),
         }
     }
 

@@ -19,6 +19,7 @@
 //! or doubled. An error from [`Member::flush`] means the disk failed or a fact is unknown: the process must end; what is
 //! durable stays valid.
 
+mod agent_clocks;
 mod clock;
 mod config;
 mod error;
@@ -487,6 +488,7 @@ impl<K: Kv> Member<K> {
             }
         }
         let before = self.publish(&happened.workflows, happened.reloaded);
+        self.end_refused(now, &happened.clusters, happened.reloaded);
         self.dispatch(now, &before, &happened.attempts);
     }
 

@@ -39,6 +39,7 @@ pub(crate) struct Happened {
     pub void: Vec<Waiter>,
     pub workflows: BTreeSet<argosy_model::WorkflowId>,
     pub attempts: BTreeSet<Fence>,
+    pub clusters: BTreeSet<String>,
     /// Entries applied; batches of others among them.
     pub applied: u64,
     pub void_batches: u64,
@@ -85,6 +86,7 @@ impl Machine {
     fn note(&mut self, changes: &Changes) {
         self.happened.workflows.extend(changes.workflows());
         self.happened.attempts.extend(changes.attempts());
+        self.happened.clusters.extend(changes.clusters().map(str::to_owned));
     }
 
     fn evolve_foreign(&mut self, entry: &Applied<'_>) -> Result<Option<Changes>, Error> {

@@ -6,7 +6,7 @@ use argosy_engine::{DesiredAttempt, State};
 use argosy_link::control::{self, Answer, ConnectionRef, DecisionId, Desired, KnownCluster};
 use argosy_model::{Fence, MemberId, WorkflowKey, WorkflowPhase};
 use argosy_proto::agent::{AgentFrame, ControlFrame, WorkflowName, WorkflowState, WorkflowTold, agent_frame};
-use argosy_proto::command::{Command, reply};
+use argosy_proto::command::{Command, Refusal, reply};
 use argosy_proto::common::Verdict;
 use argosy_proto::peer::{AgentClosed, AgentDown, AgentUp, peer_frame};
 use argosy_store::Kv;
@@ -160,6 +160,12 @@ impl<K: Kv> Member<K> {
         cluster: String,
         frame: AgentFrame,
     ) {
+        // A Hello says the time as well, but is relayed again to a new leader: only renewals are fresh.
+        if let Some(agent_frame::Body::RenewLease(renewal)) = &frame.body
+            && let Some(leading) = &mut self.leading
+        {
+            leading.agent_clocks.heard(&cluster, renewal.wall_clock_ms, now.wall_ms);
+        }
         match frame.body {
             Some(agent_frame::Body::WorkflowsAsked(asked)) => {
                 let named = asked.workflows.into_iter().take(WORKFLOWS_ASKED_MAX);
@@ -312,6 +318,38 @@ impl<K: Kv> Member<K> {
             let (cluster, fence) = (cluster.to_owned(), *fence);
             self.tell_attempt(before, &after, &cluster, &fence);
             self.session_step(now, control::Input::DesiredChanged { cluster, fence, desired: wanted });
+        }
+    }
+
+    /// Ends the streams of agents whose identity is not good any more: here, whoever leads, and at the leader wherever they
+    /// are connected.
+    pub(crate) fn end_refused(&mut self, now: Now, clusters: &BTreeSet<String>, all: bool) {
+        let state = self.machine.state.clone();
+        let refusal = |(connection, entry): (&u64, &Connection)| {
+            if !all && !clusters.contains(&entry.cluster) {
+                return None;
+            }
+            let generation = match entry.hello.as_ref().and_then(|hello| hello.body.as_ref()) {
+                Some(agent_frame::Body::Hello(hello)) => hello.certificate,
+                Some(_) | None => 0,
+            };
+            Some((*connection, state.identity_refusal(&entry.cluster, generation)?))
+        };
+        let refused: Vec<_> = self.connections.iter().filter_map(refusal).collect();
+        for (connection, refusal) in refused {
+            let frame = control::refused_frame(refusal.code, refusal.message);
+            self.outputs.push(Output::Agent { connection, frame });
+            self.outputs.push(Output::CloseAgent { connection });
+            self.agent_closed(now, connection);
+        }
+        if self.leading.is_none() {
+            return;
+        }
+        for cluster in clusters {
+            if let Some(Refusal { code, message, .. }) = state.identity_refusal(cluster, 0) {
+                let cluster = cluster.clone();
+                self.session_step(now, control::Input::IdentityRefused { cluster, code, message });
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! The leader's sessions in a few words, told to the other members, so that each can answer how clusters stand.
 
+use crate::leading::Leading;
 use crate::{Member, Now};
 use argosy_link::control::ClusterStatus;
 use argosy_model::MemberId;
@@ -27,8 +28,11 @@ struct Heard {
     sessions: Vec<ClusterSession>,
 }
 
-fn session(status: &ClusterStatus) -> ClusterSession {
+fn session(leading: &Leading, status: &ClusterStatus) -> ClusterSession {
+    let clock_offset_ms = leading.agent_clocks.offset_ms(&status.cluster);
     ClusterSession {
+        clock_offset_ms: clock_offset_ms.unwrap_or(0),
+        clock_measured: clock_offset_ms.is_some(),
         cluster: status.cluster.clone(),
         connected: status.connection.is_some(),
         member: status.connection.map_or(0, |connection| connection.member),
@@ -49,7 +53,7 @@ impl<K: Kv> Member<K> {
             .sessions
             .clusters(now.steady_ms)
             .take(CLUSTERS_MAX)
-            .map(|status| session(&status))
+            .map(|status| session(leading, &status))
             .collect();
         if sessions.is_empty() {
             return;
@@ -73,7 +77,11 @@ impl<K: Kv> Member<K> {
     /// How every cluster's session stands, as far as this member knows: the leader's own view, or what it told lately.
     pub(crate) fn sessions_known(&self, now: Now) -> Vec<ClusterSession> {
         if let Some(leading) = &self.leading {
-            return leading.sessions.clusters(now.steady_ms).map(|status| session(&status)).collect();
+            return leading
+                .sessions
+                .clusters(now.steady_ms)
+                .map(|status| session(leading, &status))
+                .collect();
         }
         let term = self.consensus.status().term;
         let fresh =

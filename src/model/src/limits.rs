@@ -36,6 +36,13 @@ pub struct Limits {
     pub idempotency_keys_max: usize,
     /// Longest validity of an invite, milliseconds.
     pub invite_ttl_max_ms: u64,
+    /// A cluster that has enrolled is not used before an operator approves it.
+    pub approve_clusters: bool,
+    /// Sessions that an earlier process of an agent takes back from a later one, within the window, before the cluster's
+    /// identity counts as copied. One or two may be messages that were long on their way.
+    pub identity_returns_max: u32,
+    /// In milliseconds of log time.
+    pub identity_returns_window_ms: i64,
     /// Registered clusters.
     pub clusters_max: usize,
     /// ConfigMaps of the cell, those that clusters report among them.
@@ -101,6 +108,9 @@ impl Default for Limits {
             idempotency_ttl_ms: 24 * 3600 * 1000,
             idempotency_keys_max: 100_000,
             invite_ttl_max_ms: 24 * 3600 * 1000,
+            approve_clusters: false,
+            identity_returns_max: 3,
+            identity_returns_window_ms: 600_000,
             clusters_max: 1_000,
             config_maps_max: 10_000,
             config_map_bytes_max: 1024 * 1024,

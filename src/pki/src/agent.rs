@@ -1,5 +1,6 @@
 use crate::authority::belongs;
-use crate::{Credentials, Error, Identity, Validity, files};
+use crate::tls::verify_client;
+use crate::{Credentials, Error, Identity, Validity, files, fingerprint, identity};
 use rcgen::{CertificateParams, KeyPair};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use std::fmt;
@@ -36,6 +37,25 @@ impl AgentKey {
         let key = KeyPair::generate()?;
         files::replace(&path, key.serialize_pem().as_bytes(), 0o600)?;
         Ok(Self { key })
+    }
+
+    /// A new key, in memory.
+    ///
+    /// # Errors
+    /// The cryptographic library refused.
+    pub fn generate() -> Result<Self, Error> {
+        Ok(Self { key: KeyPair::generate()? })
+    }
+
+    /// Puts the key in the place of the directory's. That one's certificate goes first: a crash before the new one is saved
+    /// leaves an agent that has to enrol, never one with a key and a certificate that don't belong together.
+    ///
+    /// # Errors
+    /// The files can't be replaced.
+    pub fn save(&self, directory: &Path) -> Result<(), Error> {
+        files::make_directory(directory)?;
+        files::remove(&directory.join(CERTIFICATE_FILE))?;
+        files::replace(&directory.join(KEY_FILE), self.key.serialize_pem().as_bytes(), 0o600)
     }
 
     /// The request to send with an invite, or for renewal. Names nobody: the control plane sets the identity.
@@ -96,6 +116,28 @@ impl AgentIdentity {
         };
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.key.serialize_der()));
         Ok(Self { credentials: Credentials { chain, key, validity }, roots, cluster, trust_domain })
+    }
+
+    /// Which of the cluster's certificates it is.
+    ///
+    /// # Errors
+    /// The certificate can't be read.
+    pub fn generation(&self) -> Result<u64, Error> {
+        self.credentials.chain.first().map_or(Ok(0), |leaf| identity::generation(leaf))
+    }
+
+    /// SHA-256 of the authorities that it trusts.
+    #[must_use]
+    pub fn trusts(&self) -> Vec<Vec<u8>> {
+        self.roots.iter().map(|root| fingerprint(root).to_vec()).collect()
+    }
+
+    /// Whether it can be used: the certificate holds now, and by the roots that came with it.
+    ///
+    /// # Errors
+    /// What a member would have against it.
+    pub fn verify(&self, now_ms: i64) -> Result<(), Error> {
+        verify_client(&self.credentials.chain, &self.roots, now_ms)
     }
 
     /// Writes `roots.pem`, then `cert.pem`, beside the key of the same directory. A crash in between leaves the old

@@ -26,6 +26,16 @@ pub struct Lifetimes {
     pub backdate_ms: i64,
 }
 
+impl Lifetimes {
+    /// Certificates of members and agents that hold for so long. Short ones are dated back less, so that half of their life
+    /// is still ahead when they are issued.
+    #[must_use]
+    pub fn with_leaf(leaf_ms: i64) -> Self {
+        let backdate_ms = Self::default().backdate_ms.min(leaf_ms / 10);
+        Self { leaf_ms, backdate_ms, ..Self::default() }
+    }
+}
+
 impl Default for Lifetimes {
     fn default() -> Self {
         Self { authority_ms: 10 * 365 * 24 * 3_600_000, leaf_ms: 3_600_000, backdate_ms: 300_000 }
@@ -217,16 +227,18 @@ impl Authority {
         self.issue(params, now_ms)
     }
 
-    /// Whether [`Authority::sign_agent`] would sign: to be asked before an invite is used up.
+    /// Whether [`Authority::sign_agent`] would sign, to be asked before an invite is used up: the SHA-256 of the public key.
     ///
     /// # Errors
     /// As [`Authority::sign_agent`].
-    pub fn check_request(&self, request_der: &[u8], cluster: &str) -> Result<(), Error> {
+    pub fn check_request(&self, request_der: &[u8], cluster: &str) -> Result<[u8; 32], Error> {
         identity::check_label("cluster", cluster)?;
-        read_request(request_der).map(drop)
+        let request = read_request(request_der)?;
+        Ok(Sha256::digest(request.public_key.der_bytes()).into())
     }
 
-    /// A certificate for the agent of `cluster`, which made the key. Whatever else the request asks for is ignored.
+    /// A certificate for the agent of `cluster`, which made the key. Whatever else the request asks for is ignored. The
+    /// generation is put into the serial number: [`crate::generation`] reads it.
     ///
     /// # Errors
     /// The request can't be read or was not signed with its own key; the cluster's name is no DNS label.
@@ -234,6 +246,7 @@ impl Authority {
         &self,
         request_der: &[u8],
         cluster: &str,
+        generation: u64,
         now_ms: i64,
         lifetime_ms: i64,
     ) -> Result<SignedChain, Error> {
@@ -243,7 +256,8 @@ impl Authority {
         let mut params = self.leaf(now_ms, lifetime_ms, &identity.to_string())?;
         params.subject_alt_names = vec![SanType::URI(ia5("cluster", &identity.uri(&self.trust_domain))?)];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        params.serial_number = Some(serial(request.public_key.der_bytes(), now_ms));
+        let unique = serial(request.public_key.der_bytes(), now_ms);
+        params.serial_number = Some(identity::numbered_serial(generation, unique.as_ref()).into());
         request.params = params;
         let leaf = request.signed_by(&self.issuer)?.der().clone();
         let validity = Validity::of_certificate(&leaf)?;

@@ -49,6 +49,15 @@ pub(crate) fn replace(path: &Path, content: &[u8], mode: u32) -> Result<(), Erro
     Ok(())
 }
 
+/// Removes a file; it may be missing.
+pub(crate) fn remove(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(failed("remove", path)(error)),
+    }
+}
+
 /// Reads a small text file; `None` if there is none.
 pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
     let file = match File::open(path) {

@@ -52,6 +52,15 @@ impl Validity {
         self.not_before_s.saturating_add(half_s).saturating_mul(1000)
     }
 
+    /// When to ask for the next certificate, for one of many: up to a tenth of its life before [`Self::renew_at_ms`], so that
+    /// those who got theirs at one time don't come back at one time. `draw` is any number.
+    #[must_use]
+    pub fn renew_at_jittered_ms(&self, draw: u64) -> i64 {
+        let tenth_ms = self.not_after_s.saturating_sub(self.not_before_s).saturating_mul(100).max(1);
+        let early_ms = draw % u64::try_from(tenth_ms).unwrap_or(1);
+        self.renew_at_ms().saturating_sub(i64::try_from(early_ms).unwrap_or(0))
+    }
+
     /// Whether it has run out.
     #[must_use]
     pub fn is_over(&self, now_ms: i64) -> bool {
@@ -85,6 +94,31 @@ impl Identity {
             Self::Member(id) => format!("spiffe://{trust_domain}/member/{id}"),
         }
     }
+}
+
+/// First byte of the serial numbers of agents' certificates.
+const NUMBERED: u8 = 0x41;
+/// Bytes of a serial number: the most that X.509 allows.
+const SERIAL_LENGTH: usize = 20;
+
+/// A serial number that says which of its agent's certificates it is.
+pub(crate) fn numbered_serial(generation: u64, unique: &[u8]) -> Vec<u8> {
+    let mut serial = vec![NUMBERED];
+    serial.extend_from_slice(&generation.to_be_bytes());
+    serial.extend(unique.iter().copied().chain(std::iter::repeat(0)).take(SERIAL_LENGTH - serial.len()));
+    serial
+}
+
+/// The generation of an agent's certificate; 0 for one without.
+///
+/// # Errors
+/// The bytes are no certificate.
+pub fn generation(der: &[u8]) -> Result<u64, Error> {
+    let certificate = parse(der)?;
+    let serial = certificate.raw_serial();
+    let numbered = (serial.len() == SERIAL_LENGTH && serial.first() == Some(&NUMBERED)).then_some(serial);
+    let bytes = numbered.and_then(|serial| serial.get(1..9)).and_then(|bytes| bytes.try_into().ok());
+    Ok(bytes.map_or(0, u64::from_be_bytes))
 }
 
 /// SHA-256 of a certificate: what invites pin.

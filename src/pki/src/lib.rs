@@ -27,11 +27,12 @@ mod verify;
 pub use agent::{AgentIdentity, AgentKey};
 pub use authority::{Authority, Credentials, Lifetimes, SignedChain};
 pub use error::Error;
-pub use identity::{Identity, Validity, fingerprint};
+pub use identity::{Identity, Validity, fingerprint, generation};
 pub use invite::{Invite, invite_hash};
 pub use tls::{
     ClientRole, SharedClientTls, SharedServerTls, api_client_config, api_server_config, client_config,
     explain, pinned_client_config, server_config, server_name,
 };
+pub use verify::{NoneRevoked, Revocations};
 
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};

@@ -1,10 +1,10 @@
-use crate::verify::{MemberServer, PinnedServer, Role, RoleClient};
+use crate::verify::{MemberServer, PinnedServer, Revocations, Role, RoleClient};
 use crate::{Credentials, Error};
 use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
-use rustls::{CertificateError, ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub type SharedServerTls = Arc<ArcSwap<ServerConfig>>;
 pub type SharedClientTls = Arc<ArcSwap<ClientConfig>>;
 
 /// Who may connect to a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum ClientRole {
     /// Members of the cell, each with a certificate.
     Members,
@@ -26,6 +26,8 @@ pub enum ClientRole {
     AgentsEnrolling {
         /// 7 days by the design.
         renewal_grace: Duration,
+        /// Certificates that may not be used any more, whatever is written in them.
+        revocations: Arc<dyn Revocations>,
     },
 }
 
@@ -48,6 +50,22 @@ fn store(roots: &[CertificateDer<'static>]) -> Result<RootCertStore, Error> {
     Ok(store)
 }
 
+/// Whether a client's certificate is good by these roots.
+pub(crate) fn verify_client(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+    now_ms: i64,
+) -> Result<(), Error> {
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), provider())
+        .build()
+        .map_err(|error| Error::Crypto { reason: error.to_string() })?;
+    let empty = || Error::BadCertificate { reason: "the chain is empty".to_owned() };
+    let (leaf, rest) = chain.split_first().ok_or_else(empty)?;
+    let now = UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(now_ms).unwrap_or(0)));
+    let verified = verifier.verify_client_cert(leaf, rest, now);
+    verified.map(drop).map_err(|error| Error::BadCertificate { reason: explain(&error) })
+}
+
 /// A listener for members or agents: TLS 1.3, HTTP/2.
 ///
 /// # Errors
@@ -61,13 +79,15 @@ pub fn server_config(
     let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), provider())
         .build()
         .map_err(|error| Error::Crypto { reason: error.to_string() })?;
-    let (role, mandatory, renewal_grace) = match clients {
-        ClientRole::Members => (Role::Member, true, Duration::ZERO),
-        ClientRole::Agents => (Role::Agent, true, Duration::ZERO),
-        ClientRole::AgentsEnrolling { renewal_grace } => (Role::Agent, false, renewal_grace),
+    let (role, mandatory, renewal_grace, revocations) = match clients {
+        ClientRole::Members => (Role::Member, true, Duration::ZERO, None),
+        ClientRole::Agents => (Role::Agent, true, Duration::ZERO, None),
+        ClientRole::AgentsEnrolling { renewal_grace, revocations } => {
+            (Role::Agent, false, renewal_grace, Some(revocations))
+        }
     };
-    let verifier =
-        RoleClient { inner, trust_domain: trust_domain.to_owned(), role, mandatory, renewal_grace };
+    let trust_domain = trust_domain.to_owned();
+    let verifier = RoleClient { inner, trust_domain, role, mandatory, renewal_grace, revocations };
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -166,12 +186,18 @@ pub fn explain(error: &rustls::Error) -> String {
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => {
                 "the certificate is not valid yet: check the clocks of both sides".to_owned()
             }
+            CertificateError::Revoked => {
+                "the certificate was revoked, or its key is locked: find out why (`argosy cluster get`), then invite the cluster again".to_owned()
+            }
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "the certificate was issued by another certificate authority: enrol with an invite of this cell".to_owned()
             }
             CertificateError::Other(other) => other.0.to_string(),
             other => format!("the certificate is not accepted: {other}"),
         },
+        rustls::Error::AlertReceived(AlertDescription::CertificateRevoked) => {
+            "the control plane does not accept this certificate any more: it was revoked, or its key was used by a second process; the cluster has to be invited again".to_owned()
+        }
         rustls::Error::AlertReceived(alert) => {
             format!("the other side refused the connection ({alert:?}): see its log for the reason")
         }

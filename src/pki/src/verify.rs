@@ -1,6 +1,6 @@
 //! Certificate verifiers that check the role beside the chain.
 
-use crate::{Error, Identity, Validity, fingerprint};
+use crate::{Error, Identity, Validity, fingerprint, generation};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::verify_server_cert_signed_by_trust_anchor;
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
@@ -10,6 +10,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, OtherError, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -141,6 +142,22 @@ impl ServerCertVerifier for PinnedServer {
     }
 }
 
+/// Says which certificates of agents have been revoked, at the moment of a handshake.
+pub trait Revocations: Send + Sync + fmt::Debug {
+    /// Whether the certificate of that generation may not be used by the cluster's agent (any more).
+    fn is_revoked(&self, cluster: &str, generation: u64) -> bool;
+}
+
+/// Nothing has been revoked.
+#[derive(Clone, Copy, Debug)]
+pub struct NoneRevoked;
+
+impl Revocations for NoneRevoked {
+    fn is_revoked(&self, _: &str, _: u64) -> bool {
+        false
+    }
+}
+
 /// Verifies a client's chain and role.
 #[derive(Debug)]
 pub(crate) struct RoleClient {
@@ -150,6 +167,7 @@ pub(crate) struct RoleClient {
     pub(crate) mandatory: bool,
     /// How long after its end a certificate is still let in, to be renewed and for nothing else.
     pub(crate) renewal_grace: Duration,
+    pub(crate) revocations: Option<Arc<dyn Revocations>>,
 }
 
 impl ClientCertVerifier for RoleClient {
@@ -174,6 +192,12 @@ impl ClientCertVerifier for RoleClient {
         let at = self.verification_time(end_entity, now).map_err(refuse)?;
         self.inner.verify_client_cert(end_entity, intermediates, at)?;
         check_identity(end_entity, Some(&self.trust_domain), self.role).map_err(refuse)?;
+        if let Some(revocations) = &self.revocations
+            && let Identity::Cluster(cluster) = Identity::from_certificate(end_entity).map_err(refuse)?
+            && revocations.is_revoked(&cluster, generation(end_entity).map_err(refuse)?)
+        {
+            return Err(rustls::Error::InvalidCertificate(CertificateError::Revoked));
+        }
         Ok(ClientCertVerified::assertion())
     }
 

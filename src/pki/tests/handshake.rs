@@ -2,9 +2,9 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use argosy_pki::{
-    AgentIdentity, AgentKey, Authority, ClientRole, Credentials, Error, Identity, Lifetimes,
-    api_client_config, api_server_config, client_config, explain, pinned_client_config, server_config,
-    server_name,
+    AgentIdentity, AgentKey, Authority, ClientRole, Credentials, Error, Identity, Lifetimes, NoneRevoked,
+    Revocations, api_client_config, api_server_config, client_config, explain, generation,
+    pinned_client_config, server_config, server_name,
 };
 use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
 use std::path::Path;
@@ -25,7 +25,8 @@ fn authority(cell: &str) -> Authority {
 fn agent_issued_at(authority: &Authority, cluster: &str, issued_ms: i64) -> AgentIdentity {
     let directory = tempfile::tempdir().unwrap();
     let key = AgentKey::load_or_create(directory.path()).unwrap();
-    let signed = authority.sign_agent(&key.signing_request().unwrap(), cluster, issued_ms, HOUR_MS).unwrap();
+    let signed =
+        authority.sign_agent(&key.signing_request().unwrap(), cluster, 1, issued_ms, HOUR_MS).unwrap();
     let plain = |certificates: &[argosy_pki::CertificateDer<'static>]| {
         certificates.iter().map(|certificate| certificate.to_vec()).collect::<Vec<_>>()
     };
@@ -160,7 +161,12 @@ fn each_wrong_server_is_refused_by_its_client() {
 #[test]
 fn enrolment_goes_without_certificate_to_the_pinned_cell_only() {
     let (cell, other) = (authority("cell-a"), authority("cell-a"));
-    let enrolling = || server(&cell, ClientRole::AgentsEnrolling { renewal_grace: 7 * DAY });
+    let enrolling = || {
+        server(
+            &cell,
+            ClientRole::AgentsEnrolling { renewal_grace: 7 * DAY, revocations: Arc::new(NoneRevoked) },
+        )
+    };
     assert_eq!(shake(enrolling(), without_certificate(&cell)).unwrap(), Vec::<Vec<u8>>::new());
     let reason = shake(enrolling(), pinned_client_config(other.fingerprint()).unwrap()).unwrap_err();
     assert!(reason.contains("does not belong to the cell that made the invite"), "{reason}");
@@ -179,13 +185,53 @@ fn enrolment_goes_without_certificate_to_the_pinned_cell_only() {
 #[test]
 fn an_expired_agent_may_come_back_within_the_grace_to_renew() {
     let cell = authority("cell-a");
-    let enrolling = || server(&cell, ClientRole::AgentsEnrolling { renewal_grace: 7 * DAY });
+    let enrolling = || {
+        server(
+            &cell,
+            ClientRole::AgentsEnrolling { renewal_grace: 7 * DAY, revocations: Arc::new(NoneRevoked) },
+        )
+    };
     let late = agent_issued_at(&cell, "eu-1", now_ms() - 6 * 24 * HOUR_MS).credentials;
     assert!(late.validity.is_over(now_ms()));
     assert_eq!(shake(enrolling(), client(&late, &cell)).unwrap().len(), 2);
     let too_late = agent_issued_at(&cell, "eu-1", now_ms() - 8 * 24 * HOUR_MS).credentials;
     let reason = shake(enrolling(), client(&too_late, &cell)).unwrap_err();
     assert!(reason.contains("can no longer be renewed"), "{reason}");
+}
+
+/// Certificates of the cluster below a generation.
+#[derive(Debug)]
+struct Below(u64);
+
+impl Revocations for Below {
+    fn is_revoked(&self, cluster: &str, generation: u64) -> bool {
+        cluster == "eu-1" && generation < self.0
+    }
+}
+
+#[test]
+fn a_revoked_certificate_is_turned_away_at_the_handshake_and_says_so() {
+    let cell = authority("cell-a");
+    let role =
+        |below| ClientRole::AgentsEnrolling { renewal_grace: 7 * DAY, revocations: Arc::new(Below(below)) };
+    let first = agent(&cell);
+    assert_eq!(generation(&first.chain[0]).unwrap(), 1);
+    assert_eq!(generation(&member(&cell, 1).chain[0]).unwrap(), 0, "members' are not numbered");
+    assert_eq!(shake(server(&cell, role(1)), client(&first, &cell)).unwrap().len(), 2);
+    let reason = shake(server(&cell, role(2)), client(&first, &cell)).unwrap_err();
+    assert!(reason.contains("was revoked"), "{reason}");
+}
+
+#[test]
+fn renewals_of_many_are_spread_and_none_is_late() {
+    let validity = agent(&authority("cell-a")).validity;
+    let life_s = validity.not_after_s - validity.not_before_s;
+    let times: Vec<i64> = (0..1_000_u64).map(|draw| validity.renew_at_jittered_ms(draw * 7_919)).collect();
+    let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
+    assert!(*last <= validity.renew_at_ms() && *first >= validity.renew_at_ms() - life_s * 100);
+    assert!(last - first > life_s * 90, "they are spread over a tenth of the life");
+    let short = Lifetimes::with_leaf(60_000);
+    assert_eq!(short.backdate_ms, 6_000, "else half of a short life would be over at once");
 }
 
 #[test]
@@ -215,7 +261,7 @@ fn what_a_request_asks_for_is_not_granted() {
     params.subject_alt_names.push(rcgen::SanType::URI(uri));
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let request = params.serialize_request(&key).unwrap();
-    match cell.sign_agent(request.der(), "eu-1", now_ms(), HOUR_MS) {
+    match cell.sign_agent(request.der(), "eu-1", 1, now_ms(), HOUR_MS) {
         Ok(signed) => {
             assert_eq!(
                 Identity::from_certificate(&signed.chain[0]).unwrap(),
@@ -264,7 +310,7 @@ fn files_keep_the_identity_and_the_key_is_the_owners() {
     let key = AgentKey::load_or_create(&agent_directory).unwrap();
     assert!(AgentIdentity::load(&agent_directory).unwrap().is_none(), "a key alone is no enrolment");
     let request = AgentKey::load_or_create(&agent_directory).unwrap().signing_request().unwrap();
-    let signed = again.sign_agent(&request, "eu-1", now_ms(), HOUR_MS).unwrap();
+    let signed = again.sign_agent(&request, "eu-1", 1, now_ms(), HOUR_MS).unwrap();
     let chain = signed.chain.iter().map(|certificate| certificate.to_vec()).collect();
     let roots = again.roots().iter().map(|certificate| certificate.to_vec()).collect();
     AgentIdentity::new(&key, chain, roots).unwrap().save(&agent_directory).unwrap();

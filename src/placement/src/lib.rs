@@ -59,6 +59,8 @@ pub struct ClusterView {
     pub attempts_free: usize,
     /// Its agent can end the processes of exclusive steps, whatever happens to itself.
     pub enforces_exclusive: bool,
+    /// No operator has approved it yet.
+    pub unapproved: bool,
     /// Nothing new is to start there.
     pub cordoned: bool,
     /// What keeps steps away that don't bear it: key and value.
@@ -84,6 +86,8 @@ pub enum Reason {
     Pinned(String),
     /// Another runtime is needed.
     Runtime,
+    /// It enrolled, and no operator has approved it.
+    Unapproved,
     /// An operator wants nothing new there.
     Cordoned,
     /// It has a taint that the step does not bear.
@@ -109,6 +113,7 @@ impl fmt::Display for Reason {
             Self::Excluded => formatter.write_str("the step was taken over from it"),
             Self::Pinned(cluster) => write!(formatter, "steps that share a volume are on {cluster}"),
             Self::Runtime => formatter.write_str("has another runtime"),
+            Self::Unapproved => formatter.write_str("it is not approved yet"),
             Self::Cordoned => formatter.write_str("it is cordoned"),
             Self::Tainted(key) => write!(formatter, "the step does not tolerate its taint {key}"),
             Self::NotExclusive => formatter.write_str("its agent can't end an exclusive step's processes"),
@@ -154,6 +159,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
     }
     if cluster.reconciling {
         return Some(Reason::Reconciling);
+    }
+    if cluster.unapproved {
+        return Some(Reason::Unapproved);
     }
     if cluster.cordoned {
         return Some(Reason::Cordoned);

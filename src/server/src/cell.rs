@@ -45,6 +45,27 @@ pub fn into_result(outcome: Outcome) -> Result<Reply, CommandError> {
     }
 }
 
+/// Carries out a command, again if it was lost to an election: where nothing was done, and where a repeat under the same
+/// idempotency key has the outcome of the first try.
+///
+/// # Errors
+/// Everything but a committed reply.
+pub async fn carry_out(mailbox: &Mailbox, command: Command) -> Result<Reply, CommandError> {
+    let deadline = tokio::time::Instant::now() + LEADER_WAIT;
+    loop {
+        let outcome = mailbox.command(command.clone()).await;
+        let repeat = match outcome {
+            Outcome::NotLeader => true,
+            Outcome::Unknown => command.idempotency_key.is_some(),
+            Outcome::Done(_) | Outcome::Refused(_) | Outcome::Overloaded => false,
+        };
+        if !repeat || tokio::time::Instant::now() >= deadline {
+            return into_result(outcome);
+        }
+        tokio::time::sleep(RETRY_PAUSE).await;
+    }
+}
+
 /// A member as the gateway sees it; cheap to clone.
 #[derive(Clone)]
 pub struct MemberCell {
@@ -71,24 +92,6 @@ pub struct MemberCell {
 }
 
 impl MemberCell {
-    /// Carries out a command, again if it was lost to an election: where nothing was done, and where a repeat under the
-    /// same idempotency key has the outcome of the first try.
-    async fn carry_out(&self, command: Command) -> Result<Reply, CommandError> {
-        let deadline = tokio::time::Instant::now() + LEADER_WAIT;
-        loop {
-            let outcome = self.mailbox.command(command.clone()).await;
-            let repeat = match outcome {
-                Outcome::NotLeader => true,
-                Outcome::Unknown => command.idempotency_key.is_some(),
-                Outcome::Done(_) | Outcome::Refused(_) | Outcome::Overloaded => false,
-            };
-            if !repeat || tokio::time::Instant::now() >= deadline {
-                return into_result(outcome);
-            }
-            tokio::time::sleep(RETRY_PAUSE).await;
-        }
-    }
-
     /// Asks a cluster's agent, wherever it is connected.
     async fn ask_agent(
         &self,
@@ -137,7 +140,7 @@ impl Cell for MemberCell {
     type View = State;
 
     async fn command(&self, command: Command) -> Result<Reply, CommandError> {
-        self.carry_out(command).await
+        carry_out(&self.mailbox, command).await
     }
 
     async fn read(&self, consistency: Consistency) -> Result<State, ReadError> {
@@ -194,7 +197,7 @@ impl Cell for MemberCell {
     async fn invite(&self, request: InviteRequest) -> Result<Invite, CommandError> {
         let invite = argosy_pki::Invite::new(
             &request.cluster,
-            self.signer.authority().fingerprint(),
+            self.signer.signing().pin(),
             self.signer.member_addresses(),
             rand::random::<[u8; 32]>(),
         );
@@ -214,7 +217,7 @@ impl Cell for MemberCell {
         });
         let body = Some(command::Body::CreateInvite(create));
         let command = Command { version: 1, idempotency_key, body };
-        match self.carry_out(command).await?.body {
+        match carry_out(&self.mailbox, command).await?.body {
             Some(reply::Body::InviteCreated(created)) => {
                 self.metrics.invites.with_label_values(&["created"]).inc();
                 Ok(Invite {

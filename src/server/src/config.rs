@@ -35,6 +35,9 @@ pub struct ServerConfig {
     /// Times of failover.
     #[serde(default)]
     pub failover: FailoverConfig,
+    /// Certificates of members and agents.
+    #[serde(default)]
+    pub identity: IdentityConfig,
     /// Times of consensus.
     #[serde(default)]
     pub consensus: ConsensusConfig,
@@ -136,6 +139,44 @@ impl FailoverConfig {
             storm_hold_max_ms: (self.storm_hold_max_ms > 0).then_some(self.storm_hold_max_ms),
             ..argosy_link::Times::with_lease(self.lease_ms)
         }
+    }
+}
+
+/// Certificates of members and agents; times in milliseconds. All members should have the same values.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// How long certificates of members and agents hold; they are renewed at half of it.
+    pub certificate_life_ms: i64,
+    /// How long after its end an agent's certificate may still ask for the next one, and for nothing else.
+    pub renewal_grace_ms: u64,
+    /// A cluster that has enrolled is not used before an operator approves it (`argosy cluster approve`).
+    pub approve_clusters: bool,
+    /// Beyond, the difference between the clocks of an agent and of the leader is alarmed.
+    pub clock_offset_max_ms: u64,
+    /// Sessions that an earlier process of an agent takes back from a later one within ten minutes, before the identity is
+    /// locked since both must be alive.
+    pub session_returns_max: u32,
+}
+
+impl Default for IdentityConfig {
+    fn default() -> Self {
+        let limits = argosy_model::Limits::default();
+        Self {
+            certificate_life_ms: 3_600_000,
+            renewal_grace_ms: 7 * 24 * 3_600_000,
+            approve_clusters: limits.approve_clusters,
+            clock_offset_max_ms: 2_000,
+            session_returns_max: limits.identity_returns_max,
+        }
+    }
+}
+
+impl IdentityConfig {
+    /// How long certificates hold.
+    #[must_use]
+    pub fn lifetimes(&self) -> argosy_pki::Lifetimes {
+        argosy_pki::Lifetimes::with_leaf(self.certificate_life_ms)
     }
 }
 
@@ -270,6 +311,8 @@ impl ServerConfig {
         limits.cron_grace_ms = grace_ms;
         limits.backfills_max = backfills_max;
         limits.backfill_workflows_max = backfill_workflows_max;
+        limits.approve_clusters = self.identity.approve_clusters;
+        limits.identity_returns_max = self.identity.session_returns_max;
     }
 
     /// Reads and checks a file.
@@ -320,6 +363,15 @@ impl ServerConfig {
         }
         if self.cron.grace_ms < 0 || self.retention.archive_ttl_seconds < 0 {
             return invalid("cron.graceMs and retention.archiveTtlSeconds must not be negative".to_owned());
+        }
+        const LIFE_MS: std::ops::RangeInclusive<i64> = 10_000..=30 * 24 * 3_600_000;
+        if !LIFE_MS.contains(&self.identity.certificate_life_ms) {
+            return invalid(
+                "identity.certificateLifeMs must be from 10000 (10 s) to 2592000000 (30 d)".to_owned(),
+            );
+        }
+        if self.identity.session_returns_max == 0 {
+            return invalid("identity.sessionReturnsMax must be at least 1".to_owned());
         }
         if self.failover.lease_ms < 1_000 {
             return invalid("failover.leaseMs must be at least 1000".to_owned());
@@ -372,6 +424,7 @@ listen: {api: '127.0.0.1:1', agent: '127.0.0.1:2', peer: '127.0.0.1:3', metrics:
             ),
             (format!("{GOOD}failover: {{leaseMs: 5}}\n"), "leaseMs"),
             (format!("{GOOD}cron: {{graceMs: -1}}\n"), "graceMs"),
+            (format!("{GOOD}identity: {{certificateLifeMs: 5}}\n"), "certificateLifeMs"),
             (format!("{GOOD}retention: {{archive: 1}}\n"), "archive"),
         ] {
             let error = read(&text).unwrap_err();

@@ -344,6 +344,7 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
             listen,
             api: ApiConfig { tokens_file: Some(directory.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig { lease_ms, margin_ms: lease_ms / 3, ..FailoverConfig::default() },
+            identity: crate::config::IdentityConfig::default(),
             consensus: crate::config::ConsensusConfig::default(),
             artifact_repository: Some(repository.clone()),
             artifact_sweep_after_ms: None,

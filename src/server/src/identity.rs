@@ -12,6 +12,8 @@ pub struct Peer {
     pub identity: Identity,
     /// When its certificate holds: agents whose certificate ran out are let in to renew it.
     pub validity: Validity,
+    /// Which of its certificates; 0 for members.
+    pub generation: u64,
 }
 
 /// The identity in the client certificate of a request's connection. TLS has verified the certificate itself.
@@ -27,7 +29,8 @@ pub fn peer_identity<T>(request: &Request<T>) -> Result<Peer, String> {
     let leaf = certificates.first().ok_or("the client certificate chain is empty")?;
     let identity = Identity::from_certificate(leaf).map_err(|error| error.to_string())?;
     let validity = Validity::of_certificate(leaf).map_err(|error| error.to_string())?;
-    Ok(Peer { identity, validity })
+    let generation = argosy_pki::generation(leaf).map_err(|error| error.to_string())?;
+    Ok(Peer { identity, validity, generation })
 }
 
 /// What the accept loop yields must be what tonic can read certificates from.

@@ -13,6 +13,7 @@
 //! again, and it goes on from what is durable. Connections are rebuilt by their other end.
 
 pub mod agents;
+mod alarms;
 mod artifacts;
 pub mod backup;
 pub mod cell;
@@ -22,6 +23,7 @@ pub mod core;
 pub mod demo;
 pub mod dev;
 pub mod directory;
+pub mod identities;
 pub mod identity;
 pub mod listener;
 pub mod local;

@@ -95,6 +95,7 @@ fn label(error: &rustls::Error) -> &'static str {
         rustls::Error::InvalidCertificate(Certificate::Expired | Certificate::ExpiredContext { .. }) => {
             "expired"
         }
+        rustls::Error::InvalidCertificate(Certificate::Revoked) => "revoked",
         rustls::Error::InvalidCertificate(Certificate::UnknownIssuer | Certificate::BadSignature) => {
             "foreign"
         }

@@ -4,7 +4,7 @@
 use crate::core::clock;
 use arc_swap::ArcSwap;
 use argosy_pki::{
-    Authority, ClientRole, Credentials, Error, Lifetimes, SharedClientTls, SharedServerTls,
+    Authority, ClientRole, Credentials, Error, Lifetimes, Revocations, SharedClientTls, SharedServerTls,
     api_server_config, client_config, server_config,
 };
 use argosy_proto::agent::EnrolResponse;
@@ -13,16 +13,20 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
-/// How long after its end an agent's certificate may still ask for the next one.
-const RENEWAL_GRACE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Life of the API's server certificate.
 const API_LIFETIME_MS: i64 = 90 * 24 * 3600 * 1000;
 
 /// Signs agents' requests.
 pub struct Signer {
-    authority: Authority,
+    authority: ArcSwap<Authority>,
     leaf_ms: i64,
     member_addresses: ArcSwap<Vec<String>>,
+}
+
+/// What signs at one moment: an answer is signed by the authority that was told to state before.
+pub struct Signing<'a> {
+    authority: Arc<Authority>,
+    signer: &'a Signer,
 }
 
 impl Signer {
@@ -30,16 +34,22 @@ impl Signer {
     #[must_use]
     pub fn new(authority: Authority, lifetimes: Lifetimes, member_addresses: Vec<String>) -> Self {
         Self {
-            authority,
+            authority: ArcSwap::from_pointee(authority),
             leaf_ms: lifetimes.leaf_ms,
             member_addresses: ArcSwap::from_pointee(member_addresses),
         }
     }
 
+    /// What signs now.
+    #[must_use]
+    pub fn signing(&self) -> Signing<'_> {
+        Signing { authority: self.authority.load_full(), signer: self }
+    }
+
     /// The cell's authority.
     #[must_use]
-    pub fn authority(&self) -> &Authority {
-        &self.authority
+    pub fn authority(&self) -> Arc<Authority> {
+        self.authority.load_full()
     }
 
     /// Where agents reach the members.
@@ -54,26 +64,41 @@ impl Signer {
             self.member_addresses.store(Arc::new(addresses));
         }
     }
+}
 
-    /// Whether [`Self::sign`] would sign.
+impl Signing<'_> {
+    /// The SHA-256 of the request's public key, if [`Self::sign`] would sign.
     ///
     /// # Errors
     /// The request is no valid signing request.
-    pub fn check(&self, request_der: &[u8], cluster: &str) -> Result<(), Error> {
+    pub fn check(&self, request_der: &[u8], cluster: &str) -> Result<[u8; 32], Error> {
         self.authority.check_request(request_der, cluster)
+    }
+
+    /// SHA-256 of the authority's certificate.
+    #[must_use]
+    pub fn fingerprint(&self) -> Vec<u8> {
+        self.pin().to_vec()
+    }
+
+    /// As [`Self::fingerprint`]: what invites pin.
+    #[must_use]
+    pub fn pin(&self) -> [u8; 32] {
+        self.authority.fingerprint()
     }
 
     /// A certificate for the agent of `cluster`.
     ///
     /// # Errors
     /// As [`Self::check`].
-    pub fn sign(&self, request_der: &[u8], cluster: &str) -> Result<EnrolResponse, Error> {
-        let signed = self.authority.sign_agent(request_der, cluster, clock().wall_ms, self.leaf_ms)?;
+    pub fn sign(&self, request_der: &[u8], cluster: &str, generation: u64) -> Result<EnrolResponse, Error> {
+        let leaf_ms = self.signer.leaf_ms;
+        let signed = self.authority.sign_agent(request_der, cluster, generation, clock().wall_ms, leaf_ms)?;
         Ok(EnrolResponse {
             certificate_chain_der: signed.chain.iter().map(|certificate| certificate.to_vec()).collect(),
             trust_roots_der: self.authority.roots().iter().map(|root| root.to_vec()).collect(),
             not_after_ms: signed.validity.not_after_s.saturating_mul(1_000),
-            member_addresses: self.member_addresses(),
+            member_addresses: self.signer.member_addresses(),
             trust_domain: self.authority.trust_domain().to_owned(),
         })
     }
@@ -97,13 +122,8 @@ impl MemberTls {
     ///
     /// # Errors
     /// A certificate can't be made.
-    pub fn start(
-        signer: &Arc<Signer>,
-        member: u64,
-        api_names: Vec<String>,
-        stop: CancellationToken,
-    ) -> Result<Self, Error> {
-        let first = Issued::new(signer, member, &api_names)?;
+    pub fn start(signer: &Arc<Signer>, issue: Issue, stop: CancellationToken) -> Result<Self, Error> {
+        let first = issue.now(signer)?;
         let renew_at_ms = first.renew_at_ms;
         let tls = Self {
             peer_server: Arc::new(ArcSwap::from_pointee(first.peer_server)),
@@ -111,28 +131,21 @@ impl MemberTls {
             api_server: Arc::new(ArcSwap::from_pointee(first.api_server)),
             client: Arc::new(ArcSwap::from_pointee(first.client)),
         };
-        tokio::spawn(tls.clone().renew(Arc::clone(signer), member, api_names, renew_at_ms, stop));
+        tokio::spawn(tls.clone().renew(Arc::clone(signer), issue, renew_at_ms, stop));
         Ok(tls)
     }
 
-    async fn renew(
-        self,
-        signer: Arc<Signer>,
-        member: u64,
-        api_names: Vec<String>,
-        mut renew_at_ms: i64,
-        stop: CancellationToken,
-    ) {
+    async fn renew(self, signer: Arc<Signer>, issue: Issue, mut renew_at_ms: i64, stop: CancellationToken) {
         loop {
             // The wall clock may jump: it is looked at often instead of slept on once.
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(Duration::from_secs(5)) => {}
+                () = tokio::time::sleep(issue.look_every) => {}
             }
             if clock().wall_ms < renew_at_ms {
                 continue;
             }
-            match Issued::new(&signer, member, &api_names) {
+            match issue.now(&signer) {
                 Ok(issued) => {
                     renew_at_ms = issued.renew_at_ms;
                     self.peer_server.store(Arc::new(issued.peer_server));
@@ -147,6 +160,20 @@ impl MemberTls {
     }
 }
 
+/// What a member's certificates say, and whom its listeners let in.
+pub struct Issue {
+    /// The member.
+    pub member: u64,
+    /// Names in the API's certificate.
+    pub api_names: Vec<String>,
+    /// How long after its end an agent's certificate may still ask for the next one.
+    pub renewal_grace: Duration,
+    /// Agents' certificates that don't count any more.
+    pub revocations: Arc<dyn Revocations>,
+    /// Between two looks at the certificates' age.
+    pub look_every: Duration,
+}
+
 struct Issued {
     peer_server: rustls::ServerConfig,
     agent_server: rustls::ServerConfig,
@@ -155,19 +182,22 @@ struct Issued {
     renew_at_ms: i64,
 }
 
-impl Issued {
-    fn new(signer: &Signer, member: u64, api_names: &[String]) -> Result<Self, Error> {
-        let (authority, now_ms) = (&signer.authority, clock().wall_ms);
-        let credentials: Credentials = authority.issue_member(member, &[], now_ms)?;
-        let api = authority.issue_server(api_names, API_LIFETIME_MS, now_ms)?;
+impl Issue {
+    fn now(&self, signer: &Signer) -> Result<Issued, Error> {
+        let (authority, now_ms) = (signer.authority(), clock().wall_ms);
+        let credentials: Credentials = authority.issue_member(self.member, &[], now_ms)?;
+        let api = authority.issue_server(&self.api_names, API_LIFETIME_MS, now_ms)?;
         let (roots, domain) = (authority.roots(), authority.trust_domain());
-        let agents = ClientRole::AgentsEnrolling { renewal_grace: RENEWAL_GRACE };
-        Ok(Self {
+        let agents = ClientRole::AgentsEnrolling {
+            renewal_grace: self.renewal_grace,
+            revocations: Arc::clone(&self.revocations),
+        };
+        Ok(Issued {
             peer_server: server_config(&credentials, &roots, domain, ClientRole::Members)?,
             agent_server: server_config(&credentials, &roots, domain, agents)?,
             api_server: api_server_config(&api)?,
             client: client_config(&credentials, &roots, domain)?,
-            renew_at_ms: credentials.validity.renew_at_ms(),
+            renew_at_ms: credentials.validity.renew_at_jittered_ms(rand::random()),
         })
     }
 }

@@ -7,18 +7,18 @@ use crate::config::ServerConfig;
 use crate::connect::Dialer;
 use crate::core::{CHANGES_QUEUE_MAX, Core, Outlets, Published, clock};
 use crate::directory::Directory;
+use crate::identities::{Identities, Revoked};
 use crate::listener::{Incoming, SharedTls, listen};
 use crate::logs::LogRegistry;
 use crate::mailbox::{Mail, Mailbox};
 use crate::peers::{PEER_FRAME_BYTES_MAX, PeerLinks, PeerService};
-use crate::pki::{MemberTls, Signer, load_authority};
+use crate::pki::{Issue, MemberTls, Signer, load_authority};
 use crate::status;
 use crate::timed::TimedKv;
 use anyhow::Context;
 use argosy_engine::State;
 use argosy_gateway::{CellStatus, Options, Tokens};
 use argosy_member::{Config, Member};
-use argosy_pki::Lifetimes;
 use argosy_proto::agent::agent_link_server::AgentLinkServer;
 use argosy_proto::peer::peer_server::PeerServer;
 use argosy_store::RocksKv;
@@ -53,7 +53,7 @@ struct Parts {
 /// Something of it can't be opened, or the member failed: the process should end with an error.
 pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new();
-    let lifetimes = Lifetimes::default();
+    let lifetimes = config.identity.lifetimes();
     let authority = load_authority(&config.pki_dir, &config.cell, lifetimes)?;
     let (published, published_receiver) = watch::channel(Published { state: State::new() });
     let directory = Directory::new(config.members.clone(), published_receiver.clone());
@@ -61,7 +61,14 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     let signer = Arc::new(Signer::new(authority, lifetimes, agent_addresses));
     let mut names = config.api.certificate_names.clone();
     names.extend(config.members[&config.member].api.rsplit_once(':').map(|(host, _)| host.to_owned()));
-    let tls = MemberTls::start(&signer, config.member, names, stop.clone())?;
+    let issue = Issue {
+        member: config.member,
+        api_names: names,
+        renewal_grace: Duration::from_millis(config.identity.renewal_grace_ms),
+        revocations: Arc::new(Revoked(published_receiver.clone())),
+        look_every: certificate_look(lifetimes.leaf_ms),
+    };
+    let tls = MemberTls::start(&signer, issue, stop.clone())?;
     let (mailbox, mail) = Mailbox::new();
     let dialer = Dialer::new(Arc::clone(&tls.client));
     let links = PeerLinks::new(config.member, &dialer, &mailbox, &metrics, &stop);
@@ -105,6 +112,11 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     tokio::spawn(artifacts::keep(parts.cell.clone(), parts.stop.clone()));
     parts.serve().await?;
     parts.until_stopped(thread).await
+}
+
+/// Between two looks at the certificates' age: often enough for short lives.
+fn certificate_look(life_ms: i64) -> Duration {
+    Duration::from_millis(u64::try_from(life_ms / 60).unwrap_or(0).clamp(100, 5_000))
 }
 
 /// Makes a directory for what users submitted and what steps put out: for the member's user only.
@@ -188,7 +200,11 @@ impl Parts {
         let incoming = self.listen("agent", self.config.listen.agent, &self.tls.agent_server).await?;
         let service = AgentService {
             mailbox: self.mailbox.clone(),
-            signer: Arc::clone(&self.signer),
+            identities: Identities {
+                mailbox: self.mailbox.clone(),
+                signer: Arc::clone(&self.signer),
+                metrics: self.metrics.clone(),
+            },
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),
             connections: Arc::new(AtomicU64::new(1)),

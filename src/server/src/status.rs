@@ -1,5 +1,6 @@
 //! How the member stands: asked regularly, told to the gateway and to the metrics.
 
+use crate::alarms::Alarms;
 use crate::config::ServerConfig;
 use crate::core::Published;
 use crate::directory::Directory;
@@ -44,6 +45,7 @@ pub struct Keeper {
 pub async fn keep(keeper: Keeper, stop: CancellationToken) {
     let Keeper { mailbox, config, metrics, published, directory, links, signer, sender } = keeper;
     let mut totals = Totals::default();
+    let mut alarms = Alarms::default();
     let mut removed = false;
     let mut interval = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -67,6 +69,7 @@ pub async fn keep(keeper: Keeper, stop: CancellationToken) {
         removed = out;
         let status = cell_status(&config, &status, &directory, &links);
         record_clusters(&metrics, &published, &status);
+        alarms.look(&metrics, &published.borrow().state.clone(), &status);
         sender.send_replace(status);
     }
 }
@@ -139,6 +142,7 @@ fn cell_status(
         connected: session.connected,
         member: session.member,
         lease_remaining_ms: session.lease_remaining_ms,
+        clock_offset_ms: session.clock_measured.then_some(session.clock_offset_ms),
     });
     CellStatus {
         cell: config.cell.clone(),
@@ -148,6 +152,7 @@ fn cell_status(
         ready: status.ready,
         members: members.collect(),
         sessions: sessions.collect(),
+        clock_offset_max_ms: config.identity.clock_offset_max_ms,
     }
 }
 

@@ -111,10 +111,14 @@ metrics! {
     snapshots: IntCounterVec = "argosy_snapshots_total", ["direction"], "Snapshots sent or installed.";
     peer_frames: IntCounterVec = "argosy_peer_frames_total", ["direction"], "Frames sent to and received from other members.";
     peer_frames_dropped: IntCounterVec = "argosy_peer_frames_dropped_total", ["reason"], "Frames from or to other members that were dropped: no_identity, not_member, wrong_cell, wrong_address, version, malformed, queue_full, unreachable, and the reasons of consensus.";
-    tls_refused: IntCounterVec = "argosy_tls_refused_total", ["listener", "reason"], "Connections refused by listener (api, agent, peer) and reason: no_certificate, foreign, expired, wrong_role, handshake, timeout.";
+    tls_refused: IntCounterVec = "argosy_tls_refused_total", ["listener", "reason"], "Connections refused by listener (api, agent, peer) and reason: no_certificate, foreign, expired, revoked, wrong_role, handshake, timeout.";
     sessions: IntGauge = "argosy_agent_sessions", [], "Agents connected to this member.";
     lease_remaining_seconds: IntGaugeVec = "argosy_lease_remaining_seconds", ["cluster"], "Seconds until the cluster counts as lost, on the leader; negative once it does.";
-    clusters: IntGaugeVec = "argosy_clusters", ["state"], "Registered clusters by state: connected, cordoned, draining, silent, lost, degraded, reconciling, invited.";
+    clusters: IntGaugeVec = "argosy_clusters", ["state"], "Registered clusters by state: connected, cordoned, draining, silent, lost, degraded, reconciling, invited, unapproved, revoked, locked.";
+    identities: IntGaugeVec = "argosy_identities", ["standing"], "Identities of clusters' agents by standing: active, unapproved, revoked, locked. Any that is locked is an alarm: two processes have used its key.";
+    certificates: IntCounterVec = "argosy_certificates_total", ["kind", "outcome"], "Certificates asked for by agents at this member, by kind (enrolment, renewal) and outcome (issued, refused).";
+    clock_offset_ms: IntGaugeVec = "argosy_agent_clock_offset_milliseconds", ["cluster"], "How far the clock of the cluster's agent is ahead of the leader's, as the leader measures it.";
+    clock_alarms: IntGauge = "argosy_agent_clock_alarms", [], "Clusters whose agents' clocks differ from the leader's by more than `identity.clockOffsetMaxMs`, on the leader.";
     storm_held: IntGauge = "argosy_storm_held", [], "1 while take-overs are held because most of the fleet went silent at once, else 0.";
     attempts: IntGaugeVec = "argosy_attempts", ["cluster", "phase"], "Current attempts by cluster and phase.";
     attempts_assigned: IntCounterVec = "argosy_attempts_assigned_total", ["cluster"], "Attempts assigned to a cluster.";

@@ -180,6 +180,7 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
             listen,
             api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig::default(),
+            identity: argosy_server::config::IdentityConfig::default(),
             consensus: ConsensusConfig::default(),
             artifact_repository: None,
             artifact_sweep_after_ms: None,

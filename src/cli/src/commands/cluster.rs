@@ -24,6 +24,14 @@ pub(super) async fn cluster(client: &Client, command: Cluster, console: &mut Con
             let body = cluster_change::taints(&arguments.marks)?;
             change(client, &arguments.name, "taint", body, console).await
         }
+        Cluster::Approve(arguments) => {
+            change(client, &arguments.name, "approve", json!({"reason": arguments.reason}), console).await
+        }
+        Cluster::Revoke(arguments) => {
+            change(client, &arguments.name, "revoke", json!({"reason": arguments.reason}), console).await?;
+            console.hint(&format!("to let it in again: argosy cluster invite {}", arguments.name));
+            Ok(true)
+        }
         Cluster::Remove(arguments) => {
             let body = json!({"forget": arguments.forget});
             change(client, &arguments.name, "remove", body, console).await
@@ -80,8 +88,8 @@ async fn invite(client: &Client, arguments: &Invite, console: &mut Console) -> R
 fn style_of_state(state: &str) -> Style {
     match state {
         "connected" => Style::Green,
-        "lost" => Style::Red,
-        "silent" | "degraded" | "reconciling" => Style::Yellow,
+        "lost" | "revoked" | "locked" => Style::Red,
+        "silent" | "degraded" | "reconciling" | "unapproved" => Style::Yellow,
         _ => Style::Plain,
     }
 }

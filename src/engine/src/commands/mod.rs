@@ -2,6 +2,7 @@
 
 pub(crate) mod add_member;
 pub(crate) mod archived;
+pub(crate) mod authority;
 pub(crate) mod backfill_cron;
 pub(crate) mod change_cluster;
 pub(crate) mod create_cron;
@@ -16,6 +17,7 @@ pub(crate) mod drain_cluster;
 pub(crate) mod event_binding;
 pub(crate) mod find_prerequisites;
 pub(crate) mod grant_permit;
+pub(crate) mod identity;
 pub(crate) mod open_session;
 pub(crate) mod parameters;
 pub(crate) mod redeem_invite;

@@ -1,15 +1,16 @@
 use argosy_proto::command::{OpenSession, Refusal, Reply, SessionOpened, reply};
 use argosy_proto::fact::{self, fact::Body};
 
-use crate::Code;
+use crate::commands::identity;
 use crate::draft::Draft;
+use crate::{Code, Leader};
 
 /// Labels of a cluster, and bytes of one label's key and value together.
 const LABELS_MAX: usize = 256;
 const LABEL_BYTES_MAX: usize = 512;
 
 /// A new session of a cluster's agent. The cluster is no longer lost; what an older session says is stale from here on.
-pub(crate) fn decide(draft: &mut Draft, command: &OpenSession) -> Result<Reply, Refusal> {
+pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &OpenSession) -> Result<Reply, Refusal> {
     let name = &command.cluster;
     let cluster = draft.state.cluster(name).ok_or_else(|| {
         Code::ClusterMissing.refuse(format!(
@@ -36,6 +37,9 @@ pub(crate) fn decide(draft: &mut Draft, command: &OpenSession) -> Result<Reply, 
     }
     let session_epoch = cluster.session_epoch + 1;
     let (ledger, known) = (command.ledger, cluster.ledger);
+    if let Some(refused) = identity::open(draft, leader, command)? {
+        return Ok(refused);
+    }
     draft.emit(Body::ClusterSessionOpened(fact::ClusterSessionOpened {
         cluster: name.clone(),
         session_epoch,

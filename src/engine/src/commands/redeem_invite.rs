@@ -1,6 +1,7 @@
 use argosy_proto::command::{InviteRedeemed, RedeemInvite, Refusal, Reply, reply};
 use argosy_proto::fact::{self, fact::Body};
 
+use crate::commands::identity;
 use crate::draft::Draft;
 use crate::{Code, Leader};
 
@@ -29,6 +30,7 @@ pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &RedeemInvite)
             Code::InviteExpired.refuse(format!("the invite for cluster {cluster:?} expired: {again}"))
         );
     }
+    let identity = identity::enrolled(draft, leader, command)?;
     match draft.state.cluster(cluster) {
         Some(known)
             if known.cluster_uid != command.cluster_uid && known.attempts_open > 0 && !known.removed =>
@@ -52,5 +54,10 @@ pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &RedeemInvite)
         cluster: cluster.clone(),
         cluster_uid: command.cluster_uid.clone(),
     }));
-    Ok(Reply { body: Some(reply::Body::InviteRedeemed(InviteRedeemed { cluster: cluster.clone() })) })
+    let generation = identity.as_ref().map_or(0, |identity| identity.generation);
+    if identity.is_some() {
+        draft.emit(Body::IdentitySet(fact::IdentitySet { cluster: cluster.clone(), identity }));
+    }
+    let redeemed = InviteRedeemed { cluster: cluster.clone(), generation };
+    Ok(Reply { body: Some(reply::Body::InviteRedeemed(redeemed)) })
 }

@@ -87,8 +87,12 @@ impl World {
         let invite =
             ask::CreateInvite { cluster: cluster.into(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
         self.command(Body::CreateInvite(invite)).expect("an invite");
-        let redeem =
-            ask::RedeemInvite { cluster: cluster.into(), cluster_uid: format!("uid-{cluster}"), token_hash };
+        let redeem = ask::RedeemInvite {
+            cluster: cluster.into(),
+            cluster_uid: format!("uid-{cluster}"),
+            token_hash,
+            ..Default::default()
+        };
         self.command(Body::RedeemInvite(redeem)).expect("redeemed");
         self.open(cluster, cpu_milli)
     }

@@ -78,6 +78,9 @@ impl Session {
             wall_clock_ms: self.wall_clock_ms(now),
             credit: self.options.credit,
             ledger: self.options.ledger,
+            // Who holds the certificate says it: the member at the other end, and what sends this.
+            certificate: 0,
+            trusts: Vec::new(),
         };
         self.send(0, Up::Hello(hello));
         let greet_at = now.saturating_add(self.options.times.agent_resend_ms);

@@ -33,7 +33,10 @@ impl Session {
             Link::Down { .. } | Link::Greeting { .. } => false,
         };
         match frame.body {
-            None => self.counters.frames_unexpected += 1,
+            // Certificates are the affair of what owns the connection.
+            None | Some(Down::CertificateRenewed(_) | Down::TrustRoots(_)) => {
+                self.counters.frames_unexpected += 1;
+            }
             Some(Down::Welcome(welcome)) => self.on_welcome(now, frame.session_epoch, &welcome),
             Some(Down::Refused(refused)) => self.on_refused(now, frame.session_epoch, refused),
             // Reads only: good in any session.

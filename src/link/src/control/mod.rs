@@ -146,6 +146,15 @@ pub enum Input {
         /// Which.
         cluster: String,
     },
+    /// The identity of the cluster's agent is not good any more: its session is over, and it counts as silent.
+    IdentityRefused {
+        /// Which.
+        cluster: String,
+        /// For the agent.
+        code: String,
+        /// For the agent.
+        message: String,
+    },
     /// An operator lets held take-overs go on (`argosy failover resume`).
     ResumeTakeOvers,
     /// Time has passed. At least every 100 ms.
@@ -310,6 +319,12 @@ impl Sessions {
     }
 }
 
+/// The frame that tells an agent that its identity is not good any more.
+#[must_use]
+pub fn refused_frame(code: String, message: String) -> agent::ControlFrame {
+    frame(0, agent::control_frame::Body::Refused(agent::Refused { code, message, permanent: true }))
+}
+
 /// The frame that answers an agent's question about workflows.
 #[must_use]
 pub fn workflows_frame(session_epoch: u64, workflows: Vec<agent::WorkflowTold>) -> agent::ControlFrame {
@@ -356,6 +371,9 @@ impl Sessions {
                 self.clusters.entry(cluster).or_default().removing = true;
             }
             Input::ClusterRemoved { cluster } => self.on_removed(&cluster),
+            Input::IdentityRefused { cluster, code, message } => {
+                self.on_identity_refused(&cluster, code, message);
+            }
             Input::ResumeTakeOvers => {
                 self.takeovers.resume();
                 self.take_over_due(now);

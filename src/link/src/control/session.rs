@@ -67,8 +67,15 @@ impl Sessions {
             ) => {
                 self.counters.frames_stale += 1;
             }
-            // Chunks go to the member that holds the connection; the member answers what is asked of workflows.
-            Some(Body::LogChunk(_) | Body::WorkflowsAsked(_)) | None => self.counters.frames_unexpected += 1,
+            // Chunks and certificates are the affair of the member that holds the connection; the member answers what is
+            // asked of workflows.
+            Some(
+                Body::LogChunk(_)
+                | Body::WorkflowsAsked(_)
+                | Body::RenewCertificate(_)
+                | Body::CertificateTaken(_),
+            )
+            | None => self.counters.frames_unexpected += 1,
         }
     }
 
@@ -136,6 +143,8 @@ impl Sessions {
             enforces_exclusive: hello.enforces_exclusive,
             member: connection.member,
             ledger: hello.ledger,
+            certificate: hello.certificate,
+            trusts: hello.trusts,
         };
         let credit = hello.credit.min(self.limits.credit_max);
         self.decide(name, Kind::Open { connection, received_at, credit }, Ask::OpenSession(open));
@@ -148,6 +157,21 @@ impl Sessions {
             self.refuse(session.connection, session.epoch, &Error::Removed { cluster: name.to_owned() });
             self.outputs.push(Output::Close { connection: session.connection });
         }
+    }
+
+    /// The take-over clock goes on: what runs there is moved as from any cluster that is silent.
+    pub(super) fn on_identity_refused(&mut self, name: &str, code: String, message: String) {
+        let Some(cluster) = self.clusters.get_mut(name) else { return };
+        cluster.next_greeting = None;
+        let Some(session) = cluster.session.take() else { return };
+        self.connections.remove(&session.connection);
+        self.refuse_for_good(session.connection, session.epoch, code, message);
+    }
+
+    fn refuse_for_good(&mut self, connection: ConnectionRef, epoch: u64, code: String, message: String) {
+        self.counters.sessions_refused += 1;
+        self.send(connection, epoch, Down::Refused(agent::Refused { code, message, permanent: true }));
+        self.outputs.push(Output::Close { connection });
     }
 
     pub(super) fn on_closed(&mut self, connection: ConnectionRef) {
@@ -200,6 +224,10 @@ impl Sessions {
         match answer {
             Answer::Reply(command::Reply { body: Some(Reply::SessionOpened(opened)) }) => {
                 self.welcome(name, connection, received_at, credit, opened.session_epoch);
+            }
+            // It was locked by this very question.
+            Answer::Reply(command::Reply { body: Some(Reply::IdentityRefused(refused)) }) => {
+                self.refuse_for_good(connection, 0, refused.code, refused.message);
             }
             Answer::Refused(refusal) => {
                 self.counters.sessions_refused += 1;

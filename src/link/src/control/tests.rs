@@ -187,6 +187,8 @@ fn refused(outputs: &[Output]) -> Option<(String, bool)> {
         | Down::WorkflowsTold(_)
         | Down::PrerequisitesAsked(_)
         | Down::ConfigMapsTaken(_)
+        | Down::CertificateRenewed(_)
+        | Down::TrustRoots(_)
         | Down::LogRequest(_) => None,
     })
 }
@@ -647,4 +649,22 @@ fn config_maps_are_decided_once_and_answered_again() {
     let refusal = command::Refusal { code: "ARG1105".into(), ..command::Refusal::default() };
     let outputs = rig.step(Input::Decided { decision, answer: Answer::Refused(refusal) });
     assert_eq!(taken(&outputs), [4], "a refusal is an answer: the same would be refused again");
+}
+
+#[test]
+fn a_session_whose_identity_is_refused_ends_and_its_take_over_clock_goes_on() {
+    let mut rig = Rig::live(Limits::default());
+    let refusal = |cluster: &str| Input::IdentityRefused {
+        cluster: cluster.into(),
+        code: "ARG1183".into(),
+        message: "it was revoked".into(),
+    };
+    assert!(rig.step(refusal("other")).is_empty());
+    let outputs = rig.step(refusal("a"));
+    assert_eq!(refused(&outputs), Some(("ARG1183".to_owned(), true)));
+    assert!(outputs.contains(&Output::Close { connection: A }));
+    assert!(rounds(&rig.frame("a", A, 1, renew(1))).is_empty(), "nothing of it is acknowledged any more");
+    assert!(rig.step(refusal("a")).is_empty());
+    let status = rig.sessions.clusters(rig.now).next().unwrap();
+    assert!(status.connection.is_none() && status.silent_ms.is_some(), "{status:?}");
 }

@@ -83,7 +83,12 @@ impl World {
         let invite =
             ask::CreateInvite { cluster: cluster.into(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
         self.command(Body::CreateInvite(invite))?;
-        let redeem = ask::RedeemInvite { cluster: cluster.into(), cluster_uid: cluster.into(), token_hash };
+        let redeem = ask::RedeemInvite {
+            cluster: cluster.into(),
+            cluster_uid: cluster.into(),
+            token_hash,
+            ..Default::default()
+        };
         self.command(Body::RedeemInvite(redeem))?;
         let allocatable =
             Resources { cpu_milli, memory_bytes: 1 << 50, pods: 1_000_000, ..Resources::default() };
