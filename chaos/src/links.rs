@@ -273,6 +273,8 @@ fn describe_up(frame: &AgentFrame) -> String {
             let (present, changed) = (report.present.len(), report.changed.len());
             format!("report {} of {present} ConfigMaps, {changed} with contents, in {epoch}", report.revision)
         }
+        Some(agent_frame::Body::RenewCertificate(_)) => "question for a certificate".to_owned(),
+        Some(agent_frame::Body::CertificateTaken(taken)) => format!("certificate {} kept", taken.generation),
         None => "nothing".to_owned(),
     }
 }
@@ -314,6 +316,8 @@ fn describe_down(frame: &ControlFrame) -> String {
             format!("report {} of ConfigMaps taken in {epoch}", taken.revision)
         }
         Some(control_frame::Body::Refused(refused)) => format!("refused {}", refused.code),
+        Some(control_frame::Body::CertificateRenewed(_)) => "certificate".to_owned(),
+        Some(control_frame::Body::TrustRoots(roots)) => format!("{} authorities", roots.roots_der.len()),
         None => "nothing".to_owned(),
     }
 }
