@@ -21,7 +21,7 @@ use argosy_server::listener::listen;
 use argosy_server::logs::LogRegistry;
 use argosy_server::mailbox::{Mail, Mailbox};
 use argosy_server::peers::{PeerLinks, PeerService};
-use argosy_server::pki::{MemberTls, Signer};
+use argosy_server::pki::{Issue, MemberTls, Signer};
 use argosy_server::processes::Process;
 use argosy_store::{Batch, Family, RocksKv};
 use argosy_telemetry::Metrics;
@@ -253,7 +253,14 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (stop, metrics, lifetimes) = (CancellationToken::new(), Metrics::new(), Lifetimes::default());
     let authority = Authority::load(&arguments.pki, lifetimes)?.context("no certificate authority")?;
     let signer = Arc::new(Signer::new(authority, lifetimes, Vec::new()));
-    let tls = MemberTls::start(&signer, arguments.member, Vec::new(), stop.clone())?;
+    let issue = Issue {
+        member: arguments.member,
+        api_names: Vec::new(),
+        renewal_grace: Duration::ZERO,
+        revocations: Arc::new(argosy_pki::NoneRevoked),
+        look_every: Duration::from_secs(5),
+    };
+    let tls = MemberTls::start(&signer, issue, stop.clone())?;
     let (mailbox, mail) = Mailbox::new();
     let dialer = Dialer::new(Arc::clone(&tls.client));
     let peers: BTreeMap<u64, String> =
