@@ -127,6 +127,7 @@ impl Rig {
                 self.down(Down::PermitVerdict(verdict));
             }
             Some(Up::Hello(hello)) => self.ledgers.push(hello.ledger),
+            Some(Up::RenewCertificate(_) | Up::CertificateTaken(_)) => {}
             Some(Up::Credit(_) | Up::AskPermit(_) | Up::LogChunk(_)) | None => {}
         }
     }
