@@ -2,5 +2,6 @@
 //! machine.
 
 pub mod cell;
+pub mod pods;
 pub mod stranger;
 pub use argosy_testcluster as cluster;

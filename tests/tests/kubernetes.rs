@@ -11,15 +11,15 @@ mod life_cycle;
 #[path = "kubernetes/tasks.rs"]
 mod tasks;
 
-use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
+use argosy_testcluster::{Cluster, Federation, unavailable};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
+use argosy_tests::pods::{AgentOptions, start_agent};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Child;
 use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(120);
-const EXECUTOR_PORT: u16 = 2749;
 
 fn say(case: &str) {
     static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
@@ -48,7 +48,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     let cell = Cell::start(&options).await?;
     let mut agents = BTreeMap::new();
     for cluster in clusters {
-        agents.insert(cluster.name.clone(), start_agent(&cell, cluster).await?);
+        agents.insert(cluster.name.clone(), start_agent(&cell, cluster, &AgentOptions::default()).await?);
     }
     cell.wait_for_clusters(2).await?;
     say("two agents enrolled");
@@ -58,32 +58,6 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
     a_cluster_is_cut_off(&cell, clusters).await
-}
-
-/// Starts an agent inside its cluster's network, again after it was killed.
-async fn start_agent(cell: &Cell, cluster: &Cluster) -> anyhow::Result<Child> {
-    let data = cluster.folder().join("agent");
-    let invite = data.join("invite");
-    if !invite.exists() {
-        std::fs::create_dir_all(&data)?;
-        let path = format!("/api/v1/clusters/{}/invite", cluster.name);
-        let answer = cell.post(&path, &json!({"ttlSeconds": 600})).await?;
-        std::fs::write(&invite, answer["token"].as_str().unwrap())?;
-    }
-    let mut command = cluster.command(binary("argosy-agent")?);
-    command
-        .args(["--runtime", "kubernetes", "--cluster", &cluster.name, "--executor-image", EXECUTOR_IMAGE])
-        .arg("--kubeconfig")
-        .arg(cluster.agent_kubeconfig()?)
-        .arg("--data-dir")
-        .arg(&data)
-        .arg("--invite-file")
-        .arg(&invite)
-        .arg(format!("--executor-listen={}:{EXECUTOR_PORT}", cluster.address()))
-        .arg(format!("--metrics-listen={}:9091", cluster.address()));
-    let logs = std::env::var_os("ARGOSY_TEST_LOGS").map_or_else(|| cluster.folder().to_owned(), Into::into);
-    std::fs::create_dir_all(&logs)?;
-    cluster.spawn(&mut command, &logs.join(format!("agent-{}.log", cluster.name)))
 }
 
 fn workflow(name: &str, templates: &Value) -> Value {
@@ -331,7 +305,7 @@ async fn an_agent_is_killed_and_adopts_its_steps(
     agent.wait()?;
     let pod = running(home, "adopted").remove(0);
     assert!(let_go(home, &pod));
-    agents.insert(home.name.clone(), start_agent(cell, home).await?);
+    agents.insert(home.name.clone(), start_agent(cell, home, &AgentOptions::default()).await?);
     let ended = cell.finished("adopted", WAIT).await?;
     assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
     let made: usize = clusters

@@ -1,6 +1,7 @@
 //! Metrics and health.
 
 use anyhow::Context;
+use argosy_agent_runtime::Figure;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -17,8 +18,7 @@ pub struct Figures {
     pub is_synced: bool,
     pub lease_remaining_ms: u64,
     pub attempts: BTreeMap<&'static str, u64>,
-    /// Name without prefix, meaning, value.
-    pub counters: Vec<(&'static str, &'static str, u64)>,
+    pub others: Vec<Figure>,
 }
 
 pub type SharedFigures = Arc<Mutex<Figures>>;
@@ -40,8 +40,8 @@ impl Figures {
             let _ =
                 writeln!(text, "argosy_agent_attempts{{cluster=\"{cluster}\",phase=\"{phase}\"}} {count}");
         }
-        for (name, help, value) in &self.counters {
-            head(&mut text, name, "counter", help);
+        for Figure { name, help, is_gauge, value } in &self.others {
+            head(&mut text, name, if *is_gauge { "gauge" } else { "counter" }, help);
             let _ = writeln!(text, "argosy_agent_{name}{{cluster=\"{cluster}\"}} {value}");
         }
         text
@@ -91,7 +91,10 @@ mod tests {
             is_synced: true,
             lease_remaining_ms: 12_900,
             attempts: BTreeMap::from([("Running", 3)]),
-            counters: vec![("permits_granted_total", "Start permits given.", 7)],
+            others: vec![
+                Figure::counter("permits_granted_total", "Start permits given.", 7),
+                Figure::gauge("creations_waiting", "Creations that wait.", 2),
+            ],
         };
         let page = figures.render();
         for line in [
@@ -100,6 +103,8 @@ mod tests {
             "argosy_agent_attempts{cluster=\"eu\",phase=\"Running\"} 3",
             "# TYPE argosy_agent_permits_granted_total counter",
             "argosy_agent_permits_granted_total{cluster=\"eu\"} 7",
+            "# TYPE argosy_agent_creations_waiting gauge",
+            "argosy_agent_creations_waiting{cluster=\"eu\"} 2",
         ] {
             assert!(page.lines().any(|found| found == line), "{line} in {page}");
         }

@@ -8,7 +8,7 @@ use crate::page::{self, SharedFigures};
 use crate::runtimes::{self, Prepared, Running};
 use anyhow::Context;
 use argosy_agent_runtime::ledger::{self, FileLedger};
-use argosy_agent_runtime::{Input, Limits, Output, Reconciler, RuntimeEvent};
+use argosy_agent_runtime::{Figure, Input, Limits, Output, Reconciler, RuntimeEvent};
 use argosy_link::{Millis, agent as session};
 use argosy_proto::agent::{AgentFrame, CertificateRenewed, LogChunk, TrustRoots, agent_frame, control_frame};
 use argosy_proto::common::{AttemptPhase, ConfigMapNotice};
@@ -349,7 +349,7 @@ impl Agent {
             *attempts.entry(phase_name(report.phase())).or_default() += 1;
         }
         let (own, link) = (self.reconciler.counters(), self.reconciler.session().counters());
-        let counters = vec![
+        let counters = [
             ("permits_granted_total", "Start permits given, repeats included.", own.permits_granted),
             ("permits_refused_total", "Start permits refused for good.", own.permits_refused),
             ("permits_put_off_total", "Questions for a permit without a live lease.", own.permits_put_off),
@@ -381,7 +381,9 @@ impl Agent {
         figures.is_synced = self.reconciler.session().is_synced();
         figures.lease_remaining_ms = self.reconciler.session().lease_until().saturating_sub(now());
         figures.attempts = attempts;
-        figures.counters = counters;
+        figures.others =
+            counters.map(|(name, help, value)| Figure::counter(name, help, value)).into_iter().collect();
+        figures.others.extend(self.running.runtime.figures());
     }
 }
 

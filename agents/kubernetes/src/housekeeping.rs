@@ -136,8 +136,11 @@ async fn make_claims(shared: &Shared, key: &Key, spec: &Value, pod: &Pod) -> Res
         match claims.create(&PostParams::default(), &claim).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == CONFLICT => {
-                let there = claims.get_opt(&name).await?;
-                if there.and_then(|there| Key::of(&there.metadata)).as_ref() != Some(key) {
+                // One that is gone again, or never was, is made when the action is repeated.
+                let Some(there) = claims.get_opt(&name).await? else {
+                    return Err(Hindrance::Later(kube::Error::Api(status)));
+                };
+                if Key::of(&there.metadata).as_ref() != Some(key) {
                     return Err(Hindrance::Refused(format!(
                         "persistentvolumeclaims \"{name}\" already exists, and is not this workflow's; delete it"
                     )));
@@ -172,7 +175,11 @@ async fn make_budget(shared: &Shared, key: &Key, spec: &Value) -> Result<(), Hin
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(shared.client.clone(), &key.namespace);
     match budgets.create(&PostParams::default(), &budget).await {
         Ok(_) => {}
-        Err(kube::Error::Api(status)) if status.code == CONFLICT => {}
+        Err(kube::Error::Api(status)) if status.code == CONFLICT => {
+            if budgets.get_opt(&key.name).await?.is_none() {
+                return Err(Hindrance::Later(kube::Error::Api(status)));
+            }
+        }
         Err(kube::Error::Api(status)) if status.code < 500 && status.code != 429 => {
             return Err(Hindrance::Refused(status.message));
         }
@@ -229,20 +236,22 @@ pub async fn keep_house(shared: Arc<Shared>) {
 async fn find_again(shared: &Shared) -> Result<(), kube::Error> {
     let settings = &shared.config.settings;
     let options = ListParams::default().labels(&names::selector(&settings.cell, &settings.cluster));
-    let claims: Api<PersistentVolumeClaim> = Api::all(shared.client.clone());
-    for claim in claims.list(&options).await?.items {
-        let Some(key) = Key::of(&claim.metadata) else { continue };
-        let always = claim.annotations().contains_key(names::GC);
-        shared.keeping.change(|kept| {
-            let kept = kept.entry(key).or_default();
-            kept.claims.insert(claim.name_any());
-            kept.claims_always |= always;
-        });
+    for claims in shared.everywhere::<PersistentVolumeClaim>() {
+        for claim in claims.list(&options).await?.items {
+            let Some(key) = Key::of(&claim.metadata) else { continue };
+            let always = claim.annotations().contains_key(names::GC);
+            shared.keeping.change(|kept| {
+                let kept = kept.entry(key).or_default();
+                kept.claims.insert(claim.name_any());
+                kept.claims_always |= always;
+            });
+        }
     }
-    let budgets: Api<PodDisruptionBudget> = Api::all(shared.client.clone());
-    for budget in budgets.list(&options).await?.items {
-        let Some(key) = Key::of(&budget.metadata) else { continue };
-        shared.keeping.change(|kept| kept.entry(key).or_default().budget = true);
+    for budgets in shared.everywhere::<PodDisruptionBudget>() {
+        for budget in budgets.list(&options).await?.items {
+            let Some(key) = Key::of(&budget.metadata) else { continue };
+            shared.keeping.change(|kept| kept.entry(key).or_default().budget = true);
+        }
     }
     Ok(())
 }

@@ -23,6 +23,10 @@
 //!
 //! ConfigMaps that workflows read are watched and told ([`config_maps`]).
 //!
+//! Pods are made as fast as the cluster's API bears: after a 429 none for as long as it says, then slower ([`pace`]). Every
+//! request has an end ([`transport`]); none is sent again without being asked for, and each may have had its effect although
+//! its answer was lost.
+//!
 //! Released Pods that have ended stay for their logs: at most [`Config::released_pods_max`], at most
 //! [`Config::released_pod_keep_ms`].
 //!
@@ -35,12 +39,14 @@ mod artifacts;
 pub mod capacity;
 pub mod config_maps;
 mod containers;
+mod creation;
 mod fields;
 mod gc;
 mod housekeeping;
 mod logs;
 pub mod names;
 pub mod observe;
+mod pace;
 mod patch;
 pub mod pod;
 mod prerequisites;
@@ -48,6 +54,7 @@ pub mod resource;
 mod runtime;
 mod setup;
 mod tasks;
+mod transport;
 mod watch;
 
 pub use kube::Client;

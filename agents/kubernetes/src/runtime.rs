@@ -1,22 +1,21 @@
 //! The shell around the cluster's API: actions in, events out.
 
-use crate::housekeeping::{self, Hindrance, Keeping};
+use crate::creation::{self, Backlog};
+use crate::housekeeping::{self, Keeping};
 use crate::prerequisites::{self, Asked};
 use crate::resource::{self, Resources};
 use crate::watch::{self, Held, Table};
-use crate::{config_maps, logs, names, pod, tasks};
+use crate::{config_maps, logs, names, pod};
 use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{
-    AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
+    Error, ExecutorAnswer, Figure, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
 };
-use argosy_executor::protocol::Task;
 use argosy_model::{Fence, display_fence};
-use argosy_proto::common::{Assignment, AttemptPhase};
+use argosy_proto::common::Resources as Amounts;
 use async_trait::async_trait;
 use futures::StreamExt;
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
 use serde_json::json;
 use std::borrow::Cow;
@@ -26,11 +25,11 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-const NOT_FOUND: u16 = 404;
-const CONFLICT: u16 = 409;
-const TOO_MANY_REQUESTS: u16 = 429;
+pub(crate) const NOT_FOUND: u16 = 404;
+pub(crate) const CONFLICT: u16 = 409;
+pub(crate) const TOO_MANY_REQUESTS: u16 = 429;
 /// Writes of one object under a resource version that are tried before the action is left to its repetition.
-const CONFLICTS_MAX: u32 = 5;
+pub(crate) const CONFLICTS_MAX: u32 = 5;
 /// How long one action may hold up its lane.
 const ACTION_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -49,6 +48,8 @@ pub struct Config {
     pub workflows_ask_every_ms: u64,
     /// Pods read in one page of a list.
     pub page_size: u32,
+    /// What the cluster has, where its hosts may not be listed.
+    pub capacity: Amounts,
     /// Between two looks at what the cluster has, milliseconds.
     pub capacity_every_ms: u64,
     /// How long a released Pod that has ended stays for its log, milliseconds.
@@ -57,6 +58,8 @@ pub struct Config {
     pub released_pods_max: usize,
     /// The agent's own namespace, whose executor plugins serve all others; empty: there is none.
     pub own_namespace: String,
+    /// The namespaces that are served; empty: all. The agent looks into no others.
+    pub namespaces: Vec<String>,
     /// Steps of resource templates, which have no Pods.
     pub resources: resource::Settings,
     /// ConfigMaps that workflows read.
@@ -74,10 +77,12 @@ impl Config {
             lanes: 8,
             workflows_ask_every_ms: 1_000,
             page_size: 500,
+            capacity: Amounts::default(),
             capacity_every_ms: 15_000,
             released_pod_keep_ms: 3_600_000,
             released_pods_max: 1_000,
             own_namespace: String::new(),
+            namespaces: Vec::new(),
             resources: resource::Settings::default(),
             config_maps: config_maps::Settings::default(),
         }
@@ -91,6 +96,8 @@ pub(crate) struct Shared {
     pub executors: Executors,
     pub events: mpsc::Sender<RuntimeEvent>,
     pub table: Table,
+    /// Pods that are not made yet.
+    pub backlog: Backlog,
     /// What was asked to exist here.
     pub asked: Asked,
     /// What is kept for whole workflows.
@@ -102,7 +109,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// What Pods have in common, now.
-    fn settings(&self) -> Cow<'_, pod::Settings> {
+    pub fn settings(&self) -> Cow<'_, pod::Settings> {
         let settings = &self.config.settings;
         if !self.config.image_volumes_where_possible || !self.image_volumes.load(Ordering::Relaxed) {
             return Cow::Borrowed(settings);
@@ -114,6 +121,17 @@ impl Shared {
         Api::namespaced(self.client.clone(), namespace)
     }
 
+    /// One API for all namespaces, or one for each that is served.
+    pub fn everywhere<K>(&self) -> Vec<Api<K>>
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self.config.namespaces.as_slice() {
+            [] => vec![Api::all(self.client.clone())],
+            some => some.iter().map(|namespace| Api::namespaced(self.client.clone(), namespace)).collect(),
+        }
+    }
+
     /// Waits for room: the watch slows down with its reader. A closed channel means that the agent is ending.
     pub async fn send(&self, event: RuntimeEvent) {
         if self.events.send(event).await.is_err() {
@@ -122,10 +140,23 @@ impl Shared {
     }
 }
 
+/// An action in its lane.
+pub(crate) struct Work {
+    pub action: RuntimeAction,
+    /// It has waited for its turn to make a Pod.
+    pub has_turn: bool,
+}
+
+/// The lane of an attempt: any spread will do, if it is always the same.
+pub(crate) fn lane_of(fence: &Fence, lanes: usize) -> usize {
+    let spread = fence.index.wrapping_mul(31).wrapping_add(u64::from(fence.ordinal));
+    usize::try_from(spread % lanes as u64).unwrap_or(0)
+}
+
 /// Attempts as Pods. Its tasks end when it is dropped; Pods go on.
 pub struct KubernetesRuntime {
     shared: Arc<Shared>,
-    lanes: Vec<mpsc::Sender<RuntimeAction>>,
+    lanes: Vec<mpsc::Sender<Work>>,
     _tasks: JoinSet<()>,
 }
 
@@ -150,6 +181,7 @@ impl KubernetesRuntime {
             executors,
             events,
             table: Table::default(),
+            backlog: Backlog::default(),
             asked: Asked::default(),
             keeping: Keeping::default(),
             image_volumes: AtomicBool::new(false),
@@ -168,6 +200,7 @@ impl KubernetesRuntime {
             tasks.spawn(work(Arc::clone(&shared), receiver));
             lanes.push(sender);
         }
+        tasks.spawn(creation::work_off(Arc::clone(&shared), lanes.clone()));
         Ok(Self { shared, lanes, _tasks: tasks })
     }
 }
@@ -183,14 +216,20 @@ impl Runtime for KubernetesRuntime {
             return;
         }
         let fence = fence_of(&action);
-        if let RuntimeAction::Release(fence) = &action {
-            // At once and for good: nothing of it is reported any more, and the sweep finishes what the lane may drop.
-            self.shared.table.mark_released(fence);
+        match &action {
+            RuntimeAction::Release(fence) => {
+                // At once and for good: nothing of it is reported any more, and the sweep finishes what the lane may drop.
+                self.shared.table.mark_released(fence);
+                self.shared.backlog.remove(fence);
+            }
+            RuntimeAction::Stop { fence, .. } => self.shared.backlog.remove(fence),
+            RuntimeAction::Ensure(_)
+            | RuntimeAction::GrantPermit { .. }
+            | RuntimeAction::WorkflowsTold(_)
+            | RuntimeAction::CheckPrerequisites(_) => {}
         }
-        // Any spread will do, if it is always the same for one attempt.
-        let spread = fence.index.wrapping_mul(31).wrapping_add(u64::from(fence.ordinal));
-        let lane = usize::try_from(spread % self.lanes.len() as u64).unwrap_or(0);
-        if self.lanes[lane].try_send(action).is_err() {
+        let lane = lane_of(&fence, self.lanes.len());
+        if self.lanes[lane].try_send(Work { action, has_turn: false }).is_err() {
             tracing::warn!(fence = display_fence(&fence), "an action was dropped: its lane is full");
         }
     }
@@ -198,6 +237,22 @@ impl Runtime for KubernetesRuntime {
     /// The executor is the first process of the main container: nothing in it outlives the executor.
     fn enforces_exclusive(&self) -> bool {
         true
+    }
+
+    fn figures(&self) -> Vec<Figure> {
+        let (made, refused, waiting) = self.shared.backlog.figures();
+        let (held, breaks) = self.shared.table.figures();
+        vec![
+            Figure::counter("pods_created_total", "Pods made.", made),
+            Figure::counter(
+                "creations_throttled_total",
+                "Creations that the cluster's API put off (429).",
+                refused,
+            ),
+            Figure::gauge("creations_waiting", "Creations that wait for the cluster's API.", waiting),
+            Figure::gauge("pods", "Pods known, released ones included.", held),
+            Figure::counter("watch_breaks_total", "Breaks of the watch of Pods.", breaks),
+        ]
     }
 
     async fn logs(&self, fence: Fence, options: LogOptions) -> Result<LogStream, Error> {
@@ -223,11 +278,11 @@ fn fence_of(action: &RuntimeAction) -> Fence {
     }
 }
 
-async fn work(shared: Arc<Shared>, mut actions: mpsc::Receiver<RuntimeAction>) {
+async fn work(shared: Arc<Shared>, mut actions: mpsc::Receiver<Work>) {
     shared.table.listed().await;
-    while let Some(action) = actions.recv().await {
-        let fence = fence_of(&action);
-        let failure = match tokio::time::timeout(ACTION_TIMEOUT, act(&shared, action)).await {
+    while let Some(work) = actions.recv().await {
+        let fence = fence_of(&work.action);
+        let failure = match tokio::time::timeout(ACTION_TIMEOUT, Box::pin(act(&shared, work))).await {
             Ok(Ok(())) => continue,
             Ok(Err(error)) => error.to_string(),
             Err(_) => format!("no answer within {ACTION_TIMEOUT:?}"),
@@ -240,7 +295,7 @@ async fn work(shared: Arc<Shared>, mut actions: mpsc::Receiver<RuntimeAction>) {
     }
 }
 
-async fn act(shared: &Shared, action: RuntimeAction) -> Result<(), kube::Error> {
+async fn act(shared: &Shared, Work { action, has_turn }: Work) -> Result<(), kube::Error> {
     let fence = fence_of(&action);
     let resources = &shared.resources;
     match action {
@@ -260,7 +315,7 @@ async fn act(shared: &Shared, action: RuntimeAction) -> Result<(), kube::Error> 
             resources.release(&fence);
             Ok(())
         }
-        RuntimeAction::Ensure(assignment) => ensure(shared, &assignment).await,
+        RuntimeAction::Ensure(assignment) => creation::ensure(shared, &assignment, has_turn).await,
         RuntimeAction::GrantPermit { fence, holder } => grant(shared, fence, holder).await,
         RuntimeAction::Stop { fence, grace_ms } => stop(shared, fence, grace_ms).await,
         RuntimeAction::Release(fence) => release(shared, fence).await,
@@ -268,104 +323,9 @@ async fn act(shared: &Shared, action: RuntimeAction) -> Result<(), kube::Error> 
     }
 }
 
-/// Makes the Pod, unless it is there. What will never work is the attempt's end; what may work later is left to repetition.
-async fn ensure(shared: &Shared, assignment: &Assignment) -> Result<(), kube::Error> {
-    let fence = assignment.fence.unwrap_or_default();
-    if let Some(held) = shared.table.get(&fence) {
-        shared.send(RuntimeEvent::Observed(held.observation)).await;
-        return Ok(());
-    }
-    let failure = |message: String| {
-        RuntimeEvent::Observed(AttemptObservation::new(fence, AttemptPhase::Error, message))
-    };
-    let settings = shared.settings();
-    let own_namespace = &shared.config.own_namespace;
-    let image = &settings.executor_image;
-    let prepared = match tasks::prepare(&shared.client, own_namespace, image, assignment).await {
-        Ok(prepared) => prepared,
-        Err(tasks::Error::Told(message)) => {
-            shared.send(failure(message)).await;
-            return Ok(());
-        }
-        Err(tasks::Error::Api(error)) => return Err(error),
-    };
-    let assignment = prepared.as_ref();
-    let environment = |task: &Task| {
-        let mut task = task.clone();
-        if task.touches_stores() {
-            task.ticket = shared.executors.ticket(assignment);
-        }
-        shared.executors.environment(&fence, &task)
-    };
-    let pod = match pod::build(assignment, &settings, &environment, Timestamp::now().as_millisecond()) {
-        Ok(pod) => pod,
-        Err(error) => {
-            shared.send(failure(error.to_string())).await;
-            return Ok(());
-        }
-    };
-    match housekeeping::prepare(shared, assignment, &pod).await {
-        Ok(()) => {}
-        Err(Hindrance::Refused(message)) => {
-            shared.send(failure(message)).await;
-            return Ok(());
-        }
-        Err(Hindrance::Later(error)) => return Err(error),
-    }
-    let pods = shared.pods(&assignment.namespace);
-    let made = match pods.create(&PostParams::default(), &pod).await {
-        Ok(made) => made,
-        Err(kube::Error::Api(status)) if status.code == CONFLICT => {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let Some(there) = pods.get_opt(name).await? else { return Ok(()) };
-            // The name holds cell and fence, so this is an earlier try whose answer was lost; or it is nobody's.
-            if there.metadata.labels.as_ref().and_then(|labels| labels.get(names::FENCE))
-                != Some(&display_fence(&fence))
-            {
-                shared.send(failure(format!("pod {name} exists and is not this attempt's; delete it"))).await;
-                return Ok(());
-            }
-            there
-        }
-        Err(kube::Error::Api(status)) => {
-            // The name that users know; ours is longer.
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let message = status.message.replace(name, &assignment.pod_name);
-            if may_pass(status.code, &status.message) {
-                let waits = AttemptObservation::new(fence, AttemptPhase::Pending, message);
-                shared.send(RuntimeEvent::Observed(waits)).await;
-                return Err(kube::Error::Api(status));
-            }
-            shared.send(failure(prerequisite(&message, &assignment.namespace, status.code))).await;
-            return Ok(());
-        }
-        Err(error) => return Err(error),
-    };
-    watch::take(shared, &made).await;
-    Ok(())
-}
-
-/// Refusals that another try may not meet: overload, the server's own errors, used-up quotas, an account just being made.
-fn may_pass(code: u16, message: &str) -> bool {
-    code >= 500
-        || code == TOO_MANY_REQUESTS
-        || message.contains("exceeded quota")
-        || message.contains("try again later")
-}
-
-fn prerequisite(message: &str, namespace: &str, code: u16) -> String {
-    if code == NOT_FOUND && message.contains("namespaces") {
-        format!(
-            "{message}; create namespace {namespace} on this cluster, or run the workflow in one that exists"
-        )
-    } else {
-        message.to_owned()
-    }
-}
-
 /// Binds the attempt to the Pod that asks, by compare-and-swap on the Pod, then lets its executor start.
 async fn grant(shared: &Shared, fence: Fence, holder: String) -> Result<(), kube::Error> {
-    let Some(held) = shared.table.get(&fence) else {
+    let Some(held) = watch::find(shared, fence).await? else {
         shared.send(RuntimeEvent::Gone(fence)).await;
         return Ok(());
     };
@@ -425,7 +385,7 @@ async fn grant(shared: &Shared, fence: Fence, holder: String) -> Result<(), kube
 
 /// Asks the Pod to end. The finalizer keeps it visible, so that its end is seen.
 async fn stop(shared: &Shared, fence: Fence, grace_ms: i64) -> Result<(), kube::Error> {
-    let Some(held) = shared.table.get(&fence) else {
+    let Some(held) = watch::find(shared, fence).await? else {
         shared.send(RuntimeEvent::Gone(fence)).await;
         return Ok(());
     };

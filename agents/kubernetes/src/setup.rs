@@ -1,7 +1,10 @@
 //! Access to a cluster, and its identity.
 
+use crate::runtime::TOO_MANY_REQUESTS;
+use crate::transport::BoundedLayer;
 use argosy_agent_runtime::Error;
 use k8s_openapi::api::core::v1::{Namespace, Secret};
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use std::path::Path;
@@ -9,6 +12,9 @@ use std::time::Duration;
 
 /// How long an API server may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Waits before the API server is asked again.
+const ASK_AGAIN_FIRST: Duration = Duration::from_millis(500);
+const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
 /// The namespace whose uid stands for its cluster: every cluster has it, and it is never made anew.
 const IDENTITY_NAMESPACE: &str = "kube-system";
 
@@ -28,18 +34,34 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
         None => Config::infer().await.map_err(|error| setup("the cluster's access", &error))?,
     };
     config.connect_timeout = Some(CONNECT_TIMEOUT);
-    Client::try_from(config).map_err(|error| setup("the cluster's access", &error))
+    // Tries again for minutes, and in silence; here every action is repeated by who wants it.
+    config.default_retry = false;
+    let builder = ClientBuilder::try_from(config).map_err(|error| setup("the cluster's access", &error))?;
+    Ok(builder.with_layer(&BoundedLayer).build())
 }
 
-/// The uid that tells this cluster from every other.
+/// The uid that tells this cluster from every other. An API server that does not answer, or is not able to, is asked again: an
+/// agent that starts while it is away waits for it.
 ///
 /// # Errors
-/// [`Error::Setup`] when the API server does not give it.
+/// [`Error::Setup`] when the API server refuses it.
 pub async fn cluster_uid(client: &Client) -> Result<String, Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let found = namespaces.get(IDENTITY_NAMESPACE).await;
-    let found =
-        found.map_err(|error| setup("the cluster's identity (uid of namespace kube-system)", &error))?;
+    let mut wait = ASK_AGAIN_FIRST;
+    let found = loop {
+        match namespaces.get(IDENTITY_NAMESPACE).await {
+            Ok(found) => break found,
+            Err(kube::Error::Api(status)) if status.code < 500 && status.code != TOO_MANY_REQUESTS => {
+                let error = kube::Error::Api(status);
+                return Err(setup("the cluster's identity (uid of namespace kube-system)", &error));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the cluster's API does not tell its identity; it is asked again")
+            }
+        }
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(ASK_AGAIN_MAX);
+    };
     found.metadata.uid.ok_or_else(|| Error::Setup(format!("namespace {IDENTITY_NAMESPACE} has no uid")))
 }
 

@@ -7,7 +7,7 @@ use crate::runtime::{Shared, delete_released, finish_release};
 use crate::{capacity, names};
 use argosy_agent_runtime::{AttemptObservation, RuntimeEvent, is_terminal};
 use argosy_model::{Fence, display_fence};
-use argosy_proto::common::{AttemptPhase, Resources};
+use argosy_proto::common::AttemptPhase;
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -16,13 +16,17 @@ use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch as latch;
 
+const FORBIDDEN: u16 = 403;
+
 /// A removal that shows no effect is repeated after this time.
 const REPEAT_AFTER_MS: i64 = 10_000;
+/// How long one watch lasts, and so how long one may be silent that nobody serves any more: the next one says what it missed.
+const WATCH_SECONDS: u32 = 45;
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How long a released Pod may take to end by itself: its executor has handed the outcome over.
 const END_GRACE_MS: i64 = 60_000;
@@ -59,16 +63,21 @@ impl Held {
 /// The Pods of this cell on this cluster, by attempt.
 pub struct Table {
     held: Mutex<BTreeMap<Fence, Held>>,
+    /// Missing in a list, and not asked for with success since: the sweep asks.
+    doubtful: Mutex<BTreeSet<Fence>>,
     listed: latch::Sender<bool>,
     watch_healthy: AtomicBool,
+    watch_breaks: AtomicU64,
 }
 
 impl Default for Table {
     fn default() -> Self {
         Self {
             held: Mutex::default(),
+            doubtful: Mutex::default(),
             listed: latch::Sender::new(false),
             watch_healthy: AtomicBool::new(false),
+            watch_breaks: AtomicU64::new(0),
         }
     }
 }
@@ -77,6 +86,11 @@ impl Table {
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<Fence, Held>> {
         // The map is whole after each statement, so a panic elsewhere does not spoil it.
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Pods held, and breaks of the watch.
+    pub fn figures(&self) -> (u64, u64) {
+        (self.lock().len() as u64, self.watch_breaks.load(Ordering::Relaxed))
     }
 
     /// Waits until everything that exists is known.
@@ -182,6 +196,22 @@ pub async fn take(shared: &Shared, pod: &Pod) {
     }
 }
 
+/// The Pod of an attempt, as far as the cluster knows: the answer to its creation may be lost, and the watch be behind.
+pub async fn find(shared: &Shared, fence: Fence) -> Result<Option<Held>, kube::Error> {
+    if let Some(held) = shared.table.get(&fence) {
+        return Ok(Some(held));
+    }
+    let settings = &shared.config.settings;
+    let selector = names::selector(&settings.cell, &settings.cluster);
+    let own = ListParams::default().labels(&format!("{selector},{}={}", names::FENCE, display_fence(&fence)));
+    for pods in shared.everywhere::<Pod>() {
+        for pod in pods.list(&own).await?.items {
+            take(shared, &pod).await;
+        }
+    }
+    Ok(shared.table.get(&fence))
+}
+
 /// The outcome first: the first terminal state counts, and only the outcome has the outputs.
 async fn tell(shared: &Shared, seen: Seen) {
     let fence = seen.observation.fence;
@@ -206,15 +236,32 @@ pub async fn watch(shared: Arc<Shared>) {
     let settings = &shared.config.settings;
     let options = watcher::Config::default()
         .labels(&names::selector(&settings.cell, &settings.cluster))
+        .timeout(WATCH_SECONDS)
         .page_size(shared.config.page_size);
-    let mut events = pin!(watcher(Api::<Pod>::all(shared.client.clone()), options).default_backoff());
-    let mut listing: Vec<Seen> = Vec::new();
-    while let Some(event) = events.next().await {
-        shared.table.watch_healthy.store(event.is_ok(), Ordering::Relaxed);
+    let apis = shared.everywhere::<Pod>();
+    let mut lists: Vec<List> = apis.iter().map(|_| List::default()).collect();
+    let watches = apis.into_iter().enumerate().map(|(place, api)| {
+        let events = watcher(api, options.clone()).default_backoff();
+        Box::pin(events.map(move |event| (place, event)))
+    });
+    let mut events = pin!(futures::stream::select_all(watches));
+    while let Some((place, event)) = events.next().await {
+        let list = &mut lists[place];
+        list.is_healthy = event.is_ok();
         match event {
-            Ok(watcher::Event::Init) => listing.clear(),
-            Ok(watcher::Event::InitApply(pod)) => listing.extend(Seen::new(&pod)),
-            Ok(watcher::Event::InitDone) => take_list(&shared, std::mem::take(&mut listing)).await,
+            Ok(watcher::Event::Init) => list.seen.clear(),
+            Ok(watcher::Event::InitApply(pod)) => list.seen.extend(Seen::new(&pod)),
+            Ok(watcher::Event::InitDone) if *shared.table.listed.borrow() => {
+                let namespace = shared.config.namespaces.get(place).map(String::as_str);
+                take_list(&shared, namespace, std::mem::take(&mut list.seen)).await;
+            }
+            Ok(watcher::Event::InitDone) => {
+                list.is_done = true;
+                if lists.iter().all(|list| list.is_done) {
+                    let all = lists.iter_mut().flat_map(|list| std::mem::take(&mut list.seen)).collect();
+                    take_first_list(&shared, all).await;
+                }
+            }
             Ok(watcher::Event::Apply(pod)) => take(&shared, &pod).await,
             Ok(watcher::Event::Delete(pod)) => {
                 let seen = Seen::new(&pod);
@@ -227,36 +274,58 @@ pub async fn watch(shared: Arc<Shared>) {
                     gone(&shared, seen.observation.fence).await;
                 }
             }
-            Err(error) => tracing::warn!(%error, "the watch of Pods broke; it is taken up again"),
+            Err(error) => {
+                shared.table.watch_breaks.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(%error, "the watch of Pods broke; it is taken up again");
+            }
+        }
+        shared.table.watch_healthy.store(lists.iter().all(|list| list.is_healthy), Ordering::Relaxed);
+    }
+}
+
+/// One watch, and the list that it begins with.
+#[derive(Default)]
+struct List {
+    seen: Vec<Seen>,
+    is_done: bool,
+    is_healthy: bool,
+}
+
+/// The list of a namespace, or of all.
+async fn take_list(shared: &Shared, namespace: Option<&str>, listing: Vec<Seen>) {
+    let present: BTreeSet<Fence> = listing.iter().map(|seen| seen.observation.fence).collect();
+    let is_missing = |(fence, held): &(&Fence, &Held)| {
+        !present.contains(fence) && namespace.is_none_or(|namespace| held.namespace == namespace)
+    };
+    let missing: Vec<Fence> =
+        shared.table.lock().iter().filter(is_missing).map(|(fence, _)| *fence).collect();
+    for seen in listing {
+        if shared.table.put(&seen) {
+            tell(shared, seen).await;
+        }
+    }
+    for fence in missing {
+        ask_for(shared, fence).await;
+    }
+}
+
+/// A Pod that a list does not have was made after it, perhaps, or is gone: only the API knows. Without its word the sweep
+/// asks again: nobody else would ever tell of its end.
+async fn ask_for(shared: &Shared, fence: Fence) {
+    let doubtful = || shared.table.doubtful.lock().unwrap_or_else(PoisonError::into_inner);
+    doubtful().remove(&fence);
+    let Some(held) = shared.table.get(&fence) else { return };
+    match shared.pods(&held.namespace).get_opt(&held.name).await {
+        Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(held.uid.as_str()) => take(shared, &pod).await,
+        Ok(_) => gone(shared, fence).await,
+        Err(error) => {
+            tracing::warn!(fence = display_fence(&fence), %error, "a missing Pod could not be asked for; it is tried again");
+            doubtful().insert(fence);
         }
     }
 }
 
-async fn take_list(shared: &Shared, listing: Vec<Seen>) {
-    let present: BTreeSet<Fence> = listing.iter().map(|seen| seen.observation.fence).collect();
-    if *shared.table.listed.borrow() {
-        let missing: Vec<Fence> =
-            shared.table.lock().keys().filter(|fence| !present.contains(fence)).copied().collect();
-        for seen in listing {
-            if shared.table.put(&seen) {
-                tell(shared, seen).await;
-            }
-        }
-        for fence in missing {
-            // Made after the list was taken, perhaps: only the API knows.
-            let Some(held) = shared.table.get(&fence) else { continue };
-            match shared.pods(&held.namespace).get_opt(&held.name).await {
-                Ok(Some(pod)) if pod.metadata.uid.as_deref() == Some(held.uid.as_str()) => {
-                    take(shared, &pod).await
-                }
-                Ok(_) => gone(shared, fence).await,
-                Err(error) => {
-                    tracing::warn!(fence = display_fence(&fence), %error, "a missing Pod could not be asked for")
-                }
-            }
-        }
-        return;
-    }
+async fn take_first_list(shared: &Shared, listing: Vec<Seen>) {
     let mut all = Vec::new();
     let mut ended = Vec::new();
     for seen in listing {
@@ -273,6 +342,7 @@ async fn take_list(shared: &Shared, listing: Vec<Seen>) {
         all.push(observation);
     }
     all.extend(shared.resources.adopt());
+    tracing::info!(count = all.len(), "attempts are here already");
     shared.send(RuntimeEvent::Listed(all)).await;
     for seen in ended {
         tell(shared, seen).await;
@@ -283,15 +353,23 @@ async fn take_list(shared: &Shared, listing: Vec<Seen>) {
 /// Tells now and then what the cluster has, and whether its API answers.
 pub async fn tell_capacity(shared: Arc<Shared>) {
     shared.table.listed().await;
-    let mut known = Resources::default();
+    let mut known = shared.config.capacity.clone();
+    let mut said = false;
     let mut rounds = tokio::time::interval(Duration::from_millis(shared.config.capacity_every_ms));
     loop {
         rounds.tick().await;
         let hosts = list_hosts(&shared).await;
-        if let Err(error) = &hosts {
-            tracing::warn!(%error, "the hosts could not be listed");
+        let may_not = matches!(&hosts, Err(kube::Error::Api(status)) if status.code == FORBIDDEN);
+        match &hosts {
+            Err(error) if may_not => {
+                if !std::mem::replace(&mut said, true) {
+                    tracing::warn!(%error, "the hosts may not be listed: what they can give is not known (role argosy-agent-hosts)");
+                }
+            }
+            Err(error) => tracing::warn!(%error, "the hosts could not be listed"),
+            Ok(_) => {}
         }
-        let healthy = hosts.is_ok() && shared.table.watch_healthy.load(Ordering::Relaxed);
+        let healthy = (hosts.is_ok() || may_not) && shared.table.watch_healthy.load(Ordering::Relaxed);
         if let Ok(hosts) = hosts {
             known = capacity::allocatable(&hosts);
             shared.image_volumes.store(capacity::mount_images(&hosts), Ordering::Relaxed);
@@ -315,7 +393,7 @@ async fn list_hosts(shared: &Shared) -> Result<Vec<Node>, kube::Error> {
     }
 }
 
-/// Finishes releases that failed; deletes released Pods that are too old or too many, or that do not end.
+/// Asks for Pods that a list did not have; finishes releases that failed; deletes released Pods that are too old or too many, or that do not end.
 pub async fn sweep_released(shared: Arc<Shared>) {
     shared.table.listed().await;
     let mut rounds = tokio::time::interval(SWEEP_EVERY);
@@ -323,6 +401,10 @@ pub async fn sweep_released(shared: Arc<Shared>) {
         rounds.tick().await;
         let now_ms = Timestamp::now().as_millisecond();
         let (keep_ms, keep_max) = (shared.config.released_pod_keep_ms, shared.config.released_pods_max);
+        let doubtful = shared.table.doubtful.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for fence in doubtful {
+            ask_for(&shared, fence).await;
+        }
         for fence in shared.table.half_released() {
             finish_release(&shared, fence).await;
         }

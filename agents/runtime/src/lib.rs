@@ -25,6 +25,6 @@ pub use attempt::{container_phase, observe_outcome};
 pub use io::{Counters, Input, Limits, Output};
 pub use reconciler::Reconciler;
 pub use runtime::{
-    AttemptObservation, Error, ExecutorAnswer, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
-    is_over, is_terminal,
+    AttemptObservation, Error, ExecutorAnswer, Figure, LogOptions, LogStream, Runtime, RuntimeAction,
+    RuntimeEvent, is_over, is_terminal,
 };

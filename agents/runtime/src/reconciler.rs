@@ -95,6 +95,10 @@ impl<L: Ledger> Reconciler<L> {
         match input {
             Input::Tick { wall_clock_ms } => {
                 self.wall_clock_ms = wall_clock_ms;
+                if !self.is_listed {
+                    // A session now would say that nothing is held, and all that exists would be given up.
+                    return;
+                }
                 self.session_input(now, session::Input::Tick { wall_clock_ms });
                 self.tell_withheld(now);
                 self.sweep(now);
@@ -353,9 +357,14 @@ impl<L: Ledger> Reconciler<L> {
             return if seen.exit_code.is_some() { self.end(now, seen) } else { self.end_unseen(now, seen) };
         }
         let Some(attempt) = self.attempts.get_mut(&fence) else { return };
-        let phase = if attempt.report.permitted { AttemptPhase::Running } else { AttemptPhase::Pending };
-        attempt.report.set_phase(phase);
         attempt.take_details(seen);
+        // What was never made can't get lost: said to be pending, it would be taken for deleted when this agent is gone.
+        let phase = match (attempt.report.permitted, attempt.is_unmade()) {
+            (true, _) => AttemptPhase::Running,
+            (false, false) => AttemptPhase::Pending,
+            (false, true) => AttemptPhase::Received,
+        };
+        attempt.report.set_phase(phase);
         self.changed(now, fence);
     }
 
@@ -374,6 +383,9 @@ impl<L: Ledger> Reconciler<L> {
     }
 
     fn permit_asked(&mut self, now: Millis, fence: Fence, holder: String) {
+        if !self.is_listed {
+            return self.not_yet(fence, holder);
+        }
         if let Some(reason) = self.why_not(fence, &holder) {
             return self.refuse(fence, holder, reason);
         }
@@ -389,6 +401,12 @@ impl<L: Ledger> Reconciler<L> {
             return self.session_input(now, session::Input::AskPermit { fence, holder });
         }
         self.grant(now, fence, holder);
+    }
+
+    /// Before everything that exists is known, nobody is told that it is not wanted: it asks again.
+    fn not_yet(&mut self, fence: Fence, holder: String) {
+        self.counters.permits_put_off += 1;
+        self.outputs.push(Output::Executor(ExecutorAnswer::AskAgain { fence, holder }));
     }
 
     /// Why a process gets neither permit nor renewal, for good.
@@ -453,6 +471,9 @@ impl<L: Ledger> Reconciler<L> {
     /// The executor of an exclusive step wants to go on. Acknowledged only under a live lease: the control plane waits for
     /// the step's own lease after the cluster's has ended.
     fn renew_asked(&mut self, now: Millis, fence: Fence, holder: String) {
+        if !self.is_listed {
+            return self.not_yet(fence, holder);
+        }
         if let Some(reason) = self.why_not(fence, &holder) {
             return self.refuse(fence, holder, reason);
         }
@@ -467,6 +488,10 @@ impl<L: Ledger> Reconciler<L> {
     }
 
     fn outcome(&mut self, now: Millis, fence: Fence, holder: String, outcome: TaskOutcome) {
+        if !self.is_listed && !self.attempts.contains_key(&fence) {
+            // Whose it is will be known then. Without an answer it is offered again.
+            return;
+        }
         if !self.attempts.contains_key(&fence) || self.bind(fence, &holder) {
             let attempt = self.attempts.get(&fence).filter(|attempt| !attempt.is_over());
             // Nobody here asked for it: the end of what the runtime made says why.

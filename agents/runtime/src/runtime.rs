@@ -231,6 +231,38 @@ pub trait Runtime: Send + Sync + 'static {
     fn enforces_exclusive(&self) -> bool {
         false
     }
+
+    /// Its own figures, for the agent's metrics page.
+    fn figures(&self) -> Vec<Figure> {
+        Vec::new()
+    }
+}
+
+/// One figure of a runtime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Figure {
+    /// Without prefix.
+    pub name: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// It may fall.
+    pub is_gauge: bool,
+    /// Now.
+    pub value: u64,
+}
+
+impl Figure {
+    /// One that only rises.
+    #[must_use]
+    pub fn counter(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self { name, help, is_gauge: false, value }
+    }
+
+    /// One that may fall.
+    #[must_use]
+    pub fn gauge(name: &'static str, help: &'static str, value: u64) -> Self {
+        Self { name, help, is_gauge: true, value }
+    }
 }
 
 /// What a runtime cannot do.

@@ -238,7 +238,8 @@ fn is_grant(outputs: &[Output], to: &str) -> bool {
 }
 
 fn pending(index: u64) -> AttemptObservation {
-    AttemptObservation::new(fence(index), AttemptPhase::Pending, "")
+    let seen = AttemptObservation::new(fence(index), AttemptPhase::Pending, "");
+    AttemptObservation { handle: format!("default/pod-{index}"), ..seen }
 }
 
 fn release(index: u64) -> Output {
@@ -591,6 +592,11 @@ fn what_was_refused_for_now_is_tried_again() {
     rig.assign(1);
     let refused = AttemptObservation::new(fence(1), AttemptPhase::Pending, "exceeded quota");
     rig.runtime(RuntimeEvent::Observed(refused));
+    // A step that waited for a quota was "pod deleted" after a restart of its agent.
+    assert_eq!(
+        (rig.phase(1), rig.reports[&fence(1)].message.as_str()),
+        (AttemptPhase::Received, "exceeded quota")
+    );
     let again = |rig: &mut Rig| {
         rig.done.clear();
         rig.pass(30_000);
@@ -654,11 +660,40 @@ fn revisions_rise_over_restarts_and_the_ledger_is_compacted() {
     assert!(rig.reconciler.into_ledger().length() <= 4_200);
 }
 
+/// An agent whose cluster took long to list its Pods connected all the same, said that it held nothing, and its steps were
+/// given up as deleted.
 #[test]
 fn nothing_is_asked_of_the_control_plane_before_the_runtime_has_listed() {
     let mut reconciler = Reconciler::new(options(), Limits::default(), MemoryLedger::new()).unwrap();
-    let outputs = reconciler.step(1, Input::Tick { wall_clock_ms: 1 }).unwrap();
-    assert_eq!(outputs, []);
-    let outputs = reconciler.step(2, Input::Runtime(RuntimeEvent::Listed(Vec::new()))).unwrap();
+    let long_after_boot = 100_000_000;
+    for now in (long_after_boot..long_after_boot + 60_000).step_by(100) {
+        let outputs = reconciler.step(now, Input::Tick { wall_clock_ms: 1 }).unwrap();
+        assert_eq!(outputs, []);
+    }
+    let listed = Input::Runtime(RuntimeEvent::Listed(Vec::new()));
+    let outputs = reconciler.step(long_after_boot + 60_000, listed).unwrap();
     assert_eq!(outputs, [Output::Connect { after_ms: 0 }]);
+}
+
+/// An executor that asked while its agent started was refused for good, and its step failed; an outcome was acknowledged and
+/// forgotten.
+#[test]
+fn nobody_is_refused_before_the_runtime_has_listed() {
+    let mut reconciler = Reconciler::new(options(), Limits::default(), MemoryLedger::new()).unwrap();
+    let holder = || "pod".to_owned();
+    let asked = RuntimeEvent::PermitAsked { fence: fence(1), holder: holder() };
+    let again = Output::Executor(ExecutorAnswer::AskAgain { fence: fence(1), holder: holder() });
+    assert_eq!(reconciler.step(1, Input::Runtime(asked)).unwrap(), [again.clone()]);
+    let asked = RuntimeEvent::RenewAsked { fence: fence(1), holder: holder() };
+    assert_eq!(reconciler.step(1, Input::Runtime(asked)).unwrap(), [again]);
+    let ended = || {
+        let outcome = TaskOutcome { exit_code: 3, ..TaskOutcome::default() };
+        Input::Runtime(RuntimeEvent::Outcome { fence: fence(1), holder: holder(), outcome })
+    };
+    assert_eq!(reconciler.step(2, ended()).unwrap(), []);
+    let running = AttemptObservation { holder: Some(holder()), ..pending(1) };
+    reconciler.step(3, Input::Runtime(RuntimeEvent::Listed(vec![running]))).unwrap();
+    let outputs = reconciler.step(4, ended()).unwrap();
+    assert!(outputs.contains(&recorded(1, "pod")), "{outputs:?}");
+    assert!(reconciler.reports().any(|report| report.phase() == AttemptPhase::Failed));
 }

@@ -14,6 +14,7 @@
 //! namespaces only, so runs beside each other do not meet.
 
 mod certificates;
+pub mod chaos;
 mod components;
 mod images;
 mod network;

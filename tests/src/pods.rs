@@ -1,0 +1,80 @@
+//! Agents of real clusters, and what their steps have in common.
+
+use crate::cell::{Cell, binary};
+use anyhow::Context;
+use argosy_testcluster::{Cluster, EXECUTOR_IMAGE};
+use serde_json::json;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+
+/// Where executors find their agent.
+pub const EXECUTOR_PORT: u16 = 2749;
+/// Where an agent shows its figures.
+pub const METRICS_PORT: u16 = 9091;
+
+/// How an agent is started.
+#[derive(Clone, Debug, Default)]
+pub struct AgentOptions {
+    /// Its access to the cluster; none: that of `deploy/agent/rbac.yaml`.
+    pub kubeconfig: Option<PathBuf>,
+    /// More arguments.
+    pub arguments: Vec<String>,
+    /// Tells agents of one cluster apart: their data directories, logs and ports are their own.
+    pub replica: u16,
+}
+
+/// Starts an agent inside its cluster's network, again after it was killed. It is enrolled the first time.
+///
+/// # Errors
+/// No invite, or it can't be started.
+pub async fn start_agent(cell: &Cell, cluster: &Cluster, options: &AgentOptions) -> anyhow::Result<Child> {
+    let AgentOptions { kubeconfig, arguments, replica } = options;
+    let suffix = if *replica == 0 { String::new() } else { format!("-{replica}") };
+    let data = cluster.folder().join(format!("agent{suffix}"));
+    std::fs::create_dir_all(&data)?;
+    let invite = invite(cell, cluster).await?;
+    let kubeconfig = match kubeconfig {
+        Some(file) => file.clone(),
+        None => cluster.agent_kubeconfig()?,
+    };
+    let mut command = cluster.command(binary("argosy-agent")?);
+    command
+        .args(["--runtime", "kubernetes", "--cluster", &cluster.name, "--executor-image", EXECUTOR_IMAGE])
+        .args(arguments)
+        .arg("--kubeconfig")
+        .arg(kubeconfig)
+        .arg("--data-dir")
+        .arg(&data)
+        .arg("--invite-file")
+        .arg(&invite)
+        .arg(format!("--executor-listen={}:{}", cluster.address(), EXECUTOR_PORT + replica))
+        .arg(format!("--metrics-listen={}:{}", cluster.address(), METRICS_PORT + replica));
+    cluster.spawn(&mut command, &log(cluster, &format!("agent-{}{suffix}.log", cluster.name))?)
+}
+
+/// One invite for a cluster, made once.
+async fn invite(cell: &Cell, cluster: &Cluster) -> anyhow::Result<PathBuf> {
+    let invite = cluster.folder().join("invite");
+    if !invite.exists() {
+        let path = format!("/api/v1/clusters/{}/invite", cluster.name);
+        let answer = cell.post(&path, &json!({"ttlSeconds": 600})).await?;
+        std::fs::write(&invite, answer["token"].as_str().context("an invite has a token")?)?;
+    }
+    Ok(invite)
+}
+
+/// Logs outlive the test where the runner asks for it.
+fn log(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> {
+    let logs =
+        std::env::var_os("ARGOSY_TEST_LOGS").map_or_else(|| cluster.folder().to_owned(), PathBuf::from);
+    std::fs::create_dir_all(&logs)?;
+    Ok(logs.join(Path::new(name)))
+}
+
+/// A figure of an agent; nothing while it does not answer.
+pub async fn figure(cell: &Cell, cluster: &Cluster, replica: u16, name: &str) -> Option<f64> {
+    let url = format!("http://{}:{}/metrics", cluster.address(), METRICS_PORT + replica);
+    let page = cell.http.get(url).send().await.ok()?.text().await.ok()?;
+    let start = format!("argosy_agent_{name}{{");
+    page.lines().find(|line| line.starts_with(&start))?.rsplit(' ').next()?.parse().ok()
+}
