@@ -233,6 +233,9 @@ impl World {
                 self.queue.plan(at_ms, Event::Connect { cluster: index, number });
             }
             Output::Log(_) | Output::ConfigMapNotices(_) => {}
+            Output::Silent { drill, for_ms } => {
+                self.line(format_args!("agent {index} falls silent for {for_ms} ms in drill {drill}"));
+            }
             Output::Synced { session_epoch, incarnation: _ } => {
                 self.line(format_args!("agent {index} is synced in session {session_epoch}"));
             }
@@ -251,7 +254,9 @@ impl World {
         }
         let (may_be_lost, late) = match &action {
             RuntimeAction::Ensure(_) => (true, self.random.per_mille(ENSURE_LATE_PER_MILLE)),
-            RuntimeAction::GrantPermit { .. } | RuntimeAction::Stop { .. } => (true, false),
+            RuntimeAction::GrantPermit { .. } | RuntimeAction::Stop { .. } | RuntimeAction::Kill(_) => {
+                (true, false)
+            }
             RuntimeAction::Release(_)
             | RuntimeAction::WorkflowsTold(_)
             | RuntimeAction::CheckPrerequisites(_) => (false, false),

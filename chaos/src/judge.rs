@@ -4,7 +4,11 @@ use argosy_proto::common::Resources;
 use argosy_proto::state as row;
 
 use crate::checkers::{AttemptSeen, ClusterUse, Invariant, NodeSeen};
+use crate::drills;
 use crate::world::World;
+
+/// How late the end of a drill's loss, or its report, may come by log time: batches are small in some runs.
+const DRILL_GRACE_MS: i64 = 10_000;
 
 fn node_seen(workflow: u64, number: u32, node: &row::Node) -> NodeSeen {
     let outputs = node.outputs.as_ref();
@@ -43,6 +47,10 @@ impl World {
                 None => self.checkers.results.node_gone(*workflow, *number),
             }
         }
+        let check = drills::check_reports(before, after);
+        self.judge(Invariant::OneResult, check);
+        let check = drills::check_time(after, DRILL_GRACE_MS);
+        self.judge(Invariant::Ending, check);
         self.inspect_schedules(after);
         self.inspect_clusters(after);
         for (name, (held, limit)) in after.locks_held() {
@@ -147,6 +155,7 @@ impl World {
                 .values()
                 .all(|host| host.machine().is_some_and(|machine| machine.state().hash() == hash))
             && self.latest.workflows_active() == 0
+            && self.latest.drill_under_way().is_none()
             && self
                 .clusters
                 .iter()

@@ -15,6 +15,7 @@
 mod agents;
 pub mod checkers;
 mod clocks;
+mod drills;
 mod faults;
 mod judge;
 mod links;
@@ -35,6 +36,7 @@ mod workloads;
 mod world;
 
 pub use clocks::{HostClock, WALL_START_MS};
+pub use drills::Plan as DrillPlan;
 pub use nemesis::{Fault, Intensity, Targets, Way};
 pub use network::{Carried, End, Lane, Network, Quality};
 pub use operators::{Operator, Order, Standing};

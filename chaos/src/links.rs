@@ -315,6 +315,10 @@ fn describe_down(frame: &ControlFrame) -> String {
         Some(control_frame::Body::ConfigMapsTaken(taken)) => {
             format!("report {} of ConfigMaps taken in {epoch}", taken.revision)
         }
+        Some(control_frame::Body::FallSilent(silent)) => {
+            format!("order to fall silent for {} ms in {epoch}", silent.for_ms)
+        }
+        Some(control_frame::Body::Kill(kill)) => format!("order to kill {} in {epoch}", fence(&kill.fence)),
         Some(control_frame::Body::Refused(refused)) => format!("refused {}", refused.code),
         Some(control_frame::Body::CertificateRenewed(_)) => "certificate".to_owned(),
         Some(control_frame::Body::TrustRoots(roots)) => format!("{} authorities", roots.roots_der.len()),

@@ -5,6 +5,7 @@ use argosy_store::MemoryKv;
 
 use crate::checkers::Invariant;
 use crate::clocks::HostClock;
+use crate::drills;
 use crate::nemesis::{DRIFT_MAX_PPM, MEMBER_WALL_OFFSET_MAX_MS};
 use crate::network::{Carried, End, Lane};
 use crate::random::Random;
@@ -103,6 +104,7 @@ impl World {
         let mut config = Config::new(CELL, consensus, self.random.draw());
         config.times = options.times;
         config.limits.decide_work_max = options.decide_work_max;
+        config.limits.drill_settle_max_ms = drills::SETTLE_MAX_MS;
         config
     }
 

@@ -118,6 +118,8 @@ impl Operator {
             | Wish::Delete(_)
             | Wish::Read
             | Wish::Invite(..)
+            | Wish::Drill(..)
+            | Wish::AbortDrill(_)
             | Wish::Schedule(..) => return,
         };
         self.clusters.insert(name.clone(), standing);

@@ -16,14 +16,21 @@ fn operation(wish: &Wish) -> Option<(&str, Operation)> {
         Wish::Submit(name) => Some((name, Operation::Submit)),
         Wish::Stop(name) => Some((name, Operation::Stop)),
         Wish::Delete(name) => Some((name, Operation::Delete)),
-        Wish::Read | Wish::Invite(..) | Wish::Redeem(..) | Wish::Order(..) | Wish::Schedule(..) => None,
+        Wish::Read
+        | Wish::Invite(..)
+        | Wish::Redeem(..)
+        | Wish::Order(..)
+        | Wish::Drill(..)
+        | Wish::AbortDrill(_)
+        | Wish::Schedule(..) => None,
     }
 }
 
 impl World {
     pub(crate) fn user_acts(&mut self, user: usize) {
         let now_ms = self.now_ms();
-        if self.users[user].is_operator() && !self.clusters.iter().all(|cluster| cluster.enrolled) {
+        let of_clusters = self.users[user].is_operator() || self.users[user].is_drilling();
+        if of_clusters && !self.clusters.iter().all(|cluster| cluster.enrolled) {
             self.queue.plan_after(ENROL_MAX_MS, Event::UserActs { user });
             return;
         }
@@ -152,6 +159,8 @@ impl World {
                 let ended = find(&self.latest, name).is_none_or(|found| found.stopped_or_over);
                 self.checkers.durability.refused(name, operation, ended, message)
             }
+            // As things stand there: another is under way, nothing else has room, nothing is left to end.
+            None if matches!(wish, Wish::Drill(..) | Wish::AbortDrill(_)) => Ok(()),
             // Rightly, while it holds something.
             None if matches!(wish, Wish::Order(_, Order::Remove { forget: false }, _)) => Ok(()),
             None => Err(format!("{wish:?} was refused: {message}")),

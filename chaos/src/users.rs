@@ -1,11 +1,12 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use argosy_proto::command::{
-    Command, CreateInvite, DeleteWorkflow, IdempotencyKey, RedeemInvite, ShutdownStrategy, ShutdownWorkflow,
-    SubmitWorkflow, command::Body,
+    AbortDrill, Command, CreateInvite, DeleteWorkflow, IdempotencyKey, RedeemInvite, ShutdownStrategy,
+    ShutdownWorkflow, SubmitWorkflow, command::Body,
 };
 use prost::Message;
 
+use crate::drills;
 use crate::operators::{self, Operator, Order};
 use crate::random::Random;
 use crate::schedules;
@@ -33,6 +34,10 @@ pub enum Wish {
     Redeem(String, u64),
     /// Do something to the cluster; the number tells orders apart.
     Order(String, Order, u64),
+    /// Lose a cluster on purpose; the number tells drills apart.
+    Drill(drills::Plan, u64),
+    /// End the loss of the drill under way.
+    AbortDrill(u64),
     /// Store a CronWorkflow of that name that starts workflows for so many milliseconds of the run.
     Schedule(String, u64),
 }
@@ -63,6 +68,8 @@ pub struct User {
     next: u64,
     /// This one is for clusters, not for workflows.
     operator: Option<Operator>,
+    /// This one is for drills, and takes its time between them.
+    drills: bool,
     /// What is under way.
     pub doing: Option<Doing>,
 }
@@ -81,13 +88,20 @@ impl User {
     pub fn new(index: usize, random: Random, script: impl IntoIterator<Item = Wish>) -> Self {
         let script = script.into_iter().collect();
         let (workflows, made) = (Vec::new(), BTreeMap::new());
-        Self { index, random, script, workflows, made, next: 0, operator: None, doing: None }
+        Self { index, random, script, workflows, made, next: 0, operator: None, drills: false, doing: None }
     }
 
     /// One who does things to clusters.
     #[must_use]
     pub fn operating(index: usize, random: Random, operator: Operator) -> Self {
         Self { operator: Some(operator), ..Self::new(index, random, []) }
+    }
+
+    /// One who begins drills, and ends some of them.
+    #[must_use]
+    pub fn drilling(index: usize, mut random: Random, clusters: &[String], active_ms: u64) -> Self {
+        let script = drills::script(&mut random, clusters, active_ms);
+        Self { drills: true, ..Self::new(index, random, script) }
     }
 
     /// The uid of a cluster of that name.
@@ -110,6 +124,12 @@ impl User {
         self.operator.is_some()
     }
 
+    /// Whether drills are what this one is for.
+    #[must_use]
+    pub fn is_drilling(&self) -> bool {
+        self.drills
+    }
+
     /// How a cluster stands by what was acknowledged to this operator.
     #[must_use]
     pub fn standing(&self, cluster: &str) -> Option<operators::Standing> {
@@ -126,6 +146,9 @@ impl User {
     pub fn pause_ms(&mut self) -> u64 {
         if let Some(operator) = &mut self.operator {
             return operator.pause_ms();
+        }
+        if self.drills {
+            return self.random.between(1_000, drills::PAUSE_MAX_MS);
         }
         if self.random.per_mille(200) { self.random.between(1, 50) } else { self.random.between(200, 5_000) }
     }
@@ -156,7 +179,7 @@ impl User {
         }
         let wish = match self.script.pop_front() {
             Some(wish) => wish,
-            None if new_work => self.invent(),
+            None if new_work && !self.drills => self.invent(),
             None => return None,
         };
         let command = self.command(&wish);
@@ -223,6 +246,8 @@ impl User {
                 Body::CreateInvite(CreateInvite { cluster, token_hash, ttl_ms: INVITE_TTL_MS })
             }
             Wish::Schedule(name, active_ms) => schedules::create(&mut self.random, &name, active_ms),
+            Wish::Drill(plan, _) => drills::command(&plan),
+            Wish::AbortDrill(_) => Body::AbortDrill(AbortDrill::default()),
             Wish::Redeem(cluster, number) => {
                 let (cluster_uid, token_hash) = (uid_of_cluster(&cluster), token_hash(&cluster, number));
                 Body::RedeemInvite(RedeemInvite {

@@ -235,6 +235,11 @@ impl World {
             );
             users.push(User::operating(users.len(), part("operator of clusters"), operator));
         }
+        if options.kind != "blackouts" && part("drills").per_mille(333) {
+            let names: Vec<String> = clusters.iter().map(|cluster| cluster.name.clone()).collect();
+            let random = part("drilling");
+            users.push(User::drilling(users.len(), random, &names, options.active_ms));
+        }
         let mut checkers = Checkers::default();
         checkers.outage.members_only = options.kind == "blackouts";
         Self {

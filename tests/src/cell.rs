@@ -518,6 +518,7 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
     let mut configs = BTreeMap::new();
     for (member, listen) in listens {
         let config = ServerConfig {
+            drills: argosy_server::config::DrillConfig::default(),
             retention: argosy_server::config::RetentionConfig::default(),
             cron: argosy_server::config::CronConfig::default(),
             cell: "test".to_owned(),

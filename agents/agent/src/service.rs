@@ -308,6 +308,9 @@ impl Agent {
                 Output::Synced { session_epoch, incarnation } => {
                     tracing::info!(session_epoch, incarnation, "in step with the control plane");
                 }
+                Output::Silent { drill, for_ms } => {
+                    tracing::warn!(drill, for_ms, "a drill: this agent serves nobody until it is over");
+                }
                 Output::ConfigMapNotices(notices) => {
                     for ConfigMapNotice { refused, code, message, .. } in notices {
                         tracing::warn!(code, message, refused, "a ConfigMap of this cluster");

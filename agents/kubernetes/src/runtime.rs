@@ -225,6 +225,7 @@ impl Runtime for KubernetesRuntime {
             RuntimeAction::Stop { fence, .. } => self.shared.backlog.remove(fence),
             RuntimeAction::Ensure(_)
             | RuntimeAction::GrantPermit { .. }
+            | RuntimeAction::Kill(_)
             | RuntimeAction::WorkflowsTold(_)
             | RuntimeAction::CheckPrerequisites(_) => {}
         }
@@ -272,7 +273,7 @@ fn fence_of(action: &RuntimeAction) -> Fence {
         RuntimeAction::GrantPermit { fence, holder: _ } | RuntimeAction::Stop { fence, grace_ms: _ } => {
             *fence
         }
-        RuntimeAction::Release(fence) => *fence,
+        RuntimeAction::Kill(fence) | RuntimeAction::Release(fence) => *fence,
         // Of no attempt.
         RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => Fence::default(),
     }
@@ -311,6 +312,10 @@ async fn act(shared: &Shared, Work { action, has_turn }: Work) -> Result<(), kub
             resources.stop(fence).await;
             Ok(())
         }
+        RuntimeAction::Kill(_) if resources.holds(&fence) => {
+            resources.stop(fence).await;
+            Ok(())
+        }
         RuntimeAction::Release(_) if resources.holds(&fence) => {
             resources.release(&fence);
             Ok(())
@@ -318,6 +323,7 @@ async fn act(shared: &Shared, Work { action, has_turn }: Work) -> Result<(), kub
         RuntimeAction::Ensure(assignment) => creation::ensure(shared, &assignment, has_turn).await,
         RuntimeAction::GrantPermit { fence, holder } => grant(shared, fence, holder).await,
         RuntimeAction::Stop { fence, grace_ms } => stop(shared, fence, grace_ms).await,
+        RuntimeAction::Kill(fence) => kill(shared, fence).await,
         RuntimeAction::Release(fence) => release(shared, fence).await,
         RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => Ok(()),
     }
@@ -395,6 +401,16 @@ async fn stop(shared: &Shared, fence: Fence, grace_ms: i64) -> Result<(), kube::
     }
     delete(shared, &held, pod::grace_seconds(grace_ms)).await?;
     Ok(())
+}
+
+/// As when the Pod's node dies: no grace. Its end is seen by the watch.
+async fn kill(shared: &Shared, fence: Fence) -> Result<(), kube::Error> {
+    match shared.table.get(&fence) {
+        Some(held) if !argosy_agent_runtime::is_terminal(held.observation.phase) => {
+            delete(shared, &held, 0).await
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 async fn delete(shared: &Shared, held: &Held, grace_seconds: i64) -> Result<(), kube::Error> {

@@ -148,6 +148,12 @@ impl Keeper {
             RuntimeAction::Ensure(assignment) => self.ensure(&assignment, ended).await,
             RuntimeAction::GrantPermit { fence, holder } => self.grant(fence, holder).await,
             RuntimeAction::Stop { fence, grace_ms } => self.stop(fence, grace_ms).await,
+            RuntimeAction::Kill(fence) => {
+                // Takes the command with it: it dies with its executor.
+                if let Some(state) = self.processes.get(&fence) {
+                    state.signal(Signal::SIGKILL);
+                }
+            }
             RuntimeAction::Release(fence) => self.release(fence),
             // It keeps nothing for workflows, and has nothing that could be asked for.
             RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => {}

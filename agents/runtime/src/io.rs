@@ -61,6 +61,13 @@ pub enum Output {
         /// Milliseconds to wait.
         after_ms: Millis,
     },
+    /// A drill has the agent serve nobody for a time; for the log.
+    Silent {
+        /// Its number.
+        drill: u64,
+        /// Milliseconds.
+        for_ms: Millis,
+    },
     /// Serve a log request, aside.
     Log(LogRequest),
     /// What is wrong with ConfigMaps that were told; for the log.

@@ -24,6 +24,8 @@ pub struct Reconciler<L> {
     wall_clock_ms: i64,
     next_sweep: Millis,
     is_listed: bool,
+    /// Until then a drill wants it to serve nobody.
+    silent_until: Millis,
 }
 
 impl<L: Ledger> Reconciler<L> {
@@ -76,6 +78,7 @@ impl<L: Ledger> Reconciler<L> {
             wall_clock_ms: 0,
             next_sweep: 0,
             is_listed: false,
+            silent_until: 0,
         };
         reconciler.compact()?;
         Ok(reconciler)
@@ -100,8 +103,10 @@ impl<L: Ledger> Reconciler<L> {
                     return;
                 }
                 self.session_input(now, session::Input::Tick { wall_clock_ms });
-                self.tell_withheld(now);
-                self.sweep(now);
+                if now >= self.silent_until {
+                    self.tell_withheld(now);
+                    self.sweep(now);
+                }
             }
             Input::Connected { wall_clock_ms } => {
                 self.wall_clock_ms = wall_clock_ms;
@@ -196,6 +201,16 @@ impl<L: Ledger> Reconciler<L> {
                     held.into_iter().for_each(|fence| self.discard(now, fence));
                 }
                 self.outputs.push(Output::Refused { code, message, permanent });
+            }
+            session::Output::FallSilent { drill, until } => {
+                self.silent_until = until;
+                self.outputs.push(Output::Silent { drill, for_ms: until.saturating_sub(now) });
+            }
+            session::Output::Kill { fence } => {
+                let runs = |attempt: &&Attempt| attempt.report.permitted && !attempt.is_over();
+                if self.attempts.get(&fence).filter(runs).is_some_and(|attempt| attempt.stop.is_none()) {
+                    self.outputs.push(Output::Runtime(RuntimeAction::Kill(fence)));
+                }
             }
             session::Output::Reconnect { after_ms } => self.outputs.push(Output::Connect { after_ms }),
         }
@@ -293,6 +308,10 @@ impl<L: Ledger> Reconciler<L> {
     }
 
     fn runtime_event(&mut self, now: Millis, event: RuntimeEvent) {
+        if now < self.silent_until && event.is_of_executor() {
+            // It asks again, as of an agent that is not there.
+            return;
+        }
         match event {
             RuntimeEvent::Listed(seen) => self.listed(now, seen),
             RuntimeEvent::Observed(seen) => self.observed(now, seen),

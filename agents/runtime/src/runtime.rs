@@ -33,6 +33,9 @@ pub enum RuntimeAction {
         /// Milliseconds between asking and ending.
         grace_ms: i64,
     },
+    /// End what runs of the attempt at once, as if its machine had died: no grace, and no word about it but what the runtime
+    /// itself sees.
+    Kill(Fence),
     /// How it stands with the workflows that [`RuntimeEvent::WorkflowsAsked`] named. A runtime that never asks is never told.
     WorkflowsTold(Vec<WorkflowTold>),
     /// Tell by [`RuntimeEvent::PrerequisitesFound`] whether these exist, now and whenever that changes.
@@ -131,6 +134,26 @@ pub enum RuntimeEvent {
         /// The runtime reaches what it needs to start steps (an API server).
         healthy: bool,
     },
+}
+
+impl RuntimeEvent {
+    /// An executor asks or tells, and repeats it until it is answered.
+    #[must_use]
+    pub fn is_of_executor(&self) -> bool {
+        match self {
+            Self::PermitAsked { .. }
+            | Self::RenewAsked { .. }
+            | Self::Outcome { .. }
+            | Self::Progress { .. } => true,
+            Self::Listed(_)
+            | Self::Observed(_)
+            | Self::Gone(_)
+            | Self::WorkflowsAsked(_)
+            | Self::PrerequisitesFound(_)
+            | Self::ConfigMaps(_)
+            | Self::Capacity { .. } => false,
+        }
+    }
 }
 
 /// What a runtime sees of one attempt. Times are the cluster's wall clock in milliseconds since 1970, 0 = not yet.

@@ -10,8 +10,8 @@ use argosy_link::agent::Options;
 use argosy_proto::agent::agent_frame::Body as Up;
 use argosy_proto::agent::control_frame::Body as Down;
 use argosy_proto::agent::{
-    Assign, AttemptVerdict, ControlFrame, LeaseRenewed, PermitVerdict, ReportVerdict, ResyncVerdicts, Stop,
-    Welcome,
+    Assign, AttemptVerdict, ControlFrame, FallSilent, Kill, LeaseRenewed, PermitVerdict, ReportVerdict,
+    ResyncVerdicts, Stop, Welcome,
 };
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Runtime, Verdict};
 use std::collections::BTreeMap;
@@ -94,6 +94,7 @@ impl Rig {
                 | Output::Connect { .. }
                 | Output::Log(_)
                 | Output::ConfigMapNotices(_)
+                | Output::Silent { .. }
                 | Output::Synced { .. }
                 | Output::Refused { .. } => {}
             }
@@ -696,4 +697,46 @@ fn nobody_is_refused_before_the_runtime_has_listed() {
     let outputs = reconciler.step(4, ended()).unwrap();
     assert!(outputs.contains(&recorded(1, "pod")), "{outputs:?}");
     assert!(reconciler.reports().any(|report| report.phase() == AttemptPhase::Failed));
+}
+
+#[test]
+fn in_a_drill_it_answers_no_executor_until_its_time_is_over() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.assign(2);
+    rig.runtime(RuntimeEvent::Observed(pending(1)));
+    assert_eq!(rig.ask(1, "pod"), [granted(1, "pod")]);
+    rig.down(Down::FallSilent(FallSilent { drill: 7, for_ms: 20_000 }));
+    rig.in_touch = false;
+    assert_eq!(rig.outcome(1, "pod", 0), []);
+    assert_eq!(rig.ask(2, "other"), []);
+    rig.pass(20_000);
+    assert_eq!(rig.outcome(1, "pod", 0), [recorded(1, "pod")], "it is told again, and nothing was lost");
+    assert_eq!(
+        rig.ask(2, "other"),
+        [Output::Executor(ExecutorAnswer::AskAgain { fence: fence(2), holder: "other".to_owned() })]
+    );
+    rig.connect();
+    assert_eq!(rig.phase(1), AttemptPhase::Succeeded);
+    assert_eq!(rig.ask(2, "other"), [granted(2, "other")]);
+}
+
+#[test]
+fn a_drill_kills_what_runs_and_its_end_is_what_the_runtime_sees() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.assign(2);
+    rig.ask(1, "pod");
+    let kill = |rig: &mut Rig, index| {
+        rig.done.clear();
+        rig.down(Down::Kill(Kill { fence: Some(fence(index)) }));
+        std::mem::take(&mut rig.done)
+    };
+    assert_eq!(kill(&mut rig, 1), [Output::Runtime(RuntimeAction::Kill(fence(1)))]);
+    assert_eq!(kill(&mut rig, 2), [], "nothing runs yet");
+    assert_eq!(kill(&mut rig, 3), [], "it is not held");
+    assert_eq!(rig.phase(1), AttemptPhase::Running, "it is not known to have ended");
+    rig.runtime(RuntimeEvent::Gone(fence(1)));
+    assert_eq!((rig.phase(1), rig.reports[&fence(1)].message.as_str()), (AttemptPhase::Error, "pod deleted"));
+    assert_eq!(kill(&mut rig, 1), [], "it is over");
 }

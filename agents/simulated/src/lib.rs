@@ -280,6 +280,12 @@ impl Simulated {
             RuntimeAction::Ensure(assignment) => self.ensure(now, &assignment),
             RuntimeAction::GrantPermit { fence, holder } => self.grant(now, fence, holder),
             RuntimeAction::Stop { fence, grace_ms } => self.stop(now, fence, grace_ms),
+            RuntimeAction::Kill(fence) => {
+                self.kill(now, fence);
+                if self.pods.remove(&fence).is_some() {
+                    self.events.push(RuntimeEvent::Gone(fence));
+                }
+            }
             RuntimeAction::Release(fence) => {
                 self.kill(now, fence);
                 self.pods.remove(&fence);

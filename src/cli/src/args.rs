@@ -4,6 +4,9 @@ use std::time::Duration;
 
 pub use crate::archive_args::Archive;
 pub use crate::cron_args::Cron;
+pub use crate::drill_args::{
+    Drill, DrillAbort, DrillCompare, DrillGet, DrillLoss, DrillRun, DrillSchedule, DrillScheduleCreate,
+};
 pub use crate::operator_args::{
     ConfigMap, ConfigMapFiles, ConfigMapGet, ConfigMapNames, Node, NodeSet, Resubmit, Resume, Retry, Sync,
     SyncKind, SyncLimit, SyncSet, Template, TemplateFiles, TemplateGet, TemplateNames, Then,
@@ -124,6 +127,9 @@ pub enum Command {
     /// Clusters that steps run on
     #[command(subcommand)]
     Cluster(Cluster),
+    /// Lose a cluster on purpose, for a time, and see what becomes of its steps
+    #[command(subcommand)]
+    Drill(Drill),
     /// Members of the control plane
     #[command(subcommand)]
     Member(Member),

@@ -19,6 +19,7 @@ mod console;
 pub mod context;
 mod cron_args;
 mod details;
+mod drill_args;
 mod model;
 mod operator_args;
 mod style;

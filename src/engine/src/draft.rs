@@ -181,6 +181,12 @@ impl Draft {
             command::Body::ChangeCluster(command) => commands::change_cluster::decide(self, command),
             command::Body::DrainCluster(command) => commands::drain_cluster::decide(self, command),
             command::Body::RemoveCluster(command) => commands::remove_cluster::decide(self, leader, command),
+            command::Body::BeginDrill(command) => commands::begin_drill::decide(self, leader, command),
+            command::Body::AbortDrill(command) => commands::begin_drill::abort(self, command),
+            command::Body::CreateDrillSchedule(command) => {
+                commands::drill_schedule::create(self, leader, command)
+            }
+            command::Body::DeleteDrillSchedule(command) => commands::drill_schedule::delete(self, command),
         }
     }
 

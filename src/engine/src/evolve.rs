@@ -251,6 +251,12 @@ pub(crate) fn apply(
         Body::ClusterRemoved(fact) => step.cluster_removed(fact)?,
         Body::IdentitySet(fact) => step.identity_set(fact)?,
         Body::AuthoritiesSet(fact) => step.authorities_set(fact)?,
+        Body::DrillBegun(fact) => step.drill_begun(fact)?,
+        Body::DrillLossEnded(fact) => step.drill_loss_ended(fact)?,
+        Body::DrillFinished(fact) => step.drill_finished(fact)?,
+        Body::DrillForgotten(fact) => step.drill_forgotten(fact),
+        Body::DrillScheduleStored(fact) => step.drill_schedule_stored(fact)?,
+        Body::DrillScheduleDeleted(fact) => step.drill_schedule_deleted(fact),
     }
     Ok(())
 }
@@ -448,7 +454,7 @@ impl Step<'_> {
 
     fn cluster_lost(&mut self, fact: &fact::ClusterLost) -> Result<(), Error> {
         self.cluster(&fact.cluster)?.lost = true;
-        Ok(())
+        self.drill_sees_lost(&fact.cluster)
     }
 
     fn take_over_moved(&mut self, fact: &fact::TakeOverMoved) -> Result<(), Error> {

@@ -102,6 +102,7 @@ impl Step<'_> {
             self.touch(Key::Node(id, *node));
             self.state.index.children.remove(&(id, row.parent, row.ordinal));
             self.state.index.active_leaves.remove(&(id, *node));
+            self.drill_forgets(id, *node)?;
             let succeeded = phase_of(&row) == NodePhase::Succeeded;
             if is_leaf_type(row.r#type) {
                 let (containers, done) = evolve_leaf::count(&row.rare().containers);

@@ -120,6 +120,7 @@ impl Step<'_> {
                 self.state.index.children.remove(&(id, row.parent, row.ordinal));
                 self.state.index.active_leaves.remove(&(id, node));
                 self.touch(Key::Node(id, node));
+                self.drill_forgets(id, node)?;
             }
         }
         let expansions = self.state.expansions.range((id, fact.first, 0)..=(id, fact.last, u32::MAX));
@@ -330,6 +331,7 @@ impl Step<'_> {
                 count_failure(parent, child);
             }
         }
+        self.drill_sees_finished(id, index)?;
         if daemoned && !phase.is_failed_or_error() {
             return Ok(());
         }
@@ -407,7 +409,7 @@ impl Step<'_> {
         let cluster = self.cluster(&fact.cluster)?;
         cluster.attempts_open += 1;
         resources::add(cluster.used.get_or_insert_default(), requests.as_ref());
-        Ok(())
+        self.drill_sees_assigned(id, node, &fact.cluster)
     }
 
     pub(crate) fn attempt_updated(&mut self, fact: &fact::AttemptUpdated) -> Result<(), Error> {
@@ -424,7 +426,7 @@ impl Step<'_> {
         attempt.left &= is_removed;
         // It started before it could be given back: it goes on.
         attempt.recalled &= attempt.stopping || !attempt.permitted;
-        Ok(())
+        self.drill_sees_running(fence)
     }
 
     pub(crate) fn attempt_stopped(&mut self, fact: &fact::AttemptStopped) -> Result<(), Error> {
@@ -437,7 +439,9 @@ impl Step<'_> {
     }
 
     pub(crate) fn attempt_fenced(&mut self, fact: &fact::AttemptFenced) -> Result<(), Error> {
-        self.give_up(required(fact.fence)?, &fact.reason, &fact.shape, 1)
+        let fence = required(fact.fence)?;
+        self.give_up(fence, &fact.reason, &fact.shape, 1)?;
+        self.drill_sees_fenced(fence)
     }
 
     /// The attempt's result no longer counts, and its node waits for placement again, not on this cluster.
@@ -497,7 +501,7 @@ impl Step<'_> {
         }
         let row = self.cluster(&cluster)?;
         row.attempts_open = row.attempts_open.saturating_sub(1);
-        Ok(())
+        self.drill_sees_closed(fence)
     }
 
     fn release(&mut self, cluster: &str, requests: Option<&Resources>) -> Result<(), Error> {

@@ -58,6 +58,12 @@ pub enum Key {
     SyncLimit(String, String),
     /// The cell's certificate authorities.
     Authorities,
+    /// A drill by number.
+    Drill(u64),
+    /// A step that a drill touched: drill, workflow, node.
+    DrillStep(u64, u64, u32),
+    /// A schedule of drills by name.
+    DrillSchedule(String),
 }
 
 /// Longest text in a key. Longer names are refused before they come here; a key is read back only if it obeys this.
@@ -128,6 +134,11 @@ impl Key {
                 put(&mut out, 103, &[&length.to_be_bytes(), namespace.as_bytes(), key.as_bytes()]);
             }
             Self::Authorities => out.push(183),
+            Self::Drill(drill) => put(&mut out, 230, &[&drill.to_be_bytes()]),
+            Self::DrillStep(drill, workflow, node) => {
+                put(&mut out, 231, &[&drill.to_be_bytes(), &workflow.to_be_bytes(), &node.to_be_bytes()]);
+            }
+            Self::DrillSchedule(name) => put(&mut out, 232, &[name.as_bytes()]),
             Self::ArtifactTask(task) => put(&mut out, 200, &[&task.to_be_bytes()]),
             Self::Remembered(workflow, name) => {
                 put(&mut out, 21, &[&workflow.to_be_bytes(), name.as_bytes()]);
@@ -197,6 +208,9 @@ impl Key {
             }
             183 => Self::Authorities,
             200 => Self::ArtifactTask(rest.u64()?),
+            230 => Self::Drill(rest.u64()?),
+            231 => Self::DrillStep(rest.u64()?, rest.u64()?, rest.u32()?),
+            232 => Self::DrillSchedule(rest.text(None)?),
             _ => return None,
         };
         rest.0.is_empty().then_some(key)
@@ -282,9 +296,12 @@ mod tests {
             Key::Cron(7),
             Key::EventBinding("argo".into(), "b".into()),
             Key::Archived(7),
-            Key::ArtifactTask(7),
-            Key::Member(4),
             Key::Authorities,
+            Key::ArtifactTask(7),
+            Key::Drill(7),
+            Key::DrillStep(7, 8, 9),
+            Key::DrillSchedule("weekly".into()),
+            Key::Member(4),
         ]
     }
 
@@ -306,6 +323,12 @@ mod tests {
             Key::ConfigMap("n".into(), "cm".into(), "eu".into()).encode(),
             [100, 0, 0, 0, 1, b'n', 0, 0, 0, 2, b'c', b'm', b'e', b'u']
         );
+        assert_eq!(Key::Drill(7).encode(), [230, 0, 0, 0, 0, 0, 0, 0, 7]);
+        assert_eq!(
+            Key::DrillStep(1, 2, 3).encode(),
+            [231, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 3]
+        );
+        assert_eq!(Key::DrillSchedule("w".into()).encode(), [232, b'w']);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use argosy_model::Limits;
+use argosy_model::{Limits, NodeType};
 use argosy_proto::command::Refusal;
 use argosy_proto::state as row;
 use argosy_spec::{Manifest, Step, Template};
@@ -11,7 +11,7 @@ use crate::advance::configured;
 use crate::archive::on_its_way;
 use crate::cron;
 use crate::effective::effective;
-use crate::state::State;
+use crate::state::{State, type_of};
 
 /// What only a leader keeps: limits and caches of what can be rebuilt from state. Dropped whole on step-down.
 #[derive(Clone, Debug, Default)]
@@ -187,6 +187,19 @@ impl Leader {
         }
         self.crons.insert(id, (row.generation, parsed.clone()));
         Some(parsed)
+    }
+
+    /// Whether a leaf is tried again however it ends: with its Pod gone, by the signal that killed it.
+    pub(crate) fn always_retries(&mut self, state: &State, workflow: u64, node: u32) -> bool {
+        let Some(parsed) = self.parsed(state, workflow) else { return false };
+        let parent = state.node(workflow, node).and_then(|row| state.node(workflow, row.parent));
+        let Some(parent) = parent.filter(|row| type_of(row) == NodeType::Retry) else { return false };
+        let own = parsed.template(&parent.template).and_then(|template| template.retry_strategy.as_ref());
+        let Some(strategy) = own.or(parsed.manifest.spec.retry_strategy.as_ref()) else { return false };
+        let tries_left = strategy.limit.as_ref().is_none_or(|limit| {
+            limit.as_i64().is_some_and(|limit| i64::from(parent.children_total) <= limit)
+        });
+        tries_left && strategy.retry_policy == "Always" && strategy.expression.is_empty()
     }
 
     /// Records of an archived workflow, for the decision that needs them ([`crate::Draft::need`]); `None`: there are more

@@ -1,7 +1,7 @@
 //! What placement needs to know of workflows: requests, selectors, colocation groups; and the queue's turn.
 
-use argosy_model::Resources;
 use argosy_model::planted::{Bug, is_planted};
+use argosy_model::{Limits, Resources};
 use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, explain, place};
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
@@ -247,7 +247,7 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
         }
         let work = draft.state.works[&(workflow, node)].clone();
         let request = request(&draft.state, workflow, &work);
-        let views = clusters.get_or_insert_with(|| views(&draft.state, leader));
+        let views = clusters.get_or_insert_with(|| views(&draft.state, &leader.limits));
         note_lacking(&draft.state, leader, &work, &request, views);
         match place(&request, views) {
             Ok(at) => {
@@ -299,7 +299,7 @@ fn note_lacking(
     }
 }
 
-fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
+pub(crate) fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
     let pins = state.workflows.get(&workflow).map(|row| &row.pins);
     Request {
         resources: work.requests.clone().unwrap_or_default(),
@@ -313,7 +313,7 @@ fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
     }
 }
 
-fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
+pub(crate) fn views(state: &State, limits: &Limits) -> Vec<ClusterView> {
     let view = |(name, row): (&str, &row::Cluster)| ClusterView {
         name: name.to_owned(),
         connected: row.session_epoch != 0
@@ -325,7 +325,7 @@ fn views(state: &State, leader: &Leader) -> Vec<ClusterView> {
         runtime: row.runtime(),
         allocatable: row.allocatable.clone().unwrap_or_default(),
         used: row.used.clone().filter(|_| !is_planted(Bug::RoomNotCounted)).unwrap_or_default(),
-        attempts_free: leader.limits.attempts_per_cluster_max.saturating_sub(row.attempts_open as usize),
+        attempts_free: limits.attempts_per_cluster_max.saturating_sub(row.attempts_open as usize),
         enforces_exclusive: row.enforces_exclusive,
         unapproved: identity::is_unapproved(row),
         cordoned: row.cordoned,

@@ -96,6 +96,7 @@ impl Step<'_> {
             self.state.invites.remove(&hash);
             self.touch(Key::Invite(hash));
         }
+        self.drill_cut_short("the cell was recovered")?;
         let here = self.fence;
         for name in self.state.clusters.keys().cloned().collect::<Vec<_>>() {
             let cluster = self.cluster(&name)?;

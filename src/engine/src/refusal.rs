@@ -115,6 +115,18 @@ pub enum Code {
     NothingToApprove,
     /// A roll of the certificate authority can't take this step now.
     RollRefused,
+    /// A drill cannot begin as things stand.
+    DrillRefused,
+    /// No drill of that number.
+    DrillMissing,
+    /// The drill's loss is over.
+    DrillOver,
+    /// A schedule of drills of that name exists.
+    DrillScheduleExists,
+    /// No schedule of drills of that name.
+    DrillScheduleMissing,
+    /// The cell has all the schedules of drills it may have.
+    TooManyDrillSchedules,
 }
 
 impl Code {
@@ -176,6 +188,12 @@ impl Code {
         Self::KeyRefused,
         Self::NothingToApprove,
         Self::RollRefused,
+        Self::DrillRefused,
+        Self::DrillMissing,
+        Self::DrillOver,
+        Self::DrillScheduleExists,
+        Self::DrillScheduleMissing,
+        Self::TooManyDrillSchedules,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -237,6 +255,12 @@ impl Code {
             Self::KeyRefused => ("ARG1185", 7, 403),
             Self::NothingToApprove => ("ARG1186", 9, 409),
             Self::RollRefused => ("ARG1187", 9, 409),
+            Self::DrillRefused => ("ARG1230", 9, 409),
+            Self::DrillMissing => ("ARG1231", 5, 404),
+            Self::DrillOver => ("ARG1232", 9, 409),
+            Self::DrillScheduleExists => ("ARG1233", 6, 409),
+            Self::DrillScheduleMissing => ("ARG1234", 5, 404),
+            Self::TooManyDrillSchedules => ("ARG1235", 8, 429),
         }
     }
 

@@ -108,6 +108,18 @@ impl State {
                 let binding = Arc::new(read(value, |row: &row::EventBinding| row.version)?);
                 self.event_bindings.insert((namespace, name), binding);
             }
+            Key::Drill(id) => {
+                let drill = Arc::new(read(value, |row: &row::Drill| row.version)?);
+                self.drills.insert(id, drill);
+            }
+            Key::DrillStep(drill, id, node) => {
+                let step = read(value, |row: &row::DrillStep| row.version)?;
+                self.drill_steps.insert((drill, id, node), step);
+            }
+            Key::DrillSchedule(name) => {
+                let schedule = Arc::new(read(value, |row: &row::DrillSchedule| row.version)?);
+                self.drill_schedules.insert(name, schedule);
+            }
             Key::Remembered(id, name) => {
                 let remembered = Arc::new(read(value, |row: &row::Remembered| row.version)?);
                 self.remembered.insert((id, name), remembered);
@@ -173,6 +185,11 @@ impl State {
             Key::EventBinding(namespace, name) => {
                 self.event_bindings.get(&(namespace.clone(), name.clone())).map(|row| row.encode_to_vec())
             }
+            Key::Drill(id) => self.drills.get(id).map(|row| row.encode_to_vec()),
+            Key::DrillStep(drill, id, node) => {
+                self.drill_steps.get(&(*drill, *id, *node)).map(Message::encode_to_vec)
+            }
+            Key::DrillSchedule(name) => self.drill_schedules.get(name).map(|row| row.encode_to_vec()),
             Key::Remembered(id, name) => {
                 self.remembered.get(&(*id, name.clone())).map(|row| row.encode_to_vec())
             }
@@ -217,6 +234,10 @@ impl State {
         keys.extend(self.archived.keys().map(|id| Key::Archived(*id)));
         let bindings = self.event_bindings.keys();
         keys.extend(bindings.map(|(namespace, name)| Key::EventBinding(namespace.clone(), name.clone())));
+        keys.extend(self.drills.keys().copied().map(Key::Drill));
+        let steps = self.drill_steps.keys();
+        keys.extend(steps.map(|(drill, id, node)| Key::DrillStep(*drill, *id, *node)));
+        keys.extend(self.drill_schedules.keys().cloned().map(Key::DrillSchedule));
         keys.extend(self.remembered.keys().map(|(id, name)| Key::Remembered(*id, name.clone())));
         keys.iter().filter_map(|key| self.row(key).map(|value| (key.encode(), value))).collect()
     }

@@ -62,6 +62,12 @@ pub struct State {
     pub(crate) archived: OrdMap<u64, Arc<row::Workflow>>,
     /// WorkflowEventBindings by namespace and name.
     pub(crate) event_bindings: OrdMap<(String, String), Arc<row::EventBinding>>,
+    /// Drills, the latest of them under way or not.
+    pub(crate) drills: OrdMap<u64, Arc<row::Drill>>,
+    /// What the drill under way saw of each step: drill, workflow, node.
+    pub(crate) drill_steps: OrdMap<(u64, u64, u32), row::DrillStep>,
+    /// Schedules of drills by name.
+    pub(crate) drill_schedules: OrdMap<String, Arc<row::DrillSchedule>>,
     pub(crate) index: Index,
 }
 
@@ -120,6 +126,8 @@ pub(crate) struct Index {
     pub owned: OrdSet<(u64, Child, i64, u64)>,
     /// CronWorkflows with workflows whose end was not taken note of.
     pub crons_ready: OrdSet<u64>,
+    /// The drill that is under way.
+    pub drill: Option<u64>,
 }
 
 /// Places in a queue, and the (workflow, node) at each.
@@ -245,6 +253,7 @@ impl State {
         for (name, _) in self.clusters.iter().filter(|(_, row)| row.removed) {
             self.index.removed.insert(name.clone());
         }
+        self.index.drill = self.drills.iter().find(|(_, row)| row.finished_at_ms == 0).map(|(id, _)| *id);
         for (due, id, node, kind) in self.timers.keys() {
             self.index.timers_of.insert((*id, *node, *due, *kind));
         }
@@ -388,6 +397,7 @@ impl State {
             || !self.index.drains.is_empty()
             || !self.index.crons_ready.is_empty()
             || self.next_shape().is_some()
+            || crate::drill::is_settled(self, self.log_time())
     }
 
     /// The shape to place next: never tried, or blocked before capacity last grew.

@@ -4,6 +4,7 @@ mod artifact;
 mod config_map;
 mod containers;
 mod cron;
+mod drill;
 mod locks;
 mod tree;
 
@@ -21,6 +22,8 @@ pub use config_map::{CLUSTER_ANNOTATION, DIFFERS_ANNOTATION, config_map_json, co
 pub use cron::{
     cron_answer, cron_has_status, cron_json, crons_json, event_binding_json, event_bindings_json,
 };
+
+pub use drill::{drill_json, drill_mode_word, drill_plan_json, drill_schedules_json, drills_json};
 
 /// A time as Kubernetes writes it: UTC, whole seconds.
 pub(crate) fn time_text(ms: i64) -> String {

@@ -130,6 +130,23 @@ pub trait View: Clone + Send + Sync + 'static {
     fn crons(&self, namespace: &str) -> Vec<serde_json::Value>;
     /// The WorkflowEventBindings of a namespace (empty: of all), by name.
     fn event_bindings(&self, namespace: &str) -> Vec<serde_json::Value>;
+    /// A drill by number.
+    fn drill(&self, id: u64) -> Option<serde_json::Value>;
+    /// All drills, newest first.
+    fn drills(&self) -> Vec<serde_json::Value>;
+    /// What a drill would touch.
+    ///
+    /// # Errors
+    /// Why it could not even be planned.
+    fn drill_plan(
+        &self,
+        cluster: &str,
+        mode: argosy_proto::state::DrillMode,
+        scope: &str,
+        limits: &argosy_model::Limits,
+    ) -> Result<serde_json::Value, Refusal>;
+    /// Schedules of drills, by name.
+    fn drill_schedules(&self) -> Vec<serde_json::Value>;
     /// All clusters, by name: the registered ones, and those invited that have not enrolled yet.
     fn clusters(&self) -> Vec<ClusterRecord>;
 }

@@ -93,7 +93,10 @@ fn needed_role(method: &Method, path: &str) -> Role {
         Role::Admin
     } else if method == Method::GET || method == Method::HEAD {
         Role::Reader
-    } else if path.starts_with("/api/v1/clusters") || path.starts_with("/api/v1/members") {
+    } else if ["/api/v1/clusters", "/api/v1/members", "/api/v1/drill"]
+        .iter()
+        .any(|part| path.starts_with(part))
+    {
         Role::Admin
     } else {
         Role::Writer

@@ -22,6 +22,7 @@ mod cluster;
 mod cluster_change;
 mod config_map;
 mod cron;
+mod drill;
 mod envelope;
 mod event_binding;
 mod fields;
@@ -122,6 +123,8 @@ pub struct Options {
     pub managed_namespace: String,
     /// Finished workflows go to an archive, which is part of lists.
     pub archive: bool,
+    /// What decisions obey: plans of drills are made by it.
+    pub decisions: argosy_model::Limits,
 }
 
 /// What handlers share.
@@ -134,6 +137,7 @@ pub(crate) struct App<C> {
     pub version: Arc<Version>,
     pub managed_namespace: Arc<str>,
     pub archive: bool,
+    pub decisions: Arc<argosy_model::Limits>,
     pub streams: Arc<Semaphore>,
 }
 
@@ -148,6 +152,7 @@ pub fn router<C: Cell>(cell: C, metrics: Metrics, options: Options) -> Router {
         version: Arc::new(options.version),
         managed_namespace: options.managed_namespace.into(),
         archive: options.archive,
+        decisions: Arc::new(options.decisions),
     };
     let guarded = api::<C>()
         .route("/metrics", get(info::metrics::<C>))
@@ -170,6 +175,7 @@ pub fn metrics_router<C: Cell>(cell: C, metrics: Metrics) -> Router {
         version: Arc::default(),
         managed_namespace: "".into(),
         archive: false,
+        decisions: Arc::default(),
     };
     Router::new()
         .route("/metrics", get(info::metrics::<C>))
@@ -185,6 +191,7 @@ fn api<C: Cell>() -> Router<App<C>> {
     templates::<C>()
         .merge(crons::<C>())
         .merge(archived::<C>())
+        .merge(drills::<C>())
         .route("/api/v1/workflows/", get(list::list_all::<C>))
         .route("/api/v1/workflows/{namespace}/submit", post(submit::submit::<C>).get(submit::get_submit::<C>))
         .route("/api/v1/workflows/{namespace}", get(list::list::<C>).post(workflow::create::<C>))
@@ -284,6 +291,16 @@ fn archived<C: Cell>() -> Router<App<C>> {
         .route(&format!("{all}/{{uid}}"), get(archive::get::<C>).delete(archive::delete::<C>))
         .route(&format!("{all}/{{uid}}/retry"), put(archive::retry::<C>))
         .route(&format!("{all}/{{uid}}/resubmit"), put(archive::resubmit::<C>))
+}
+
+fn drills<C: Cell>() -> Router<App<C>> {
+    Router::new()
+        .route("/api/v1/drills", get(drill::list::<C>).post(drill::begin::<C>))
+        .route("/api/v1/drills/plan", post(drill::plan::<C>))
+        .route("/api/v1/drills/{id}", get(drill::get::<C>))
+        .route("/api/v1/drills/{id}/abort", post(drill::abort::<C>))
+        .route("/api/v1/drill-schedules", get(drill::schedules::<C>).post(drill::create_schedule::<C>))
+        .route("/api/v1/drill-schedules/{name}", axum::routing::delete(drill::delete_schedule::<C>))
 }
 
 fn open<C: Cell>() -> Router<App<C>> {

@@ -1,9 +1,10 @@
 //! The engine's state as the gateway reads it.
 
 use argosy_engine::{State, view};
-use argosy_model::{WorkflowId, WorkflowKey, parse_fence, pod_name};
+use argosy_model::{Limits, WorkflowId, WorkflowKey, parse_fence, pod_name};
 use argosy_proto::command::Refusal;
 use argosy_proto::common::Runtime;
+use argosy_proto::state::DrillMode;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -145,6 +146,28 @@ impl View for State {
 
     fn event_bindings(&self, namespace: &str) -> Vec<Value> {
         view::event_bindings_json(self, namespace)
+    }
+
+    fn drill(&self, id: u64) -> Option<Value> {
+        view::drill_json(self, id)
+    }
+
+    fn drills(&self) -> Vec<Value> {
+        view::drills_json(self)
+    }
+
+    fn drill_plan(
+        &self,
+        cluster: &str,
+        mode: DrillMode,
+        scope: &str,
+        limits: &Limits,
+    ) -> Result<Value, Refusal> {
+        Self::drill_plan(self, cluster, mode, scope, limits).map(|plan| view::drill_plan_json(&plan))
+    }
+
+    fn drill_schedules(&self) -> Vec<Value> {
+        view::drill_schedules_json(self)
     }
 
     fn clusters(&self) -> Vec<ClusterRecord> {

@@ -136,3 +136,19 @@ fn frames_about_config_maps_keep_their_bytes() {
     };
     assert_eq!(down.encode_to_vec(), framed(&start, 0x0a, &framed(&[0x08, 3], 0x12, &told)));
 }
+
+#[test]
+fn orders_of_drills_keep_their_bytes() {
+    let down = |body| ControlFrame { version: 1, session_epoch: 7, body: Some(body) }.encode_to_vec();
+    let silent = agent::FallSilent { drill: 5, for_ms: 9 };
+    let start = |key| [0x08, 1, 0x10, 7, key];
+    assert_eq!(
+        down(control_frame::Body::FallSilent(silent)),
+        framed(&start(0xb2), 0x0e, &[0x08, 5, 0x10, 9])
+    );
+    let fence = Fence { incarnation: 1, index: 2, ordinal: 3 };
+    assert_eq!(
+        down(control_frame::Body::Kill(agent::Kill { fence: Some(fence) })),
+        framed(&start(0xba), 0x0e, &framed(&[], 0x0a, &[0x08, 1, 0x10, 2, 0x18, 3]))
+    );
+}

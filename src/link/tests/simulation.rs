@@ -512,6 +512,8 @@ impl World {
                 | agent::Output::Workflows(_)
                 | agent::Output::Prerequisites(_)
                 | agent::Output::ConfigMapNotices(_)
+                | agent::Output::FallSilent { .. }
+                | agent::Output::Kill { .. }
                 | agent::Output::Synced { .. } => {}
             }
         }

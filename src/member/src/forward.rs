@@ -129,6 +129,7 @@ impl<K: Kv> Member<K> {
                 let asked = asked.clone();
                 self.session_answer(now, &asked, outcome);
             }
+            Waiter::Own(_) => tracing::debug!(?outcome, "the leader's own command"),
         }
     }
 }

@@ -37,13 +37,15 @@ pub(crate) enum Waiter {
     Peer { member: MemberId, request: u64, command: Command },
     /// The sessions of the agents.
     Session(SessionCommand),
+    /// The leader itself: whatever comes of it.
+    Own(Command),
 }
 
 impl Waiter {
     /// What is to be decided.
     pub fn command(&self) -> &Command {
         match self {
-            Self::Client { command, .. } | Self::Peer { command, .. } => command,
+            Self::Client { command, .. } | Self::Peer { command, .. } | Self::Own(command) => command,
             Self::Session(session) => &session.command,
         }
     }
@@ -70,6 +72,8 @@ pub(crate) struct Leading {
     /// When agents may be asked again for what their clusters have.
     pub ask_again_ms: u64,
     pub agent_clocks: crate::agent_clocks::AgentClocks,
+    /// When the agent of a drilled cluster is told again what to do.
+    pub order_again_ms: u64,
 }
 
 /// What a round of deciding came to.
@@ -112,6 +116,7 @@ impl Leading {
             next_batch: 0,
             ask_again_ms: 0,
             agent_clocks: crate::agent_clocks::AgentClocks::default(),
+            order_again_ms: 0,
         }
     }
 

@@ -22,6 +22,7 @@
 mod agent_clocks;
 mod clock;
 mod config;
+mod drill;
 mod error;
 mod forward;
 mod io;
@@ -71,6 +72,8 @@ pub struct Member<K: Kv> {
     published: State,
     /// See [`argosy_consensus::history_floor`].
     history_floor: u64,
+    /// The wall clock as it was told last.
+    wall_ms: i64,
 }
 
 impl<K: Kv> Member<K> {
@@ -100,6 +103,7 @@ impl<K: Kv> Member<K> {
             next_tick_ms: now.steady_ms + config.tick_ms,
             published,
             history_floor,
+            wall_ms: now.wall_ms,
             config,
         })
     }
@@ -166,6 +170,7 @@ impl<K: Kv> Member<K> {
 
     /// Takes an input. Cheap; what follows from it happens in [`Self::flush`].
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.wall_ms = now.wall_ms;
         match input {
             Input::Peer { from, frame } => self.peer_frame(now, from, frame),
             Input::PeerUnreachable(peer) => self.consensus.unreachable(peer),
@@ -245,6 +250,7 @@ impl<K: Kv> Member<K> {
     /// # Errors
     /// As [`Self::flush`]. What was handed over before stays valid.
     pub fn flush_into(&mut self, now: Now, sink: &mut dyn FnMut(Output)) -> Result<(), Error> {
+        self.wall_ms = now.wall_ms;
         self.tick(now);
         for _ in 0..ROUNDS_PER_FLUSH_MAX {
             self.poll_reads(now);
@@ -275,6 +281,7 @@ impl<K: Kv> Member<K> {
         self.expire_forwards(now);
         self.tell_sessions(now);
         self.ask_prerequisites(now);
+        self.drill_orders(now);
     }
 
     /// As leader, takes the next step towards the members that committed state wants.

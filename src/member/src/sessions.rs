@@ -1,5 +1,6 @@
 //! Agents: connections at this member, relayed frames, and the leader's sessions.
 
+use crate::drill;
 use crate::leading::Waiter;
 use crate::{Input, Member, Now, Outcome, Output};
 use argosy_engine::{DesiredAttempt, State};
@@ -92,6 +93,9 @@ impl<K: Kv> Member<K> {
             entry.hello = Some(frame.clone());
         }
         let cluster = entry.cluster.clone();
+        if self.is_cut_off(&cluster) {
+            return self.drop_agent_frame(drill::DROPPED);
+        }
         self.relay_up(now, connection, cluster, frame);
     }
 
@@ -126,6 +130,10 @@ impl<K: Kv> Member<K> {
         };
         if self.leading.is_none() {
             return self.drop_agent_frame("relayed_to_a_follower");
+        }
+        // The member that relays it may not have heard of a drill yet.
+        if self.is_cut_off(&cluster) {
+            return self.drop_agent_frame(drill::DROPPED);
         }
         let connection = ConnectionRef { member: from, connection };
         self.agent_frame_at_leader(now, connection, cluster, frame);
@@ -181,9 +189,11 @@ impl<K: Kv> Member<K> {
         let AgentDown { connection, frame: Some(frame) } = down else {
             return self.drop_agent_frame("empty_relay");
         };
-        if self.connections.contains_key(&connection) {
-            self.outputs.push(Output::Agent { connection, frame });
+        let Some(entry) = self.connections.get(&connection) else { return };
+        if self.is_cut_off(&entry.cluster) {
+            return self.drop_agent_frame(drill::DROPPED);
         }
+        self.outputs.push(Output::Agent { connection, frame });
     }
 
     /// The other end of a relayed connection is gone: at an agent (told by its member), or at the leader's wish.
@@ -206,6 +216,9 @@ impl<K: Kv> Member<K> {
             })
             .collect();
         for (connection, cluster, hello) in hellos {
+            if self.is_cut_off(&cluster) {
+                continue;
+            }
             self.relay_up(now, connection, cluster, hello);
         }
     }
@@ -238,6 +251,7 @@ impl<K: Kv> Member<K> {
                     tracing::error!(
                         "storm brake: take-overs are held, since most of the fleet is silent at once"
                     );
+                    self.abort_drill("the storm brake holds: most of the fleet is silent at once");
                 } else {
                     tracing::warn!("storm brake released: take-overs go on");
                 }
@@ -245,7 +259,10 @@ impl<K: Kv> Member<K> {
         }
     }
 
-    fn send_agent(&mut self, connection: ConnectionRef, frame: ControlFrame) {
+    pub(crate) fn send_agent(&mut self, connection: ConnectionRef, frame: ControlFrame) {
+        if self.is_of_cut_off(connection) {
+            return self.drop_agent_frame(drill::DROPPED);
+        }
         if connection.member == self.config.member {
             self.outputs.push(Output::Agent { connection: connection.connection, frame });
         } else {
@@ -360,6 +377,10 @@ impl<K: Kv> Member<K> {
     /// Used by [`Self::handle`].
     pub(crate) fn agent_input(&mut self, now: Now, input: Input) {
         match input {
+            Input::AgentOpened { connection, cluster } if self.is_cut_off(&cluster) => {
+                self.drop_agent_frame(drill::DROPPED);
+                self.outputs.push(Output::CloseAgent { connection });
+            }
             Input::AgentOpened { connection, cluster } => {
                 self.connections.insert(connection, Connection { cluster, hello: None });
             }

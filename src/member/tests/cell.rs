@@ -2,11 +2,13 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by panicking")]
 
 use argosy_member::{Config, Input, Member, Now, Outcome, Output};
+use argosy_proto::agent::{AgentFrame, Hello, RenewLease, Resync, agent_frame, control_frame};
 use argosy_proto::command::{
-    AddMember, Command, CreateInvite, IdempotencyKey, RemoveMember, ShutdownWorkflow, SubmitWorkflow,
-    TransferLeadership, command, reply,
+    AddMember, BeginDrill, Command, CreateInvite, IdempotencyKey, RedeemInvite, RemoveMember,
+    ShutdownWorkflow, SubmitWorkflow, TransferLeadership, command, reply,
 };
-use argosy_proto::common::MemberAddresses;
+use argosy_proto::common::{MemberAddresses, Runtime};
+use argosy_proto::state::DrillMode;
 use argosy_store::MemoryKv;
 use std::collections::BTreeMap;
 
@@ -18,6 +20,9 @@ struct Cell {
     answers: BTreeMap<(u64, u64), Outcome>,
     reads: BTreeMap<(u64, u64), Option<argosy_engine::State>>,
     archived: BTreeMap<(u64, u64), Option<Vec<Vec<u8>>>>,
+    /// Frames for agents, and connections to be closed: member and connection.
+    to_agents: Vec<(u64, u64, control_frame::Body)>,
+    closed: Vec<(u64, u64)>,
 }
 
 fn now(now_ms: u64) -> Now {
@@ -33,6 +38,8 @@ impl Cell {
             answers: BTreeMap::new(),
             reads: BTreeMap::new(),
             archived: BTreeMap::new(),
+            to_agents: Vec::new(),
+            closed: Vec::new(),
         };
         for member in voters {
             let mut consensus = argosy_consensus::Config::new(*member, "test", voters.to_vec());
@@ -98,11 +105,11 @@ impl Cell {
                 Output::Answer { request, outcome } => drop(self.answers.insert((from, request), outcome)),
                 Output::Read { request, state } => drop(self.reads.insert((from, request), state)),
                 Output::Archived { request, records } => drop(self.archived.insert((from, request), records)),
-                Output::Peer { .. }
-                | Output::Agent { .. }
-                | Output::CloseAgent { .. }
-                | Output::Published { .. }
-                | Output::Committed { .. } => {}
+                Output::Agent { connection, frame } => {
+                    self.to_agents.extend(frame.body.map(|body| (from, connection, body)));
+                }
+                Output::CloseAgent { connection } => self.closed.push((from, connection)),
+                Output::Peer { .. } | Output::Published { .. } | Output::Committed { .. } => {}
             }
         }
     }
@@ -377,4 +384,132 @@ fn every_member_has_the_archive_and_the_next_leader_decides_with_it() {
     cell.ask(next, 3, of(command::Body::ResubmitArchived(resubmit)));
     cell.run(500);
     assert!(matches!(&cell.answers[&(next, 3)], Outcome::Done(_)), "{:?}", cell.answers[&(next, 3)]);
+}
+
+impl Cell {
+    fn enrol(&mut self, request: u64, cluster: &str) {
+        let token_hash = cluster.as_bytes().repeat(8);
+        let invite = CreateInvite { cluster: cluster.into(), token_hash: token_hash.clone(), ttl_ms: 60_000 };
+        assert!(matches!(self.carry_out(request, command::Body::CreateInvite(invite)), Outcome::Done(_)));
+        let redeem = RedeemInvite {
+            cluster: cluster.into(),
+            cluster_uid: format!("uid-{cluster}"),
+            token_hash,
+            ..RedeemInvite::default()
+        };
+        assert!(matches!(self.carry_out(request + 1, command::Body::RedeemInvite(redeem)), Outcome::Done(_)));
+    }
+
+    fn from_agent(&mut self, member: u64, connection: u64, session_epoch: u64, body: agent_frame::Body) {
+        let frame = AgentFrame { version: 1, session_epoch, body: Some(body) };
+        let input = Input::AgentFrame { connection, frame };
+        self.members.get_mut(&member).unwrap().handle(now(self.now_ms), input);
+        self.run(100);
+    }
+
+    fn connect(&mut self, member: u64, connection: u64, cluster: &str) {
+        let opened = Input::AgentOpened { connection, cluster: cluster.into() };
+        self.members.get_mut(&member).unwrap().handle(now(self.now_ms), opened);
+        let hello = Hello {
+            cluster: cluster.into(),
+            cluster_uid: format!("uid-{cluster}"),
+            agent_instance: 1,
+            runtime: Runtime::Simulated.into(),
+            allocatable: Some(argosy_proto::common::Resources {
+                cpu_milli: 1_000,
+                pods: 100,
+                ..Default::default()
+            }),
+            ledger: 1,
+            credit: 10,
+            ..Hello::default()
+        };
+        self.from_agent(member, connection, 0, agent_frame::Body::Hello(hello));
+    }
+
+    /// What the agent at that connection was told since it was last asked.
+    fn told(&mut self, member: u64, connection: u64) -> Vec<control_frame::Body> {
+        let all = std::mem::take(&mut self.to_agents);
+        all.into_iter()
+            .filter(|(at, on, _)| (*at, *on) == (member, connection))
+            .map(|(.., body)| body)
+            .collect()
+    }
+
+    fn dropped(&self, member: u64) -> u64 {
+        let counters = self.members[&member].status(now(self.now_ms)).counters;
+        counters.agent_frames_dropped.get("drill").copied().unwrap_or(0)
+    }
+}
+
+#[test]
+fn a_drill_cuts_a_cluster_off_at_every_member_until_its_time_is_over() {
+    let mut cell = Cell::new(&[1, 2, 3]);
+    let leader = cell.leader();
+    let follower = (1..=3).find(|member| *member != leader).unwrap();
+    cell.enrol(1, "east");
+    cell.enrol(3, "west");
+    // One agent at a follower, one at the leader.
+    cell.connect(follower, 7, "east");
+    cell.connect(leader, 8, "west");
+    let all = Resync { last: true, round: 1, ..Resync::default() };
+    cell.from_agent(follower, 7, 1, agent_frame::Body::Resync(all));
+    let renew = |sequence| {
+        agent_frame::Body::RenewLease(RenewLease { sequence, runtime_healthy: true, ..RenewLease::default() })
+    };
+    cell.from_agent(follower, 7, 1, renew(1));
+    let told = cell.told(follower, 7);
+    assert!(told.iter().any(|body| matches!(body, control_frame::Body::LeaseRenewed(_))), "{told:?}");
+    let drill = BeginDrill {
+        cluster: "east".into(),
+        mode: DrillMode::Block.into(),
+        for_ms: 8_000,
+        ..BeginDrill::default()
+    };
+    let outcome = cell.carry_out(9, command::Body::BeginDrill(drill));
+    assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
+    cell.told(follower, 7);
+    cell.from_agent(follower, 7, 1, renew(2));
+    assert!(cell.told(follower, 7).is_empty());
+    assert_eq!(cell.dropped(follower), 1);
+    // A new connection is turned away wherever it comes, under another leader as well.
+    cell.cut_off.push(leader);
+    let next = cell.leader();
+    assert_ne!(next, leader);
+    cell.connect(next, 9, "east");
+    assert!(cell.closed.contains(&(next, 9)) && cell.told(next, 9).is_empty());
+    cell.connect(next, 10, "west");
+    assert!(cell.told(next, 10).iter().any(|body| matches!(body, control_frame::Body::Welcome(_))));
+    cell.cut_off.clear();
+    cell.run(8_000);
+    cell.to_agents.clear();
+    cell.from_agent(follower, 7, 1, renew(3));
+    assert!(!cell.told(follower, 7).is_empty(), "it is heard again");
+}
+
+#[test]
+fn an_agent_is_told_to_fall_silent_for_what_is_left_of_the_drill() {
+    let mut cell = Cell::new(&[1]);
+    cell.enrol(1, "east");
+    cell.enrol(3, "west");
+    cell.connect(1, 7, "east");
+    cell.connect(1, 8, "west");
+    cell.to_agents.clear();
+    let drill = BeginDrill {
+        cluster: "east".into(),
+        mode: DrillMode::KillAgent.into(),
+        for_ms: 4_000,
+        ..BeginDrill::default()
+    };
+    assert!(matches!(cell.carry_out(9, command::Body::BeginDrill(drill)), Outcome::Done(_)));
+    cell.run(5_000);
+    let told = cell.told(1, 7);
+    let silent: Vec<u64> = told
+        .iter()
+        .filter_map(|body| {
+            if let control_frame::Body::FallSilent(silent) = body { Some(silent.for_ms) } else { None }
+        })
+        .collect();
+    assert!((3..=5).contains(&silent.len()), "once a second, in case it was lost: {silent:?}");
+    assert!(silent.is_sorted_by(|one, next| one > next) && silent[0] <= 4_000, "{silent:?}");
 }

@@ -8,6 +8,7 @@
 mod duration;
 mod fence;
 mod ids;
+mod label_selector;
 mod limits;
 mod phase;
 pub mod planted;
@@ -16,6 +17,7 @@ mod time;
 pub use duration::parse_duration;
 pub use fence::{artifact_key, artifact_prefix, display_fence, parse_fence};
 pub use ids::{ClusterName, InvalidName, MemberId, NodeIndex, WorkflowId, WorkflowKey, node_id, pod_name};
+pub use label_selector::{InvalidSelector, LabelSelector, REQUIREMENTS_MAX as SELECTOR_REQUIREMENTS_MAX};
 pub use limits::Limits;
 pub use phase::{NodePhase, NodeType, UnknownWord, WorkflowPhase};
 pub use time::LogTime;

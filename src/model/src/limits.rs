@@ -86,6 +86,20 @@ pub struct Limits {
     pub artifact_retry_ms: i64,
     /// After a workflow's end its attempts' own objects are deleted: later than any upload URL can be used, milliseconds.
     pub artifact_sweep_after_ms: i64,
+    /// Longest loss of a drill, milliseconds.
+    pub drill_duration_max_ms: i64,
+    /// How long after the loss a drill waits for its cluster and its steps before its report is closed, milliseconds.
+    pub drill_settle_max_ms: i64,
+    /// Drills whose reports are kept; the oldest leave first.
+    pub drill_reports_max: usize,
+    /// Steps of one drill whose times are kept.
+    pub drill_steps_max: u32,
+    /// Attempts that one drill kills.
+    pub drill_kills_max: usize,
+    /// Schedules of drills.
+    pub drill_schedules_max: usize,
+    /// The objective of a drill that declares none: 99 of 100 steps run again so soon after the loss, milliseconds.
+    pub drill_recover_p99_ms: i64,
 }
 
 impl Default for Limits {
@@ -132,6 +146,13 @@ impl Default for Limits {
             artifact_tries_max: 10,
             artifact_retry_ms: 2_000,
             artifact_sweep_after_ms: 30 * 60 * 1000,
+            drill_duration_max_ms: 3600 * 1000,
+            drill_settle_max_ms: 10 * 60 * 1000,
+            drill_reports_max: 100,
+            drill_steps_max: 10_000,
+            drill_kills_max: 1_000,
+            drill_schedules_max: 100,
+            drill_recover_p99_ms: 60_000,
         }
     }
 }

@@ -47,6 +47,9 @@ pub struct ServerConfig {
     /// CronWorkflows.
     #[serde(default)]
     pub cron: CronConfig,
+    /// Drills.
+    #[serde(default)]
+    pub drills: DrillConfig,
     /// Where artifacts are kept that name no repository: Argo's ArtifactRepository object (`s3: {..}`, `archiveLogs`). The
     /// Secrets that it names are read by agents, in their clusters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -263,6 +266,41 @@ impl Default for CronConfig {
     }
 }
 
+/// Drills: clusters lost on purpose.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct DrillConfig {
+    /// Longest loss, seconds.
+    pub duration_max_seconds: i64,
+    /// How long after the loss a drill waits for its cluster and its steps, seconds.
+    pub settle_max_seconds: i64,
+    /// Reports that are kept; the oldest leave first.
+    pub reports_max: usize,
+    /// Steps of one drill whose times are kept.
+    pub steps_max: u32,
+    /// Attempts that one drill kills.
+    pub kills_max: usize,
+    /// Schedules of drills.
+    pub schedules_max: usize,
+    /// The objective of drills that declare none, milliseconds: 99 of 100 steps run again so soon.
+    pub recover_p99_ms: i64,
+}
+
+impl Default for DrillConfig {
+    fn default() -> Self {
+        let limits = argosy_model::Limits::default();
+        Self {
+            duration_max_seconds: limits.drill_duration_max_ms / 1000,
+            settle_max_seconds: limits.drill_settle_max_ms / 1000,
+            reports_max: limits.drill_reports_max,
+            steps_max: limits.drill_steps_max,
+            kills_max: limits.drill_kills_max,
+            schedules_max: limits.drill_schedules_max,
+            recover_p99_ms: limits.drill_recover_p99_ms,
+        }
+    }
+}
+
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -313,6 +351,14 @@ impl ServerConfig {
         limits.backfill_workflows_max = backfill_workflows_max;
         limits.approve_clusters = self.identity.approve_clusters;
         limits.identity_returns_max = self.identity.session_returns_max;
+        let drills = &self.drills;
+        limits.drill_duration_max_ms = drills.duration_max_seconds.saturating_mul(1000);
+        limits.drill_settle_max_ms = drills.settle_max_seconds.saturating_mul(1000);
+        limits.drill_reports_max = drills.reports_max;
+        limits.drill_steps_max = drills.steps_max;
+        limits.drill_kills_max = drills.kills_max;
+        limits.drill_schedules_max = drills.schedules_max;
+        limits.drill_recover_p99_ms = drills.recover_p99_ms;
     }
 
     /// Reads and checks a file.
@@ -373,6 +419,10 @@ impl ServerConfig {
         if self.identity.session_returns_max == 0 {
             return invalid("identity.sessionReturnsMax must be at least 1".to_owned());
         }
+        let drills = &self.drills;
+        if drills.duration_max_seconds < 1 || drills.settle_max_seconds < 1 || drills.recover_p99_ms < 1 {
+            return invalid("drills.durationMaxSeconds, drills.settleMaxSeconds and drills.recoverP99Ms must be at least 1".to_owned());
+        }
         if self.failover.lease_ms < 1_000 {
             return invalid("failover.leaseMs must be at least 1000".to_owned());
         }
@@ -425,6 +475,7 @@ listen: {api: '127.0.0.1:1', agent: '127.0.0.1:2', peer: '127.0.0.1:3', metrics:
             (format!("{GOOD}failover: {{leaseMs: 5}}\n"), "leaseMs"),
             (format!("{GOOD}cron: {{graceMs: -1}}\n"), "graceMs"),
             (format!("{GOOD}identity: {{certificateLifeMs: 5}}\n"), "certificateLifeMs"),
+            (format!("{GOOD}drills: {{settleMaxSeconds: 0}}\n"), "settleMaxSeconds"),
             (format!("{GOOD}retention: {{archive: 1}}\n"), "archive"),
         ] {
             let error = read(&text).unwrap_err();

@@ -68,6 +68,8 @@ struct WaitingOutside {
     archived: BTreeMap<u64, oneshot::Sender<Option<Vec<Vec<u8>>>>>,
     /// Connections that were closed for not keeping up; the member is told after the flush.
     too_slow: Vec<u64>,
+    /// The cluster that a drill keeps apart.
+    cut_off: Option<String>,
 }
 
 impl Core {
@@ -83,6 +85,7 @@ impl Core {
             reads: BTreeMap::new(),
             archived: BTreeMap::new(),
             too_slow: Vec::new(),
+            cut_off: None,
         };
         Self { member, waiting, next_request: 0 }
     }
@@ -181,6 +184,11 @@ impl WaitingOutside {
                 }
             }
             Output::Published { before, after, workflows } => {
+                let cut_off = after.cluster_cut_off().map(|(cluster, _)| cluster.to_owned());
+                if cut_off != self.cut_off {
+                    self.outlets.logs.cut_off(cut_off.clone());
+                    self.cut_off = cut_off;
+                }
                 self.outlets.published.send_replace(Published { state: after.clone() });
                 if !workflows.is_empty() {
                     let _ = self.outlets.changes.send(Arc::new(Change { workflows, before, after }));

@@ -333,6 +333,7 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
         let lease_ms = arguments.lease_ms;
         let config = ServerConfig {
             retention: crate::config::RetentionConfig::default(),
+            drills: crate::config::DrillConfig::default(),
             cron: crate::config::CronConfig::default(),
             cell: "dev".to_owned(),
             member,

@@ -23,6 +23,7 @@ pub mod core;
 pub mod demo;
 pub mod dev;
 pub mod directory;
+mod drills;
 pub mod identities;
 pub mod identity;
 pub mod listener;

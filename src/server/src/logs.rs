@@ -29,6 +29,8 @@ pub type AgentSender = mpsc::Sender<Result<ControlFrame, tonic::Status>>;
 struct Registry {
     agents: BTreeMap<String, Agent>,
     next_request: u64,
+    /// A cluster that a drill keeps apart.
+    cut_off: Option<String>,
 }
 
 struct Agent {
@@ -66,6 +68,17 @@ impl LogRegistry {
         self.lock().agents.insert(cluster.to_owned(), agent);
     }
 
+    /// A drill keeps this cluster apart: its readers' streams end, and nothing is asked of it.
+    pub fn cut_off(&self, cluster: Option<String>) {
+        let mut registry = self.lock();
+        if let Some(agent) = cluster.as_ref().and_then(|cluster| registry.agents.get_mut(cluster)) {
+            for (request, reader) in std::mem::take(&mut agent.readers) {
+                cut_off(&reader, request, CONNECTION_ENDED);
+            }
+        }
+        registry.cut_off = cluster;
+    }
+
     /// The connection is gone; its readers' streams end.
     pub fn closed(&self, cluster: &str, connection: u64) {
         let mut registry = self.lock();
@@ -77,7 +90,10 @@ impl LogRegistry {
     /// Asks the agent of `cluster`; `None` when it is not connected here or has too many readers.
     pub fn open(&self, cluster: &str, mut request: LogRequest) -> Option<ReceiverStream<LogChunk>> {
         let mut registry = self.lock();
-        let Registry { agents, next_request } = &mut *registry;
+        if registry.cut_off.as_deref() == Some(cluster) {
+            return None;
+        }
+        let Registry { agents, next_request, cut_off: _ } = &mut *registry;
         let agent = agents.get_mut(cluster)?;
         if agent.readers.len() >= READERS_PER_CLUSTER_MAX {
             return None;
@@ -93,6 +109,9 @@ impl LogRegistry {
     /// A chunk arrived from the agent. A reader that is gone or too slow loses its request.
     pub fn chunk(&self, cluster: &str, chunk: LogChunk) {
         let mut registry = self.lock();
+        if registry.cut_off.as_deref() == Some(cluster) {
+            return;
+        }
         let Some(agent) = registry.agents.get_mut(cluster) else { return };
         let (number, end) = (chunk.request, chunk.end);
         let Some(reader) = agent.readers.get(&number) else { return };
@@ -171,6 +190,22 @@ mod tests {
         assert_eq!(errors, ["", CONNECTION_ENDED]);
         frames.recv().await.unwrap().unwrap();
         assert!(frames.recv().await.is_none(), "nobody can send to the agent any more");
+    }
+
+    #[tokio::test]
+    async fn a_cluster_that_a_drill_keeps_apart_is_not_asked() {
+        let registry = LogRegistry::default();
+        let (sender, mut frames) = mpsc::channel(8);
+        registry.connected("eu", 1, sender);
+        let reader = registry.open("eu", LogRequest::default()).unwrap();
+        frames.recv().await.unwrap().unwrap();
+        registry.cut_off(Some("eu".to_owned()));
+        registry.chunk("eu", chunk(1, false));
+        let errors: Vec<_> = reader.map(|chunk| chunk.error).collect().await;
+        assert_eq!(errors, [CONNECTION_ENDED]);
+        assert!(registry.open("eu", LogRequest::default()).is_none());
+        registry.cut_off(None);
+        assert!(registry.open("eu", LogRequest::default()).is_some(), "the connection was there all along");
     }
 
     #[tokio::test]

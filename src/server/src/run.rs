@@ -142,6 +142,12 @@ fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
     consensus.election_ticks =
         usize::try_from(config.consensus.election_timeout_ms / config.consensus.heartbeat_ms).unwrap_or(10);
     consensus.limits.log_entries_kept = config.consensus.log_entries_kept;
+    let member = member_config(config, consensus, seed);
+    Ok(Core::new(Member::open(member, kv, clock())?, outlets))
+}
+
+/// The member's settings as the file has them.
+fn member_config(config: &ServerConfig, consensus: argosy_consensus::Config, seed: u64) -> Config {
     let mut member = Config::new(config.cell.clone(), consensus, seed);
     member.times = config.failover.times();
     config.put_limits(&mut member.limits);
@@ -152,7 +158,7 @@ fn open_core(config: &ServerConfig, outlets: Outlets) -> anyhow::Result<Core> {
         member.limits.artifact_sweep_after_ms = wait_ms;
     }
     member.workflow_defaults = config.workflow_defaults.clone().map(Arc::new);
-    Ok(Core::new(Member::open(member, kv, clock())?, outlets))
+    member
 }
 
 impl Parts {
@@ -227,7 +233,10 @@ impl Parts {
             }
         };
         let archive = self.config.retention.archive_max > 0;
-        let options = Options { tokens, archive, ..Options::default() };
+        let consensus =
+            argosy_consensus::Config::new(self.config.member, self.config.cell.clone(), Vec::new());
+        let decisions = member_config(&self.config, consensus, 0).engine_limits();
+        let options = Options { tokens, archive, decisions, ..Options::default() };
         let router = argosy_gateway::router(self.cell.clone(), self.metrics.clone(), options);
         let address = self.config.listen.api;
         if self.config.api.insecure_plain_http {

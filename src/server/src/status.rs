@@ -57,6 +57,7 @@ pub async fn keep(keeper: Keeper, stop: CancellationToken) {
         totals.record(&metrics, &status);
         metrics.queue_depth.with_label_values(&["mailbox"]).set(as_gauge(mailbox.depth() as u64));
         record_state(&metrics, &published);
+        crate::drills::record(&metrics, &published.borrow().state.clone());
         links.keep(&peers(&directory, &status.consensus));
         signer.set_member_addresses(directory.staying().into_values().map(|member| member.agent).collect());
         let out = is_out(&config, &published, &status.consensus);

@@ -1,6 +1,6 @@
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use std::sync::Arc;
 
@@ -30,6 +30,9 @@ macro_rules! kind {
     (IntGaugeVec) => {
         "gauge"
     };
+    (GaugeVec) => {
+        "gauge"
+    };
     (IntCounter) => {
         "counter"
     };
@@ -50,6 +53,9 @@ macro_rules! make {
     };
     (IntGaugeVec, $name:expr, $help:expr, $labels:expr) => {
         IntGaugeVec::new(Opts::new($name, $help), $labels)
+    };
+    (GaugeVec, $name:expr, $help:expr, $labels:expr) => {
+        GaugeVec::new(Opts::new($name, $help), $labels)
     };
     (IntCounter, $name:expr, $help:expr, $labels:expr) => {
         IntCounter::new($name, $help)
@@ -120,12 +126,18 @@ metrics! {
     clock_offset_ms: IntGaugeVec = "argosy_agent_clock_offset_milliseconds", ["cluster"], "How far the clock of the cluster's agent is ahead of the leader's, as the leader measures it.";
     clock_alarms: IntGauge = "argosy_agent_clock_alarms", [], "Clusters whose agents' clocks differ from the leader's by more than `identity.clockOffsetMaxMs`, on the leader.";
     storm_held: IntGauge = "argosy_storm_held", [], "1 while take-overs are held because most of the fleet went silent at once, else 0.";
+    drill_under_way: IntGaugeVec = "argosy_drill_under_way", ["cluster", "mode"], "1 while a drill of the cluster is under way: its loss, or what follows.";
+    drills: IntGaugeVec = "argosy_drills", ["verdict"], "Reports of drills that are kept, by verdict: passed, failed, aborted.";
+    drill_last_end: IntGaugeVec = "argosy_drill_last_end_timestamp_seconds", ["cluster", "mode"], "When the newest drill of the cluster and mode ended, seconds since 1970.";
+    drill_last_passed: IntGaugeVec = "argosy_drill_last_passed", ["cluster", "mode"], "1 if the newest drill of the cluster and mode passed, else 0.";
+    drill_last_seconds: GaugeVec = "argosy_drill_last_seconds", ["cluster", "mode", "time"], "Times of the newest drill: detected, recover_p50, recover_p99, recover_max, objective_p99.";
+    drill_last_steps: IntGaugeVec = "argosy_drill_last_steps", ["cluster", "mode", "what"], "Counts of the newest drill: touched, fenced, broken, moved, recovered, failed, superseded, committed_twice, lost.";
     attempts: IntGaugeVec = "argosy_attempts", ["cluster", "phase"], "Current attempts by cluster and phase.";
     attempts_assigned: IntCounterVec = "argosy_attempts_assigned_total", ["cluster"], "Attempts assigned to a cluster.";
     reports: IntCounterVec = "argosy_reports_total", ["verdict"], "Reports of attempts by verdict: accepted, superseded, unknown.";
     reports_refused: IntCounterVec = "argosy_reports_refused_total", ["reason"], "Reports that had no effect, by reason: stale_fence, unknown_attempt, stale_epoch, wrong_cluster, old_revision, malformed.";
     takeovers: IntCounterVec = "argosy_takeovers_total", ["cluster"], "Attempts fenced because their cluster was lost, counted by the leader.";
-    agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: no_identity, not_an_agent, expired, invite, session_refused, stale_epoch, unexpected, no_leader.";
+    agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: no_identity, not_an_agent, expired, invite, session_refused, stale_epoch, unexpected, no_leader, drill.";
     invites: IntCounterVec = "argosy_invites_total", ["outcome"], "Invites at this member by outcome: created, redeemed, refused_unknown, refused_used, refused_expired, refused_cluster, refused, failed.";
     queue_depth: IntGaugeVec = "argosy_queue_depth", ["queue"], "Items waiting in a queue: mailbox, commands, batches in flight.";
     limits_hit: IntCounterVec = "argosy_limits_hit_total", ["limit"], "Times that a named limit was reached.";

@@ -256,7 +256,7 @@ impl Agent {
                     let _ = events.send(Event::Closed).await;
                 });
             }
-            Output::Log(_) | Output::Synced { .. } => {}
+            Output::Log(_) | Output::Synced { .. } | Output::Silent { .. } => {}
             Output::Refused { code, message, .. } => eprintln!("refused: {code}: {message}"),
             Output::ConfigMapNotices(notices) => eprintln!("ConfigMaps: {notices:?}"),
         }

@@ -168,6 +168,7 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
         listens.iter().map(|(member, listen)| (*member, addresses(listen))).collect();
     let config = |(member, listen): (u64, Listen)| {
         let config = ServerConfig {
+            drills: argosy_server::config::DrillConfig::default(),
             retention: argosy_server::config::RetentionConfig::default(),
             cron: argosy_server::config::CronConfig::default(),
             cell: "bench".to_owned(),

@@ -6,6 +6,8 @@ mod cluster_change;
 mod config_map;
 mod copy;
 mod cron;
+mod drill;
+mod drill_shown;
 mod follow;
 mod lint;
 mod list;
@@ -126,6 +128,7 @@ async fn carry_out(
         | Command::Archive(_)
         | Command::Delete(_)
         | Command::Cluster(_)
+        | Command::Drill(_)
         | Command::Member(_)
         | Command::Recovery(_)
         | Command::Version(_) => {}
@@ -167,6 +170,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Cron(command) => cron::run(client, command, console).await,
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
+        Command::Drill(command) => drill::drill(client, command, console).await,
         Command::Recovery(arguments) => recovery::recovery(client, &arguments, console).await,
         Command::Member(command) => member::member(client, command, console).await,
         Command::Version(_) => version(client, console).await,

@@ -65,6 +65,7 @@ pub(crate) fn advance(draft: &mut Draft, leader: &mut Leader) -> bool {
     timers::fire(draft, leader);
     take_over::go_on(draft, leader);
     crate::recall::go_on(draft, leader);
+    crate::drill::go_on(draft, leader);
     lock::settle(draft, leader);
     cron::go_on(draft, leader);
     // A quarter is left to placement, so that a long cascade doesn't keep ready steps waiting.

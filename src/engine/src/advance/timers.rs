@@ -4,11 +4,11 @@ use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 
 use crate::advance::{Turn, leaf, retry, workflow};
-use crate::commands::shutdown_workflow;
+use crate::commands::{drill_schedule, shutdown_workflow};
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
 use crate::state::{ROW_VERSION, phase_of};
-use crate::{Leader, cron, loss, recall, retire};
+use crate::{Leader, cron, drill, loss, recall, retire};
 
 /// A timer waits that is due.
 pub(crate) fn due(draft: &Draft) -> bool {
@@ -35,6 +35,8 @@ pub(crate) fn fire(draft: &mut Draft, leader: &mut Leader) {
             row::TimerKind::Suspend => with(draft, leader, workflow, node, leaf::suspend_over),
             row::TimerKind::Retry => with(draft, leader, workflow, node, again),
             row::TimerKind::Cluster => recall::due(draft, leader),
+            row::TimerKind::Drill => drill::due(draft, workflow),
+            row::TimerKind::DrillSchedule => drill_schedule::tick(draft, leader, workflow),
             row::TimerKind::Left => loss::left_is_due(draft, leader, workflow, node),
             row::TimerKind::Cron => cron::tick(draft, leader, workflow),
             row::TimerKind::Archive => retire::forgotten(draft, workflow),

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::commands::{done, find_cluster, report_config_maps, take_over};
 use crate::draft::Draft;
-use crate::{Code, Leader};
+use crate::{Code, Leader, drill};
 
 /// Ends a cluster's registration. With `forget` its steps are given up as of a cluster that will not come back: once its
 /// agent's lease is over, and exclusive ones that run once theirs is. Its ConfigMaps are read no more. The agent, if it is there, is told to let go of
@@ -23,6 +23,7 @@ pub(crate) fn decide(
         )));
     }
     report_config_maps::withdraw_others(draft, name, &BTreeSet::new());
+    drill::cut_short(draft, &format!("cluster {name} was removed"), |drilled| drilled == name);
     draft.emit(Body::ClusterRemoved(fact::ClusterRemoved { cluster: name.clone() }));
     take_over::forget(draft, leader, name);
     Ok(done())

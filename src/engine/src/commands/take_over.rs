@@ -6,7 +6,7 @@ use argosy_proto::state::Attempt;
 use crate::commands::done;
 use crate::draft::Draft;
 use crate::loss::{self, Loss};
-use crate::{Code, Leader};
+use crate::{Code, Leader, drill};
 
 /// A cluster has been silent: attempts whose wait (see [`loss::wait_ms`]) has passed are fenced and wait for placement
 /// again, or end as the user's `argosy.dev/failover` says. SAFE takes those without a wait; ALL those that wait at most
@@ -24,6 +24,7 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver)
         return Err(Code::InvalidArgument.refuse("the scope must be SAFE or ALL"));
     }
     if !cluster.lost {
+        drill::cut_short(draft, &format!("cluster {name} was lost for real"), |drilled| drilled != name);
         draft.emit(Body::ClusterLost(fact::ClusterLost { cluster: name.clone() }));
     }
     let beyond_ms = match command.scope() {

@@ -104,6 +104,15 @@ impl Session {
         self.outputs.push(Output::Reconnect { after_ms });
     }
 
+    /// A drill wants the agent out of the way, as if its process had died: no connection and no lease until it is over.
+    pub(super) fn fall_silent(&mut self, now: Millis, drill: u64, for_ms: Millis) {
+        let until = now.saturating_add(for_ms);
+        self.lease.until = self.lease.until.min(now);
+        self.link = Link::Down { until };
+        self.outputs.push(Output::FallSilent { drill, until });
+        self.outputs.push(Output::Reconnect { after_ms: for_ms });
+    }
+
     pub(super) fn on_tick(&mut self, now: Millis, wall_clock_ms: i64) {
         self.set_wall_clock(now, wall_clock_ms);
         let times = self.options.times;

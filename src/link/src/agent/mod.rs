@@ -171,6 +171,18 @@ pub enum Output {
         /// An operator has to act.
         permanent: bool,
     },
+    /// A drill: nobody is served until then, executors neither. A [`Output::Reconnect`] follows.
+    FallSilent {
+        /// Its number, for the log.
+        drill: u64,
+        /// Until when.
+        until: Millis,
+    },
+    /// A drill: what runs of the attempt ends as if it had been lost; nothing else is to be done about it.
+    Kill {
+        /// The attempt.
+        fence: common::Fence,
+    },
     /// Drop the connection if there is one and, after the wait, connect again, to another member than the last.
     Reconnect {
         /// With jitter.

@@ -12,6 +12,8 @@ use std::collections::{BTreeSet, VecDeque};
 
 /// Longest lease believed, whatever Welcome says: 1 h.
 const LEASE_MS_MAX: Millis = 3_600_000;
+/// Longest silence that a drill is granted, whatever the frame says: 1 h.
+const SILENCE_MS_MAX: Millis = 3_600_000;
 /// Shortest time between two renewals.
 const RENEW_EVERY_MS_MIN: Millis = 10;
 
@@ -51,6 +53,12 @@ impl Session {
             Some(Down::ReportVerdict(verdict)) => self.on_verdict(now, verdict),
             Some(Down::PermitVerdict(verdict)) => self.on_permit(verdict),
             Some(Down::ConfigMapsTaken(taken)) => self.on_config_maps_taken(now, taken),
+            Some(Down::FallSilent(silent)) => {
+                self.fall_silent(now, silent.drill, silent.for_ms.min(SILENCE_MS_MAX));
+            }
+            Some(Down::Kill(kill)) => {
+                self.outputs.extend(kill.fence.map(|fence| Output::Kill { fence }));
+            }
         }
     }
 

@@ -531,3 +531,29 @@ fn nothing_is_withdrawn_before_config_maps_were_listed() {
     told_is(&rig.wait(5_000), &[]);
     told_is(&rig.step(Input::ConfigMaps(Vec::new())), &[(1, "", "")]);
 }
+
+#[test]
+fn a_drill_takes_the_agent_out_of_the_way_for_its_time() {
+    let mut rig = Rig::synced();
+    rig.acknowledge(1, 1);
+    assert!(rig.session.lease_live(rig.now));
+    let silent = Down::FallSilent(agent::FallSilent { drill: 7, for_ms: 20_000 });
+    assert!(rig.frame(9, silent.clone()).is_empty(), "of another session");
+    let until = rig.now + 20_000;
+    let outputs = rig.frame(1, silent);
+    assert_eq!(outputs, [Output::FallSilent { drill: 7, until }, Output::Reconnect { after_ms: 20_000 }]);
+    assert!(!rig.session.lease_live(rig.now), "as of a process that is gone");
+    // The connection that breaks because of it is no news, and what comes on it is not heard.
+    assert!(rig.step(Input::Disconnected).is_empty());
+    assert!(rig.acknowledge(1, 2).is_empty());
+    assert!(rig.wait(19_000).is_empty());
+    rig.now = until;
+    assert_eq!(greetings(&rig.connect()), 1);
+}
+
+#[test]
+fn no_frame_silences_an_agent_for_longer_than_an_hour() {
+    let mut rig = Rig::synced();
+    let outputs = rig.frame(1, Down::FallSilent(agent::FallSilent { drill: 7, for_ms: u64::MAX }));
+    assert_eq!(waits(&outputs), [3_600_000]);
+}

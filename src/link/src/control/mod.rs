@@ -303,6 +303,18 @@ pub fn log_request_frame(request: agent::LogRequest) -> agent::ControlFrame {
     frame(0, agent::control_frame::Body::LogRequest(request))
 }
 
+/// The frame that has an agent serve nobody for a time, as a drill wants it.
+#[must_use]
+pub fn fall_silent_frame(session_epoch: u64, drill: u64, for_ms: u64) -> agent::ControlFrame {
+    frame(session_epoch, agent::control_frame::Body::FallSilent(agent::FallSilent { drill, for_ms }))
+}
+
+/// The frame that has the Pod or process of an attempt killed, as a drill wants it.
+#[must_use]
+pub fn kill_frame(session_epoch: u64, fence: common::Fence) -> agent::ControlFrame {
+    frame(session_epoch, agent::control_frame::Body::Kill(agent::Kill { fence: Some(fence) }))
+}
+
 /// The frame that asks an agent what exists on its cluster.
 #[must_use]
 pub fn prerequisites_frame(session_epoch: u64, names: Vec<String>) -> agent::ControlFrame {

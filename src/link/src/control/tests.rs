@@ -189,6 +189,8 @@ fn refused(outputs: &[Output]) -> Option<(String, bool)> {
         | Down::ConfigMapsTaken(_)
         | Down::CertificateRenewed(_)
         | Down::TrustRoots(_)
+        | Down::FallSilent(_)
+        | Down::Kill(_)
         | Down::LogRequest(_) => None,
     })
 }
