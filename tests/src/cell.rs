@@ -116,11 +116,7 @@ impl Cell {
         }]});
         std::fs::write(path.join("tokens.json"), tokens.to_string())?;
         let configs = configurations(options, path)?;
-        let tls = argosy_pki::api_client_config(&authority.roots())?;
-        let http = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .timeout(Duration::from_secs(30))
-            .build()?;
+        let http = client_of(&authority.roots())?;
         let mut cell =
             Self { directory, configs, members: BTreeMap::new(), agents: BTreeMap::new(), http, authority };
         for member in 1..=options.members {
@@ -415,6 +411,18 @@ impl Cell {
         .await
     }
 
+    /// Trusts what the members' directory says now: after the authority was rolled.
+    ///
+    /// # Errors
+    /// The directory has no certificates.
+    pub fn trust_again(&mut self) -> anyhow::Result<()> {
+        let pki = self.directory.path().join("pki");
+        let files = argosy_pki::AuthorityFiles::new(&pki, Lifetimes::default(), None);
+        let loaded = files.load()?.context("the directory has authorities")?;
+        self.http = client_of(&loaded.trusted)?;
+        Ok(())
+    }
+
     /// `argosy ARGUMENTS`: whether it went well, and all that it printed.
     ///
     /// # Errors
@@ -440,6 +448,15 @@ impl Cell {
         let (well, text) = self.try_argosy(arguments)?;
         ensure!(well, "argosy {arguments:?}: {text}");
         Ok(text)
+    }
+
+    /// What a cluster's agent has logged so far.
+    ///
+    /// # Errors
+    /// The log can't be read.
+    pub fn cluster_log(&self, cluster: &str) -> anyhow::Result<String> {
+        let path = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
+        Ok(std::fs::read_to_string(path)?)
     }
 
     /// What a member has logged so far.
@@ -475,6 +492,12 @@ impl Cell {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+fn client_of(roots: &[argosy_pki::CertificateDer<'static>]) -> anyhow::Result<reqwest::Client> {
+    let tls = argosy_pki::api_client_config(roots)?;
+    let client = reqwest::Client::builder().tls_backend_preconfigured(tls);
+    Ok(client.timeout(Duration::from_secs(30)).build()?)
 }
 
 impl Drop for Cell {
@@ -525,6 +548,7 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
             member,
             data_dir: path.join(format!("member-{member}")),
             pki_dir: path.join("pki"),
+            ca_seal: None,
             members: members.clone(),
             join: false,
             workflow_defaults: None,

@@ -7,6 +7,7 @@ use argosy_tests::cell::{Cell, Options, binary};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(60);
@@ -229,5 +230,96 @@ async fn a_cluster_is_not_used_before_it_is_approved() -> anyhow::Result<()> {
     let east = cell.get("/api/v1/clusters/east").await?;
     ensure!(east["clockOffsetMs"].as_i64().is_some_and(|offset| offset.abs() < 2_000), "{east}");
     assert_eq!(east["clockAlarm"], false);
+    Ok(())
+}
+
+/// Starts workflows of one short step, one after the other, until it is told to end; how many.
+async fn load(cell: &Cell, ends: &AtomicBool) -> anyhow::Result<Vec<String>> {
+    let mut names = Vec::new();
+    while !ends.load(Ordering::Relaxed) {
+        let leaf = json!({"name": "main", "container": {"image": "busybox", "command": ["sh", "-c"], "args": ["sleep 0.2"]}});
+        let workflow = json!({
+            "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"generateName": "load-"},
+            "spec": {"entrypoint": "main", "templates": [leaf]},
+        });
+        names.push(cell.submit(&workflow).await?);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    Ok(names)
+}
+
+/// Waits until `argosy ca roll --check` is content.
+async fn nobody_is_behind(cell: &Cell) -> anyhow::Result<()> {
+    let ready = "nobody needs the old one";
+    cell.until(WAIT * 3, "everybody to have moved to the new authority", async || {
+        cell.try_argosy(&["ca", "roll", "--check"]).ok().filter(|(well, text)| *well && text.contains(ready))
+    })
+    .await
+    .map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_authority_is_rolled_three_times_under_load_and_nothing_is_lost() -> anyhow::Result<()> {
+    // Certificates of one minute.
+    let mut cell = cell_with(&short_lives(3, 60_000), &["east", "west"]).await?;
+    let first = std::fs::read_to_string(cell.directory.path().join("pki").join("ca.pem"))?;
+    let before = cell.argosy(&["ca", "roll", "--check"])?;
+    ensure!(before.contains("no roll is under way"), "{before}");
+    let mut names = Vec::new();
+    for round in 1..=3 {
+        let ends = AtomicBool::new(false);
+        let roll = async {
+            let begun = cell.argosy(&["ca", "roll"]);
+            let rolled = match begun {
+                Ok(_) => nobody_is_behind(&cell).await,
+                Err(error) => Err(error),
+            };
+            ends.store(true, Ordering::Relaxed);
+            rolled
+        };
+        let (rolled, load) = tokio::join!(roll, load(&cell, &ends));
+        rolled.with_context(|| format!("roll {round}"))?;
+        names.extend(load?);
+        let (well, text) = cell.try_argosy(&["ca", "roll"])?;
+        ensure!(!well && text.contains("under way"), "{text}");
+        cell.argosy(&["ca", "roll", "--finish"])?;
+        let path = cell.directory.path().join("pki").join("ca.pem");
+        cell.until(WAIT, "the old authority to be dropped", async || {
+            let text = std::fs::read_to_string(&path).ok()?;
+            (text.matches("BEGIN CERTIFICATE").count() == 1).then_some(())
+        })
+        .await?;
+        cell.trust_again()?;
+        cell.until(WAIT, "the API to be served from the new authority", async || {
+            cell.get("/api/v1/clusters").await.ok()
+        })
+        .await?;
+    }
+    ensure!(std::fs::read_to_string(cell.directory.path().join("pki").join("ca.pem"))? != first);
+    ensure!(names.len() > 50, "{} workflows", names.len());
+    for name in &names {
+        assert_eq!(cell.finished(name, WAIT).await?["status"]["phase"], "Succeeded", "{name}");
+    }
+    // Nobody came back because of it: one session for each cluster, one enrolment, no step elsewhere.
+    for cluster in ["east", "west"] {
+        let log = cell.cluster_log(cluster)?;
+        assert_eq!(log.matches("in step with the control plane").count(), 1, "{log}");
+    }
+    for member in cell.members.keys() {
+        assert_eq!(cell.count(*member, "argosy_takeovers_total").await?, 0.0);
+        assert_eq!(cell.count(*member, "argosy_agent_frames_refused_total").await?, 0.0);
+    }
+    // A member and an agent that start from their files alone.
+    cell.kill_member(2);
+    cell.start_member(2)?;
+    cell.kill_agent("west");
+    cell.start_agent("west").await?;
+    cell.wait_for_clusters(2).await?;
+    let path = cell.api(2) + "/api/v1/clusters";
+    cell.until(WAIT, "the member to serve", async || {
+        let answer = cell.http.get(&path).bearer_auth(argosy_tests::cell::TOKEN).send().await.ok()?;
+        answer.status().is_success().then_some(())
+    })
+    .await?;
     Ok(())
 }

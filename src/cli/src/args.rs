@@ -130,6 +130,8 @@ pub enum Command {
     /// Lose a cluster on purpose, for a time, and see what becomes of its steps
     #[command(subcommand)]
     Drill(Drill),
+    /// The certificate authority of the cell
+    Ca(Authority),
     /// Members of the control plane
     #[command(subcommand)]
     Member(Member),
@@ -458,6 +460,29 @@ pub enum Cluster {
 pub struct ClusterName {
     /// Name of the cluster.
     pub name: String,
+}
+
+/// `argosy ca`.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Authority {
+    /// Replace the certificate authority while everything runs: first it is made known, then it issues
+    Roll(AuthorityRoll),
+    /// Print the certificates of the authorities that clients have to trust
+    Bundle,
+}
+
+/// `argosy ca roll`.
+#[derive(Args, Clone, Debug)]
+pub struct AuthorityRoll {
+    /// Only say how far a roll is and who is behind; fails while somebody is.
+    #[arg(long, conflicts_with_all = ["finish", "force"])]
+    pub check: bool,
+    /// Drop the old authority: nothing that it signed is accepted after that.
+    #[arg(long)]
+    pub finish: bool,
+    /// Don't wait for those that are behind: they have to be enrolled again.
+    #[arg(long, requires = "finish")]
+    pub force: bool,
 }
 
 /// `argosy cluster approve` and `argosy cluster revoke`.

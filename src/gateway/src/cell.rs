@@ -70,6 +70,15 @@ pub trait Cell: Clone + Send + Sync + 'static {
         &self,
     ) -> impl Future<Output = Result<BoxStream<'static, std::io::Result<Bytes>>, CommandError>> + Send;
 
+    /// Begins a roll of the certificate authority: this member makes the next one.
+    ///
+    /// # Errors
+    /// [`CommandError`], as for [`Cell::command`].
+    fn begin_roll(&self, actor: String) -> impl Future<Output = Result<(), CommandError>> + Send;
+
+    /// The certificate authorities that clients have to trust, as PEM.
+    fn trust_roots_pem(&self) -> String;
+
     /// What the member knows at this moment; never waits.
     fn status(&self) -> CellStatus;
 }
@@ -149,6 +158,12 @@ pub trait View: Clone + Send + Sync + 'static {
     fn drill_schedules(&self) -> Vec<serde_json::Value>;
     /// All clusters, by name: the registered ones, and those invited that have not enrolled yet.
     fn clusters(&self) -> Vec<ClusterRecord>;
+
+    /// The cell's certificate authorities, once one was to be replaced.
+    fn authorities(&self) -> Option<argosy_proto::state::Authorities>;
+
+    /// Who keeps the roll of the certificate authority from its next step, and why.
+    fn authority_behind(&self) -> Vec<(String, String)>;
 }
 
 /// An archived workflow.

@@ -17,6 +17,7 @@
 mod archive;
 mod artifact;
 mod auth;
+mod authority;
 mod cell;
 mod cluster;
 mod cluster_change;
@@ -221,6 +222,8 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/version", get(info::version::<C>))
         .route("/api/v1/userinfo", get(info::user))
         .route("/api/v1/tracking/event", post(info::tracking))
+        .route("/api/v1/authority", get(authority::get::<C>))
+        .route("/api/v1/authority/roll", post(authority::roll::<C>))
         .route("/api/v1/clusters", get(cluster::list::<C>))
         .route("/api/v1/clusters/{name}", get(cluster::get::<C>))
         .route("/api/v1/clusters/{name}/invite", post(cluster::invite::<C>))

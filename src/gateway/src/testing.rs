@@ -3,7 +3,8 @@
 use argosy_engine::{ArchiveChange, Draft, Leader, Position, State};
 use argosy_model::{Fence, Limits, LogTime, Resources};
 use argosy_proto::command::{
-    Command, CreateInvite, OpenSession, RedeemInvite, Refusal, Reply, ReportAttempt, command::Body,
+    Command, CreateInvite, OpenSession, RedeemInvite, Refusal, Reply, ReportAttempt, RollAction,
+    RollAuthority, command::Body,
 };
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Runtime};
 use axum::body::Bytes;
@@ -318,6 +319,24 @@ impl Cell for EngineCell {
             token: format!("invite-{}", request.cluster),
             expires_at_ms: self.lock().now_ms.saturating_add(ttl_ms),
         })
+    }
+
+    async fn begin_roll(&self, actor: String) -> Result<(), CommandError> {
+        let roll = RollAuthority {
+            action: RollAction::Begin.into(),
+            certificate_der: vec![2; 10],
+            present_der: vec![1; 10],
+            members: vec![1],
+            force: false,
+            actor,
+            certificate: vec![2; 32],
+            present: vec![1; 32],
+        };
+        self.decide(Body::RollAuthority(roll)).map(drop).map_err(CommandError::Refused)
+    }
+
+    fn trust_roots_pem(&self) -> String {
+        "-----BEGIN CERTIFICATE-----\n".to_owned()
     }
 
     async fn backup(&self) -> Result<BoxStream<'static, std::io::Result<Bytes>>, CommandError> {

@@ -170,6 +170,14 @@ impl View for State {
         view::drill_schedules_json(self)
     }
 
+    fn authorities(&self) -> Option<argosy_proto::state::Authorities> {
+        Self::authorities(self).cloned()
+    }
+
+    fn authority_behind(&self) -> Vec<(String, String)> {
+        Self::authority_behind(self)
+    }
+
     fn clusters(&self) -> Vec<ClusterRecord> {
         let record = |(name, row): (&str, &argosy_proto::state::Cluster)| ClusterRecord {
             name: name.to_owned(),

@@ -1,4 +1,4 @@
-use crate::{Error, Identity, Validity, files, fingerprint, identity};
+use crate::{AuthorityFiles, Error, Identity, Validity, files, fingerprint, identity};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
@@ -10,8 +10,6 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, UNIX_EPOCH};
 
-const CERTIFICATE_FILE: &str = "ca.pem";
-const KEY_FILE: &str = "ca.key";
 /// Names in one server certificate.
 const NAMES_MAX: usize = 64;
 
@@ -106,7 +104,11 @@ impl Authority {
         Self::new(certificate, key, lifetimes)
     }
 
-    fn new(certificate: CertificateDer<'static>, key: KeyPair, lifetimes: Lifetimes) -> Result<Self, Error> {
+    pub(crate) fn new(
+        certificate: CertificateDer<'static>,
+        key: KeyPair,
+        lifetimes: Lifetimes,
+    ) -> Result<Self, Error> {
         let uri = identity::only_uri(&certificate)?;
         let trust_domain = uri
             .strip_prefix("spiffe://")
@@ -117,15 +119,47 @@ impl Authority {
         Ok(Self { trust_domain, certificate, issuer, lifetimes })
     }
 
+    /// An authority from its parts, as another member gives them.
+    ///
+    /// # Errors
+    /// They can't be read, or don't belong together.
+    pub fn from_parts(certificate_der: &[u8], key_der: &[u8], lifetimes: Lifetimes) -> Result<Self, Error> {
+        let key = PrivatePkcs8KeyDer::from(key_der.to_vec());
+        let key = KeyPair::try_from(&key)?;
+        if !belongs(certificate_der, &key)? {
+            return Err(Error::KeyMismatch { path: "the answer".to_owned() });
+        }
+        Self::new(CertificateDer::from(certificate_der.to_vec()), key, lifetimes)
+    }
+
+    /// The key, for another member of the cell and for nobody else.
+    #[must_use]
+    pub fn key_der(&self) -> Vec<u8> {
+        self.issuer.key().serialize_der()
+    }
+
+    pub(crate) fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
+    /// When it begins to hold, seconds since 1970; 0 if that can't be read.
+    #[must_use]
+    pub fn not_before_s(&self) -> i64 {
+        Validity::of_certificate(&self.certificate).map_or(0, |validity| validity.not_before_s)
+    }
+
+    /// Its certificate.
+    #[must_use]
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
     /// Writes `ca.pem` and `ca.key` (for its owner only) to the directory, which is made if missing.
     ///
     /// # Errors
     /// A file can't be written.
     pub fn save(&self, directory: &Path) -> Result<(), Error> {
-        files::make_directory(directory)?;
-        files::replace(&directory.join(KEY_FILE), self.issuer.key().serialize_pem().as_bytes(), 0o600)?;
-        let certificate = files::to_pem(std::slice::from_ref(&self.certificate));
-        files::replace(&directory.join(CERTIFICATE_FILE), certificate.as_bytes(), 0o644)
+        AuthorityFiles::new(directory, self.lifetimes, None).save(self)
     }
 
     /// Reads what [`Authority::save`] wrote; `None` if the directory holds no CA.
@@ -133,18 +167,7 @@ impl Authority {
     /// # Errors
     /// A file can't be read, holds something else, or key and certificate don't belong together.
     pub fn load(directory: &Path, lifetimes: Lifetimes) -> Result<Option<Self>, Error> {
-        let (certificate_path, key_path) = (directory.join(CERTIFICATE_FILE), directory.join(KEY_FILE));
-        let Some(certificate) = files::read(&certificate_path)? else { return Ok(None) };
-        let bad_key = || Error::BadFile { path: key_path.display().to_string(), what: "private key" };
-        let key = files::read(&key_path)?.ok_or_else(bad_key)?;
-        let key = KeyPair::from_pem(&key).map_err(|_| bad_key())?;
-        let bad = || Error::BadFile { path: certificate_path.display().to_string(), what: "PEM certificate" };
-        let certificate =
-            files::from_pem(&certificate_path, &certificate)?.into_iter().next().ok_or_else(bad)?;
-        if !belongs(&certificate, &key)? {
-            return Err(Error::KeyMismatch { path: key_path.display().to_string() });
-        }
-        Self::new(certificate, key, lifetimes).map(Some)
+        Ok(AuthorityFiles::new(directory, lifetimes, None).load()?.map(|loaded| loaded.issuing))
     }
 
     /// Reads the directory's CA, or makes one for the cell and saves it.

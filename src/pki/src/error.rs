@@ -97,6 +97,36 @@ pub enum Error {
         "the server does not belong to the cell that made the invite: check the member addresses, or ask for a new invite"
     )]
     PinMismatch,
+    /// What seals the CA's key is too short to be safe.
+    #[error(
+        "what seals the key has {length} bytes: use at least {least}, at random (`openssl rand -base64 32`)"
+    )]
+    SealTooShort {
+        /// What it has.
+        length: usize,
+        /// What it needs.
+        least: usize,
+    },
+    /// A key is in the clear although it should be sealed.
+    #[error("{path} is not sealed, but `caSeal` is configured: seal it once with `argosy pki seal`")]
+    NotSealed {
+        /// Which file.
+        path: String,
+    },
+    /// A key is sealed, and there is nothing to open it with.
+    #[error("{path} is sealed: configure `caSeal` with the file, variable or command that gives its key")]
+    Sealed {
+        /// Which file.
+        path: String,
+    },
+    /// A key was sealed with another key.
+    #[error(
+        "{path} was sealed with another key than `caSeal` gives, or was changed since: check which one it is"
+    )]
+    WrongSeal {
+        /// Which file.
+        path: String,
+    },
     /// The cryptographic library refused.
     #[error("cryptography: {reason}")]
     Crypto {

@@ -71,7 +71,8 @@ pub(crate) fn read(path: &Path) -> Result<Option<String>, Error> {
 }
 
 /// Certificates as PEM.
-pub(crate) fn to_pem(certificates: &[CertificateDer<'_>]) -> String {
+#[must_use]
+pub fn to_pem(certificates: &[CertificateDer<'_>]) -> String {
     let mut text = String::new();
     for certificate in certificates {
         let encoded = base64::engine::general_purpose::STANDARD.encode(certificate);

@@ -17,18 +17,23 @@
 
 mod agent;
 mod authority;
+mod bundle;
 mod error;
 mod files;
 mod identity;
 mod invite;
+mod seal;
 mod tls;
 mod verify;
 
 pub use agent::{AgentIdentity, AgentKey};
 pub use authority::{Authority, Credentials, Lifetimes, SignedChain};
+pub use bundle::{AuthorityFiles, Loaded};
 pub use error::Error;
+pub use files::to_pem;
 pub use identity::{Identity, Validity, fingerprint, generation};
 pub use invite::{Invite, invite_hash};
+pub use seal::SealKey;
 pub use tls::{
     ClientRole, SharedClientTls, SharedServerTls, api_client_config, api_server_config, client_config,
     explain, pinned_client_config, server_config, server_name,

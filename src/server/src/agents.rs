@@ -5,11 +5,11 @@ use crate::identities::{Identities, Shown};
 use crate::identity::{Peer, peer_identity};
 use crate::logs::LogRegistry;
 use crate::mailbox::{AgentConnection, Mail, Mailbox};
-use argosy_pki::Identity;
+use argosy_pki::{Identity, fingerprint};
 use argosy_proto::agent::agent_link_server::AgentLink;
 use argosy_proto::agent::{
     AgentFrame, CertificateTaken, ControlFrame, EnrolRequest, EnrolResponse, RenewCertificateRequest,
-    agent_frame,
+    agent_frame, control_frame,
 };
 use argosy_telemetry::Metrics;
 use std::pin::Pin;
@@ -49,6 +49,23 @@ impl Certificates {
             }
             drop(place);
         });
+    }
+
+    /// An agent that says whom it trusts is told if that is not right any more.
+    fn compare_roots(&self, trusts: &[Vec<u8>]) {
+        let roots = self.identities.signer.trust_roots();
+        let digests: Vec<Vec<u8>> = roots.roots_der.iter().map(|root| fingerprint(root).to_vec()).collect();
+        if !trusts.is_empty() && trusts != digests {
+            self.tell_roots();
+        }
+    }
+
+    fn tell_roots(&self) {
+        let body = control_frame::Body::TrustRoots(self.identities.signer.trust_roots());
+        if let Some(answers) = self.answers.upgrade() {
+            // Told again with the next session, if it gets lost.
+            let _ = answers.try_send(Ok(ControlFrame { version: 1, session_epoch: 0, body: Some(body) }));
+        }
     }
 
     fn taken(&self, taken: CertificateTaken) {
@@ -123,7 +140,16 @@ impl AgentLink for AgentService {
         let mut frames = request.into_inner();
         tokio::spawn(async move {
             // A broken or oversized frame ends the connection; the agent comes back and resyncs.
-            while let Some(Ok(mut frame)) = frames.next().await {
+            let mut authorities = certificates.identities.signer.changes();
+            loop {
+                let next = tokio::select! {
+                    next = frames.next() => next,
+                    Ok(()) = authorities.changed() => {
+                        certificates.tell_roots();
+                        continue;
+                    }
+                };
+                let Some(Ok(mut frame)) = next else { break };
                 match &mut frame.body {
                     Some(agent_frame::Body::LogChunk(chunk)) => logs.chunk(&cluster, std::mem::take(chunk)),
                     Some(agent_frame::Body::RenewCertificate(request)) => {
@@ -136,6 +162,7 @@ impl AgentLink for AgentService {
                         if let Some(agent_frame::Body::Hello(hello)) = body {
                             // What the connection shows counts, not what the agent says.
                             hello.certificate = certificates.shown.generation;
+                            certificates.compare_roots(&hello.trusts);
                         }
                         mailbox.send(Mail::AgentFrame { connection, frame }).await;
                     }

@@ -14,8 +14,11 @@ use argosy_gateway::{
 };
 use argosy_member::Outcome;
 use argosy_model::MemberId;
+use argosy_pki::{AuthorityFiles, Lifetimes};
 use argosy_proto::agent::{LogChunk, LogRequest};
-use argosy_proto::command::{Command, CreateInvite, IdempotencyKey, Reply, command, reply};
+use argosy_proto::command::{
+    Command, CreateInvite, IdempotencyKey, Reply, RollAction, RollAuthority, command, reply,
+};
 use argosy_proto::peer::LogsRequest;
 use argosy_telemetry::Metrics;
 use bytes::Bytes;
@@ -85,6 +88,10 @@ pub struct MemberCell {
     pub dialer: Dialer,
     /// For invites.
     pub signer: Arc<Signer>,
+    /// This member's certificate authorities.
+    pub files: Arc<AuthorityFiles>,
+    /// For new ones.
+    pub lifetimes: Lifetimes,
     /// Counters.
     pub metrics: Metrics,
     /// Kept up to date by the status task.
@@ -227,6 +234,28 @@ impl Cell for MemberCell {
             }
             _ => Err(CommandError::Unknown),
         }
+    }
+
+    async fn begin_roll(&self, actor: String) -> Result<(), CommandError> {
+        let members = self.status.borrow().members.iter().map(|member| member.id).collect();
+        let rolling = self.published.borrow().state.authorities().is_some_and(|row| !row.next.is_empty());
+        // The refusal is state's: a key is made only where it may be needed.
+        let roll = if rolling {
+            RollAuthority { action: RollAction::Begin.into(), actor, ..RollAuthority::default() }
+        } else {
+            crate::authority::begin(&self.files, &self.signer, self.lifetimes, members, actor).map_err(
+                |error| {
+                    tracing::error!(error = format!("{error:#}"), "no roll of the certificate authority");
+                    CommandError::Refused(invalid(&format!("{error:#}")))
+                },
+            )?
+        };
+        let body = Some(command::Body::RollAuthority(roll));
+        carry_out(&self.mailbox, Command { version: 1, idempotency_key: None, body }).await.map(drop)
+    }
+
+    fn trust_roots_pem(&self) -> String {
+        self.signer.issuers().pem()
     }
 
     async fn backup(&self) -> Result<BoxStream<'static, std::io::Result<Bytes>>, CommandError> {

@@ -18,6 +18,9 @@ pub struct ServerConfig {
     pub data_dir: PathBuf,
     /// Where the cell's certificate authority is (`argosy pki init` makes it).
     pub pki_dir: PathBuf,
+    /// What the authority's key is sealed with in `pkiDir`; without it, it lies there in the clear.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_seal: Option<SealConfig>,
     /// All members, by id.
     pub members: BTreeMap<MemberId, MemberAddresses>,
     /// This member joins a cell that runs already (`argosy member add`): on an empty data directory it waits to be let in
@@ -143,6 +146,21 @@ impl FailoverConfig {
             ..argosy_link::Times::with_lease(self.lease_ms)
         }
     }
+}
+
+/// Where the key comes from that seals the authority's key: exactly one of these. It is a secret of at least 16 bytes.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct SealConfig {
+    /// A file that holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
+    /// A variable of the environment that holds it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// A command that prints it, with its arguments: what asks a key service. Run once, at the member's start.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub command: Vec<String>,
 }
 
 /// Certificates of members and agents; times in milliseconds. All members should have the same values.

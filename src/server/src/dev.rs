@@ -306,8 +306,8 @@ pub async fn interrupted() {
 fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalClient, Vec<String>)> {
     let pki = directory.join("pki");
     let authority = Authority::load_or_create(&pki, "dev", clock().wall_ms, Lifetimes::default())?;
-    let roots = directory.join("roots.pem");
-    std::fs::write(&roots, authority.roots_pem())?;
+    // The file that the members keep up to date when the authority is rolled.
+    let roots = pki.join("ca.pem");
     let token = local_token(directory)?;
     let repository = store_repository(arguments, directory)?;
     let address = |member: u64, offset: u16| -> anyhow::Result<SocketAddr> {
@@ -339,6 +339,7 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
             member,
             data_dir: directory.join(format!("member-{member}")),
             pki_dir: pki.clone(),
+            ca_seal: None,
             members: members.clone(),
             join: false,
             workflow_defaults: None,

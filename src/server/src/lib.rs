@@ -15,6 +15,7 @@
 pub mod agents;
 mod alarms;
 mod artifacts;
+pub mod authority;
 pub mod backup;
 pub mod cell;
 pub mod config;
@@ -34,5 +35,6 @@ pub mod peers;
 pub mod pki;
 pub mod processes;
 pub mod run;
+pub mod seal;
 pub mod status;
 pub mod timed;

@@ -2,7 +2,7 @@
 
 use anyhow::Context;
 use argosy_cli::Cli;
-use argosy_server::config::ServerConfig;
+use argosy_server::config::{SealConfig, ServerConfig};
 use argosy_server::dev::{DevArguments, DevCell, interrupted};
 use argosy_server::{backup, core, demo, run};
 use clap::{Parser, Subcommand};
@@ -39,7 +39,7 @@ enum Command {
     Demo(demo::DemoArguments),
     /// Run the embedded object store, for small installations
     Store(StoreArguments),
-    /// Make the certificate authority of a new cell
+    /// Make the certificate authority of a new cell, and seal its key
     Pki {
         #[command(subcommand)]
         command: PkiCommand,
@@ -120,7 +120,84 @@ enum PkiCommand {
         /// Where to
         #[arg(long)]
         dir: PathBuf,
+        #[command(flatten)]
+        seal: Seal,
     },
+    /// Seal the authority's key with a key that is kept elsewhere, or with another one; without an option: open it for good
+    Seal {
+        /// Where ca.pem and ca.key are
+        #[arg(long)]
+        dir: PathBuf,
+        #[command(flatten)]
+        seal: Seal,
+        /// What it is sealed with now: a file
+        #[arg(long)]
+        from_file: Option<PathBuf>,
+        /// What it is sealed with now: a variable of the environment
+        #[arg(long)]
+        from_environment: Option<String>,
+        /// What it is sealed with now: a command that prints it (words separated by spaces)
+        #[arg(long)]
+        from_command: Option<String>,
+    },
+}
+
+/// What the authority's key is sealed with, as `caSeal` of the members' configuration.
+#[derive(clap::Args)]
+struct Seal {
+    /// A file that holds the key
+    #[arg(long)]
+    seal_file: Option<PathBuf>,
+    /// A variable of the environment that holds it
+    #[arg(long)]
+    seal_environment: Option<String>,
+    /// A command that prints it (words separated by spaces)
+    #[arg(long)]
+    seal_command: Option<String>,
+}
+
+fn seal_key(
+    file: Option<PathBuf>,
+    environment: Option<String>,
+    command: Option<String>,
+) -> anyhow::Result<Option<argosy_pki::SealKey>> {
+    if file.is_none() && environment.is_none() && command.is_none() {
+        return Ok(None);
+    }
+    let command = command.unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    argosy_server::seal::key(Some(&SealConfig { file, environment, command }))
+}
+
+fn pki(command: PkiCommand) -> anyhow::Result<()> {
+    let lifetimes = argosy_pki::Lifetimes::default();
+    match command {
+        PkiCommand::Init { cell, dir, seal } => {
+            let seal = seal_key(seal.seal_file, seal.seal_environment, seal.seal_command)?;
+            let is_sealed = seal.is_some();
+            let files = argosy_pki::AuthorityFiles::new(&dir, lifetimes, seal);
+            match files.load()? {
+                Some(loaded) => anyhow::ensure!(
+                    loaded.issuing.trust_domain() == cell,
+                    "{} holds the authority of cell {}",
+                    dir.display(),
+                    loaded.issuing.trust_domain()
+                ),
+                None => {
+                    files.save(&argosy_pki::Authority::create(&cell, core::clock().wall_ms, lifetimes)?)?
+                }
+            }
+            let advice = if is_sealed { "it is sealed" } else { "keep ca.key secret" };
+            println!("the authority of cell {cell} is in {}: {advice}", dir.display());
+        }
+        PkiCommand::Seal { dir, seal, from_file, from_environment, from_command } => {
+            let from = seal_key(from_file, from_environment, from_command)?;
+            let to = seal_key(seal.seal_file, seal.seal_environment, seal.seal_command)?;
+            let told = if to.is_some() { "sealed" } else { "in the clear" };
+            argosy_pki::AuthorityFiles::new(&dir, lifetimes, from).seal_again(to)?;
+            println!("the key in {} is {told} now: set caSeal of the members accordingly", dir.display());
+        }
+    }
+    Ok(())
 }
 
 #[derive(Subcommand)]
@@ -232,11 +309,7 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
             store(options).await?;
         }
         Command::Demo(options) => return demo::run(options).await,
-        Command::Pki { command: PkiCommand::Init { cell, dir } } => {
-            let now_ms = core::clock().wall_ms;
-            argosy_pki::Authority::load_or_create(&dir, &cell, now_ms, argosy_pki::Lifetimes::default())?;
-            println!("the authority of cell {cell} is in {}: keep ca.key secret", dir.display());
-        }
+        Command::Pki { command } => pki(command)?,
         Command::Backup { command } => backup(command, &arguments.global).await?,
         Command::Recover { config, lost } => {
             let config = ServerConfig::read(&config)?;

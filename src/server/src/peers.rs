@@ -3,17 +3,17 @@
 use crate::identity::peer_identity;
 use crate::mailbox::{Mail, Mailbox};
 use argosy_model::MemberId;
-use argosy_pki::Identity;
+use argosy_pki::{AuthorityFiles, Identity};
 use argosy_proto::peer::peer_client::PeerClient;
 use argosy_proto::peer::peer_server::Peer;
-use argosy_proto::peer::{ExchangeClosed, LogsRequest, PeerFrame};
+use argosy_proto::peer::{AuthorityKey, AuthorityRequest, ExchangeClosed, LogsRequest, PeerFrame};
 use argosy_telemetry::Metrics;
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::connect::Dialer;
+use crate::core::Published;
 use crate::directory::Directory;
 use crate::logs::LogRegistry;
 use argosy_proto::agent::LogChunk;
@@ -206,6 +207,10 @@ pub struct PeerService {
     pub logs: LogRegistry,
     /// Counters.
     pub metrics: Metrics,
+    /// Committed state.
+    pub published: watch::Receiver<Published>,
+    /// This member's certificate authorities.
+    pub files: Arc<AuthorityFiles>,
 }
 
 impl PeerService {
@@ -273,6 +278,28 @@ impl Peer for PeerService {
         })?;
         Ok(Response::new(Box::pin(chunks.map(Ok))))
     }
+
+    /// Whoever may ask has the key of the present authority already, and so may be any member.
+    async fn authority(&self, request: Request<AuthorityRequest>) -> Result<Response<AuthorityKey>, Status> {
+        let from = self.authenticate(&request)?;
+        let fingerprint = request.into_inner().fingerprint;
+        let row = self.published.borrow().state.authorities().cloned();
+        let row = row.filter(|row| !row.next.is_empty() && row.next == fingerprint);
+        let row = row.ok_or_else(|| Status::not_found("no roll to such an authority is under way"))?;
+        let found = self.files.find(&row.next_der).map_err(|error| Status::internal(error.to_string()))?;
+        let authority = found.ok_or_else(|| Status::not_found("this member has no such key"))?;
+        tracing::info!(from, "gave the key of the next certificate authority to a member");
+        Ok(Response::new(AuthorityKey { key_der: authority.key_der() }))
+    }
+}
+
+/// Asks a peer for the key of a certificate authority.
+///
+/// # Errors
+/// The peer has none of it.
+pub async fn peer_authority(channel: Channel, fingerprint: Vec<u8>) -> Result<Vec<u8>, Status> {
+    let answer = PeerClient::new(channel).authority(AuthorityRequest { fingerprint }).await?;
+    Ok(answer.into_inner().key_der)
 }
 
 /// Asks a peer for the logs of an attempt on a cluster that may be connected there.

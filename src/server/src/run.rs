@@ -1,7 +1,6 @@
 //! Puts a member together: store, member thread, listeners, status.
 
 use crate::agents::{AGENT_FRAME_BYTES_MAX, AgentService};
-use crate::artifacts;
 use crate::cell::MemberCell;
 use crate::config::ServerConfig;
 use crate::connect::Dialer;
@@ -12,13 +11,15 @@ use crate::listener::{Incoming, SharedTls, listen};
 use crate::logs::LogRegistry;
 use crate::mailbox::{Mail, Mailbox};
 use crate::peers::{PEER_FRAME_BYTES_MAX, PeerLinks, PeerService};
-use crate::pki::{Issue, MemberTls, Signer, load_authority};
+use crate::pki::{Issue, MemberTls, Signer, load_authorities};
 use crate::status;
 use crate::timed::TimedKv;
+use crate::{artifacts, authority};
 use anyhow::Context;
 use argosy_engine::State;
 use argosy_gateway::{CellStatus, Options, Tokens};
 use argosy_member::{Config, Member};
+use argosy_pki::AuthorityFiles;
 use argosy_proto::agent::agent_link_server::AgentLinkServer;
 use argosy_proto::peer::peer_server::PeerServer;
 use argosy_store::RocksKv;
@@ -54,11 +55,13 @@ struct Parts {
 pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Result<()> {
     let metrics = Metrics::new();
     let lifetimes = config.identity.lifetimes();
-    let authority = load_authority(&config.pki_dir, &config.cell, lifetimes)?;
+    let seal = crate::seal::key(config.ca_seal.as_ref())?;
+    let files = Arc::new(AuthorityFiles::new(&config.pki_dir, lifetimes, seal));
+    let authorities = load_authorities(&files, &config.pki_dir, &config.cell)?;
     let (published, published_receiver) = watch::channel(Published { state: State::new() });
     let directory = Directory::new(config.members.clone(), published_receiver.clone());
     let agent_addresses = directory.staying().into_values().map(|member| member.agent).collect();
-    let signer = Arc::new(Signer::new(authority, lifetimes, agent_addresses));
+    let signer = Arc::new(Signer::new(authorities, lifetimes, agent_addresses));
     let mut names = config.api.certificate_names.clone();
     names.extend(config.members[&config.member].api.rsplit_once(':').map(|(host, _)| host.to_owned()));
     let issue = Issue {
@@ -93,6 +96,8 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
         directory,
         dialer,
         signer: Arc::clone(&signer),
+        files: Arc::clone(&files),
+        lifetimes,
         metrics: metrics.clone(),
         status: status_receiver,
     };
@@ -109,6 +114,17 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
         sender: status_sender,
     };
     tokio::spawn(status::keep(keeper, parts.stop.clone()));
+    let authorities = authority::Keeper {
+        own: parts.config.member,
+        files,
+        lifetimes,
+        signer: Arc::clone(&parts.signer),
+        published: parts.cell.published.clone(),
+        directory: parts.cell.directory.clone(),
+        dialer: parts.cell.dialer.clone(),
+        mailbox: parts.mailbox.clone(),
+    };
+    tokio::spawn(authorities.run(parts.stop.clone()));
     tokio::spawn(artifacts::keep(parts.cell.clone(), parts.stop.clone()));
     parts.serve().await?;
     parts.until_stopped(thread).await
@@ -192,6 +208,8 @@ impl Parts {
             mailbox: self.mailbox.clone(),
             logs: self.logs.clone(),
             metrics: self.metrics.clone(),
+            published: self.cell.published.clone(),
+            files: Arc::clone(&self.cell.files),
         };
         let service = PeerServer::new(service)
             .max_decoding_message_size(PEER_FRAME_BYTES_MAX)

@@ -175,6 +175,7 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
             member,
             data_dir: path.join(format!("member-{member}")),
             pki_dir: path.join("pki"),
+            ca_seal: None,
             members: members.clone(),
             join: false,
             workflow_defaults: None,

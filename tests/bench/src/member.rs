@@ -9,7 +9,7 @@ use crate::etcd::{
 use anyhow::Context;
 use argosy_consensus::{Applied, Consensus, LogPosition, Output, StateMachine, TickClock};
 use argosy_engine::State;
-use argosy_pki::{Authority, Lifetimes};
+use argosy_pki::{Authority, AuthorityFiles, Lifetimes};
 use argosy_proto::command::{Command, IdempotencyKey};
 use argosy_proto::peer::peer_server::PeerServer;
 use argosy_proto::peer::{PeerFrame, peer_frame};
@@ -251,8 +251,9 @@ impl Maintenance for Service {
 /// Serves until it is killed.
 pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let (stop, metrics, lifetimes) = (CancellationToken::new(), Metrics::new(), Lifetimes::default());
-    let authority = Authority::load(&arguments.pki, lifetimes)?.context("no certificate authority")?;
-    let signer = Arc::new(Signer::new(authority, lifetimes, Vec::new()));
+    let files = Arc::new(AuthorityFiles::new(&arguments.pki, lifetimes, None));
+    let signer =
+        Arc::new(Signer::new(files.load()?.context("no certificate authority")?, lifetimes, Vec::new()));
     let issue = Issue {
         member: arguments.member,
         api_names: Vec::new(),
@@ -277,7 +278,9 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let service = PeerService {
         cell: CELL.to_owned(),
         own: arguments.member,
-        directory: Directory::new(members, published),
+        directory: Directory::new(members, published.clone()),
+        published,
+        files,
         mailbox: mailbox.clone(),
         logs: LogRegistry::default(),
         metrics,

@@ -1,6 +1,7 @@
 //! What each command does.
 
 mod archive;
+mod authority;
 mod cluster;
 mod cluster_change;
 mod config_map;
@@ -129,6 +130,7 @@ async fn carry_out(
         | Command::Delete(_)
         | Command::Cluster(_)
         | Command::Drill(_)
+        | Command::Ca(_)
         | Command::Member(_)
         | Command::Recovery(_)
         | Command::Version(_) => {}
@@ -172,6 +174,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
         Command::Drill(command) => drill::drill(client, command, console).await,
         Command::Recovery(arguments) => recovery::recovery(client, &arguments, console).await,
+        Command::Ca(command) => authority::authority(client, command, console).await,
         Command::Member(command) => member::member(client, command, console).await,
         Command::Version(_) => version(client, console).await,
     }
