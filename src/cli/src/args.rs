@@ -131,6 +131,7 @@ pub enum Command {
     #[command(subcommand)]
     Drill(Drill),
     /// The certificate authority of the cell
+    #[command(subcommand)]
     Ca(Authority),
     /// Members of the control plane
     #[command(subcommand)]
