@@ -57,13 +57,17 @@ pub struct Config {
     /// Where metrics and health are served
     #[arg(long, env = "ARGOSY_METRICS_LISTEN", default_value = "0.0.0.0:9091")]
     pub metrics_listen: SocketAddr,
-    /// Processors for steps, as Kubernetes writes them (4, 500m); default: the host's (process runtime)
+    /// A namespace that is served; may be repeated; default: all. The agent looks into no others, so that it needs no rights
+    /// beyond them (Kubernetes runtime)
+    #[arg(long = "namespace")]
+    pub namespaces: Vec<String>,
+    /// Processors for steps, as Kubernetes writes them (4, 500m); default: the host's (process runtime), or those of all hosts
     #[arg(long, value_parser = milli)]
     pub capacity_cpu: Option<i64>,
-    /// Memory for steps (8Gi); default: the host's (process runtime)
+    /// Memory for steps (8Gi); default: the host's (process runtime), or that of all hosts
     #[arg(long, value_parser = bytes)]
     pub capacity_memory: Option<i64>,
-    /// Steps at one time; default: 256 (process runtime)
+    /// Steps at one time; default: 256 (process runtime), or what all hosts take
     #[arg(long)]
     pub capacity_pods: Option<i64>,
     /// A label of the cluster for placement, key=value; may be repeated
@@ -78,8 +82,8 @@ pub struct Config {
     /// How long requests to artifact stores that are signed for steps can be used, milliseconds
     #[arg(long, default_value_t = argosy_artifacts::Limits::default().url_life_ms)]
     pub artifact_url_life_ms: u64,
-    /// A namespace whose ConfigMaps with Argo's label are told to the control plane; may be repeated; default: all
-    /// (Kubernetes runtime)
+    /// A namespace whose ConfigMaps with Argo's label are told to the control plane; may be repeated; default: those that are
+    /// served (Kubernetes runtime)
     #[arg(long = "config-map-namespace")]
     pub config_map_namespaces: Vec<String>,
     /// Tell the control plane of no ConfigMaps (Kubernetes runtime)
@@ -145,7 +149,10 @@ impl Config {
         for (name, value) in file {
             let values = file_values(&value);
             let id = name.replace('-', "_");
-            let id = if id == "label" { "labels".to_owned() } else { id };
+            let id = match id.as_str() {
+                "label" | "namespace" => format!("{id}s"),
+                _ => id,
+            };
             if !command.get_arguments().any(|argument| argument.get_id() == id.as_str()) {
                 return Err(refuse(&mut command, format!("there is no option {name:?}")));
             }

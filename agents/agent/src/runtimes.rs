@@ -77,7 +77,9 @@ impl Prepared {
         match config.runtime {
             RuntimeKind::Kubernetes => {
                 let client = argosy_kubernetes::connect(config.kubeconfig.as_deref()).await?;
-                let cluster_uid = argosy_kubernetes::cluster_uid(&client).await?;
+                let cluster_uid =
+                    argosy_kubernetes::cluster_uid(&client, config.namespaces.first().map(String::as_str))
+                        .await?;
                 Ok(Self { kubernetes: Some(client), cluster_uid })
             }
             RuntimeKind::Process | RuntimeKind::Simulated => {
@@ -130,6 +132,8 @@ impl Prepared {
                 let options = argosy_kubernetes::Config {
                     image_volumes_where_possible: config.executor_delivery == ExecutorDelivery::Auto,
                     own_namespace: argosy_kubernetes::own_namespace(),
+                    namespaces: config.namespaces.clone(),
+                    capacity: config.capacity(common::Resources::default()),
                     resources: argosy_kubernetes::resource::Settings {
                         directory: Some(config.data_dir.join("resources")),
                         jq: Some(std::env::current_exe()?),
@@ -137,7 +141,11 @@ impl Prepared {
                     },
                     config_maps: argosy_kubernetes::config_maps::Settings {
                         enabled: !config.no_config_maps,
-                        namespaces: config.config_map_namespaces.clone(),
+                        namespaces: if config.config_map_namespaces.is_empty() {
+                            config.namespaces.clone()
+                        } else {
+                            config.config_map_namespaces.clone()
+                        },
                         count_max: config.config_maps_max,
                         bytes_max: config.config_maps_bytes_max,
                     },

@@ -30,6 +30,18 @@ pub fn allocatable(hosts: &[Node]) -> Resources {
     sum
 }
 
+/// What is found, but for the amounts that somebody named.
+#[must_use]
+pub fn overridden(found: Resources, named: &Resources) -> Resources {
+    let either = |named: i64, found: i64| if named == 0 { found } else { named };
+    Resources {
+        cpu_milli: either(named.cpu_milli, found.cpu_milli),
+        memory_bytes: either(named.memory_bytes, found.memory_bytes),
+        pods: either(named.pods, found.pods),
+        ..found
+    }
+}
+
 /// Every usable host mounts images as volumes: Kubernetes does so by default since 1.35, containerd since 2.1, CRI-O since
 /// 1.31.
 #[must_use]

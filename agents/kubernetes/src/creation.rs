@@ -132,6 +132,14 @@ pub async fn ensure(shared: &Shared, assignment: &Assignment, has_turn: bool) ->
     let failure = |message: String| {
         RuntimeEvent::Observed(AttemptObservation::new(fence, AttemptPhase::Error, message))
     };
+    let served = &shared.config.namespaces;
+    if !served.is_empty() && !served.contains(&assignment.namespace) {
+        let (namespace, served) = (&assignment.namespace, served.join(", "));
+        let message =
+            format!("namespace {namespace} is not served on this cluster: its agent serves {served}");
+        shared.send(failure(message)).await;
+        return Ok(());
+    }
     let settings = shared.settings();
     let own_namespace = &shared.config.own_namespace;
     let image = &settings.executor_image;

@@ -72,6 +72,12 @@ async fn exists(shared: &Shared, name: &str) -> Option<bool> {
     let (kind, rest) = name.split_once(' ')?;
     let (namespace, object) = rest.split_once('/').unwrap_or(("", rest));
     let client = || shared.client.clone();
+    // An agent of single namespaces has nothing elsewhere.
+    let served = &shared.config.namespaces;
+    let place = if kind == "Namespace" { rest } else { namespace };
+    if !served.is_empty() && !place.is_empty() && !served.iter().any(|served| served == place) {
+        return Some(false);
+    }
     match kind {
         "Namespace" => found(&Api::<Namespace>::all(client()), rest).await,
         "PriorityClass" => found(&Api::<PriorityClass>::all(client()), rest).await,

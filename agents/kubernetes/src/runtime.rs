@@ -48,7 +48,7 @@ pub struct Config {
     pub workflows_ask_every_ms: u64,
     /// Pods read in one page of a list.
     pub page_size: u32,
-    /// What the cluster has, where its hosts may not be listed.
+    /// What the cluster has, where that is not the sum over its hosts, or these may not be listed; 0: as found.
     pub capacity: Amounts,
     /// Between two looks at what the cluster has, milliseconds.
     pub capacity_every_ms: u64,

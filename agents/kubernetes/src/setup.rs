@@ -15,6 +15,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Waits before the API server is asked again.
 const ASK_AGAIN_FIRST: Duration = Duration::from_millis(500);
 const ASK_AGAIN_MAX: Duration = Duration::from_secs(10);
+const FORBIDDEN: u16 = 403;
 /// The namespace whose uid stands for its cluster: every cluster has it, and it is never made anew.
 const IDENTITY_NAMESPACE: &str = "kube-system";
 
@@ -40,20 +41,27 @@ pub async fn connect(kubeconfig: Option<&Path>) -> Result<Client, Error> {
     Ok(builder.with_layer(&BoundedLayer).build())
 }
 
-/// The uid that tells this cluster from every other. An API server that does not answer, or is not able to, is asked again: an
+/// The uid that tells this cluster from every other: of kube-system, or of the given namespace where that may not be read. An API server that does not answer, or is not able to, is asked again: an
 /// agent that starts while it is away waits for it.
 ///
 /// # Errors
 /// [`Error::Setup`] when the API server refuses it.
-pub async fn cluster_uid(client: &Client) -> Result<String, Error> {
+pub async fn cluster_uid(client: &Client, instead: Option<&str>) -> Result<String, Error> {
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let mut wait = ASK_AGAIN_FIRST;
+    let mut name = IDENTITY_NAMESPACE;
     let found = loop {
-        match namespaces.get(IDENTITY_NAMESPACE).await {
+        match namespaces.get(name).await {
             Ok(found) => break found,
+            Err(kube::Error::Api(status))
+                if status.code == FORBIDDEN && instead.is_some_and(|it| it != name) =>
+            {
+                name = instead.unwrap_or(name);
+                continue;
+            }
             Err(kube::Error::Api(status)) if status.code < 500 && status.code != TOO_MANY_REQUESTS => {
                 let error = kube::Error::Api(status);
-                return Err(setup("the cluster's identity (uid of namespace kube-system)", &error));
+                return Err(setup(&format!("the cluster's identity (uid of namespace {name})"), &error));
             }
             Err(error) => {
                 tracing::warn!(%error, "the cluster's API does not tell its identity; it is asked again")
@@ -62,7 +70,7 @@ pub async fn cluster_uid(client: &Client) -> Result<String, Error> {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(ASK_AGAIN_MAX);
     };
-    found.metadata.uid.ok_or_else(|| Error::Setup(format!("namespace {IDENTITY_NAMESPACE} has no uid")))
+    found.metadata.uid.ok_or_else(|| Error::Setup(format!("namespace {name} has no uid")))
 }
 
 /// The namespace of the Pod that this process runs in; empty outside a cluster.

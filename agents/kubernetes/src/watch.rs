@@ -7,7 +7,7 @@ use crate::runtime::{Shared, delete_released, finish_release};
 use crate::{capacity, names};
 use argosy_agent_runtime::{AttemptObservation, RuntimeEvent, is_terminal};
 use argosy_model::{Fence, display_fence};
-use argosy_proto::common::AttemptPhase;
+use argosy_proto::common::{AttemptPhase, Resources};
 use futures::StreamExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod};
@@ -353,7 +353,7 @@ async fn take_first_list(shared: &Shared, listing: Vec<Seen>) {
 /// Tells now and then what the cluster has, and whether its API answers.
 pub async fn tell_capacity(shared: Arc<Shared>) {
     shared.table.listed().await;
-    let mut known = shared.config.capacity.clone();
+    let mut known = capacity::overridden(Resources::default(), &shared.config.capacity);
     let mut said = false;
     let mut rounds = tokio::time::interval(Duration::from_millis(shared.config.capacity_every_ms));
     loop {
@@ -371,7 +371,7 @@ pub async fn tell_capacity(shared: Arc<Shared>) {
         }
         let healthy = (hosts.is_ok() || may_not) && shared.table.watch_healthy.load(Ordering::Relaxed);
         if let Ok(hosts) = hosts {
-            known = capacity::allocatable(&hosts);
+            known = capacity::overridden(capacity::allocatable(&hosts), &shared.config.capacity);
             shared.image_volumes.store(capacity::mount_images(&hosts), Ordering::Relaxed);
         }
         shared.send(RuntimeEvent::Capacity { allocatable: known.clone(), healthy }).await;

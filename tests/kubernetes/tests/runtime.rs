@@ -212,7 +212,8 @@ fn the_kubernetes_runtime_on_a_real_cluster() {
 }
 
 async fn all_cases(cluster: &Cluster, data: &Path) {
-    let uid = cluster_uid(&connect(Some(&cluster.agent_kubeconfig().unwrap())).await.unwrap()).await.unwrap();
+    let client = connect(Some(&cluster.agent_kubeconfig().unwrap())).await.unwrap();
+    let uid = cluster_uid(&client, None).await.unwrap();
     assert_eq!(uid.len(), 36, "{uid}");
     let agent = Agent::start(cluster, data).await;
     let listed = |event: &RuntimeEvent| match event {
