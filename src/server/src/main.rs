@@ -121,7 +121,7 @@ enum PkiCommand {
         #[arg(long)]
         dir: PathBuf,
         #[command(flatten)]
-        seal: Seal,
+        seal: SealArguments,
     },
     /// Seal the authority's key with a key that is kept elsewhere, or with another one; without an option: open it for good
     Seal {
@@ -129,7 +129,7 @@ enum PkiCommand {
         #[arg(long)]
         dir: PathBuf,
         #[command(flatten)]
-        seal: Seal,
+        seal: SealArguments,
         /// What it is sealed with now: a file
         #[arg(long)]
         from_file: Option<PathBuf>,
@@ -144,7 +144,7 @@ enum PkiCommand {
 
 /// What the authority's key is sealed with, as `caSeal` of the members' configuration.
 #[derive(clap::Args)]
-struct Seal {
+struct SealArguments {
     /// A file that holds the key
     #[arg(long)]
     seal_file: Option<PathBuf>,
@@ -331,4 +331,15 @@ async fn carry_out(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `argosy pki seal` had two groups of one name.
+    #[test]
+    fn the_command_line_is_well_formed() {
+        <Arguments as clap::CommandFactory>::command().debug_assert();
+    }
 }
