@@ -4,8 +4,6 @@
 //!
 //! No kubelet runs the 5,000: they ask for a host that is not there, and the test writes their phases.
 
-#![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
-
 use argosy_testcluster::{Cluster, Federation, unavailable};
 use argosy_tests::cell::{Cell, Options};
 use argosy_tests::pods::{AgentOptions, figure, start_agent};

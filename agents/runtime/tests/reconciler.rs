@@ -684,7 +684,7 @@ fn nobody_is_refused_before_the_runtime_has_listed() {
     let holder = || "pod".to_owned();
     let asked = RuntimeEvent::PermitAsked { fence: fence(1), holder: holder() };
     let again = Output::Executor(ExecutorAnswer::AskAgain { fence: fence(1), holder: holder() });
-    assert_eq!(reconciler.step(1, Input::Runtime(asked)).unwrap(), [again.clone()]);
+    assert_eq!(reconciler.step(1, Input::Runtime(asked)).unwrap(), std::slice::from_ref(&again));
     let asked = RuntimeEvent::RenewAsked { fence: fence(1), holder: holder() };
     assert_eq!(reconciler.step(1, Input::Runtime(asked)).unwrap(), [again]);
     let ended = || {

@@ -400,7 +400,7 @@ impl Cell {
         assert!(matches!(self.carry_out(request + 1, command::Body::RedeemInvite(redeem)), Outcome::Done(_)));
     }
 
-    fn from_agent(&mut self, member: u64, connection: u64, session_epoch: u64, body: agent_frame::Body) {
+    fn agent_sends(&mut self, member: u64, connection: u64, session_epoch: u64, body: agent_frame::Body) {
         let frame = AgentFrame { version: 1, session_epoch, body: Some(body) };
         let input = Input::AgentFrame { connection, frame };
         self.members.get_mut(&member).unwrap().handle(now(self.now_ms), input);
@@ -424,7 +424,7 @@ impl Cell {
             credit: 10,
             ..Hello::default()
         };
-        self.from_agent(member, connection, 0, agent_frame::Body::Hello(hello));
+        self.agent_sends(member, connection, 0, agent_frame::Body::Hello(hello));
     }
 
     /// What the agent at that connection was told since it was last asked.
@@ -453,11 +453,11 @@ fn a_drill_cuts_a_cluster_off_at_every_member_until_its_time_is_over() {
     cell.connect(follower, 7, "east");
     cell.connect(leader, 8, "west");
     let all = Resync { last: true, round: 1, ..Resync::default() };
-    cell.from_agent(follower, 7, 1, agent_frame::Body::Resync(all));
+    cell.agent_sends(follower, 7, 1, agent_frame::Body::Resync(all));
     let renew = |sequence| {
         agent_frame::Body::RenewLease(RenewLease { sequence, runtime_healthy: true, ..RenewLease::default() })
     };
-    cell.from_agent(follower, 7, 1, renew(1));
+    cell.agent_sends(follower, 7, 1, renew(1));
     let told = cell.told(follower, 7);
     assert!(told.iter().any(|body| matches!(body, control_frame::Body::LeaseRenewed(_))), "{told:?}");
     let drill = BeginDrill {
@@ -469,7 +469,7 @@ fn a_drill_cuts_a_cluster_off_at_every_member_until_its_time_is_over() {
     let outcome = cell.carry_out(9, command::Body::BeginDrill(drill));
     assert!(matches!(outcome, Outcome::Done(_)), "{outcome:?}");
     cell.told(follower, 7);
-    cell.from_agent(follower, 7, 1, renew(2));
+    cell.agent_sends(follower, 7, 1, renew(2));
     assert!(cell.told(follower, 7).is_empty());
     assert_eq!(cell.dropped(follower), 1);
     // A new connection is turned away wherever it comes, under another leader as well.
@@ -483,7 +483,7 @@ fn a_drill_cuts_a_cluster_off_at_every_member_until_its_time_is_over() {
     cell.cut_off.clear();
     cell.run(8_000);
     cell.to_agents.clear();
-    cell.from_agent(follower, 7, 1, renew(3));
+    cell.agent_sends(follower, 7, 1, renew(3));
     assert!(!cell.told(follower, 7).is_empty(), "it is heard again");
 }
 
