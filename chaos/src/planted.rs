@@ -59,7 +59,13 @@ pub const EXPECTED: &[Expected] = &[
         invariants: &[Invariant::OneResult, Invariant::Bounds, Invariant::Ending],
         seeds_max: 6,
     },
-    Expected { bug: Bug::PermitWithoutLease, invariants: &[Invariant::OneResult], seeds_max: 20 },
+    Expected {
+        bug: Bug::WithheldUnlisted,
+        invariants: &[Invariant::Exclusive, Invariant::OneResult],
+        seeds_max: 30,
+    },
+    Expected { bug: Bug::PermitWithoutLease, invariants: &[Invariant::OneResult], seeds_max: 30 },
+    Expected { bug: Bug::TimersForgotten, invariants: &[Invariant::Ending], seeds_max: 40 },
 ];
 
 /// Longer than in other runs: more pods ask for permits that they may not have.

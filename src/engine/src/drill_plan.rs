@@ -73,10 +73,17 @@ impl DrillPlan {
     /// Whether a drill may begin.
     ///
     /// # Errors
-    /// Nothing of the cluster could run anywhere else.
+    /// Nothing of the cluster could run anywhere else, or there is nothing to kill: a drill that tries nothing would pass.
     pub fn check(&self) -> Result<(), Refusal> {
         if self.mode == DrillMode::KillPods {
-            return Ok(());
+            return match self.to_kill().next() {
+                Some(_) => Ok(()),
+                None => Err(Code::DrillRefused.refuse(format!(
+                    "nothing on {:?} is there to kill, of {} steps in scope: see `argosy drill run --dry-run`",
+                    self.cluster,
+                    self.steps.len()
+                ))),
+            };
         }
         if self.others.is_empty() {
             return Err(Code::DrillRefused.refuse(format!(

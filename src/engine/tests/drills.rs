@@ -301,6 +301,11 @@ fn the_plan_is_placements_own_answer() {
     assert_eq!((plan.touched(), plan.spared()), (1, 1));
     let scoped = world.state.drill_plan("east", DrillMode::KillPods, "team=p", &Limits::default()).unwrap();
     assert_eq!((scoped.touched(), scoped.spared()), (0, 1));
+    let why = refused(begin(&mut world, "east", DrillMode::KillPods, "team=p")).1;
+    assert!(
+        why.contains("nothing on \"east\" is there to kill, of 1 steps"),
+        "it would try nothing and pass: {why}"
+    );
 }
 
 #[test]
