@@ -53,7 +53,11 @@ pub const EXPECTED: &[Expected] = &[
         invariants: &[Invariant::OneResult, Invariant::Outage],
         seeds_max: 6,
     },
-    Expected { bug: Bug::ReadWithoutQuorum, invariants: &[Invariant::Durable], seeds_max: 6 },
+    Expected {
+        bug: Bug::ReadWithoutQuorum,
+        invariants: &[Invariant::Durable, Invariant::Ending],
+        seeds_max: 10,
+    },
     Expected {
         bug: Bug::FenceUnchecked,
         invariants: &[Invariant::OneResult, Invariant::Bounds, Invariant::Ending],
@@ -62,9 +66,13 @@ pub const EXPECTED: &[Expected] = &[
     Expected {
         bug: Bug::WithheldUnlisted,
         invariants: &[Invariant::Exclusive, Invariant::OneResult],
-        seeds_max: 30,
+        seeds_max: 40,
     },
-    Expected { bug: Bug::PermitWithoutLease, invariants: &[Invariant::OneResult], seeds_max: 30 },
+    Expected {
+        bug: Bug::PermitWithoutLease,
+        invariants: &[Invariant::OneResult, Invariant::Ending],
+        seeds_max: 20,
+    },
     Expected { bug: Bug::TimersForgotten, invariants: &[Invariant::Ending], seeds_max: 40 },
 ];
 
