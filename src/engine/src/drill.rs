@@ -356,8 +356,13 @@ fn reasons(state: &State, row: &row::Drill, report: &row::DrillReport) -> Vec<St
     if !row.aborted.is_empty() {
         reasons.push(format!("aborted: {}", row.aborted));
     }
-    if row.detected_at_ms == 0 && is_overdue(row) {
-        reasons.push("the loss was not noticed".to_owned());
+    if row.detected_at_ms == 0 {
+        reasons.push(if is_overdue(row) {
+            "the loss was not noticed".to_owned()
+        } else {
+            let least_s = row.watch_ms / 1_000;
+            format!("the loss was over before the cluster's lease: nothing was tried; lose it for more than {least_s} s")
+        });
     }
     if row.committed_twice > 0 {
         reasons.push(format!("{} results were committed twice", row.committed_twice));

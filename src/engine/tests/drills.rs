@@ -378,7 +378,9 @@ fn schedules_begin_drills_and_tell_what_came_of_it() {
     assert_eq!(view::drill_json(&world.state, first).unwrap()["schedule"], "often");
     pass(&mut world, 10_000);
     pass(&mut world, LEASE_AND_MARGIN_MS);
-    assert_eq!(view::drill_json(&world.state, first).unwrap()["state"], "passed");
+    let over = view::drill_json(&world.state, first).unwrap();
+    assert_eq!(over["state"], "failed", "it was shorter than the lease: nothing was tried");
+    assert!(over["report"]["reasons"][0].as_str().unwrap().contains("nothing was tried"), "{over}");
     // The next one is refused, and the one after that comes too late.
     let cordon = ask::ChangeCluster {
         cluster: "west".to_owned(),

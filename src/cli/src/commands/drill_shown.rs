@@ -145,7 +145,7 @@ pub(super) fn report(drill: &Value) -> String {
     }
     let detected = match drill["detectedMs"].as_u64() {
         Some(ms) => format!("{} after it began", span(ms)),
-        None => "not, since nothing was missed in time".to_owned(),
+        None => "not".to_owned(),
     };
     let spared = match count(drill, "spared") {
         0 => String::new(),
