@@ -6,11 +6,28 @@ use argosy_testcluster::{Cluster, EXECUTOR_IMAGE};
 use serde_json::json;
 use std::path::{Path, PathBuf};
 use std::process::Child;
+use std::time::Instant;
 
 /// Where executors find their agent.
 pub const EXECUTOR_PORT: u16 = 2749;
 /// Where an agent shows its figures.
 pub const METRICS_PORT: u16 = 9091;
+
+/// Why tests with real clusters can't run here; nothing if they can.
+#[must_use]
+pub fn no_clusters() -> Option<String> {
+    if std::env::var("ARGOSY_REAL_KUBERNETES").as_deref() == Ok("1") {
+        argosy_testcluster::unavailable()
+    } else {
+        Some("ARGOSY_REAL_KUBERNETES=1 is not set".to_owned())
+    }
+}
+
+/// Says that a case is done, and when.
+pub fn say(case: &str) {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    println!("{:>6.1} s  ok: {case}", START.get_or_init(Instant::now).elapsed().as_secs_f64());
+}
 
 /// How an agent is started.
 #[derive(Clone, Debug, Default)]
@@ -19,8 +36,6 @@ pub struct AgentOptions {
     pub kubeconfig: Option<PathBuf>,
     /// More arguments.
     pub arguments: Vec<String>,
-    /// Tells agents of one cluster apart: their data directories, logs and ports are their own.
-    pub replica: u16,
 }
 
 /// Starts an agent inside its cluster's network, again after it was killed. It is enrolled the first time.
@@ -28,9 +43,8 @@ pub struct AgentOptions {
 /// # Errors
 /// No invite, or it can't be started.
 pub async fn start_agent(cell: &Cell, cluster: &Cluster, options: &AgentOptions) -> anyhow::Result<Child> {
-    let AgentOptions { kubeconfig, arguments, replica } = options;
-    let suffix = if *replica == 0 { String::new() } else { format!("-{replica}") };
-    let data = cluster.folder().join(format!("agent{suffix}"));
+    let AgentOptions { kubeconfig, arguments } = options;
+    let data = cluster.folder().join("agent");
     std::fs::create_dir_all(&data)?;
     let invite = invite(cell, cluster).await?;
     let kubeconfig = match kubeconfig {
@@ -47,9 +61,9 @@ pub async fn start_agent(cell: &Cell, cluster: &Cluster, options: &AgentOptions)
         .arg(&data)
         .arg("--invite-file")
         .arg(&invite)
-        .arg(format!("--executor-listen={}:{}", cluster.address(), EXECUTOR_PORT + replica))
-        .arg(format!("--metrics-listen={}:{}", cluster.address(), METRICS_PORT + replica));
-    cluster.spawn(&mut command, &log(cluster, &format!("agent-{}{suffix}.log", cluster.name))?)
+        .arg(format!("--executor-listen={}:{}", cluster.address(), EXECUTOR_PORT))
+        .arg(format!("--metrics-listen={}:{}", cluster.address(), METRICS_PORT));
+    cluster.spawn(&mut command, &log(cluster, &format!("agent-{}.log", cluster.name))?)
 }
 
 /// One invite for a cluster, made once.
@@ -72,8 +86,8 @@ fn log(cluster: &Cluster, name: &str) -> anyhow::Result<PathBuf> {
 }
 
 /// A figure of an agent; nothing while it does not answer.
-pub async fn figure(cell: &Cell, cluster: &Cluster, replica: u16, name: &str) -> Option<f64> {
-    let url = format!("http://{}:{}/metrics", cluster.address(), METRICS_PORT + replica);
+pub async fn figure(cell: &Cell, cluster: &Cluster, name: &str) -> Option<f64> {
+    let url = format!("http://{}:{}/metrics", cluster.address(), METRICS_PORT);
     let page = cell.http.get(url).send().await.ok()?.text().await.ok()?;
     let start = format!("argosy_agent_{name}{{");
     page.lines().find(|line| line.starts_with(&start))?.rsplit(' ').next()?.parse().ok()

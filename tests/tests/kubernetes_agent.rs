@@ -4,9 +4,9 @@
 //!
 //! No kubelet runs the 5,000: they ask for a host that is not there, and the test writes their phases.
 
-use argosy_testcluster::{Cluster, Federation, unavailable};
+use argosy_testcluster::{Cluster, Federation};
 use argosy_tests::cell::{Cell, Options};
-use argosy_tests::pods::{AgentOptions, figure, start_agent};
+use argosy_tests::pods::{AgentOptions, figure, no_clusters, say, start_agent};
 use futures::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{ListParams, Patch, PatchParams, PostParams};
@@ -24,17 +24,9 @@ const MEMORY_BYTES_MAX: u64 = 150 << 20;
 const SIDE_BY_SIDE: usize = 8;
 const PLAIN: usize = 1_000;
 
-fn say(case: &str) {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    println!("{:>6.1} s  ok: {case}", START.get_or_init(Instant::now).elapsed().as_secs_f64());
-}
-
 #[test]
 fn an_agent_of_one_namespace_holds_many_pods_in_little_memory() {
-    if std::env::var("ARGOSY_REAL_KUBERNETES").as_deref() != Ok("1") {
-        return println!("SKIPPED: ARGOSY_REAL_KUBERNETES=1 is not set");
-    }
-    if let Some(reason) = unavailable() {
+    if let Some(reason) = no_clusters() {
         return println!("SKIPPED: {reason}");
     }
     let federation = Federation::start().unwrap();
@@ -68,7 +60,6 @@ async fn all_cases(federation: &Federation, cluster: &Cluster) -> anyhow::Result
     let options = AgentOptions {
         kubeconfig: Some(cluster.folder().join("agent.kubeconfig")),
         arguments: arguments.map(str::to_owned).to_vec(),
-        ..AgentOptions::default()
     };
     let mut agent = start_agent(&cell, cluster, &options).await?;
     cell.wait_for_clusters(1).await?;
@@ -157,11 +148,11 @@ async fn many_pods(cell: &Cell, cluster: &Cluster, client: &Client, agent: &Chil
         "arguments": {"parameters": [{"name": "item", "value": "{{item}}"}]}}]]});
     let many = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "many"},
         "spec": {"entrypoint": "main", "templates": [main, step]}});
-    let before = figure(cell, cluster, 0, "pods_created_total").await.unwrap_or_default();
+    let before = figure(cell, cluster, "pods_created_total").await.unwrap_or_default();
     submit(cell, NAMESPACE, &many).await?;
     let made = async |least: usize| {
         cell.until(WAIT, &format!("{least} Pods"), async || {
-            let made = figure(cell, cluster, 0, "pods_created_total").await? - before;
+            let made = figure(cell, cluster, "pods_created_total").await? - before;
             (made >= least as f64).then_some(made)
         })
         .await
@@ -173,7 +164,7 @@ async fn many_pods(cell: &Cell, cluster: &Cluster, client: &Client, agent: &Chil
     let rate = (all - first) / begun.elapsed().as_secs_f64();
     say(&format!("the agent makes {rate:.0} Pods/s, from the member's decision on"));
     write_phases(client).await?;
-    let held = figure(cell, cluster, 0, "pods").await;
+    let held = figure(cell, cluster, "pods").await;
     assert!(held.is_some_and(|held| held >= PODS as f64), "{held:?}");
     let memory = resident_bytes(agent)?;
     say(&format!(

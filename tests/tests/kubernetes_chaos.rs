@@ -5,9 +5,9 @@
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
 use argosy_testcluster::chaos::{Faults, Proxy};
-use argosy_testcluster::{Cluster, Federation, unavailable};
+use argosy_testcluster::{Cluster, Federation};
 use argosy_tests::cell::{Cell, Options};
-use argosy_tests::pods::{AgentOptions, figure, start_agent};
+use argosy_tests::pods::{AgentOptions, figure, no_clusters, say, start_agent};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -20,17 +20,9 @@ const ITEMS: usize = 10;
 const FAILING: usize = 3;
 const SEED: u64 = 20_261_127;
 
-fn say(case: &str) {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    println!("{:>6.1} s  ok: {case}", START.get_or_init(Instant::now).elapsed().as_secs_f64());
-}
-
 #[test]
 fn a_bad_way_to_the_api_server_costs_no_step_and_doubles_none() {
-    if std::env::var("ARGOSY_REAL_KUBERNETES").as_deref() != Ok("1") {
-        return println!("SKIPPED: ARGOSY_REAL_KUBERNETES=1 is not set");
-    }
-    if let Some(reason) = unavailable() {
+    if let Some(reason) = no_clusters() {
         return println!("SKIPPED: {reason}");
     }
     let federation = Federation::start().unwrap();
@@ -142,8 +134,8 @@ async fn creations_wait_as_long_as_they_are_told(
     let pause = asked[burst].duration_since(asked[burst - 1]).as_secs_f64();
     assert!(pause > f64::from(seconds) - 0.5, "{pause} s");
     let refused = proxy.done()["refused 429"];
-    assert_eq!(figure(cell, cluster, 0, "creations_throttled_total").await, Some(refused as f64));
-    assert_eq!(figure(cell, cluster, 0, "creations_waiting").await, Some(0.0));
+    assert_eq!(figure(cell, cluster, "creations_throttled_total").await, Some(refused as f64));
+    assert_eq!(figure(cell, cluster, "creations_waiting").await, Some(0.0));
     say(&format!("{refused} creations refused, the next one {pause:.1} s later"));
     Ok(())
 }
