@@ -11,7 +11,7 @@ use argosy_tests::pods::{AgentOptions, figure, no_clusters, say, start_agent};
 use serde_json::{Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(150);
 const WORKFLOWS: usize = 8;
