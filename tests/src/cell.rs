@@ -428,9 +428,22 @@ impl Cell {
     /// # Errors
     /// The program is not there.
     pub fn try_argosy(&self, arguments: &[&str]) -> anyhow::Result<(bool, String)> {
+        self.try_argosy_with(arguments, &[])
+    }
+
+    /// As [`Self::try_argosy`], with more in its environment.
+    ///
+    /// # Errors
+    /// The program is not there.
+    pub fn try_argosy_with(
+        &self,
+        arguments: &[&str],
+        environment: &[(String, String)],
+    ) -> anyhow::Result<(bool, String)> {
         let servers: Vec<String> = self.members.keys().map(|member| self.api(*member)).collect();
         let output = Command::new(binary("argosy")?)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .env("ARGOSY_SERVER", servers.join(","))
             .env("ARGOSY_TOKEN", TOKEN)
             .env("ARGOSY_CERTIFICATE_AUTHORITY", self.directory.path().join("pki").join("ca.pem"))

@@ -1,11 +1,11 @@
 //! Disasters, with real processes: a backup that is restored while steps run on, and a quorum that is lost for good.
 
 use anyhow::{Context, ensure};
-use argosy_tests::cell::{Cell, Options, TOKEN, binary};
+use argosy_tests::cell::{Cell, Options};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
+use tokio::task::JoinSet;
 
 const WAIT: Duration = Duration::from_secs(60);
 
@@ -35,21 +35,6 @@ fn ran(name: &str, directory: &Path) -> usize {
     text.lines().count()
 }
 
-/// `argosy ARGUMENTS` against the cell; what it printed.
-fn argosy(cell: &Cell, arguments: &[&str]) -> anyhow::Result<String> {
-    let servers: Vec<String> = cell.members.keys().map(|member| cell.api(*member)).collect();
-    let output = Command::new(binary("argosy")?)
-        .args(arguments)
-        .env("ARGOSY_SERVER", servers.join(","))
-        .env("ARGOSY_TOKEN", TOKEN)
-        .env("ARGOSY_CERTIFICATE_AUTHORITY", cell.directory.path().join("pki").join("ca.pem"))
-        .env("ARGOSY_HOME", cell.directory.path().join("home"))
-        .output()?;
-    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    ensure!(output.status.success(), "argosy {arguments:?}: {out}{err}");
-    Ok(out.into_owned())
-}
-
 async fn running(cell: &Cell, name: &str, directory: &Path) -> anyhow::Result<()> {
     cell.until(WAIT, "the step to run", async || (ran(name, directory) == 1).then_some(())).await?;
     cell.until(WAIT, "the step to be known as running", async || {
@@ -67,13 +52,70 @@ async fn cluster(cell: &Cell, name: &str) -> Option<Value> {
     cell.get(&format!("/api/v1/clusters/{name}")).await.ok()
 }
 
+/// A store beside the cell, and what tells `argosy` of it.
+struct Bucket {
+    environment: Vec<(String, String)>,
+    _serving: JoinSet<()>,
+}
+
+impl Bucket {
+    async fn start() -> anyhow::Result<Self> {
+        let objects = tempfile::tempdir()?.keep();
+        let options =
+            argosy_objects::Options::new("127.0.0.1:0".parse()?, objects, "access-key", "secret-key");
+        let server = argosy_objects::Server::start(options).await?;
+        let endpoint = format!("http://{}", server.address());
+        let environment = [
+            ("AWS_ENDPOINT_URL", endpoint.as_str()),
+            ("AWS_ACCESS_KEY_ID", "access-key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret-key"),
+        ];
+        let mut serving = JoinSet::new();
+        serving.spawn(server.run());
+        let owned = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        Ok(Self { environment: owned.to_vec(), _serving: serving })
+    }
+
+    /// `argosy ARGUMENTS`, which has to go well.
+    fn argosy(&self, cell: &Cell, arguments: &[&str]) -> anyhow::Result<String> {
+        let (well, text) = cell.try_argosy_with(arguments, &self.environment)?;
+        ensure!(well, "argosy {arguments:?}: {text}");
+        Ok(text)
+    }
+
+    /// A backup of the cell in the bucket: its URL.
+    fn backup_of(&self, cell: &Cell) -> anyhow::Result<String> {
+        let printed = self.argosy(cell, &["backup", "create", "s3://argosy/cells/backups/"])?;
+        ensure!(printed.contains("workflows under way"), "{printed}");
+        let backup = printed.split(": ").next().context("a name")?.to_owned();
+        ensure!(backup.starts_with("s3://argosy/cells/backups/") && backup.ends_with(".backup"), "{printed}");
+        let verified = self.argosy(cell, &["backup", "verify", &backup])?;
+        ensure!(verified.contains("whole"), "{verified}");
+        Ok(backup)
+    }
+}
+
 fn backup_of(cell: &Cell) -> anyhow::Result<PathBuf> {
     let directory = cell.directory.path().join("backups");
-    let printed = argosy(cell, &["backup", "create", &directory.display().to_string()])?;
+    let printed = cell.argosy(&["backup", "create", &directory.display().to_string()])?;
     let found = std::fs::read_dir(&directory)?.next().context("a backup")??.path();
     ensure!(printed.contains("workflows under way"), "{printed}");
-    argosy(cell, &["backup", "verify", &found.display().to_string()])?;
+    cell.argosy(&["backup", "verify", &found.display().to_string()])?;
     Ok(found)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_lies_in_a_directory_and_what_is_missing_in_a_bucket_is_said() -> anyhow::Result<()> {
+    let cell = Cell::start(&Options { members: 1, ..Options::default() }).await?;
+    backup_of(&cell)?;
+    let bucket = Bucket::start().await?;
+    let (well, text) =
+        cell.try_argosy_with(&["backup", "verify", "s3://argosy/none.backup"], &bucket.environment)?;
+    assert!(!well && text.contains("s3://argosy/none.backup: there is no such backup"), "{text}");
+    let (well, text) = cell.try_argosy_with(&["backup", "create", "s3://nowhere/x"], &bucket.environment)?;
+    assert!(!well && text.contains("s3://nowhere/x/"), "{text}");
+    assert!(!text.contains("secret-key"), "{text}");
+    Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -84,7 +126,8 @@ async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine(
     cell.wait_for_clusters(1).await?;
     cell.submit(&until_file("known", files.path())).await?;
     running(&cell, "known", files.path()).await?;
-    let backup = backup_of(&cell)?;
+    let bucket = Bucket::start().await?;
+    let backup = bucket.backup_of(&cell)?;
     cell.submit(&until_file("unknown", files.path())).await?;
     running(&cell, "unknown", files.path()).await?;
     for member in [1, 2, 3] {
@@ -92,7 +135,7 @@ async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine(
         std::fs::remove_dir_all(&cell.configs[&member].data_dir)?;
     }
     let config = cell.directory.path().join("member-2.yaml").display().to_string();
-    argosy(&cell, &["backup", "restore", &backup.display().to_string(), "--config", &config])?;
+    bucket.argosy(&cell, &["backup", "restore", &backup, "--config", &config])?;
     cell.start_member(2)?;
     cell.until(WAIT, "the cluster to be reconciled", async || {
         let recovery = cluster(&cell, "east").await?["recovery"].clone();
@@ -103,7 +146,7 @@ async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine(
     assert_eq!(found["adopted"], json!(2), "{found}");
     assert_eq!(found["rerun"], json!(0), "{found}");
     assert_eq!(found["quarantined"].as_array().map(Vec::len), Some(1), "{found}");
-    let printed = argosy(&cell, &["recovery"])?;
+    let printed = cell.argosy(&["recovery"])?;
     assert!(printed.contains("reconciled"), "{printed}");
     // The known step goes on and is the only one of its kind.
     std::fs::write(files.path().join("known.go"), "")?;
@@ -111,7 +154,7 @@ async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine(
     assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
     assert_eq!(ran("known", files.path()), 1);
     // The unknown one is stopped when the operator says so.
-    argosy(&cell, &["recovery", "--release", "east"])?;
+    cell.argosy(&["recovery", "--release", "east"])?;
     cell.until(WAIT, "the quarantine to be empty", async || {
         let recovery = cluster(&cell, "east").await?["recovery"].clone();
         recovery["quarantined"].as_array()?.is_empty().then_some(())
@@ -141,10 +184,9 @@ async fn the_last_member_goes_on_alone_and_its_steps_run_on() -> anyhow::Result<
         cell.kill_member(member);
     }
     let config = cell.directory.path().join("member-1.yaml").display().to_string();
-    let refused =
-        argosy(&cell, &["recover", "--config", &config, "--lost", "2"]).expect_err("3 is not named");
+    let refused = cell.argosy(&["recover", "--config", &config, "--lost", "2"]).expect_err("3 is not named");
     assert!(refused.to_string().contains("--lost 2,3"), "{refused}");
-    argosy(&cell, &["recover", "--config", &config, "--lost", "2,3"])?;
+    cell.argosy(&["recover", "--config", &config, "--lost", "2,3"])?;
     cell.start_member(1)?;
     cell.until(WAIT, "the cluster to be reconciled", async || {
         let recovery = cluster(&cell, "east").await?["recovery"].clone();

@@ -6,9 +6,9 @@ use crate::secrets::Secrets;
 use crate::{Error, Limits};
 use argosy_executor::artifacts::Signed;
 use base64::Engine;
-use bytes::Bytes;
-use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use bytes::{Bytes, BytesMut};
+use futures::stream::{self, BoxStream};
+use futures::{Stream, StreamExt, TryStreamExt};
 use object_store::azure::{MicrosoftAzure, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorage, GoogleCloudStorageBuilder};
 use object_store::path::Path;
@@ -18,6 +18,12 @@ use reqwest::Method;
 use serde_json::{Map, Value};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt};
+
+/// What is read at once of something that is to be stored.
+const PIECE_BYTES: usize = 1 << 20;
+/// Parts of one object that are under way at a time.
+const PARTS_UNDER_WAY_MAX: usize = 4;
 
 /// Opens stores. Cheap to share.
 pub struct Stores {
@@ -308,23 +314,27 @@ impl Store {
             return self.within(self.limits.copy_ms, objects.copy(&from, &to)).await;
         }
         let through = async {
-            let mut source = objects.get(&from).await?.into_stream();
-            let mut target = WriteMultipart::new(objects.put_multipart(&to).await?);
-            while let Some(part) = source.next().await {
-                match part {
-                    Ok(part) => {
-                        target.wait_for_capacity(4).await?;
-                        target.put(part);
-                    }
-                    Err(error) => {
-                        target.abort().await?;
-                        return Err(error);
-                    }
-                }
-            }
-            target.finish().await.map(drop)
+            let source = objects.get(&from).await?.into_stream();
+            put_parts(objects, &to, source).await
         };
         self.within(self.limits.copy_ms, through).await
+    }
+
+    /// Stores what a reader gives, in parts: memory stays flat. A failure leaves no object.
+    ///
+    /// # Errors
+    /// When the reader fails or the store does not take it.
+    pub async fn write_from(&self, key: &str, reader: impl AsyncRead + Unpin + Send) -> Result<(), Error> {
+        let pieces = stream::try_unfold(reader, async |mut reader| {
+            let mut piece = BytesMut::with_capacity(PIECE_BYTES);
+            let read = reader.read_buf(&mut piece).await.map_err(|source| object_store::Error::Generic {
+                store: "what is to be stored",
+                source: Box::new(source),
+            })?;
+            Ok((read > 0).then(|| (piece.freeze(), reader)))
+        });
+        let key = path(key)?;
+        self.within(self.limits.copy_ms, put_parts(self.objects()?, &key, std::pin::pin!(pieces))).await
     }
 
     /// Deletes an object; one that is not there is deleted.
@@ -482,6 +492,28 @@ fn no_parts() -> Error {
 /// Azure's name of a block, safe in URLs.
 fn block(number: u16) -> String {
     base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(format!("{number:06}"))
+}
+
+/// Stores what a stream gives as one object, in parts, or nothing.
+async fn put_parts(
+    objects: &dyn ObjectStore,
+    to: &Path,
+    mut pieces: impl Stream<Item = Result<Bytes, object_store::Error>> + Unpin,
+) -> Result<(), object_store::Error> {
+    let mut target = WriteMultipart::new(objects.put_multipart(to).await?);
+    while let Some(piece) = pieces.next().await {
+        match piece {
+            Ok(piece) => {
+                target.wait_for_capacity(PARTS_UNDER_WAY_MAX).await?;
+                target.put(piece);
+            }
+            Err(error) => {
+                target.abort().await?;
+                return Err(error);
+            }
+        }
+    }
+    target.finish().await.map(drop)
 }
 
 fn path(key: &str) -> Result<Path, Error> {

@@ -18,7 +18,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use s3s::access::S3Access;
 use s3s::auth::SimpleAuth;
-use s3s::dto::{DeleteObjectInput, DeleteObjectsInput, GetObjectInput, HeadObjectInput};
+use s3s::dto::{
+    CreateMultipartUploadInput, DeleteObjectInput, DeleteObjectsInput, GetObjectInput, HeadObjectInput,
+};
 use s3s::service::S3ServiceBuilder;
 use s3s::{S3Request, S3Result, s3_error};
 use s3s_fs::FileSystem;
@@ -117,6 +119,14 @@ impl Access {
 impl S3Access for Access {
     async fn get_object(&self, request: &mut S3Request<GetObjectInput>) -> S3Result<()> {
         self.is_object(&request.input.bucket, &request.input.key)
+    }
+
+    /// Else the upload would end well, in a bucket that nobody made.
+    async fn create_multipart_upload(
+        &self,
+        request: &mut S3Request<CreateMultipartUploadInput>,
+    ) -> S3Result<()> {
+        if self.root.join(&request.input.bucket).is_dir() { Ok(()) } else { Err(s3_error!(NoSuchBucket)) }
     }
 
     async fn delete_object(&self, request: &mut S3Request<DeleteObjectInput>) -> S3Result<()> {

@@ -17,6 +17,7 @@ mod alarms;
 mod artifacts;
 pub mod authority;
 pub mod backup;
+pub mod backup_place;
 pub mod cell;
 pub mod config;
 pub mod connect;

@@ -4,9 +4,8 @@ use anyhow::Context;
 use argosy_cli::Cli;
 use argosy_server::config::{SealConfig, ServerConfig};
 use argosy_server::dev::{DevArguments, DevCell, interrupted};
-use argosy_server::{backup, core, demo, run};
+use argosy_server::{backup, backup_place, core, demo, run};
 use clap::{Parser, Subcommand};
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_util::sync::CancellationToken;
@@ -202,20 +201,20 @@ fn pki(command: PkiCommand) -> anyhow::Result<()> {
 
 #[derive(Subcommand)]
 enum BackupCommand {
-    /// Write a backup of the running cell to a directory, and check it
+    /// Write a backup of the running cell to a directory or a bucket, and read it back
     Create {
-        /// Where to; made if missing
-        directory: PathBuf,
+        /// Where to: a directory, made if missing, or s3://BUCKET/PREFIX (AWS_* in the environment name the store)
+        place: String,
     },
     /// Check that a backup is whole and can be restored
     Verify {
-        /// The backup
-        file: PathBuf,
+        /// The backup: a file or s3://BUCKET/KEY
+        backup: String,
     },
     /// Make a member's store from a backup; the others join it afterwards
     Restore {
-        /// The backup
-        file: PathBuf,
+        /// The backup: a file or s3://BUCKET/KEY
+        backup: String,
         /// Configuration of the member that the cell begins anew with
         #[arg(long)]
         config: PathBuf,
@@ -250,31 +249,19 @@ async fn backup(command: BackupCommand, global: &argosy_cli::GlobalArguments) ->
         )
     };
     match command {
-        BackupCommand::Create { directory } => {
-            std::fs::create_dir_all(&directory)?;
-            let partial = directory.join(".partial.backup");
-            let mut file = std::fs::OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&partial)
-                .with_context(|| format!("{}", partial.display()))?;
-            argosy_cli::client::Client::connect(global)?.backup(&mut file).await?;
-            file.sync_all()?;
-            let checked = backup::verify(&partial)?;
-            let header = &checked.header;
-            let name = format!("{}-{}-{}.backup", header.cell, header.incarnation, header.sequence);
-            let path = directory.join(name);
-            std::fs::rename(&partial, &path)?;
-            println!("{}: {}", path.display(), told(&checked));
+        BackupCommand::Create { place } => {
+            let client = argosy_cli::client::Client::connect(global)?;
+            let (backup, checked) = backup_place::create(&place, &client).await?;
+            println!("{backup}: {}", told(&checked));
         }
-        BackupCommand::Verify { file } => {
-            println!("{}: whole; {}", file.display(), told(&backup::verify(&file)?))
+        BackupCommand::Verify { backup } => {
+            let local = backup_place::local(&backup).await?;
+            println!("{backup}: whole; {}", told(&backup::verify(&local.path)?))
         }
-        BackupCommand::Restore { file, config } => {
+        BackupCommand::Restore { backup, config } => {
             let config = ServerConfig::read(&config)?;
-            println!("restored: {}", told(&backup::restore(&file, &config)?));
+            let local = backup_place::local(&backup).await?;
+            println!("restored: {}", told(&backup::restore(&local.path, &config)?));
             println!(
                 "next: start member {} alone, look at `argosy recovery`, then let others join (argosy member add)",
                 config.member
