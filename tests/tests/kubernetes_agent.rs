@@ -65,7 +65,7 @@ async fn all_cases(federation: &Federation, cluster: &Cluster) -> anyhow::Result
     cell.wait_for_clusters(1).await?;
     say("an agent without any right in the cluster");
     one_namespace_is_served(&cell).await?;
-    let client = argosy_kubernetes::connect(Some(&cluster.kubeconfig())).await?;
+    let client = argosy_kubernetes::connect(Some(&cluster.kubeconfig()), None).await?;
     let plain = plain_loop(&client).await?;
     say(&format!("a plain loop makes {plain:.0} Pods/s ({SIDE_BY_SIDE} requests at a time)"));
     many_pods(&cell, cluster, &client, &agent).await?;

@@ -17,22 +17,31 @@ const PIECE_BYTES_MAX: usize = 256 * 1024;
 
 /// The stores of a cluster: with the Secrets of its namespaces, or of a directory.
 pub fn stores(config: &Config, kubernetes: Option<Client>) -> Arc<Stores> {
-    let secrets: Arc<dyn Secrets> = match (kubernetes, &config.artifact_secrets) {
-        (Some(client), _) => Arc::new(ClusterSecrets(client)),
-        (None, Some(directory)) => Arc::new(DirectorySecrets(directory.clone())),
+    let directory = config.artifact_secrets.clone().map(DirectorySecrets);
+    let secrets: Arc<dyn Secrets> = match (kubernetes, directory) {
+        (Some(client), directory) => Arc::new(ClusterSecrets { client, directory }),
+        (None, Some(directory)) => Arc::new(directory),
         (None, None) => Arc::new(NoSecrets),
     };
     let limits = Limits { url_life_ms: config.artifact_url_life_ms, ..Limits::default() };
     Arc::new(Stores::new(secrets, limits))
 }
 
-/// Secrets of the cluster's API server.
-struct ClusterSecrets(Client);
+/// Secrets of the agent's own directory, and of the cluster's API server.
+struct ClusterSecrets {
+    client: Client,
+    directory: Option<DirectorySecrets>,
+}
 
 #[async_trait]
 impl Secrets for ClusterSecrets {
     async fn secret(&self, namespace: &str, name: &str, key: &str) -> Result<Option<String>, Error> {
-        let found = argosy_kubernetes::secret(&self.0, namespace, name, key).await;
+        if let Some(directory) = &self.directory
+            && let Some(found) = directory.secret(namespace, name, key).await?
+        {
+            return Ok(Some(found));
+        }
+        let found = argosy_kubernetes::secret(&self.client, namespace, name, key).await;
         found.map_err(|error| Error::Store(format!("secret {namespace}/{name} can't be read: {error}")))
     }
 }

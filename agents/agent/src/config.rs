@@ -54,6 +54,12 @@ pub struct Config {
     /// A kubeconfig (kubernetes runtime); default: the Pod's service account, or KUBECONFIG
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
+    /// The context of the kubeconfig; default: its current one (kubernetes runtime)
+    #[arg(long)]
+    pub context: Option<String>,
+    /// Print the address of this machine that the cluster's hosts can reach, and end (kubernetes runtime)
+    #[arg(long)]
+    pub locate: bool,
     /// Where metrics and health are served
     #[arg(long, env = "ARGOSY_METRICS_LISTEN", default_value = "0.0.0.0:9091")]
     pub metrics_listen: SocketAddr,
@@ -76,7 +82,8 @@ pub struct Config {
     /// Assignments taken without an answer in between
     #[arg(long, default_value_t = 256)]
     pub credit: u32,
-    /// Secrets of artifact stores as files NAMESPACE/NAME/KEY (process runtime); those of the namespace _ are everybody's
+    /// Secrets of artifact stores as files NAMESPACE/NAME/KEY; those of the namespace _ are everybody's. Of the others, a
+    /// cluster's own are used (kubernetes runtime)
     #[arg(long, env = "ARGOSY_ARTIFACT_SECRETS")]
     pub artifact_secrets: Option<PathBuf>,
     /// How long requests to artifact stores that are signed for steps can be used, milliseconds

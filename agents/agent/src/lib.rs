@@ -22,4 +22,5 @@ mod service;
 mod simulated;
 
 pub use config::Config;
+pub use runtimes::locate;
 pub use service::run;

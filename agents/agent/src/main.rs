@@ -17,12 +17,30 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(error) => error.exit(),
     };
+    if config.locate {
+        return locate(&config);
+    }
     let result = argosy_telemetry::init(&argosy_telemetry::Options::from_environment())
         .map_err(anyhow::Error::from)
         .and_then(|()| Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?))
         .and_then(|tokio| tokio.block_on(argosy_agent::run(config)));
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("argosy-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn locate(config: &Config) -> ExitCode {
+    let tokio =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(anyhow::Error::from);
+    match tokio.and_then(|tokio| tokio.block_on(argosy_agent::locate(config))) {
+        Ok(address) => {
+            println!("{address}");
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("argosy-agent: {error:#}");
             ExitCode::FAILURE

@@ -66,6 +66,18 @@ pub fn kind(config: &Config) -> common::Runtime {
     }
 }
 
+async fn connect(config: &Config) -> anyhow::Result<argosy_kubernetes::Client> {
+    Ok(argosy_kubernetes::connect(config.kubeconfig.as_deref(), config.context.as_deref()).await?)
+}
+
+/// The address of this machine that the cluster's hosts can reach.
+///
+/// # Errors
+/// No access, or there is none.
+pub async fn locate(config: &Config) -> anyhow::Result<std::net::IpAddr> {
+    Ok(argosy_kubernetes::address_towards_hosts(&connect(config).await?).await?)
+}
+
 /// What is needed before the agent knows who it is.
 pub struct Prepared {
     kubernetes: Option<argosy_kubernetes::Client>,
@@ -76,7 +88,7 @@ impl Prepared {
     pub async fn new(config: &Config) -> anyhow::Result<Self> {
         match config.runtime {
             RuntimeKind::Kubernetes => {
-                let client = argosy_kubernetes::connect(config.kubeconfig.as_deref()).await?;
+                let client = connect(config).await?;
                 let cluster_uid =
                     argosy_kubernetes::cluster_uid(&client, config.namespaces.first().map(String::as_str))
                         .await?;

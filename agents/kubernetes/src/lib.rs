@@ -59,4 +59,4 @@ mod watch;
 
 pub use kube::Client;
 pub use runtime::{Config, KubernetesRuntime};
-pub use setup::{cluster_uid, connect, own_namespace, secret};
+pub use setup::{address_towards_hosts, cluster_uid, connect, own_namespace, secret};

@@ -52,12 +52,11 @@ pub async fn run(arguments: DemoArguments) -> anyhow::Result<ExitCode> {
         None => std::env::temp_dir().join(format!("argosy-demo-{}", std::process::id())),
     };
     let options = DevArguments {
-        members: 3,
-        clusters: 3,
         data_dir: Some(data_dir),
         port: arguments.port,
         lease_ms: LEASE_MS,
         reset: true,
+        ..DevArguments::default()
     };
     println!(
         "This demonstration uses a lease of {} s, so that a lost cluster is found out sooner than by the default of 15 s.",

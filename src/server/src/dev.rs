@@ -1,7 +1,8 @@
-//! `argosy dev`: a whole cell with process clusters on one machine, as child processes.
+//! `argosy dev`: a whole cell on one machine, as child processes, with process clusters or the user's own.
 
 use crate::config::{ApiConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig};
 use crate::core::clock;
+use crate::dev_clusters::{self, DevClusters};
 use crate::local::LocalClient;
 use crate::processes::Process;
 use anyhow::{Context, ensure};
@@ -9,7 +10,7 @@ use argosy_cli::context::Context as CliContext;
 use argosy_pki::{Authority, Lifetimes};
 use clap::Args;
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -25,9 +26,21 @@ pub struct DevArguments {
     /// Control-plane members
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=5))]
     pub members: u64,
-    /// Process clusters
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
-    pub clusters: u64,
+    /// Process clusters [default: 3, or none with --context]
+    #[arg(long, value_parser = clap::value_parser!(u8).range(0..=9))]
+    pub clusters: Option<u8>,
+    /// A context of your kubeconfig whose cluster joins; may be repeated
+    #[arg(long = "context")]
+    pub contexts: Vec<String>,
+    /// The kubeconfig with the contexts [default: as kubectl]
+    #[arg(long, requires = "contexts")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The executor's image, which the clusters of the contexts can pull or have
+    #[arg(long, requires = "contexts")]
+    pub executor_image: Option<String>,
+    /// An address of this machine that Pods of the contexts' clusters reach [default: found out]
+    #[arg(long, requires = "contexts")]
+    pub host_address: Option<IpAddr>,
     /// Keeps state, logs and certificates here [default: $ARGOSY_HOME/dev or ~/.argosy/dev]
     #[arg(long)]
     pub data_dir: Option<PathBuf>,
@@ -40,6 +53,23 @@ pub struct DevArguments {
     /// Begins with an empty cell
     #[arg(long)]
     pub reset: bool,
+}
+
+impl Default for DevArguments {
+    fn default() -> Self {
+        Self {
+            members: 3,
+            clusters: None,
+            contexts: Vec::new(),
+            kubeconfig: None,
+            executor_image: None,
+            host_address: None,
+            data_dir: None,
+            port: 2746,
+            lease_ms: 15_000,
+            reset: false,
+        }
+    }
 }
 
 /// A running cell.
@@ -57,11 +87,8 @@ pub struct DevCell {
     /// The object store that steps keep their artifacts in.
     pub store: Option<Process>,
     arguments: DevArguments,
+    clusters: DevClusters,
 }
-
-/// Names of the process clusters.
-const CLUSTER_NAMES: [&str; 9] =
-    ["east", "west", "north", "south", "alpha", "beta", "gamma", "delta", "omega"];
 
 impl DevCell {
     /// Starts members and agents and waits until all clusters are connected. `say` is told what happens.
@@ -83,7 +110,8 @@ impl DevCell {
         }
         // Keys, tokens and what steps put out: for this user only.
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join("logs"))?;
-        let (client, servers) = prepare(arguments, &directory)?;
+        let clusters = dev_clusters::choose(arguments, store_port(arguments)? + 1)?;
+        let (client, servers) = prepare(arguments, clusters.address, &directory)?;
         let mut cell = Self {
             directory,
             client,
@@ -92,11 +120,12 @@ impl DevCell {
             agents: Vec::new(),
             store: None,
             arguments: arguments.clone(),
+            clusters,
         };
         say(&format!(
             "starting {} members and {} clusters in {}",
             arguments.members,
-            arguments.clusters,
+            cell.clusters.all.len(),
             cell.directory.display()
         ));
         cell.store = Some(cell.start_store()?);
@@ -106,9 +135,10 @@ impl DevCell {
         }
         cell.wait_for_members().await?;
         say("the members have a leader");
-        for name in CLUSTER_NAMES.iter().take(usize::try_from(arguments.clusters)?) {
-            let agent = cell.start_agent(name).await?;
-            cell.agents.push(((*name).to_owned(), agent));
+        for index in 0..cell.clusters.all.len() {
+            let name = cell.clusters.all[index].name.clone();
+            let agent = cell.start_agent(&name).await?;
+            cell.agents.push((name, agent));
         }
         cell.wait_for_clusters().await?;
         say("all clusters are connected");
@@ -138,7 +168,7 @@ impl DevCell {
         let arguments = [
             "store".to_owned(),
             "--listen".to_owned(),
-            store_address(&self.arguments)?.to_string(),
+            dev_clusters::listening(store_address(&self.arguments, self.clusters.address)?).to_string(),
             "--data-dir".to_owned(),
             path(self.directory.join("objects")),
             "--access-key-file".to_owned(),
@@ -157,20 +187,10 @@ impl DevCell {
         let data = self.directory.join(format!("cluster-{cluster}"));
         std::fs::create_dir_all(&data)?;
         let invite = data.join("invite");
-        let mut arguments: Vec<String> = [
-            "--cluster",
-            cluster,
-            "--runtime",
-            "process",
-            "--executor-listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--data-dir",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        arguments.push(data.display().to_string());
+        let known = self.clusters.all.iter().find(|known| known.name == cluster);
+        let mut arguments =
+            known.with_context(|| format!("there is no cluster {cluster}"))?.arguments(&self.arguments);
+        arguments.extend(["--data-dir".to_owned(), data.display().to_string()]);
         let secrets = self.directory.join("secrets");
         arguments.extend(["--artifact-secrets".to_owned(), secrets.display().to_string()]);
         if !data.join("identity").join("cert.pem").exists() {
@@ -179,7 +199,7 @@ impl DevCell {
             write_secret(&invite, made["token"].as_str().context("an invite has a token")?)?;
             arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
         }
-        let program = std::env::current_exe()?.with_file_name("argosy-agent");
+        let program = dev_clusters::agent_program()?;
         let log = self.directory.join("logs").join(format!("cluster-{cluster}.log"));
         Process::start(&format!("cluster {cluster}"), &program, &arguments, &log)
     }
@@ -303,13 +323,17 @@ pub async fn interrupted() {
 }
 
 /// Writes certificates, a token, the members' configurations and the command line's context.
-fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalClient, Vec<String>)> {
+fn prepare(
+    arguments: &DevArguments,
+    reached_at: IpAddr,
+    directory: &Path,
+) -> anyhow::Result<(LocalClient, Vec<String>)> {
     let pki = directory.join("pki");
     let authority = Authority::load_or_create(&pki, "dev", clock().wall_ms, Lifetimes::default())?;
     // The file that the members keep up to date when the authority is rolled.
     let roots = pki.join("ca.pem");
     let token = local_token(directory)?;
-    let repository = store_repository(arguments, directory)?;
+    let repository = store_repository(store_address(arguments, reached_at)?, directory)?;
     let address = |member: u64, offset: u16| -> anyhow::Result<SocketAddr> {
         let port = arguments.port + PORTS_PER_MEMBER * u16::try_from(member - 1)? + offset;
         Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
@@ -368,14 +392,19 @@ fn prepare(arguments: &DevArguments, directory: &Path) -> anyhow::Result<(LocalC
 /// The name of the Secret with the store's keys.
 const STORE_SECRET: &str = "argosy-store";
 
-/// The store listens on the port after those of all members.
-fn store_address(arguments: &DevArguments) -> anyhow::Result<SocketAddr> {
-    let port = arguments.port + PORTS_PER_MEMBER * u16::try_from(arguments.members)?;
-    Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))
+/// The store listens on the port after those of all members, the agents' on those after that.
+fn store_port(arguments: &DevArguments) -> anyhow::Result<u16> {
+    let port = PORTS_PER_MEMBER.checked_mul(u16::try_from(arguments.members)?);
+    port.and_then(|ports| arguments.port.checked_add(ports)).context("--port is too high")
+}
+
+/// Where steps find the store.
+fn store_address(arguments: &DevArguments, reached_at: IpAddr) -> anyhow::Result<SocketAddr> {
+    Ok(SocketAddr::new(reached_at, store_port(arguments)?))
 }
 
 /// Makes the store's keys, which only agents read, and names it as the cell's default repository.
-fn store_repository(arguments: &DevArguments, directory: &Path) -> anyhow::Result<serde_json::Value> {
+fn store_repository(address: SocketAddr, directory: &Path) -> anyhow::Result<serde_json::Value> {
     let secrets = directory.join("secrets").join("_").join(STORE_SECRET);
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&secrets)?;
     for key in ["accesskey", "secretkey"] {
@@ -388,7 +417,7 @@ fn store_repository(arguments: &DevArguments, directory: &Path) -> anyhow::Resul
     let secret = |key: &str| serde_json::json!({"name": STORE_SECRET, "key": key});
     Ok(serde_json::json!({
         "s3": {
-            "endpoint": store_address(arguments)?.to_string(),
+            "endpoint": address.to_string(),
             "insecure": true,
             "bucket": "argosy",
             "region": "us-east-1",

@@ -24,6 +24,7 @@ pub mod connect;
 pub mod core;
 pub mod demo;
 pub mod dev;
+mod dev_clusters;
 pub mod directory;
 mod drills;
 pub mod identities;
