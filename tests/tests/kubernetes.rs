@@ -6,14 +6,16 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
+#[path = "kubernetes/hosts.rs"]
+mod hosts;
 #[path = "kubernetes/life_cycle.rs"]
 mod life_cycle;
 #[path = "kubernetes/tasks.rs"]
 mod tasks;
 
-use argosy_testcluster::{Cluster, Federation, unavailable};
+use argosy_testcluster::{Cluster, Federation};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
-use argosy_tests::pods::{AgentOptions, start_agent};
+use argosy_tests::pods::{AgentOptions, no_clusters, say, start_agent};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::process::Child;
@@ -21,17 +23,9 @@ use std::time::{Duration, Instant};
 
 const WAIT: Duration = Duration::from_secs(120);
 
-fn say(case: &str) {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    println!("{:>6.1} s  ok: {case}", START.get_or_init(Instant::now).elapsed().as_secs_f64());
-}
-
 #[test]
 fn workflows_over_two_real_clusters_with_a_failover() {
-    if std::env::var("ARGOSY_REAL_KUBERNETES").as_deref() != Ok("1") {
-        return println!("SKIPPED: ARGOSY_REAL_KUBERNETES=1 is not set");
-    }
-    if let Some(reason) = unavailable() {
+    if let Some(reason) = no_clusters() {
         return println!("SKIPPED: {reason}");
     }
     let federation = Federation::start().unwrap();
@@ -57,7 +51,9 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     steps_go_where_what_they_need_is(&cell, clusters).await?;
     life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
-    a_cluster_is_cut_off(&cell, clusters).await
+    hosts::a_step_is_preempted(&cell, &clusters[0]).await?;
+    a_cluster_is_cut_off(&cell, clusters).await?;
+    hosts::a_host_is_lost(&cell, clusters).await
 }
 
 fn workflow(name: &str, templates: &Value) -> Value {

@@ -372,7 +372,11 @@ fn failed(status: &PodStatus, containers: &Containers<'_>, bound: bool) -> (Atte
     if all_ended {
         return succeeded(containers, bound);
     }
-    let reason = status.reason.as_deref().unwrap_or("no container has a state");
+    // Its host is gone, or it had to make room: the cluster says so here only.
+    let disrupted =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "DisruptionTarget");
+    let told = disrupted.and_then(|condition| condition.message.as_deref());
+    let reason = status.reason.as_deref().or(told).unwrap_or("no container has a state");
     (AttemptPhase::Error, format!("pod failed: {reason}"))
 }
 
@@ -444,6 +448,15 @@ mod tests {
         let init = json!({"phase": "Failed", "initContainerStatuses": [{"name": "init", "ready": false, "restartCount": 0, "image": "",
             "imageID": "", "state": {"terminated": {"exitCode": 1, "reason": "Error"}}}]});
         assert_eq!(state(init), (AttemptPhase::Error, "init: Error (exit code 1)".into()));
+    }
+
+    #[test]
+    fn a_pod_whose_host_is_gone_says_so() {
+        let conditions = json!([{"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+            "message": "PodGC: node no longer exists"}]);
+        let running = json!([{"name": "main", "state": {"running": {}}}]);
+        let gone = json!({"phase": "Failed", "conditions": conditions, "containerStatuses": running});
+        assert_eq!(state(gone), (AttemptPhase::Error, "pod failed: PodGC: node no longer exists".into()));
     }
 
     #[test]

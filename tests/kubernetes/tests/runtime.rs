@@ -63,7 +63,7 @@ impl Agent {
         let options = Options { answer_wait_ms: 200, ..Options::new(listen, data) };
         let server = ExecutorServer::start(options, sender.clone()).await.unwrap();
         let executors = server.executors();
-        let client = connect(Some(&cluster.agent_kubeconfig().unwrap())).await.unwrap();
+        let client = connect(Some(&cluster.agent_kubeconfig().unwrap()), None).await.unwrap();
         let settings = Settings {
             cell: "cell-1".into(),
             cluster: cluster.name.clone(),
@@ -212,7 +212,7 @@ fn the_kubernetes_runtime_on_a_real_cluster() {
 }
 
 async fn all_cases(cluster: &Cluster, data: &Path) {
-    let client = connect(Some(&cluster.agent_kubeconfig().unwrap())).await.unwrap();
+    let client = connect(Some(&cluster.agent_kubeconfig().unwrap()), None).await.unwrap();
     let uid = cluster_uid(&client, None).await.unwrap();
     assert_eq!(uid.len(), 36, "{uid}");
     let agent = Agent::start(cluster, data).await;
