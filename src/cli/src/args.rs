@@ -7,6 +7,7 @@ pub use crate::cron_args::Cron;
 pub use crate::drill_args::{
     Drill, DrillAbort, DrillCompare, DrillGet, DrillLoss, DrillRun, DrillSchedule, DrillScheduleCreate,
 };
+pub use crate::failover_args::{Failover, FailoverResume};
 pub use crate::operator_args::{
     ConfigMap, ConfigMapFiles, ConfigMapGet, ConfigMapNames, Node, NodeSet, Resubmit, Resume, Retry, Sync,
     SyncKind, SyncLimit, SyncSet, Template, TemplateFiles, TemplateGet, TemplateNames, Then,
@@ -130,6 +131,9 @@ pub enum Command {
     /// Lose a cluster on purpose, for a time, and see what becomes of its steps
     #[command(subcommand)]
     Drill(Drill),
+    /// Take-overs of silent clusters, and what holds them
+    #[command(subcommand)]
+    Failover(Failover),
     /// The certificate authority of the cell
     #[command(subcommand)]
     Ca(Authority),

@@ -20,6 +20,7 @@ pub mod context;
 mod cron_args;
 mod details;
 mod drill_args;
+mod failover_args;
 mod model;
 mod operator_args;
 mod style;

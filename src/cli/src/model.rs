@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use std::collections::BTreeMap;
 
+use crate::time;
+
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(crate) struct Workflow {
@@ -101,6 +103,67 @@ pub(crate) struct Node {
     pub cluster: String,
     /// Its attempts, oldest first; ours.
     pub attempts: Vec<Attempt>,
+    /// Of its cluster, while it is there; ours.
+    pub lease: Option<Lease>,
+    /// What it waits for while its cluster is silent; ours.
+    pub take_over: Option<TakeOver>,
+}
+
+/// A cluster's lease.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Lease {
+    pub state: String,
+    pub remaining_seconds: u64,
+    pub silent_seconds: u64,
+}
+
+impl Lease {
+    pub fn text(&self) -> String {
+        match self.state.as_str() {
+            "live" => format!("live {}", time::short(self.remaining_seconds)),
+            "expired" => format!("expired, silent {}", time::short(self.silent_seconds)),
+            "takenOver" => format!("taken over, silent {}", time::short(self.silent_seconds)),
+            other => other.to_owned(),
+        }
+    }
+}
+
+/// When something of a silent cluster is taken over, and what it waits for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct TakeOver {
+    pub waits_for: String,
+    pub at: Option<jiff::Timestamp>,
+    pub until: Option<jiff::Timestamp>,
+    pub until_resumed: bool,
+}
+
+impl TakeOver {
+    /// `in 12s (lease)`, `held until resumed (storm brake)`.
+    pub fn text(&self, now: jiff::Timestamp) -> String {
+        let after = |at| time::short(time::seconds(now, at));
+        let when = match (self.waits_for.as_str(), self.at, self.until) {
+            ("stormBrake", _, _) if self.until_resumed => "held until resumed".to_owned(),
+            ("stormBrake", _, Some(until)) => format!("held, at most {}", after(until)),
+            (_, Some(at), _) if at <= now => "due".to_owned(),
+            (_, Some(at), _) => format!("in {}", after(at)),
+            (_, None, _) => "waits".to_owned(),
+        };
+        format!("{when} ({})", words(&self.waits_for))
+    }
+}
+
+/// `stormBrake` to `storm brake`.
+fn words(token: &str) -> String {
+    let mut text = String::with_capacity(token.len() + 4);
+    for letter in token.chars() {
+        if letter.is_ascii_uppercase() {
+            text.push(' ');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -115,6 +178,8 @@ pub(crate) struct TemplateRef {
 pub(crate) struct Attempt {
     pub fence: String,
     pub cluster: String,
+    /// `granted` or `none`.
+    pub permit: String,
 }
 
 impl Workflow {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Node, Workflow};
+use crate::model::{Lease, Node, Workflow};
 use crate::style::Style;
 use crate::table::Cell;
 use crate::time;
@@ -45,7 +45,8 @@ pub(crate) fn rows(workflow: &Workflow, look: &Look, now: jiff::Timestamp) -> Ve
         .map(|name| Cell::styled(name, Style::Bold))
         .into();
     if look.wide {
-        header.push(Cell::styled("NODENAME", Style::Bold));
+        let more = ["NODENAME", "FENCE", "LEASE", "PERMIT", "TAKE-OVER"];
+        header.extend(more.map(|name| Cell::styled(name, Style::Bold)));
     }
     tree.rows.insert(0, header);
     tree.rows
@@ -185,8 +186,23 @@ impl<'a> Tree<'a> {
             && let Some(row) = self.rows.last_mut()
         {
             row.push(node.host_node_name.clone().into());
+            row.extend(failover(node, self.now));
         }
     }
+}
+
+/// Fence and permit of the newest attempt, the lease of its cluster, and what it waits for while that is silent.
+fn failover(node: &Node, now: jiff::Timestamp) -> [Cell; 4] {
+    let newest = node.attempts.last();
+    let fence = newest.map(|attempt| attempt.fence.clone()).unwrap_or_default();
+    let permit = newest.map(|attempt| attempt.permit.clone()).unwrap_or_default();
+    let style = match node.lease.as_ref().map(|lease| lease.state.as_str()) {
+        Some("expired" | "takenOver") => Style::Yellow,
+        _ => Style::Plain,
+    };
+    let lease = node.lease.as_ref().map(Lease::text).unwrap_or_default();
+    let take_over = node.take_over.as_ref().map(|take_over| take_over.text(now)).unwrap_or_default();
+    [fence.into(), Cell::styled(lease, style), permit.into(), Cell::styled(take_over, Style::Yellow)]
 }
 
 /// The cluster, and the one it was taken over from.
@@ -275,6 +291,24 @@ STEP           TEMPLATE  PODNAME         CLUSTER      DURATION  MESSAGE
         };
         assert_eq!(shape(&drawn), shape(expected));
         assert!(drawn.contains("us (was eu)  1m"), "{drawn}");
+    }
+
+    #[test]
+    fn wide_shows_fence_lease_permit_and_take_over() {
+        let mut lost = node("w", "Pod", "Running", "", &[]);
+        lost["cluster"] = json!("eu");
+        lost["attempts"] = json!([{"fence": "1.7.0", "cluster": "eu", "permit": "granted"}]);
+        lost["lease"] = json!({"state": "expired", "remainingSeconds": 0, "silentSeconds": 17});
+        lost["takeOver"] = json!({"waitsFor": "unsafeStep", "at": "2026-01-05T15:10:08Z"});
+        let look = Look { wide: true, ..Look::default() };
+        let drawn = draw(&[lost.clone()], &look);
+        let header = drawn.lines().next().unwrap();
+        assert!(header.ends_with("NODENAME  FENCE  LEASE                PERMIT   TAKE-OVER"), "{drawn}");
+        assert!(drawn.contains("1.7.0  expired, silent 17s  granted  in 5m (unsafe step)"), "{drawn}");
+        lost["takeOver"] =
+            json!({"waitsFor": "stormBrake", "at": "2026-01-05T15:05:00Z", "untilResumed": true});
+        assert!(draw(&[lost.clone()], &look).contains("held until resumed (storm brake)"));
+        assert!(!draw(&[lost], &Look::default()).contains("FENCE"), "only where it was asked for");
     }
 
     #[test]

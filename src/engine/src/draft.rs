@@ -178,6 +178,7 @@ impl Draft {
             command::Body::ChangeIdentity(command) => commands::identity::change(self, command),
             command::Body::RollAuthority(command) => commands::authority::roll(self, command),
             command::Body::ReportAuthority(command) => commands::authority::report(self, command),
+            command::Body::ResumeTakeOvers(command) => commands::resume_take_overs::decide(self, command),
             command::Body::ChangeCluster(command) => commands::change_cluster::decide(self, command),
             command::Body::DrainCluster(command) => commands::drain_cluster::decide(self, command),
             command::Body::RemoveCluster(command) => commands::remove_cluster::decide(self, leader, command),

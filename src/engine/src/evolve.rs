@@ -248,6 +248,7 @@ pub(crate) fn apply(
         Body::ClusterDrainMoved(fact) => step.cluster_drain_moved(fact)?,
         Body::AttemptRecalled(fact) => step.attempt_recalled(fact)?,
         Body::AttemptMoved(fact) => step.attempt_moved(fact)?,
+        Body::TakeOverResumed(fact) => step.take_over_resumed(fact)?,
         Body::ClusterRemoved(fact) => step.cluster_removed(fact)?,
         Body::IdentitySet(fact) => step.identity_set(fact)?,
         Body::AuthoritiesSet(fact) => step.authorities_set(fact)?,

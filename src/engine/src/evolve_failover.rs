@@ -37,6 +37,14 @@ impl Step<'_> {
         Ok(())
     }
 
+    pub(crate) fn take_over_resumed(&mut self, fact: &fact::TakeOverResumed) -> Result<(), Error> {
+        let cluster = self.cluster(&fact.cluster)?;
+        cluster.take_over_resumed_epoch = fact.session_epoch;
+        cluster.take_over_resumed_by.clone_from(&fact.actor);
+        cluster.take_over_resumed_at_ms = fact.at_ms;
+        Ok(())
+    }
+
     pub(crate) fn cluster_changed(&mut self, fact: &fact::ClusterChanged) -> Result<(), Error> {
         let cluster = self.cluster(&fact.cluster)?;
         cluster.cordoned = fact.cordoned;

@@ -61,6 +61,7 @@ mod retire;
 mod rows;
 mod scope;
 mod state;
+mod take_over_wait;
 pub mod view;
 
 pub use archive::{archive_range, archived_state};
@@ -76,6 +77,7 @@ pub use recovery::ClusterRecovery;
 pub use references::check_references;
 pub use refusal::Code;
 pub use state::{DesiredAttempt, State, workflow_phase};
+pub use take_over_wait::{TakeOverWait, WaitingAttempt, WaitingNode};
 
 pub use argosy_proto::command::{Command, Refusal, Reply};
 pub use argosy_proto::fact::{Batch, Fact};

@@ -127,6 +127,8 @@ pub enum Code {
     DrillScheduleMissing,
     /// The cell has all the schedules of drills it may have.
     TooManyDrillSchedules,
+    /// The storm brake holds nothing that could be resumed.
+    NothingHeld,
 }
 
 impl Code {
@@ -194,6 +196,7 @@ impl Code {
         Self::DrillScheduleExists,
         Self::DrillScheduleMissing,
         Self::TooManyDrillSchedules,
+        Self::NothingHeld,
     ];
 
     /// Code, gRPC code and HTTP status.
@@ -261,6 +264,7 @@ impl Code {
             Self::DrillScheduleExists => ("ARG1233", 6, 409),
             Self::DrillScheduleMissing => ("ARG1234", 5, 404),
             Self::TooManyDrillSchedules => ("ARG1235", 8, 429),
+            Self::NothingHeld => ("ARG1190", 9, 409),
         }
     }
 

@@ -401,3 +401,55 @@ fn an_exclusive_step_of_a_removed_cluster_is_waited_for() {
     assert_ne!(world.to_run()[0].0, cluster);
     assert_eq!(world.state.cluster(&cluster).unwrap().attempts_open, 0);
 }
+
+fn resume(world: &mut World, clusters: &[&str]) -> Result<(), String> {
+    let clusters = clusters.iter().map(|name| (*name).to_owned()).collect();
+    let body = Body::ResumeTakeOvers(ask::ResumeTakeOvers { clusters, actor: "ada".into() });
+    world.command(body).map(drop).map_err(|refusal| refusal.code)
+}
+
+#[test]
+fn a_held_take_over_is_resumed_until_the_next_session() {
+    let mut world = clusters();
+    assert_eq!(resume(&mut world, &[]), Err("ARG1190".to_owned()));
+    assert_eq!(resume(&mut world, &["nowhere"]), Err("ARG1010".to_owned()));
+    assert_eq!(resume(&mut world, &["east", "nowhere"]), Err("ARG1010".to_owned()));
+    let epoch = world.state.cluster("east").unwrap().session_epoch;
+    assert_eq!(world.state.cluster("east").unwrap().take_over_resumed_epoch, 0, "all of it or nothing");
+    resume(&mut world, &["east"]).unwrap();
+    let row = world.state.cluster("east").unwrap().clone();
+    assert_eq!((row.take_over_resumed_epoch, row.take_over_resumed_by.as_str()), (epoch, "ada"));
+    assert!(row.take_over_resumed_at_ms > 0);
+    world.open("east", 1000);
+    let row = world.state.cluster("east").unwrap();
+    assert!(row.session_epoch > row.take_over_resumed_epoch, "it counts for what was silent then");
+}
+
+#[test]
+fn waits_are_told_as_take_overs_obey_them() {
+    use argosy_engine::TakeOverWait;
+    let limits = Limits::default();
+    let cases = [
+        (json!({}), TakeOverWait::UnsafeStep(limits.takeover_after_unsafe_ms)),
+        (annotated(json!({"argosy.dev/idempotent": "true"})), TakeOverWait::Lease),
+        (annotated(json!({"argosy.dev/failover": "wait"})), TakeOverWait::Return),
+    ];
+    for (number, (template, after)) in cases.into_iter().enumerate() {
+        let mut world = clusters();
+        let name = format!("w{number}");
+        let (cluster, fence) = placed(&mut world, &name, &template);
+        assert_eq!(world.state.take_over_wait(&fence, &limits), Some(TakeOverWait::Lease), "nothing ran yet");
+        world.running(&cluster, fence);
+        assert_eq!(world.state.take_over_wait(&fence, &limits), Some(after), "{template}");
+        let waiting = world.state.waiting_on(&cluster, &limits, 10);
+        assert_eq!(
+            waiting.iter().map(|one| (one.workflow.as_str(), one.wait)).collect::<Vec<_>>(),
+            [(name.as_str(), after)]
+        );
+        let node = &world.json(&name)["status"]["nodes"][&name];
+        assert_eq!(node["attempts"][0]["permit"], "granted", "{node}");
+        world.take_over(&cluster, true);
+        let waits = world.state.take_over_wait(&fence, &limits);
+        assert_eq!(waits.is_some(), after == TakeOverWait::Return, "what is fenced waits no more");
+    }
+}

@@ -1,3 +1,4 @@
+use argosy_engine::{TakeOverWait, WaitingAttempt, WaitingNode};
 use argosy_model::{Fence, MemberId, Resources, WorkflowId, WorkflowKey};
 use argosy_proto::command::{Command, Refusal, Reply};
 use axum::body::Bytes;
@@ -156,6 +157,12 @@ pub trait View: Clone + Send + Sync + 'static {
     ) -> Result<serde_json::Value, Refusal>;
     /// Schedules of drills, by name.
     fn drill_schedules(&self) -> Vec<serde_json::Value>;
+    /// What an attempt waits for before it is taken over, once its cluster is silent; `None`: its result no longer counts.
+    fn take_over_wait(&self, fence: &Fence, limits: &argosy_model::Limits) -> Option<TakeOverWait>;
+    /// Attempts of a cluster that are not taken over; at most so many are looked at.
+    fn waiting_on(&self, cluster: &str, limits: &argosy_model::Limits, max: usize) -> Vec<WaitingAttempt>;
+    /// Nodes that were taken over and wait for a place; at most so many of the queue are looked at.
+    fn taken_over_waiting(&self, max: usize) -> Vec<WaitingNode>;
     /// All clusters, by name: the registered ones, and those invited that have not enrolled yet.
     fn clusters(&self) -> Vec<ClusterRecord>;
 
@@ -277,6 +284,23 @@ pub struct ClusterRecord {
     pub drain: Option<DrainRecord>,
     /// Who its agent is; nothing before it enrolled.
     pub identity: Option<argosy_proto::state::ClusterIdentity>,
+    /// Since when its runtime does not answer, log time; 0 = it does.
+    pub degraded_since_ms: i64,
+    /// The loss of a drill that is under way there.
+    pub drill: Option<DrillRecord>,
+    /// Who lets its take-over go on in a storm, and since when, log time; until its next session.
+    pub resumed: Option<(String, i64)>,
+}
+
+/// The loss of a drill that is under way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct DrillRecord {
+    /// The drill's number.
+    pub id: u64,
+    /// How the cluster is lost.
+    pub mode: String,
+    /// When it comes back, log time.
+    pub ends_at_ms: i64,
 }
 
 /// How far a drain has come.
@@ -421,6 +445,40 @@ pub struct CellStatus {
     pub sessions: Vec<SessionStatus>,
     /// Beyond this, the offset of an agent's clock is alarmed; milliseconds.
     pub clock_offset_max_ms: u64,
+    /// Most of the fleet went silent together.
+    pub storm: Option<StormStatus>,
+    /// When this was so: wall clock, milliseconds since 1970. Spans of sessions count from here.
+    pub observed_at_ms: i64,
+    /// From a cluster's last sign of life to the take-over of what is safe to move, milliseconds.
+    pub takeover_safe_ms: i64,
+}
+
+/// Most of the fleet went silent together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StormStatus {
+    /// Take-overs are held; else they were let go on.
+    pub held: bool,
+    /// How long ago it began, milliseconds.
+    pub since_ms: i64,
+    /// When it is released by itself, milliseconds; `None`: by an operator only.
+    pub release_in_ms: Option<i64>,
+    /// Silent clusters.
+    pub silent: u32,
+    /// Clusters that are not taken over.
+    pub fleet: u32,
+}
+
+/// The next take-over of a cluster, if it stays silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NextTakeOver {
+    /// Until it is due, milliseconds; 0 = it is.
+    pub in_ms: i64,
+    /// Waits beyond lease and margin that will have passed then, milliseconds.
+    pub beyond_ms: i64,
+    /// The storm brake holds it.
+    pub held: bool,
+    /// It is due and waits for others.
+    pub paced: bool,
 }
 
 /// One member.
@@ -455,4 +513,10 @@ pub struct SessionStatus {
     pub lease_remaining_ms: i64,
     /// How far the agent's clock is ahead of the leader's, milliseconds, once it was measured.
     pub clock_offset_ms: Option<i64>,
+    /// Since its last sign of life that was acknowledged, milliseconds; `None`: it has never had a session.
+    pub silent_ms: Option<i64>,
+    /// What has been taken over: waits of so many milliseconds beyond lease and margin.
+    pub taken_over_beyond_ms: Option<i64>,
+    /// What is taken over next.
+    pub next_take_over: Option<NextTakeOver>,
 }

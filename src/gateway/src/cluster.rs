@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::auth::Identity;
 use crate::envelope::{Answer, ApiError, ApiResult, Code};
+use crate::failover;
 use crate::http::{Params, decode_object, idempotency_key, read_body};
 use crate::list::view;
 use crate::workflow::{COMMAND_VERSION, time_text};
@@ -147,6 +148,7 @@ pub(crate) fn cluster_json(record: &ClusterRecord, status: &CellStatus) -> Value
         }
         value["leaseRemainingSeconds"] = json!(session.lease_remaining_ms.div_euclid(1000));
     }
+    failover::show_cluster(&mut value, record, status);
     value
 }
 

@@ -253,8 +253,14 @@ mod tests {
     /// Rolling the certificate authority was open to writers once, since nobody had listed its path.
     #[test]
     fn what_is_not_listed_for_writers_is_for_admins() {
-        for path in ["authority/roll", "drills", "drill-schedules/weekly", "members", "workflows-of-tomorrow"]
-        {
+        for path in [
+            "authority/roll",
+            "failover/resume",
+            "drills",
+            "drill-schedules/weekly",
+            "members",
+            "workflows-of-tomorrow",
+        ] {
             assert_eq!(needed_role(&Method::POST, &format!("/api/v1/{path}")), Role::Admin, "{path}");
         }
     }

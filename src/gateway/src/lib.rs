@@ -26,6 +26,7 @@ mod cron;
 mod drill;
 mod envelope;
 mod event_binding;
+mod failover;
 mod fields;
 mod http;
 mod info;
@@ -55,8 +56,8 @@ use tokio::sync::Semaphore;
 pub use auth::{Identity, Role, Tokens, hash_token};
 pub use cell::{
     ArchiveError, Archived, ArtifactPlace, Behind, Cell, CellStatus, Change, ClusterRecord, CommandError,
-    Consistency, DrainRecord, Invite, InviteRequest, LogError, LogQuery, LogSource, MemberStatus, ReadError,
-    SessionStatus, Summary, View,
+    Consistency, DrainRecord, DrillRecord, Invite, InviteRequest, LogError, LogQuery, LogSource,
+    MemberStatus, NextTakeOver, ReadError, SessionStatus, StormStatus, Summary, View,
 };
 pub use cluster::{clock_is_off, standing_word, state_word};
 pub use info::Version;
@@ -224,6 +225,8 @@ fn api<C: Cell>() -> Router<App<C>> {
         .route("/api/v1/tracking/event", post(info::tracking))
         .route("/api/v1/authority", get(authority::get::<C>))
         .route("/api/v1/authority/roll", post(authority::roll::<C>))
+        .route("/api/v1/failover", get(failover::status::<C>))
+        .route("/api/v1/failover/resume", post(failover::resume::<C>))
         .route("/api/v1/clusters", get(cluster::list::<C>))
         .route("/api/v1/clusters/{name}", get(cluster::get::<C>))
         .route("/api/v1/clusters/{name}/invite", post(cluster::invite::<C>))

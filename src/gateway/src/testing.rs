@@ -16,7 +16,7 @@ use tokio::sync::broadcast;
 
 use crate::{
     ArchiveError, Behind, Cell, CellStatus, Change, CommandError, Consistency, Invite, InviteRequest,
-    LogError, LogQuery, MemberStatus, ReadError, SessionStatus,
+    LogError, LogQuery, MemberStatus, NextTakeOver, ReadError, SessionStatus, StormStatus,
 };
 
 const START_MS: i64 = 1_760_000_000_000;
@@ -40,6 +40,9 @@ struct Inner {
     has_leader: bool,
     /// The next command is answered as of unknown outcome, after it was done.
     loses_next_reply: bool,
+    /// Sessions that are not as those of connected clusters are.
+    silences: BTreeMap<String, SessionStatus>,
+    storm: Option<StormStatus>,
 }
 
 impl Default for EngineCell {
@@ -53,6 +56,8 @@ impl Default for EngineCell {
             archive: BTreeMap::new(),
             has_leader: true,
             loses_next_reply: false,
+            silences: BTreeMap::new(),
+            storm: None,
         };
         let (changes, _) = broadcast::channel(CHANGES_BUFFERED_MAX);
         let cell = Self { inner: Arc::new(Mutex::new(inner)), changes };
@@ -127,6 +132,23 @@ impl EngineCell {
     pub fn pass_ms(&self, span_ms: i64) {
         self.lock().now_ms += span_ms;
         self.settle();
+    }
+
+    /// Shows a cluster's session as silent for that long, as a leader of the default times would. `storm` holds it.
+    pub fn fall_silent(&self, cluster: &str, silent_ms: i64, storm: Option<StormStatus>) {
+        let mut inner = self.lock();
+        let in_ms = (20_000 - silent_ms).max(0);
+        let held = storm.is_some_and(|storm| storm.held) && silent_ms >= 15_000;
+        let next = NextTakeOver { in_ms, beyond_ms: 0, held, paced: in_ms == 0 && !held };
+        let session = SessionStatus {
+            cluster: cluster.to_owned(),
+            lease_remaining_ms: (15_000 - silent_ms).max(0),
+            silent_ms: Some(silent_ms),
+            next_take_over: Some(next),
+            ..SessionStatus::default()
+        };
+        inner.silences.insert(cluster.to_owned(), session);
+        inner.storm = storm;
     }
 
     /// Registers a cluster with room for everything, and opens its session.
@@ -348,13 +370,19 @@ impl Cell for EngineCell {
 
     fn status(&self) -> CellStatus {
         let inner = self.lock();
-        let sessions = inner.state.clusters().map(|(name, row)| SessionStatus {
+        let connected = |name: &str, row: &argosy_proto::state::Cluster| SessionStatus {
             cluster: name.to_owned(),
             connected: !row.lost && row.session_epoch > 0,
             member: 1,
             lease_remaining_ms: 20_000,
             clock_offset_ms: Some(-12),
-        });
+            silent_ms: Some(1_000),
+            ..SessionStatus::default()
+        };
+        let sessions = inner
+            .state
+            .clusters()
+            .map(|(name, row)| inner.silences.get(name).cloned().unwrap_or_else(|| connected(name, row)));
         CellStatus {
             clock_offset_max_ms: 2_000,
             cell: "test".to_owned(),
@@ -372,6 +400,9 @@ impl Cell for EngineCell {
                 reachable: true,
             }],
             sessions: sessions.collect(),
+            storm: inner.storm,
+            observed_at_ms: inner.now_ms,
+            takeover_safe_ms: 20_000,
         }
     }
 }

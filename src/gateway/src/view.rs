@@ -1,14 +1,16 @@
 //! The engine's state as the gateway reads it.
 
-use argosy_engine::{State, view};
-use argosy_model::{Limits, WorkflowId, WorkflowKey, parse_fence, pod_name};
+use argosy_engine::{State, TakeOverWait, WaitingAttempt, WaitingNode, view};
+use argosy_model::{Fence, Limits, WorkflowId, WorkflowKey, parse_fence, pod_name};
 use argosy_proto::command::Refusal;
 use argosy_proto::common::Runtime;
 use argosy_proto::state::DrillMode;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-use crate::{ArchiveError, Archived, ArtifactPlace, ClusterRecord, DrainRecord, LogSource, Summary, View};
+use crate::{
+    ArchiveError, Archived, ArtifactPlace, ClusterRecord, DrainRecord, DrillRecord, LogSource, Summary, View,
+};
 
 impl View for State {
     fn sequence(&self) -> u64 {
@@ -178,6 +180,18 @@ impl View for State {
         Self::authority_behind(self)
     }
 
+    fn take_over_wait(&self, fence: &Fence, limits: &Limits) -> Option<TakeOverWait> {
+        Self::take_over_wait(self, fence, limits)
+    }
+
+    fn waiting_on(&self, cluster: &str, limits: &Limits, max: usize) -> Vec<WaitingAttempt> {
+        Self::waiting_on(self, cluster, limits, max)
+    }
+
+    fn taken_over_waiting(&self, max: usize) -> Vec<WaitingNode> {
+        Self::taken_over_waiting(self, max)
+    }
+
     fn clusters(&self) -> Vec<ClusterRecord> {
         let record = |(name, row): (&str, &argosy_proto::state::Cluster)| ClusterRecord {
             name: name.to_owned(),
@@ -200,6 +214,10 @@ impl View for State {
                 .collect(),
             drain: row.drain.as_ref().map(|drain| drain_record(self, name, drain)),
             identity: row.identity.clone(),
+            degraded_since_ms: row.unhealthy_since_ms,
+            drill: drill_record(self, name),
+            resumed: (row.session_epoch > 0 && row.take_over_resumed_epoch == row.session_epoch)
+                .then(|| (row.take_over_resumed_by.clone(), row.take_over_resumed_at_ms)),
         };
         let invited = self
             .clusters_invited()
@@ -210,6 +228,12 @@ impl View for State {
         found.sort_by(|one, other| one.name.cmp(&other.name));
         found
     }
+}
+
+fn drill_record(state: &State, cluster: &str) -> Option<DrillRecord> {
+    let (id, drill) = state.drill_loss().filter(|(_, drill)| drill.cluster == cluster)?;
+    let mode = view::drill_mode_word(drill.mode()).to_owned();
+    Some(DrillRecord { id, mode, ends_at_ms: drill.ends_at_ms })
 }
 
 fn archived_of(state: &State, id: u64) -> Option<Archived> {

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use crate::archive;
 use crate::auth::Identity;
 use crate::envelope::{Answer, ApiError, ApiResult, Code};
+use crate::failover;
 use crate::fields::Fields;
 use crate::http::{Params, decode_object, idempotency_key, read_body};
 use crate::list::{resolve, view};
@@ -48,7 +49,11 @@ pub(crate) async fn get_lint<C: Cell>(
 pub(crate) async fn one<C: Cell>(app: &App<C>, namespace: &str, name: &str, params: &Params) -> ApiResult {
     let view = view(app, params).await?;
     let workflow = match resolve(&view, namespace, name) {
-        Ok(key) => view.workflow_json(&key).ok_or_else(|| ApiError::workflow_not_found(name))?,
+        Ok(key) => {
+            let mut found = view.workflow_json(&key).ok_or_else(|| ApiError::workflow_not_found(name))?;
+            failover::show_nodes(&mut found, &view, &app.cell.status(), &app.decisions);
+            found
+        }
         Err(missing) => {
             archive::named(app, &view, namespace, name, params.get("uid")).await?.ok_or(missing)?
         }

@@ -469,3 +469,65 @@ async fn archived_workflows_are_found_with_the_live_ones() {
     assert_eq!(api.call("GET", &format!("{base}/{uid}"), Value::Null).await.0, 404);
     assert_eq!(api.call("GET", "/api/v1/workflows/ns/old", Value::Null).await.0, 404);
 }
+
+const HELD: argosy_gateway::StormStatus =
+    argosy_gateway::StormStatus { held: true, since_ms: 60_000, release_in_ms: None, silent: 3, fleet: 3 };
+
+#[tokio::test]
+async fn a_node_of_a_silent_cluster_shows_lease_permit_and_take_over() {
+    let api = Api::new();
+    api.submit("w").await;
+    api.cell.settle();
+    let (cluster, assignment) = api.cell.assignments().pop().unwrap();
+    api.cell.start(&cluster, assignment.fence.unwrap());
+    let node = |shown: &Value| shown["status"]["nodes"]["w"].clone();
+    let (_, shown) = api.call("GET", "/api/v1/workflows/ns/w", Value::Null).await;
+    let live = node(&shown);
+    assert_eq!(
+        (&live["lease"]["state"], &live["attempts"][0]["permit"]),
+        (&json!("live"), &json!("granted"))
+    );
+    assert_eq!(live["takeOver"], json!(null));
+
+    api.cell.fall_silent("eu", 16_000, None);
+    let (_, shown) = api.call("GET", "/api/v1/workflows/ns/w", Value::Null).await;
+    let silent = node(&shown);
+    assert_eq!(silent["lease"], json!({"state": "expired", "remainingSeconds": 0, "silentSeconds": 16}));
+    assert_eq!(silent["takeOver"]["waitsFor"], "unsafeStep");
+    let at: jiff::Timestamp = silent["takeOver"]["at"].as_str().unwrap().parse().unwrap();
+    let (_, failover) = api.call("GET", "/api/v1/failover", Value::Null).await;
+    let observed: jiff::Timestamp = failover["observedAt"].as_str().unwrap().parse().unwrap();
+    assert_eq!(
+        at.as_second() - observed.as_second(),
+        304,
+        "lease, margin and five minutes from its last sign"
+    );
+    assert_eq!(failover["waiting"][0]["takeOver"], silent["takeOver"]);
+    assert_eq!(failover["clusters"][0]["takeOver"]["waitsFor"], "lease");
+    assert_eq!(failover["stormBrake"], json!({"held": false}));
+}
+
+#[tokio::test]
+async fn a_held_take_over_is_shown_and_resumed_by_an_admin_once() {
+    let api = Api::new();
+    let resume = "/api/v1/failover/resume";
+    let (status, refused) = api.call("POST", resume, json!({})).await;
+    assert_eq!(status, 409, "nothing is held: {refused}");
+    api.cell.fall_silent("eu", 60_000, Some(HELD));
+    let (_, cluster) = api.call("GET", "/api/v1/clusters/eu", Value::Null).await;
+    assert_eq!(cluster["takeOver"]["waitsFor"], "stormBrake", "{cluster}");
+    assert_eq!(cluster["takeOver"]["untilResumed"], true);
+    assert_eq!(cluster["stormBrake"]["reason"], "3 of 3 clusters went silent together");
+    assert_eq!(api.call_with("POST", resume, &[("authorization", "Bearer writer")], json!({})).await.0, 403);
+    assert_eq!(api.call("POST", resume, json!({"cluster": "mars"})).await.0, 404);
+
+    let headers = [("authorization", "Bearer admin"), ("idempotency-key", "once")];
+    let first = api.raw("POST", resume, &headers, "{}").await;
+    assert_eq!(first.status(), 200);
+    let (_, cluster) = api.call("GET", "/api/v1/clusters/eu", Value::Null).await;
+    assert_eq!(cluster["takeOverResumed"]["by"], "admin");
+    // Nothing is held any more: the same request still has its first answer, a new one is told so.
+    api.cell.fall_silent("eu", 61_000, None);
+    assert_eq!(api.raw("POST", resume, &headers, "{}").await.status(), 200);
+    assert_eq!(api.call("POST", resume, json!({"cluster": "eu"})).await.0, 409);
+}

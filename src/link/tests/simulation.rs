@@ -383,6 +383,7 @@ impl World {
                 cluster: name(cluster),
                 session_epoch: self.engine.epochs[cluster],
                 taken_over: self.engine.taken_over[cluster],
+                resumed_epoch: 0,
             })
             .collect();
         self.control(self.leader, control::Input::LeadershipStarted { clusters });

@@ -204,8 +204,8 @@ pub struct MemberStatus {
     pub link: Option<argosy_link::control::Counters>,
     /// How often concurrency policies took effect since leadership began, on the leader: by namespace, name, policy.
     pub cron_policies: std::collections::BTreeMap<(String, String, String), u64>,
-    /// The storm brake holds take-overs.
-    pub storm_held: bool,
+    /// Most of the fleet went silent together, as far as this member knows.
+    pub storm: Option<argosy_proto::peer::StormBrake>,
     /// Counts.
     pub counters: Counters,
 }

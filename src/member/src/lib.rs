@@ -159,7 +159,7 @@ impl<K: Kv> Member<K> {
                 .as_ref()
                 .map(|leading| leading.engine.cron_policies().clone())
                 .unwrap_or_default(),
-            storm_held: self.leading.as_ref().is_some_and(|leading| leading.sessions.storm_held()),
+            storm: self.storm_known(now),
             connections: self.connections.len(),
             sessions,
             sessions_known: self.sessions_known(now),
@@ -497,6 +497,7 @@ impl<K: Kv> Member<K> {
         let before = self.publish(&happened.workflows, happened.reloaded);
         self.end_refused(now, &happened.clusters, happened.reloaded);
         self.dispatch(now, &before, &happened.attempts);
+        self.tell_resumed(now, &before, &happened.clusters);
     }
 
     /// Publishes committed state if it moved on; returns what was published before.

@@ -42,6 +42,7 @@ pub(crate) fn known_clusters(state: &State) -> Vec<KnownCluster> {
             cluster: name.to_owned(),
             session_epoch: cluster.session_epoch,
             taken_over: cluster.lost.then_some(0),
+            resumed_epoch: cluster.take_over_resumed_epoch,
         })
         .collect()
 }
@@ -309,6 +310,24 @@ impl<K: Kv> Member<K> {
                 *self.counters.reports.entry("superseded").or_default() += resynced.stop.len() as u64;
             }
             _ => {}
+        }
+    }
+
+    /// What an operator said of held take-overs is committed: the sessions hear it.
+    pub(crate) fn tell_resumed(&mut self, now: Now, before: &State, clusters: &BTreeSet<String>) {
+        if self.leading.is_none() {
+            return;
+        }
+        let after = self.machine.state.clone();
+        let epoch =
+            |state: &State, name: &str| state.cluster(name).map_or(0, |row| row.take_over_resumed_epoch);
+        for cluster in clusters {
+            let session_epoch = epoch(&after, cluster);
+            if session_epoch != epoch(before, cluster) {
+                tracing::warn!(cluster, "an operator lets the held take-over of a cluster go on");
+                let cluster = cluster.clone();
+                self.session_step(now, control::Input::TakeOverResumed { cluster, session_epoch });
+            }
         }
     }
 

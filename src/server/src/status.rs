@@ -8,7 +8,8 @@ use crate::mailbox::Mailbox;
 use crate::peers::PeerLinks;
 use crate::pki::Signer;
 use argosy_consensus::Role;
-use argosy_gateway::{CellStatus, MemberStatus, SessionStatus};
+use argosy_gateway::{CellStatus, MemberStatus, NextTakeOver, SessionStatus, StormStatus};
+use argosy_link::control::NextTakeOver as NextInLine;
 use argosy_model::MemberId;
 use argosy_telemetry::Metrics;
 use argosy_telemetry::prometheus::IntCounter;
@@ -144,6 +145,14 @@ fn cell_status(
         member: session.member,
         lease_remaining_ms: session.lease_remaining_ms,
         clock_offset_ms: session.clock_measured.then_some(session.clock_offset_ms),
+        silent_ms: session.heard.then_some(session.silent_ms),
+        taken_over_beyond_ms: session.taken_over.then_some(session.taken_over_beyond_ms),
+        next_take_over: session.take_over_awaited.then_some(NextTakeOver {
+            in_ms: session.take_over_in_ms,
+            beyond_ms: session.take_over_beyond_ms,
+            held: session.take_over_held,
+            paced: session.take_over_paced,
+        }),
     });
     CellStatus {
         cell: config.cell.clone(),
@@ -154,6 +163,15 @@ fn cell_status(
         members: members.collect(),
         sessions: sessions.collect(),
         clock_offset_max_ms: config.identity.clock_offset_max_ms,
+        storm: status.storm.as_ref().map(|storm| StormStatus {
+            held: storm.held,
+            since_ms: storm.since_ms,
+            release_in_ms: (storm.release_in_ms > 0).then_some(storm.release_in_ms),
+            silent: storm.silent,
+            fleet: storm.fleet,
+        }),
+        observed_at_ms: crate::core::clock().wall_ms,
+        takeover_safe_ms: i64::try_from(config.failover.times().takeover_safe_ms()).unwrap_or(i64::MAX),
     }
 }
 
@@ -183,7 +201,14 @@ impl Totals {
         }
         metrics.queue_depth.with_label_values(&["commands"]).set(as_gauge(status.commands_waiting as u64));
         metrics.queue_depth.with_label_values(&["batches"]).set(as_gauge(status.batches_in_flight as u64));
-        metrics.storm_held.set(i64::from(status.storm_held));
+        let leads = status.link.is_some();
+        metrics.storm_held.set(i64::from(leads && status.storm.is_some_and(|storm| storm.held)));
+        let waits = |of: fn(&NextInLine) -> bool| {
+            let next = status.sessions.iter().filter_map(|session| session.next_take_over);
+            as_gauge(next.filter(of).count() as u64)
+        };
+        metrics.takeovers_waiting.with_label_values(&["storm_brake"]).set(waits(|next| next.held));
+        metrics.takeovers_waiting.with_label_values(&["pacing"]).set(waits(|next| next.paced));
         self.record_counters(metrics, status);
         let clusters = &metrics.lease_remaining_seconds;
         clusters.reset();

@@ -126,6 +126,7 @@ metrics! {
     clock_offset_ms: IntGaugeVec = "argosy_agent_clock_offset_milliseconds", ["cluster"], "How far the clock of the cluster's agent is ahead of the leader's, as the leader measures it.";
     clock_alarms: IntGauge = "argosy_agent_clock_alarms", [], "Clusters whose agents' clocks differ from the leader's by more than `identity.clockOffsetMaxMs`, on the leader.";
     storm_held: IntGauge = "argosy_storm_held", [], "1 while take-overs are held because most of the fleet went silent at once, else 0.";
+    takeovers_waiting: IntGaugeVec = "argosy_takeovers_waiting", ["reason"], "Silent clusters whose next take-over waits, on the leader, by reason: storm_brake, pacing.";
     drill_under_way: IntGaugeVec = "argosy_drill_under_way", ["cluster", "mode"], "1 while a drill of the cluster is under way: its loss, or what follows.";
     drills: IntGaugeVec = "argosy_drills", ["verdict"], "Reports of drills that are kept, by verdict: passed, failed, aborted.";
     drill_last_end: IntGaugeVec = "argosy_drill_last_end_timestamp_seconds", ["cluster", "mode"], "When the newest drill of the cluster and mode ended, seconds since 1970.";

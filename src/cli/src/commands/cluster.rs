@@ -85,7 +85,7 @@ async fn invite(client: &Client, arguments: &Invite, console: &mut Console) -> R
     Ok(true)
 }
 
-fn style_of_state(state: &str) -> Style {
+pub(super) fn style_of_state(state: &str) -> Style {
     match state {
         "connected" => Style::Green,
         "lost" | "revoked" | "locked" => Style::Red,

@@ -9,6 +9,7 @@ mod copy;
 mod cron;
 mod drill;
 mod drill_shown;
+mod failover;
 mod follow;
 mod lint;
 mod list;
@@ -130,6 +131,7 @@ async fn carry_out(
         | Command::Delete(_)
         | Command::Cluster(_)
         | Command::Drill(_)
+        | Command::Failover(_)
         | Command::Ca(_)
         | Command::Member(_)
         | Command::Recovery(_)
@@ -173,6 +175,7 @@ async fn ask(command: Command, client: &Client, console: &mut Console) -> Result
         Command::Delete(arguments) => remove::delete(client, &arguments, console).await,
         Command::Cluster(command) => cluster::cluster(client, command, console).await,
         Command::Drill(command) => drill::drill(client, command, console).await,
+        Command::Failover(command) => failover::failover(client, command, console).await,
         Command::Recovery(arguments) => recovery::recovery(client, &arguments, console).await,
         Command::Ca(command) => authority::authority(client, command, console).await,
         Command::Member(command) => member::member(client, command, console).await,

@@ -30,6 +30,7 @@ pub(crate) mod report_artifact_task;
 pub(crate) mod report_attempt;
 pub(crate) mod report_config_maps;
 pub(crate) mod resubmit_workflow;
+pub(crate) mod resume_take_overs;
 pub(crate) mod resume_workflow;
 pub(crate) mod resync_attempts;
 pub(crate) mod retry_workflow;

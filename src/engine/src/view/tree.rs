@@ -207,11 +207,16 @@ impl<'a> Tree<'a> {
             if !attempt.fenced {
                 put("cluster", attempt.cluster.clone().into());
             }
-            attempts.push(json!({
+            let mut shown = json!({
                 "fence": display_fence(&fence),
                 "cluster": attempt.cluster,
                 "phase": attempt_phase(attempt),
-            }));
+                "permit": if attempt.permitted { "granted" } else { "none" },
+            });
+            if attempt.exclusive_lease_ms > 0 {
+                shown["exclusiveLeaseMs"] = attempt.exclusive_lease_ms.into();
+            }
+            attempts.push(shown);
         }
         if !attempts.is_empty() {
             put("attempts", Value::Array(attempts));

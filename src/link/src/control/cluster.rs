@@ -15,6 +15,8 @@ pub(super) struct Cluster {
     /// Receipt of the last acknowledged renewal: the base of the take-over clock. `None`: never had a session.
     pub heard: Option<Millis>,
     pub taken_over: TakenOver,
+    /// The last session whose silence an operator does not want held by the storm brake.
+    pub resumed_epoch: u64,
     /// A take-over is being decided.
     pub taking_over: bool,
     /// No take-over is asked before, after one was refused or lost.
@@ -34,6 +36,11 @@ pub(super) struct Cluster {
 }
 
 impl Cluster {
+    /// Whether an operator wants what was lost with its last session taken over, storm or not.
+    pub fn is_resumed(&self) -> bool {
+        self.epoch > 0 && self.resumed_epoch == self.epoch
+    }
+
     /// The next wait beyond what was taken over: of what is safe to move, of other running steps, or of an exclusive one.
     pub fn next_wait_ms(&self, takeover_after_unsafe_ms: Millis) -> Option<Millis> {
         let Some(taken_ms) = self.taken_over else { return Some(0) };

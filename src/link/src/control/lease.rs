@@ -1,7 +1,7 @@
 //! Leases and take-overs: quorum rounds, clocks, the storm brake.
 
-use super::cluster::{Kind, Renewal};
-use super::{Answer, Output, Sessions};
+use super::cluster::{Cluster, Kind, Renewal};
+use super::{Answer, NextTakeOver, Output, Sessions, StormStatus};
 use crate::{Error, Millis};
 use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::{agent, command};
@@ -26,19 +26,48 @@ pub(super) struct Rounds {
 pub(super) struct TakeOvers {
     in_flight: usize,
     held_since: Option<Millis>,
-    /// The present storm was waited out, or resumed by an operator.
+    /// The present storm was waited out.
     released: bool,
+    /// A silent cluster waits that nobody has resumed.
+    holds: bool,
+    silent: usize,
+    fleet: usize,
     /// What the owner was told last.
     announced: bool,
 }
 
 impl TakeOvers {
     pub fn is_held(&self) -> bool {
-        self.held_since.is_some() && !self.released
+        self.held_since.is_some() && !self.released && self.holds
     }
 
-    pub fn resume(&mut self) {
-        self.released = self.held_since.is_some();
+    pub fn status(&self, now: Millis, hold_max_ms: Option<Millis>) -> Option<StormStatus> {
+        let since_ms = now.saturating_sub(self.held_since?);
+        Some(StormStatus {
+            held: self.is_held(),
+            since_ms,
+            release_in_ms: hold_max_ms.map(|hold_ms| hold_ms.saturating_sub(since_ms)),
+            silent: self.silent,
+            fleet: self.fleet,
+        })
+    }
+}
+
+/// Clusters that count when it is judged whether there is a storm.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fleet {
+    all: usize,
+    silent: usize,
+}
+
+impl Fleet {
+    fn add(&mut self, silent: bool) {
+        self.all += 1;
+        self.silent += usize::from(silent);
+    }
+
+    fn is_storm(self) -> bool {
+        self.silent >= STORM_CLUSTERS_MIN && self.silent * 2 > self.all
     }
 }
 
@@ -142,26 +171,38 @@ impl Sessions {
     /// Asks for every take-over that is due and not held.
     pub(super) fn take_over_due(&mut self, now: Millis) {
         self.judge_storm(now);
-        if self.takeovers.is_held() {
-            return;
-        }
+        let held = self.takeovers.is_held();
         let due: Vec<(String, Millis)> = self
             .clusters
             .iter()
             .filter(|(_, cluster)| !cluster.taking_over && now >= cluster.takeover_retry_at)
+            .filter(|(_, cluster)| !held || cluster.is_resumed())
             .filter_map(|(name, cluster)| {
-                let silent_ms = now.saturating_sub(cluster.heard?);
-                let early = is_planted(Bug::TakeOverInsideLease);
-                let safe_ms = if early { self.times.lease_ms / 2 } else { self.times.takeover_safe_ms() };
-                let beyond_ms = silent_ms.checked_sub(safe_ms)?;
-                let next_ms = cluster.next_wait_ms(self.times.takeover_after_unsafe_ms)?;
-                (next_ms <= beyond_ms).then(|| (name.clone(), next_ms))
+                let (in_ms, beyond_ms) = self.next_due(cluster, now)?;
+                (in_ms == 0).then(|| (name.clone(), beyond_ms))
             })
             .take(self.limits.takeovers_in_flight_max.saturating_sub(self.takeovers.in_flight))
             .collect();
         for (name, beyond_ms) in due {
             self.take_over(&name, beyond_ms);
         }
+    }
+
+    /// When a silent cluster's next take-over is due, and what it takes: waits of so much beyond lease and margin.
+    fn next_due(&self, cluster: &Cluster, now: Millis) -> Option<(Millis, Millis)> {
+        let silent_ms = now.saturating_sub(cluster.heard?);
+        let early = is_planted(Bug::TakeOverInsideLease);
+        let safe_ms = if early { self.times.lease_ms / 2 } else { self.times.takeover_safe_ms() };
+        let beyond_ms = cluster.next_wait_ms(self.times.takeover_after_unsafe_ms)?;
+        Some((safe_ms.saturating_add(beyond_ms).saturating_sub(silent_ms), beyond_ms))
+    }
+
+    /// What is taken over next, for views.
+    pub(super) fn next_take_over(&self, cluster: &Cluster, now: Millis) -> Option<NextTakeOver> {
+        let (in_ms, beyond_ms) = self.next_due(cluster, now)?;
+        let silent = cluster.heard.is_some_and(|heard| now.saturating_sub(heard) >= self.times.lease_ms);
+        let held = silent && self.takeovers.is_held() && !cluster.is_resumed();
+        Some(NextTakeOver { in_ms, beyond_ms, held, paced: in_ms == 0 && !held })
     }
 
     fn take_over(&mut self, name: &str, beyond_ms: Millis) {
@@ -213,25 +254,36 @@ impl Sessions {
     /// Sets or releases the brake. Clusters count as silent from the end of their lease, a margin before they are due,
     /// so that a fleet whose renewals are spread over a renewal period is seen as a whole.
     fn judge_storm(&mut self, now: Millis) {
-        let with_us = self.clusters.values().filter(|cluster| cluster.taken_over.is_none());
-        let (mut fleet, mut silent) = (0_usize, 0_usize);
-        for heard in with_us.filter_map(|cluster| cluster.heard) {
-            fleet += 1;
-            silent += usize::from(now.saturating_sub(heard) >= self.times.lease_ms);
+        let lease_ms = self.times.lease_ms;
+        let (mut present, mut with_resumed, mut waiting) = (Fleet::default(), Fleet::default(), 0_usize);
+        for cluster in self.clusters.values() {
+            let Some(heard) = cluster.heard else { continue };
+            let silent = now.saturating_sub(heard) >= lease_ms;
+            if cluster.taken_over.is_none() {
+                present.add(silent);
+                waiting += usize::from(silent && !cluster.is_resumed());
+            }
+            if cluster.taken_over.is_none() || cluster.is_resumed() {
+                with_resumed.add(silent);
+            }
         }
-        let storm = silent >= STORM_CLUSTERS_MIN && silent * 2 > fleet;
         let storms = &mut self.takeovers;
-        if storm {
+        // What an operator resumed does not end the storm for the others.
+        let goes_on =
+            storms.held_since.is_some() && !storms.released && waiting > 0 && with_resumed.is_storm();
+        if present.is_storm() || goes_on {
             let since = *storms.held_since.get_or_insert(now);
             if self.times.storm_hold_max_ms.is_some_and(|hold_ms| now.saturating_sub(since) >= hold_ms) {
                 storms.released = true;
             }
-        } else if !storms.released || silent == 0 {
+        } else if !storms.released || present.silent == 0 {
             // A released storm lasts until the last of its clusters is taken over or back: each take-over shrinks the
             // fleet and must not set the brake anew.
             storms.held_since = None;
             storms.released = false;
         }
+        storms.holds = waiting > 0;
+        (storms.silent, storms.fleet) = (present.silent, present.all);
         let held = self.takeovers.is_held();
         if std::mem::replace(&mut self.takeovers.announced, held) != held {
             self.outputs.push(Output::Storm { held });

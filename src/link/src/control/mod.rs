@@ -81,6 +81,8 @@ pub struct KnownCluster {
     pub session_epoch: u64,
     /// What an earlier leader took over since.
     pub taken_over: TakenOver,
+    /// The last session whose silence an operator does not want held by the storm brake; 0 = none.
+    pub resumed_epoch: u64,
 }
 
 /// What happens to the machine.
@@ -155,8 +157,13 @@ pub enum Input {
         /// For the agent.
         message: String,
     },
-    /// An operator lets held take-overs go on (`argosy failover resume`).
-    ResumeTakeOvers,
+    /// An operator lets the held take-over of a cluster go on (`argosy failover resume`), which is committed.
+    TakeOverResumed {
+        /// Which.
+        cluster: String,
+        /// Of its last session: another one makes it void.
+        session_epoch: u64,
+    },
     /// Time has passed. At least every 100 ms.
     Tick,
 }
@@ -249,6 +256,34 @@ pub struct Counters {
     pub takeovers_decided: u64,
 }
 
+/// The next take-over of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextTakeOver {
+    /// Until it is due; 0 = it is.
+    pub in_ms: Millis,
+    /// Waits beyond lease and margin that will have passed then.
+    pub beyond_ms: Millis,
+    /// The lease is over, and the storm brake holds it.
+    pub held: bool,
+    /// It is due and not held: others are being decided, or it is asked again after a while.
+    pub paced: bool,
+}
+
+/// Most of the fleet went silent together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StormStatus {
+    /// Take-overs are held; else they were let go on.
+    pub held: bool,
+    /// How long ago it began.
+    pub since_ms: Millis,
+    /// When it is released by itself; `None`: by an operator only.
+    pub release_in_ms: Option<Millis>,
+    /// Silent clusters.
+    pub silent: usize,
+    /// Clusters that are not taken over.
+    pub fleet: usize,
+}
+
 /// One cluster, for metrics and views.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterStatus {
@@ -266,6 +301,8 @@ pub struct ClusterStatus {
     pub silent_ms: Option<Millis>,
     /// What has been taken over.
     pub taken_over: TakenOver,
+    /// What is taken over next, if the cluster stays silent.
+    pub next_take_over: Option<NextTakeOver>,
     /// Attempts known to be held by the agent.
     pub held: usize,
     /// Assignments sent and unanswered.
@@ -386,8 +423,10 @@ impl Sessions {
             Input::IdentityRefused { cluster, code, message } => {
                 self.on_identity_refused(&cluster, code, message);
             }
-            Input::ResumeTakeOvers => {
-                self.takeovers.resume();
+            Input::TakeOverResumed { cluster, session_epoch } => {
+                if let Some(cluster) = self.clusters.get_mut(&cluster) {
+                    cluster.resumed_epoch = session_epoch;
+                }
                 self.take_over_due(now);
             }
             Input::Tick => {
@@ -400,10 +439,11 @@ impl Sessions {
     }
 
     fn start(&mut self, now: Millis, clusters: Vec<KnownCluster>) {
-        for KnownCluster { cluster, session_epoch, taken_over } in clusters {
+        for KnownCluster { cluster, session_epoch, taken_over, resumed_epoch } in clusters {
             let known = self.clusters.entry(cluster).or_default();
             known.epoch = session_epoch;
             known.taken_over = taken_over;
+            known.resumed_epoch = resumed_epoch;
             // In full from now: what an earlier leader acknowledged was sent before.
             known.heard = (session_epoch > 0 && !is_planted(Bug::TimersForgotten)).then_some(now);
         }
@@ -428,6 +468,7 @@ impl Sessions {
                 lease_remaining_ms: silent_ms.map_or(0, |silent| self.times.lease_ms.saturating_sub(silent)),
                 silent_ms,
                 taken_over: cluster.taken_over,
+                next_take_over: self.next_take_over(cluster, now),
                 held: session.map_or(0, |session| session.held.len()),
                 assigns_in_flight: session.map_or(0, |session| session.in_flight.len()),
                 assigns_waiting: session.map_or(0, |session| session.waiting.len()),
@@ -435,10 +476,10 @@ impl Sessions {
         })
     }
 
-    /// Whether the storm brake holds take-overs.
+    /// The storm under way.
     #[must_use]
-    pub fn storm_held(&self) -> bool {
-        self.takeovers.is_held()
+    pub fn storm(&self, now: Millis) -> Option<StormStatus> {
+        self.takeovers.status(now, self.times.storm_hold_max_ms)
     }
 
     fn send(&mut self, connection: ConnectionRef, session_epoch: u64, body: agent::control_frame::Body) {

@@ -334,6 +334,7 @@ fn a_new_leader_starts_all_clocks_in_full() {
         cluster: cluster.to_owned(),
         session_epoch,
         taken_over,
+        resumed_epoch: 0,
     };
     let clusters = vec![known("new", 0, None), known("seen", 4, None), known("lost", 4, Some(300_000))];
     rig.step(Input::LeadershipStarted { clusters });
@@ -349,7 +350,12 @@ fn the_storm_brake_holds_releases_and_resumes() {
     for resume in [true, false] {
         let mut rig = Rig::new(times, Limits::default());
         let clusters = (0..5)
-            .map(|number| KnownCluster { cluster: number.to_string(), session_epoch: 1, taken_over: None })
+            .map(|number| KnownCluster {
+                cluster: number.to_string(),
+                session_epoch: 1,
+                taken_over: None,
+                resumed_epoch: 0,
+            })
             .collect();
         rig.step(Input::LeadershipStarted { clusters });
         for number in 3..5_u64 {
@@ -360,8 +366,14 @@ fn the_storm_brake_holds_releases_and_resumes() {
         let mut alarms = Vec::new();
         let mut taken = Vec::new();
         for tick in 0..800 {
-            let mut outputs =
-                if resume && tick == 400 { rig.step(Input::ResumeTakeOvers) } else { Vec::new() };
+            let mut outputs = Vec::new();
+            if resume && tick == 400 {
+                for cluster in ["0", "1", "2"] {
+                    outputs.extend(
+                        rig.step(Input::TakeOverResumed { cluster: cluster.into(), session_epoch: 1 }),
+                    );
+                }
+            }
             for number in 3..5_u64 {
                 let connection = ConnectionRef { member: 1, connection: number };
                 rig.frame(&number.to_string(), connection, 2, renew(tick));
@@ -386,11 +398,68 @@ fn the_storm_brake_holds_releases_and_resumes() {
     }
 }
 
+fn resumed(cluster: &str) -> Input {
+    Input::TakeOverResumed { cluster: cluster.to_owned(), session_epoch: 1 }
+}
+
+fn silent_fleet(clusters: usize, resumed_epoch: u64) -> Vec<KnownCluster> {
+    let known = |number: usize| KnownCluster {
+        cluster: number.to_string(),
+        session_epoch: 1,
+        taken_over: None,
+        resumed_epoch,
+    };
+    (0..clusters).map(known).collect()
+}
+
+#[test]
+fn one_cluster_is_resumed_and_the_others_stay_held() {
+    let mut rig = Rig::new(Times { storm_hold_max_ms: None, ..Times::default() }, Limits::default());
+    rig.step(Input::LeadershipStarted { clusters: silent_fleet(3, 0) });
+    assert!(takeovers(&rig.wait(60_000)).is_empty());
+    assert_eq!(
+        rig.sessions.storm(rig.now).map(|storm| (storm.held, storm.release_in_ms)),
+        Some((true, None))
+    );
+    let next =
+        |rig: &Rig| rig.sessions.clusters(rig.now).filter_map(|one| one.next_take_over).collect::<Vec<_>>();
+    assert!(next(&rig).iter().all(|next| next.held && next.in_ms == 0 && !next.paced));
+
+    let outputs = rig.step(resumed("1"));
+    assert_eq!(takeovers(&outputs), [("1".to_owned(), command::TakeOverScope::Safe)]);
+    for (decision, _) in decisions(&outputs) {
+        rig.answer(decision, Reply::Done(command::Done {}));
+    }
+    // Two of two silent clusters would be no storm by themselves: they belong to this one.
+    assert!(takeovers(&rig.wait(60_000)).is_empty());
+    assert_eq!(next(&rig).iter().filter(|next| next.held).count(), 2);
+
+    // The session that it was said of is over: it is an order for nothing.
+    rig.step(Input::TakeOverResumed { cluster: "0".into(), session_epoch: 9 });
+    assert!(takeovers(&rig.wait(1_000)).is_empty());
+    let outputs = [rig.step(resumed("0")), rig.step(resumed("2"))].concat();
+    assert_eq!(takeovers(&outputs).len(), 2);
+    assert!(outputs.contains(&Output::Storm { held: false }));
+}
+
+#[test]
+fn a_new_leader_knows_what_was_resumed() {
+    let mut rig = Rig::new(Times { storm_hold_max_ms: None, ..Times::default() }, Limits::default());
+    rig.step(Input::LeadershipStarted { clusters: silent_fleet(3, 1) });
+    assert!(takeovers(&rig.wait(19_999)).is_empty(), "its clocks run in full all the same");
+    assert_eq!(takeovers(&rig.wait(1)).len(), 3);
+}
+
 #[test]
 fn less_than_a_storm_is_not_held() {
     let mut rig = Rig::plain();
     let clusters = (0..6)
-        .map(|number| KnownCluster { cluster: number.to_string(), session_epoch: 1, taken_over: None })
+        .map(|number| KnownCluster {
+            cluster: number.to_string(),
+            session_epoch: 1,
+            taken_over: None,
+            resumed_epoch: 0,
+        })
         .collect();
     rig.step(Input::LeadershipStarted { clusters });
     rig.now += 10_000;
