@@ -67,6 +67,9 @@ pub struct Config {
     /// beyond them (Kubernetes runtime)
     #[arg(long = "namespace")]
     pub namespaces: Vec<String>,
+    /// What the cluster's owner allows, whatever the control plane asks: YAML, see docs/agent.md
+    #[arg(long, env = "ARGOSY_POLICY")]
+    pub policy: Option<PathBuf>,
     /// Processors for steps, as Kubernetes writes them (4, 500m); default: the host's (process runtime), or those of all hosts
     #[arg(long, value_parser = milli)]
     pub capacity_cpu: Option<i64>,

@@ -17,6 +17,7 @@ mod connection;
 mod identity;
 mod logs;
 mod page;
+mod policy;
 mod runtimes;
 mod service;
 mod simulated;

@@ -6,7 +6,7 @@ use crate::config::{ExecutorDelivery, RuntimeKind};
 use crate::simulated::SimulatedRuntime;
 use anyhow::Context;
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options as ServerOptions};
-use argosy_agent_runtime::{ExecutorAnswer, Runtime, RuntimeAction, RuntimeEvent};
+use argosy_agent_runtime::{ExecutorAnswer, Policy, Runtime, RuntimeAction, RuntimeEvent};
 use argosy_artifacts::Stores;
 use argosy_kubernetes::KubernetesRuntime;
 use argosy_kubernetes::pod::Delivery;
@@ -104,6 +104,7 @@ impl Prepared {
     pub async fn start(
         self,
         config: &Config,
+        policy: Option<Arc<Policy>>,
         (cell, cluster): (&str, &str),
         events: mpsc::Sender<RuntimeEvent>,
         tasks: &mut tokio::task::JoinSet<()>,
@@ -161,6 +162,7 @@ impl Prepared {
                         count_max: config.config_maps_max,
                         bytes_max: config.config_maps_bytes_max,
                     },
+                    policy,
                     ..argosy_kubernetes::Config::new(settings)
                 };
                 Arc::new(KubernetesRuntime::start(options, client, executors.clone(), events)?)

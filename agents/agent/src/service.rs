@@ -5,6 +5,7 @@ use crate::connection::{Connector, Event, FRAMES_OUT_MAX};
 use crate::identity::{self, SharedTrusts, Wish, wall_clock_ms};
 use crate::logs::LogReaders;
 use crate::page::{self, SharedFigures};
+use crate::policy;
 use crate::runtimes::{self, Prepared, Running};
 use anyhow::Context;
 use argosy_agent_runtime::ledger::{self, FileLedger};
@@ -98,8 +99,15 @@ async fn open_ledger(config: &Config) -> anyhow::Result<FileLedger> {
     }
 }
 
+/// Those of the configuration, and which policy there is.
+fn labels(config: &Config, policy: Option<&policy::Loaded>) -> BTreeMap<String, String> {
+    let own = policy.map(|loaded| (policy::LABEL.to_owned(), loaded.digest.clone()));
+    config.labels.iter().cloned().chain(own).collect()
+}
+
 impl Agent {
     async fn start(config: Config) -> anyhow::Result<Self> {
+        let policy = config.policy.as_deref().map(policy::load).transpose()?;
         // Keys, results and logs of steps: for this user only.
         std::fs::DirBuilder::new()
             .recursive(true)
@@ -117,7 +125,8 @@ impl Agent {
         figures.lock().unwrap_or_else(PoisonError::into_inner).cluster.clone_from(&enrolled.cluster);
         let (sender, events) = mpsc::channel(EVENTS_WAITING_MAX);
         let names = (enrolled.cell.as_str(), enrolled.cluster.as_str());
-        let running = prepared.start(&config, names, sender, &mut tasks).await?;
+        let rules = policy.as_ref().map(|loaded| Arc::clone(&loaded.policy));
+        let running = prepared.start(&config, rules.clone(), names, sender, &mut tasks).await?;
         let instance = uuid::Uuid::new_v4().as_u64_pair();
         let options = session::Options {
             cluster: enrolled.cluster.clone(),
@@ -127,14 +136,14 @@ impl Agent {
             // The reconciler knows it from the ledger.
             ledger: 0,
             runtime: runtimes::kind(&config),
-            labels: config.labels.iter().cloned().collect(),
+            labels: labels(&config, policy.as_ref()),
             enforces_exclusive: running.runtime.enforces_exclusive(),
             credit: config.credit,
             times: argosy_link::Times::default(),
             limits: argosy_link::Limits::default(),
             seed: instance.1,
         };
-        let reconciler = Reconciler::new(options, Limits::default(), ledger)?;
+        let reconciler = Reconciler::new(options, Limits::default(), ledger)?.with_policy(rules);
         let (connector, connection_events) = Connector::new(Arc::clone(&enrolled.tls));
         let (readers, log_pieces) =
             LogReaders::new(Arc::clone(&running.runtime), Arc::clone(&running.stores));

@@ -166,6 +166,13 @@ pub async fn ensure(shared: &Shared, assignment: &Assignment, has_turn: bool) ->
             return Ok(());
         }
     };
+    if let Some(policy) = &shared.config.policy {
+        let shown = serde_json::to_value(&pod).unwrap_or_default();
+        if let Err(refusal) = policy.check_pod(&assignment.namespace, &shown, image) {
+            shared.send(RuntimeEvent::Observed(AttemptObservation::refused(fence, &refusal))).await;
+            return Ok(());
+        }
+    }
     match housekeeping::prepare(shared, assignment, &pod).await {
         Ok(()) => {}
         Err(Hindrance::Refused(message)) => {

@@ -8,7 +8,7 @@ use crate::watch::{self, Held, Table};
 use crate::{config_maps, logs, names, pod};
 use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{
-    Error, ExecutorAnswer, Figure, LogOptions, LogStream, Runtime, RuntimeAction, RuntimeEvent,
+    Error, ExecutorAnswer, Figure, LogOptions, LogStream, Policy, Runtime, RuntimeAction, RuntimeEvent,
 };
 use argosy_model::{Fence, display_fence};
 use argosy_proto::common::Resources as Amounts;
@@ -64,6 +64,8 @@ pub struct Config {
     pub resources: resource::Settings,
     /// ConfigMaps that workflows read.
     pub config_maps: config_maps::Settings,
+    /// What the cluster's owner allows; nothing: everything.
+    pub policy: Option<Arc<Policy>>,
 }
 
 impl Config {
@@ -85,6 +87,7 @@ impl Config {
             namespaces: Vec::new(),
             resources: resource::Settings::default(),
             config_maps: config_maps::Settings::default(),
+            policy: None,
         }
     }
 }

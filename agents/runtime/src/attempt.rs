@@ -99,6 +99,7 @@ impl Attempt {
             containers,
             pod_ip,
             ready,
+            refused,
         } = seen;
         let report = &mut self.report;
         report.message = message;
@@ -111,6 +112,7 @@ impl Attempt {
             report.containers = containers;
         }
         report.ready = ready;
+        report.refused |= refused;
         if !artifacts.is_empty() {
             report.artifacts = artifacts;
         }

@@ -8,7 +8,7 @@
 //!
 //! Invariants: no start permit without a live lease and a held, current attempt; a permit has one holder for ever; a
 //! terminal result stays until the control plane's verdict, over restarts too (ledger); a permitted attempt is never
-//! made a second time.
+//! made a second time; nothing is made of what the cluster owner's [`Policy`] refuses.
 //!
 //! Failure model: frames and events may be lost, repeated or reordered; the agent may be killed at any instant; what
 //! the ledger returned as durable survives that.
@@ -16,6 +16,7 @@
 mod attempt;
 mod io;
 pub mod ledger;
+pub mod policy;
 mod reconciler;
 mod runtime;
 #[cfg(feature = "server")]
@@ -23,6 +24,7 @@ pub mod server;
 
 pub use attempt::{container_phase, observe_outcome};
 pub use io::{Counters, Input, Limits, Output};
+pub use policy::Policy;
 pub use reconciler::Reconciler;
 pub use runtime::{
     AttemptObservation, Error, ExecutorAnswer, Figure, LogOptions, LogStream, Runtime, RuntimeAction,

@@ -1,12 +1,14 @@
 use crate::attempt::{Attempt, StopAsked, observe_outcome};
 use crate::io::{Counters, Input, Limits, Output};
 use crate::ledger::{self, Ledger, LedgerEntry, LedgerRecord, PermitRecord};
+use crate::policy::Policy;
 use crate::runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, is_terminal};
 use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
 use argosy_link::{Millis, agent as session};
 use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::common::{Assignment, AttemptPhase, AttemptReport, Fence, Verdict};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The agent's machine. Outputs leave it only after the ledger has what they rest on.
 pub struct Reconciler<L> {
@@ -26,6 +28,8 @@ pub struct Reconciler<L> {
     is_listed: bool,
     /// Until then a drill wants it to serve nobody.
     silent_until: Millis,
+    /// What the cluster's owner allows; nothing: everything.
+    policy: Option<Arc<Policy>>,
 }
 
 impl<L: Ledger> Reconciler<L> {
@@ -79,9 +83,17 @@ impl<L: Ledger> Reconciler<L> {
             next_sweep: 0,
             is_listed: false,
             silent_until: 0,
+            policy: None,
         };
         reconciler.compact()?;
         Ok(reconciler)
+    }
+
+    /// Makes nothing of new assignments that the cluster's owner does not allow.
+    #[must_use]
+    pub fn with_policy(mut self, policy: Option<Arc<Policy>>) -> Self {
+        self.policy = policy;
+        self
     }
 
     /// Takes one input at `now` (a clock that never goes back) and gives what is to be done.
@@ -222,9 +234,13 @@ impl<L: Ledger> Reconciler<L> {
             self.attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Received));
         let is_new = attempt.report.phase() == AttemptPhase::Received && attempt.ensured == 0;
         let is_exclusive = assignment.exclusive;
+        let judged = self.policy.as_ref().map_or(Ok(()), |policy| policy.check_assignment(&assignment));
         attempt.exclusive_lease_ms = assignment.exclusive_lease_ms;
         attempt.assignment = Some(assignment);
         attempt.confirmed = true;
+        if let (true, Err(refusal)) = (is_new, judged) {
+            return self.end(now, AttemptObservation::refused(fence, &refusal));
+        }
         if is_new && is_exclusive && !self.enforces_exclusive {
             // Its process would have to end with its own lease, whatever happens to the agent.
             let message = "this cluster's agent cannot run exclusive steps";

@@ -192,6 +192,8 @@ pub struct AttemptObservation {
     pub pod_ip: String,
     /// It runs, and all its containers are ready.
     pub ready: bool,
+    /// The policy of the cluster's owner is against it, and nothing was made of it.
+    pub refused: bool,
 }
 
 impl AttemptObservation {
@@ -199,6 +201,12 @@ impl AttemptObservation {
     #[must_use]
     pub fn new(fence: Fence, phase: AttemptPhase, message: impl Into<String>) -> Self {
         Self { fence, phase, message: message.into(), ..Self::default() }
+    }
+
+    /// The end of an attempt that the policy of the cluster's owner is against.
+    #[must_use]
+    pub fn refused(fence: Fence, refusal: &crate::policy::Refusal) -> Self {
+        Self { refused: true, ..Self::new(fence, AttemptPhase::Error, refusal.to_string()) }
     }
 }
 

@@ -740,3 +740,30 @@ fn a_drill_kills_what_runs_and_its_end_is_what_the_runtime_sees() {
     assert_eq!((rig.phase(1), rig.reports[&fence(1)].message.as_str()), (AttemptPhase::Error, "pod deleted"));
     assert_eq!(kill(&mut rig, 1), [], "it is over");
 }
+
+#[test]
+fn nothing_is_made_of_what_the_owner_refuses() {
+    let policy = serde_json::from_str(r#"{"namespaces": ["team-*"]}"#).unwrap();
+    let mut rig = Rig::new();
+    rig.reconciler = Reconciler::new(options(), Limits::default(), MemoryLedger::new())
+        .unwrap()
+        .with_policy(Some(std::sync::Arc::new(policy)));
+    rig.runtime(RuntimeEvent::Listed(Vec::new()));
+    rig.connect();
+    rig.done.clear();
+    for (index, namespace) in [(1, "kube-system"), (2, "team-a")] {
+        let assignment =
+            Assignment { fence: Some(fence(index)), namespace: namespace.into(), ..Assignment::default() };
+        rig.down(Down::Assign(Assign { assignment: Some(assignment) }));
+    }
+    let ensured = |output: &Output| {
+        if let Output::Runtime(RuntimeAction::Ensure(assignment)) = output { assignment.fence } else { None }
+    };
+    let made: Vec<Fence> = rig.done.iter().filter_map(ensured).collect();
+    assert_eq!(made, [fence(2)]);
+    let report = &rig.reports[&fence(1)];
+    assert_eq!((report.phase(), report.refused, report.permitted), (AttemptPhase::Error, true, false));
+    assert!(report.message.starts_with("ARG1191: "), "{}", report.message);
+    assert!(report.message.contains("rule namespaces"), "{}", report.message);
+    assert!(!rig.reports[&fence(2)].refused);
+}

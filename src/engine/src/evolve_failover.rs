@@ -84,7 +84,7 @@ impl Step<'_> {
     }
 
     pub(crate) fn attempt_moved(&mut self, fact: &fact::AttemptMoved) -> Result<(), Error> {
-        self.give_up(required(fact.fence)?, &fact.reason, &fact.shape, 0)
+        self.give_up(required(fact.fence)?, &fact.reason, &fact.shape, 0, fact.refused)
     }
 
     pub(crate) fn identity_set(&mut self, fact: &fact::IdentitySet) -> Result<(), Error> {

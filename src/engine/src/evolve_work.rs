@@ -440,17 +440,19 @@ impl Step<'_> {
 
     pub(crate) fn attempt_fenced(&mut self, fact: &fact::AttemptFenced) -> Result<(), Error> {
         let fence = required(fact.fence)?;
-        self.give_up(fence, &fact.reason, &fact.shape, 1)?;
+        self.give_up(fence, &fact.reason, &fact.shape, 1, false)?;
         self.drill_sees_fenced(fence)
     }
 
-    /// The attempt's result no longer counts, and its node waits for placement again, not on this cluster.
+    /// The attempt's result no longer counts, and its node waits for placement again, not on this cluster: never, if it was
+    /// `refused` there.
     pub(crate) fn give_up(
         &mut self,
         fence: Fence,
         reason: &str,
         shape: &[u8],
         take_overs: u32,
+        refused: bool,
     ) -> Result<(), Error> {
         let attempt = self.attempt(fence)?;
         attempt.fenced = true;
@@ -466,8 +468,9 @@ impl Step<'_> {
         work.takeovers += take_overs;
         work.queue = queue;
         work.shape = shape.to_vec();
-        if !work.excluded.contains(&cluster) {
-            work.excluded.push(cluster);
+        let away_from = if refused { &mut work.refused } else { &mut work.excluded };
+        if !away_from.contains(&cluster) {
+            away_from.push(cluster);
         }
         self.state.index_queued(shape, queue, (id, node));
         self.touch(Key::Work(id, node));

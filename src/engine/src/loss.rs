@@ -163,6 +163,31 @@ pub(crate) fn given_back(draft: &mut Draft, leader: &mut Leader, fence: Fence, a
     take(draft, leader, fence, Loss::Recalled { cluster: &attempt.cluster, reason: &attempt.stop_reason });
 }
 
+/// The owner of a cluster does not let an attempt run there, and nothing was made of it: its node waits for a place
+/// elsewhere, if there is any that could take it; whether it does.
+pub(crate) fn refused(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    fence: Fence,
+    attempt: &row::Attempt,
+    reason: &str,
+) -> bool {
+    let (workflow, node) = (attempt.workflow, attempt.node);
+    let Some(work) = draft.state.works.get(&(workflow, node)) else { return false };
+    let mut moved = work.as_ref().clone();
+    if !moved.refused.contains(&attempt.cluster) {
+        moved.refused.push(attempt.cluster.clone());
+    }
+    if !place::could_go_on(&draft.state, workflow, &moved, &leader.limits) {
+        return false;
+    }
+    let shape = place::shape(&draft.state, workflow, &moved);
+    advance::containers::reset(draft, workflow, node);
+    let reason = reason.to_owned();
+    draft.emit(Body::AttemptMoved(fact::AttemptMoved { fence: Some(fence), reason, shape, refused: true }));
+    true
+}
+
 /// Fences an attempt: its node waits for placement again, or ends where it can't go on.
 pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: Loss<'_>) {
     let Some(attempt) = draft.state.attempt(&fence).cloned() else { return };
@@ -179,7 +204,12 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
     advance::containers::reset(draft, workflow, node);
     let reason = loss.reason();
     if let Loss::Recalled { .. } = loss {
-        draft.emit(Body::AttemptMoved(fact::AttemptMoved { fence: Some(fence), reason, shape }));
+        draft.emit(Body::AttemptMoved(fact::AttemptMoved {
+            fence: Some(fence),
+            reason,
+            shape,
+            refused: false,
+        }));
         return;
     }
     draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));

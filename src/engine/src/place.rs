@@ -1,8 +1,8 @@
 //! What placement needs to know of workflows: requests, selectors, colocation groups; and the queue's turn.
 
 use argosy_model::planted::{Bug, is_planted};
-use argosy_model::{Limits, Resources};
-use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, explain, place};
+use argosy_model::{Limits, Resources, quantity};
+use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, could_take, explain, place};
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
@@ -16,7 +16,7 @@ use crate::effective::shown_name;
 use crate::identity;
 use crate::leader::Parsed;
 use crate::prerequisites;
-use crate::resources::{add, quantity};
+use crate::resources::add;
 use crate::state::State;
 
 /// Bytes of the digest that names a shape.
@@ -208,6 +208,10 @@ pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
         put(&[0xff]);
         put(work.tolerations.join("\0").as_bytes());
     }
+    if !work.refused.is_empty() {
+        put(&[0xfe]);
+        put(work.refused.join("\0").as_bytes());
+    }
     for excluded in &work.excluded {
         put(excluded.as_bytes());
     }
@@ -299,6 +303,16 @@ fn note_lacking(
     }
 }
 
+/// Whether any cluster takes the work, now or when it has room.
+pub(crate) fn could_go_on(state: &State, workflow: u64, work: &row::Work, limits: &Limits) -> bool {
+    let request = request(state, workflow, work);
+    views(state, limits).iter_mut().any(|view| {
+        let cluster = state.cluster(&view.name).filter(|_| view.runtime == Runtime::Kubernetes);
+        view.lacking = cluster.and_then(|cluster| prerequisites::lacking(&work.prerequisites, cluster));
+        could_take(&request, view)
+    })
+}
+
 pub(crate) fn request(state: &State, workflow: u64, work: &row::Work) -> Request {
     let pins = state.workflows.get(&workflow).map(|row| &row.pins);
     Request {
@@ -310,6 +324,7 @@ pub(crate) fn request(state: &State, workflow: u64, work: &row::Work) -> Request
         exclusive: work.exclusive_lease_ms > 0,
         near: (!work.near.is_empty()).then(|| work.near.clone()),
         tolerations: work.tolerations.clone(),
+        refused: work.refused.clone(),
     }
 }
 

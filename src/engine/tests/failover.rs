@@ -453,3 +453,61 @@ fn waits_are_told_as_take_overs_obey_them() {
         assert_eq!(waits.is_some(), after == TakeOverWait::Return, "what is fenced waits no more");
     }
 }
+
+fn refused(fence: Fence) -> AttemptReport {
+    AttemptReport {
+        fence: Some(fence),
+        revision: 1,
+        phase: AttemptPhase::Error.into(),
+        message: "ARG1191: rule images".into(),
+        refused: true,
+        ..AttemptReport::default()
+    }
+}
+
+#[test]
+fn what_one_clusters_owner_refuses_runs_on_another() {
+    let mut world = clusters();
+    let (cluster, fence) = placed(&mut world, "w", &json!({}));
+    assert_eq!(world.report(&cluster, refused(fence)), Verdict::Accepted);
+    world.settle();
+    let (elsewhere, new, _) = world.to_run().pop().expect("it is placed again");
+    assert_ne!(elsewhere, cluster);
+    assert_eq!(world.phase("w"), "Running");
+    assert!(world.wanted(&cluster).is_empty(), "nothing is left there");
+    let work = world.state.attempt(&new).unwrap();
+    assert_eq!(world.state.attempts().filter(|(_, one)| one.workflow == work.workflow).count(), 2);
+
+    // Once the other is lost the owner's word still counts, unlike the exclusion of a cluster that came back.
+    world.take_over(&elsewhere, true);
+    world.settle();
+    assert!(world.to_run().is_empty(), "it waits for a cluster that may run it");
+    let shown = world.json("w");
+    let message = shown["status"]["nodes"]["w"]["message"].as_str().unwrap();
+    assert!(message.contains("its owner's policy refuses the step"), "{message}");
+}
+
+#[test]
+fn what_every_owner_refuses_is_an_error_in_the_agents_words() {
+    let mut world = clusters();
+    let (cluster, fence) = placed(&mut world, "w", &json!({}));
+    world.report(&cluster, refused(fence));
+    world.settle();
+    let (elsewhere, fence, _) = world.to_run().pop().unwrap();
+    assert_eq!(world.report(&elsewhere, refused(fence)), Verdict::Accepted);
+    world.settle();
+    let shown = world.json("w");
+    assert_eq!(shown["status"]["phase"], "Error");
+    assert_eq!(shown["status"]["nodes"]["w"]["message"], "ARG1191: rule images");
+}
+
+#[test]
+fn a_refusal_of_what_ran_is_its_end() {
+    let mut world = clusters();
+    let (cluster, fence) = placed(&mut world, "w", &json!({}));
+    world.running(&cluster, fence);
+    world.report(&cluster, AttemptReport { revision: 9, ..refused(fence) });
+    world.settle();
+    assert!(world.to_run().is_empty(), "it may have done something: it does not run again by itself");
+    assert_eq!(world.phase("w"), "Error");
+}

@@ -12,6 +12,7 @@ mod label_selector;
 mod limits;
 mod phase;
 pub mod planted;
+mod quantity;
 mod time;
 
 pub use duration::parse_duration;
@@ -20,6 +21,7 @@ pub use ids::{ClusterName, InvalidName, MemberId, NodeIndex, WorkflowId, Workflo
 pub use label_selector::{InvalidSelector, LabelSelector, REQUIREMENTS_MAX as SELECTOR_REQUIREMENTS_MAX};
 pub use limits::Limits;
 pub use phase::{NodePhase, NodeType, UnknownWord, WorkflowPhase};
+pub use quantity::quantity;
 pub use time::LogTime;
 
 pub use argosy_proto::common::{Fence, Resources};

@@ -36,6 +36,8 @@ pub struct Request {
     pub near: Option<String>,
     /// Taints of clusters that it bears: KEY, or KEY=VALUE.
     pub tolerations: Vec<String>,
+    /// Clusters whose owners do not let it run there: unlike what is excluded, that never passes.
+    pub refused: Vec<String>,
 }
 
 /// A cluster as placement sees it.
@@ -82,6 +84,8 @@ pub enum Reason {
     Reconciling,
     /// A step was taken over from it.
     Excluded,
+    /// Its owner does not let the step run there.
+    Refused,
     /// The colocation group is on another.
     Pinned(String),
     /// Another runtime is needed.
@@ -111,6 +115,7 @@ impl fmt::Display for Reason {
             Self::Unhealthy => formatter.write_str("its runtime does not answer"),
             Self::Reconciling => formatter.write_str("has not told yet what runs there, after a recovery"),
             Self::Excluded => formatter.write_str("the step was taken over from it"),
+            Self::Refused => formatter.write_str("its owner's policy refuses the step"),
             Self::Pinned(cluster) => write!(formatter, "steps that share a volume are on {cluster}"),
             Self::Runtime => formatter.write_str("has another runtime"),
             Self::Unapproved => formatter.write_str("it is not approved yet"),
@@ -147,6 +152,28 @@ pub fn place(request: &Request, clusters: &[ClusterView]) -> Result<usize, Vec<(
             .filter_map(|(cluster, reason)| Some((cluster.name.clone(), reason.clone()?)))
             .collect()
     })
+}
+
+/// Whether a cluster takes what is requested, now or when it has room: what stands against it may pass by itself.
+#[must_use]
+pub fn could_take(request: &Request, cluster: &ClusterView) -> bool {
+    match reason(request, cluster) {
+        None | Some(Reason::Excluded | Reason::Insufficient(_) | Reason::Unchecked(_)) => true,
+        Some(
+            Reason::NotConnected
+            | Reason::Unhealthy
+            | Reason::Reconciling
+            | Reason::Refused
+            | Reason::Pinned(_)
+            | Reason::Runtime
+            | Reason::Unapproved
+            | Reason::Cordoned
+            | Reason::Tainted(_)
+            | Reason::NotExclusive
+            | Reason::Selector(_)
+            | Reason::Lacks(_),
+        ) => false,
+    }
 }
 
 /// Exclusion comes last: a cluster that is only excluded could take the step.
@@ -196,6 +223,9 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
         if !matches {
             return Some(Reason::Selector(key.clone()));
         }
+    }
+    if request.refused.contains(&cluster.name) {
+        return Some(Reason::Refused);
     }
     if let Some(resource) = insufficient(request, cluster) {
         return Some(Reason::Insufficient(resource));

@@ -56,6 +56,11 @@ pub(crate) fn judge(
     if over && attempt.recalled && report.phase() == AttemptPhase::Stopped {
         loss::given_back(draft, leader, fence, &attempt);
         close(draft, fence, report);
+    } else if over
+        && is_refusal(&attempt, report)
+        && loss::refused(draft, leader, fence, &attempt, &clip(&report.message))
+    {
+        close(draft, fence, report);
     } else if over {
         close(draft, fence, report);
         advance::leaf::attempt_over(draft, leader, attempt.workflow, attempt.node, report);
@@ -82,6 +87,11 @@ pub(crate) fn is_terminal(phase: AttemptPhase) -> bool {
         | AttemptPhase::Running => false,
         AttemptPhase::Succeeded | AttemptPhase::Failed | AttemptPhase::Error | AttemptPhase::Stopped => true,
     }
+}
+
+/// The cluster's owner turned it away before anything was made of it. One that was to stop has its end.
+fn is_refusal(attempt: &argosy_proto::state::Attempt, report: &AttemptReport) -> bool {
+    report.refused && !report.permitted && !attempt.permitted && !attempt.stopping
 }
 
 fn close(draft: &mut Draft, fence: Fence, report: &AttemptReport) {
