@@ -213,6 +213,18 @@ impl Cell {
         Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
     }
 
+    fn policy_file(&self, cluster: &str) -> PathBuf {
+        self.directory.path().join(format!("policy-{cluster}.yaml"))
+    }
+
+    /// What the owner of a cluster allows from the next start of its agent on.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_policy(&self, cluster: &str, text: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.policy_file(cluster), text)?)
+    }
+
     /// Enrols a process cluster and starts its agent, or starts it again.
     ///
     /// # Errors
@@ -236,6 +248,10 @@ impl Cell {
         arguments.push(data.display().to_string());
         let secrets = self.directory.path().join("secrets");
         arguments.extend(["--artifact-secrets".to_owned(), secrets.display().to_string()]);
+        let policy = self.policy_file(cluster);
+        if policy.exists() {
+            arguments.extend(["--policy".to_owned(), policy.display().to_string()]);
+        }
         let invite = data.join("invite");
         if !invite.exists() {
             let answer =

@@ -21,7 +21,7 @@ pub const CODES: &[(&str, &str)] = &[
     ("ARG0018", "a value, or a combination of values, is not allowed"),
     ("ARG0019", "a field is not valid in this type of template"),
     ("ARG0020", "expression tags (`{{=...}}`) were not supported (no longer told)"),
-    ("ARG0021", "an `argosy.dev/...` annotation has an unknown value"),
+    ("ARG0021", "an `argosy.dev/...` annotation has an unknown value, or is misspelt"),
     ("ARG0160", "a field is of an older version of Argo (a warning)"),
     ("ARG0161", "a text is read as something else than what is written (a warning)"),
     ("ARG0162", "a field is written in another case (a warning)"),

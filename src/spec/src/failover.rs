@@ -24,6 +24,20 @@ pub const EXCLUSIVE_ANNOTATION: &str = "argosy.dev/exclusive";
 /// Annotation: how long an exclusive step may run after its last acknowledged renewal, like `90s` or `10m`.
 pub const EXCLUSIVE_LEASE_ANNOTATION: &str = "argosy.dev/exclusive-lease";
 
+/// Annotation: which of two attempts counts when a lost cluster comes back with one. Only `keep-replacement`, which is so
+/// without it as well.
+pub const ON_RECONNECT_ANNOTATION: &str = "argosy.dev/on-reconnect";
+/// Of the names of ours.
+pub(crate) const ANNOTATION_PREFIX: &str = "argosy.dev/";
+/// The names of ours that a workflow's or template's metadata may have.
+pub(crate) const ANNOTATIONS: [&str; 5] = [
+    EXCLUSIVE_ANNOTATION,
+    EXCLUSIVE_LEASE_ANNOTATION,
+    FAILOVER_ANNOTATION,
+    IDEMPOTENT_ANNOTATION,
+    ON_RECONNECT_ANNOTATION,
+];
+
 /// The shortest exclusive lease: one that a healthy network renews several times.
 pub const EXCLUSIVE_LEASE_MS_MIN: i64 = 5_000;
 /// The longest exclusive lease: a day.

@@ -17,7 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use argosy_expr::{Lookup, Rules, substitute};
 
 use crate::failover::{
-    self, EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION,
+    self, ANNOTATION_PREFIX, ANNOTATIONS, EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION,
+    FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, ON_RECONNECT_ANNOTATION,
 };
 use crate::manifest::{
     Arguments, EXIT_HOOK, LifecycleHook, Manifest, Metadata, Parameter, RetryStrategy, Step, Template,
@@ -450,10 +451,11 @@ impl<'a> Validator<'a> {
     }
 
     fn annotations(&mut self, metadata: &Metadata, path: &str) {
-        let known: [(&str, &[&str]); 3] = [
+        let known: [(&str, &[&str]); 4] = [
             (EXCLUSIVE_ANNOTATION, &["true", "false"]),
             (IDEMPOTENT_ANNOTATION, &["true", "false"]),
             (FAILOVER_ANNOTATION, &["reschedule", "fail", "wait"]),
+            (ON_RECONNECT_ANNOTATION, &["keep-replacement"]),
         ];
         for (name, values) in known {
             let Some(value) = metadata.annotations.get(name) else { continue };
@@ -461,6 +463,20 @@ impl<'a> Validator<'a> {
                 let message = format!("annotation `{name}` can't be `{value}`");
                 let suggestion = format!("use one of: {}", values.join(", "));
                 self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
+            }
+        }
+        // A slip of the pen would leave the step without the promise that it asks for.
+        for name in metadata.annotations.keys().filter(|name| !ANNOTATIONS.contains(&name.as_str())) {
+            let Some(own) = name.strip_prefix(ANNOTATION_PREFIX) else { continue };
+            let names = ANNOTATIONS.into_iter().filter_map(|known| known.strip_prefix(ANNOTATION_PREFIX));
+            if let Some(meant) = suggest::nearest(own, names) {
+                let message = format!("annotation `{name}` is unknown");
+                self.tell_with(
+                    "ARG0021",
+                    format!("{path}.annotations"),
+                    message,
+                    format!("did you mean `{ANNOTATION_PREFIX}{meant}`?"),
+                );
             }
         }
         if let Some(value) = metadata.annotations.get(EXCLUSIVE_LEASE_ANNOTATION)

@@ -156,6 +156,33 @@ fn annotations_of_ours_have_known_values() {
 }
 
 #[test]
+fn what_becomes_of_an_original_that_comes_back_is_not_for_choice() {
+    let with = |name: &str, value: &str| {
+        let metadata = json!({"annotations": {name: value}});
+        json!({"entrypoint": "a", "templates": [{"name": "a", "metadata": metadata, "container": {"image": "x"}}]})
+    };
+    for value in ["keep-original", "longest-running"] {
+        let expected = format!("annotation `argosy.dev/on-reconnect` can't be `{value}`");
+        assert_eq!(messages(with("argosy.dev/on-reconnect", value)), [expected]);
+        let expected = format!("annotation `argosy.dev/failover` can't be `{value}`");
+        assert_eq!(messages(with("argosy.dev/failover", value)), [expected]);
+    }
+    assert!(messages(with("argosy.dev/on-reconnect", "keep-replacement")).is_empty());
+}
+
+#[test]
+fn a_misspelt_annotation_of_ours_is_not_passed_over() {
+    let with = |name: &str| {
+        let metadata = json!({"annotations": {name: "true"}});
+        json!({"entrypoint": "a", "templates": [{"name": "a", "metadata": metadata, "container": {"image": "x"}}]})
+    };
+    assert_eq!(messages(with("argosy.dev/idempotant")), ["annotation `argosy.dev/idempotant` is unknown"]);
+    assert_eq!(messages(with("argosy.dev/onReconnect")), ["annotation `argosy.dev/onReconnect` is unknown"]);
+    assert!(messages(with("argosy.dev/team-note")).is_empty());
+    assert!(messages(with("example.com/idempotent")).is_empty());
+}
+
+#[test]
 fn the_number_of_problems_is_bounded() {
     let wrong: Vec<_> =
         (0..1_000).map(|index| json!({"name": format!("s{index}"), "template": "nope"})).collect();
