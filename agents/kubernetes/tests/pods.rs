@@ -257,3 +257,60 @@ fn what_cannot_be_run_is_refused_with_its_reason() {
     broken.template_json = "{".into();
     assert!(build(&broken).unwrap_err().to_string().starts_with("the template is not valid: "));
 }
+
+/// The rule that refuses the Pod as it is built.
+fn refused(rules: &Value, template: &Value, workflow: &Value) -> Option<&'static str> {
+    let policy: argosy_agent_runtime::Policy = serde_json::from_value(rules.clone()).unwrap();
+    let assignment = assignment(template, workflow);
+    let pod = build(&assignment).unwrap();
+    policy
+        .check_pod(&assignment.namespace, &pod, &settings().executor_image)
+        .err()
+        .map(|refusal| refusal.rule)
+}
+
+#[test]
+fn the_owners_policy_sees_the_pod_as_it_is_made() {
+    let rules = json!({
+        "serviceAccounts": ["default"], "images": ["busybox"], "hostAccess": {},
+        "largestPod": {"cpu": 1, "memory": "1Gi"},
+    });
+    let container = |more: Value| {
+        let mut template = json!({"name": "t", "container": {"image": "busybox", "command": ["true"]}});
+        for (key, value) in more.as_object().unwrap() {
+            template[key] = value.clone();
+        }
+        template
+    };
+    let none = json!({});
+    assert_eq!(
+        refused(&rules, &container(json!({})), &none),
+        None,
+        "the executor's own parts are no objection"
+    );
+    let patch = |patch: &str| container(json!({"podSpecPatch": patch}));
+    for (patched, rule) in [
+        ("hostNetwork: true", "hostAccess.network"),
+        ("{\"hostPID\": true}", "hostAccess.processes"),
+        ("containers: [{name: main, securityContext: {privileged: true}}]", "hostAccess.privileged"),
+        ("containers: [{name: main, image: evil}]", "images"),
+        ("containers: [{name: main, resources: {limits: {cpu: 1001m}}}]", "largestPod"),
+        ("serviceAccountName: root", "serviceAccounts"),
+    ] {
+        assert_eq!(refused(&rules, &patch(patched), &none), Some(rule), "{patched}");
+        assert_eq!(
+            refused(&rules, &container(json!({})), &json!({"podSpecPatch": patched})),
+            Some(rule),
+            "{patched}"
+        );
+    }
+    let sidecar = container(json!({"sidecars": [{"name": "s", "image": "nginx", "command": ["true"]}]}));
+    assert_eq!(refused(&rules, &sidecar, &none), Some("images"));
+    let mounts = container(json!({"volumes": [{"name": "v", "hostPath": {"path": "/"}}],
+        "container": {"image": "busybox", "command": ["true"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]}}));
+    assert_eq!(refused(&rules, &mounts, &none), Some("hostAccess.paths"));
+    assert_eq!(
+        refused(&rules, &container(json!({})), &json!({"serviceAccountName": "runner"})),
+        Some("serviceAccounts")
+    );
+}

@@ -79,6 +79,8 @@ struct Engine {
     index: u64,
     epochs: [u64; CLUSTERS],
     taken_over: [TakenOver; CLUSTERS],
+    /// The session whose silence an operator does not want held.
+    resumed: [u64; CLUSTERS],
     attempts: BTreeMap<Fence, Attempt>,
     committed: BTreeMap<usize, Fence>,
     /// ConfigMaps of each cluster: contents by name.
@@ -383,7 +385,7 @@ impl World {
                 cluster: name(cluster),
                 session_epoch: self.engine.epochs[cluster],
                 taken_over: self.engine.taken_over[cluster],
-                resumed_epoch: 0,
+                resumed_epoch: self.engine.resumed[cluster],
             })
             .collect();
         self.control(self.leader, control::Input::LeadershipStarted { clusters });
@@ -625,7 +627,18 @@ impl World {
         }
     }
 
+    /// An operator lets the take-over of some cluster go on, held or not.
+    fn resume(&mut self) {
+        let cluster = usize::try_from(self.random.below(CLUSTERS as u64)).unwrap();
+        let session_epoch = self.engine.epochs[cluster];
+        self.engine.resumed[cluster] = session_epoch;
+        self.control(self.leader, control::Input::TakeOverResumed { cluster: name(cluster), session_epoch });
+    }
+
     fn break_things(&mut self) {
+        if self.random.below(100_000) < 20 {
+            self.resume();
+        }
         if self.random.below(3_000) < 10 {
             self.elect();
         }
