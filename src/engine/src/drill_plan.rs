@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use crate::commands::find_cluster;
 use crate::resources::add;
 use crate::state::State;
-use crate::{Code, Leader, loss, place as engine_place, prerequisites};
+use crate::{Code, Leader, loss, lost_group, place as engine_place, prerequisites};
 
 /// What would become of one attempt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -246,7 +246,8 @@ fn stays(
             ))
         };
     }
-    if engine_place::is_pinned_to(state, attempt.workflow, work, cluster) {
+    let pinned = engine_place::is_pinned_to(state, attempt.workflow, work, cluster);
+    if pinned && lost_group::others_were_there(state, leader, attempt.workflow, attempt.node, work.group) {
         return Err(("its colocation group would lose its volumes: the step fails".to_owned(), false));
     }
     if attempt.permitted && work.failover() == Failover::Fail {

@@ -47,6 +47,7 @@ mod key;
 mod leader;
 mod locks;
 mod loss;
+mod lost_group;
 mod memo_prepared;
 mod metrics;
 mod phases;

@@ -9,7 +9,7 @@ use argosy_proto::state::{Failover, TimerKind};
 
 use crate::draft::Draft;
 use crate::state::ROW_VERSION;
-use crate::{Leader, advance, place};
+use crate::{Leader, advance, lost_group, place};
 
 /// Clocks of hosts and members may differ in rate by so many thousandths: what an exclusive step is waited for beyond
 /// its lease, in proportion to it.
@@ -198,11 +198,12 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
     if !moved.excluded.iter().any(|excluded| excluded == cluster) {
         moved.excluded.push(cluster.to_owned());
     }
-    // A colocation group whose cluster is lost has lost its volumes with it: it can't go on elsewhere.
     let pinned = place::is_pinned_to(&draft.state, workflow, &work, cluster);
+    let group_is_lost =
+        pinned && lost_group::others_were_there(&draft.state, leader, workflow, node, work.group);
     let shape = place::shape(&draft.state, workflow, &moved);
     advance::containers::reset(draft, workflow, node);
-    let reason = loss.reason();
+    let mut reason = loss.reason();
     if let Loss::Recalled { .. } = loss {
         draft.emit(Body::AttemptMoved(fact::AttemptMoved {
             fence: Some(fence),
@@ -211,6 +212,9 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
             refused: false,
         }));
         return;
+    }
+    if pinned && !group_is_lost {
+        reason.push_str("; its colocation group begins again in another cluster, with volumes of its own");
     }
     draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));
     let ran = match loss {
@@ -225,10 +229,8 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
     } else if ran && work.failover() == Failover::Wait {
         // Only a cluster that is back, or gone for good, has its waiting steps looked at.
         Some(format!("the step was lost with cluster {cluster}, and its failover is `wait`"))
-    } else if pinned {
-        Some(format!(
-            "cluster {cluster} was lost with the volumes or daemons of this step's colocation group: submit the workflow again"
-        ))
+    } else if group_is_lost {
+        Some(lost_group::message(cluster))
     } else if work.takeovers >= leader.limits.takeover_limit {
         Some(format!(
             "taken over {} times from lost clusters: the step may be what breaks them",

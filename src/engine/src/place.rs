@@ -1,7 +1,7 @@
 //! What placement needs to know of workflows: requests, selectors, colocation groups; and the queue's turn.
 
 use argosy_model::planted::{Bug, is_planted};
-use argosy_model::{Limits, Resources, quantity};
+use argosy_model::{Limits, NodePhase, Resources, quantity};
 use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, could_take, explain, place};
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
@@ -10,14 +10,15 @@ use argosy_spec::{Manifest, Template};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
-use crate::Leader;
 use crate::draft::Draft;
 use crate::effective::shown_name;
 use crate::identity;
 use crate::leader::Parsed;
+use crate::lost_group::{self, Standing};
 use crate::prerequisites;
 use crate::resources::add;
 use crate::state::State;
+use crate::{Leader, advance};
 
 /// Bytes of the digest that names a shape.
 const SHAPE_LENGTH: usize = 16;
@@ -250,7 +251,16 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
             continue;
         }
         let work = draft.state.works[&(workflow, node)].clone();
-        let request = request(&draft.state, workflow, &work);
+        let mut request = request(&draft.state, workflow, &work);
+        match lost_group::standing(&draft.state, leader, workflow, node, &work) {
+            Standing::Bound => {}
+            Standing::Free => request.pinned = None,
+            Standing::Lost { cluster } => {
+                let message = lost_group::message(&cluster);
+                advance::finish_node(draft, leader, workflow, node, NodePhase::Error, message, None, 0);
+                continue;
+            }
+        }
         let views = clusters.get_or_insert_with(|| views(&draft.state, &leader.limits));
         note_lacking(&draft.state, leader, &work, &request, views);
         match place(&request, views) {

@@ -511,3 +511,139 @@ fn a_refusal_of_what_ran_is_its_end() {
     assert!(world.to_run().is_empty(), "it may have done something: it does not run again by itself");
     assert_eq!(world.phase("w"), "Error");
 }
+
+/// `make` and `use` share a volume; `wait` does not and runs in the west, between them.
+fn shared_volume(name: &str, make: &Value, consumer: &Value) -> Value {
+    let leaf = |name: &str, mounts: bool, extra: &Value| {
+        let mut leaf = json!({"name": name, "container": {"image": "busybox"}});
+        if mounts {
+            leaf["container"]["volumeMounts"] = json!([{"name": "data", "mountPath": "/data"}]);
+        }
+        leaf.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+        leaf
+    };
+    let step = |name: &str| json!([{"name": name, "template": name}]);
+    let west = json!({"nodeSelector": {"cluster.argosy.dev/name": "west"}});
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
+        "spec": {
+            "entrypoint": "main",
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": {"accessModes": ["ReadWriteOnce"]}}],
+            "templates": [
+                {"name": "main", "steps": [step("make"), step("wait"), step("use")]},
+                leaf("make", true, make), leaf("wait", false, &west), leaf("use", true, consumer),
+            ],
+        },
+    })
+}
+
+fn in_the_east() -> Value {
+    json!({"nodeSelector": {"cluster.argosy.dev/name": "east"}})
+}
+
+/// What runs now, and where.
+fn only_one(world: &World) -> (String, Fence) {
+    let mut running = world.to_run();
+    let (cluster, fence, _) = running.pop().expect("something runs");
+    assert!(running.is_empty());
+    (cluster, fence)
+}
+
+fn finish(world: &mut World, wanted: &str) {
+    let (cluster, fence) = only_one(world);
+    assert_eq!(cluster, wanted);
+    world.running(&cluster, fence);
+    world.end(&cluster, fence, AttemptPhase::Succeeded);
+    world.settle();
+}
+
+fn give_up(world: &mut World, cluster: &str) {
+    let cluster = cluster.to_owned();
+    let remove = ask::RemoveCluster { cluster, forget: true, actor: String::new() };
+    change(world, Body::RemoveCluster(remove)).unwrap();
+    world.settle();
+}
+
+fn says_that_the_volume_is_lost(world: &World, name: &str) -> bool {
+    let shown = world.json(name);
+    let nodes = shown["status"]["nodes"].as_object().unwrap();
+    let of = |node: &&Value| node["templateName"] == "use" && node["type"] == "Pod";
+    let lost: Vec<_> = nodes.values().filter(of).collect();
+    let words = "cluster east was lost with the volumes";
+    world.phase(name) == "Failed"
+        && lost.len() == 1
+        && lost[0]["phase"] == "Error"
+        && lost[0]["message"].as_str().unwrap().starts_with(words)
+}
+
+#[test]
+fn a_group_that_made_nothing_in_its_lost_cluster_begins_again_elsewhere() {
+    let mut world = clusters();
+    world.submit("w", &shared_volume("w", &json!({}), &json!({}))).unwrap();
+    world.settle();
+    let (lost, fence) = only_one(&world);
+    world.running(&lost, fence);
+    world.take_over(&lost, true);
+    world.settle();
+    let kept = if lost == "east" { "west" } else { "east" };
+    assert_eq!(only_one(&world).0, kept);
+    assert_eq!(world.end(&lost, fence, AttemptPhase::Succeeded), Verdict::Superseded);
+    finish(&mut world, kept);
+    finish(&mut world, "west");
+    finish(&mut world, kept);
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+#[test]
+fn a_group_does_not_begin_again_while_another_step_uses_its_volume() {
+    let mut world = clusters();
+    let mut wanted = shared_volume("w", &in_the_east(), &json!({}));
+    wanted["spec"]["templates"][0]["steps"] =
+        json!([[{"name": "a", "template": "make"}, {"name": "b", "template": "use"}]]);
+    world.submit("w", &wanted).unwrap();
+    world.settle();
+    assert_eq!(world.to_run().len(), 2);
+    world.take_over("east", true);
+    world.settle();
+    assert!(world.to_run().iter().all(|(cluster, ..)| cluster == "east"), "never half of it in the west");
+}
+
+#[test]
+fn a_step_that_waits_for_a_volume_of_a_removed_cluster_ends_with_that_reason() {
+    let mut world = clusters();
+    // Tried again for ever, it would fail for ever.
+    let retried = json!({"retryStrategy": {"retryPolicy": "Always"}});
+    for (name, consumer) in [("once", json!({})), ("again", retried)] {
+        world.submit(name, &shared_volume(name, &in_the_east(), &consumer)).unwrap();
+        world.settle();
+        finish(&mut world, "east");
+        let (west, fence) = only_one(&world);
+        if name == "once" {
+            // Its last step waits for the cordoned cluster.
+            change(&mut world, cordon("east", true)).unwrap();
+            finish(&mut world, "west");
+            assert!(world.to_run().is_empty());
+            assert_eq!(world.phase(name), "Running");
+            change(&mut world, cordon("east", false)).unwrap();
+            world.settle();
+            finish(&mut world, "east");
+        } else {
+            world.running(&west, fence);
+        }
+    }
+    world.submit("asleep", &shared_volume("asleep", &in_the_east(), &json!({}))).unwrap();
+    world.settle();
+    let others: Vec<_> = world.to_run().into_iter().filter(|(cluster, ..)| cluster == "east").collect();
+    world.end("east", others[0].1, AttemptPhase::Succeeded);
+    world.settle();
+    change(&mut world, cordon("east", true)).unwrap();
+    for (cluster, fence, _) in world.to_run() {
+        world.end(&cluster, fence, AttemptPhase::Succeeded);
+    }
+    world.settle();
+    assert!(world.to_run().is_empty(), "what is left waits for the cordoned cluster");
+    give_up(&mut world, "east");
+    assert!(says_that_the_volume_is_lost(&world, "asleep"));
+    assert!(says_that_the_volume_is_lost(&world, "again"));
+    assert_eq!(world.phase("once"), "Succeeded");
+}

@@ -12,6 +12,7 @@ use crate::advance::{Turn, hold, leaf, memo, timers, workflow};
 use crate::artifacts::NodeInputs;
 use crate::effective::shown_name;
 use crate::express::{self, fill, fill_known};
+use crate::lost_group;
 use crate::state::{ROW_VERSION, phase_of};
 use crate::view::{started_at_ms, time_text};
 
@@ -153,6 +154,10 @@ fn verdict(turn: &mut Turn<'_>, index: u32, child: &row::Node) -> Verdict {
         Ok(strategy) => strategy,
         Err(message) => return Verdict::Over(message),
     };
+    let group = turn.parsed.groups.get(&node.template).copied().unwrap_or(0);
+    if lost_group::is_lost_for_good(&turn.draft.state, turn.workflow, group) {
+        return Verdict::Over(child.message.clone());
+    }
     let tries = i64::from(node.children_total);
     let backoff = match backoff(turn, &node, &strategy, tries) {
         Ok(Ok(wait_ms)) => wait_ms,
