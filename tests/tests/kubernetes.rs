@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
+#[path = "kubernetes/drills.rs"]
+mod drills;
 #[path = "kubernetes/hosts.rs"]
 mod hosts;
 #[path = "kubernetes/life_cycle.rs"]
@@ -52,6 +54,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
     hosts::a_step_is_preempted(&cell, &clusters[0]).await?;
+    drills::losses_are_rehearsed(&cell, clusters).await?;
     a_cluster_is_cut_off(&cell, clusters).await?;
     hosts::a_host_is_lost(&cell, clusters).await
 }
