@@ -68,10 +68,7 @@ fn installed(cluster: &Cluster) -> String {
 }
 
 fn step(name: &str, cluster: &str, rest: Value) -> Value {
-    let mut template = json!({
-        "name": name,
-        "metadata": {"annotations": {"argosy.dev/placement": format!("clusters: [{cluster}]")}},
-    });
+    let mut template = json!({"name": name, "nodeSelector": {"cluster.argosy.dev/name": cluster}});
     for (field, value) in rest.as_object().unwrap() {
         template[field.as_str()] = value.clone();
     }
@@ -100,6 +97,13 @@ fn workflow() -> Value {
             step("make", "east", make), step("read", "west", read),
         ]},
     })
+}
+
+/// Whether a step ran on the host of a cluster.
+fn ran_on(laptop: &Laptop<'_>, step: &str, cluster: &str) -> bool {
+    let workflow: Value = serde_json::from_str(&laptop.run(&["get", "laptop", "-o", "json"]).1).unwrap();
+    let nodes = workflow["status"]["nodes"].as_object().unwrap();
+    nodes.values().any(|node| node["displayName"] == step && node["hostNodeName"] == cluster)
 }
 
 fn log(home: &Path) -> PathBuf {
@@ -138,6 +142,9 @@ fn contexts_of_a_kubeconfig_join_with_nothing_installed() {
     assert!(well, "{text}{}", laptop.run(&["get", "laptop"]).1);
     let (well, text) = laptop.run(&["logs", "laptop"]);
     assert!(well && text.contains("made in a real Pod"), "{text}");
+    for (step, cluster) in [("make", "east"), ("read", "west")] {
+        assert!(ran_on(&laptop, step, cluster), "{}", laptop.run(&["get", "laptop", "-o", "json"]).1);
+    }
     say("an artifact passed from one to the other");
     let after: Vec<String> = clusters.iter().map(installed).collect();
     assert_eq!(before, after, "something was installed");
