@@ -26,7 +26,9 @@ pub(crate) fn standing(
     work: &row::Work,
 ) -> Standing {
     let Some(cluster) = pin(state, workflow, work.group) else { return Standing::Bound };
-    if !work.excluded.contains(cluster) && !is_gone(state, cluster) {
+    // A try that is to keep away from hosts of the tries before it has clusters excluded as well, and nothing was lost.
+    let fenced_off = work.takeovers > 0 && work.excluded.contains(cluster);
+    if !fenced_off && !is_gone(state, cluster) {
         return Standing::Bound;
     }
     if others_were_there(state, leader, workflow, node, work.group) {

@@ -595,6 +595,22 @@ fn a_group_that_made_nothing_in_its_lost_cluster_begins_again_elsewhere() {
 }
 
 #[test]
+fn a_try_that_would_rather_be_on_another_host_stays_with_its_volume() {
+    let mut world = clusters();
+    let elsewhere = json!({"retryStrategy": {"limit": 1, "affinity": {"nodeAntiAffinity": {}}}});
+    world.submit("w", &shared_volume("w", &elsewhere, &json!({}))).unwrap();
+    world.settle();
+    let (home, fence) = only_one(&world);
+    world.running(&home, fence);
+    world.end(&home, fence, AttemptPhase::Failed);
+    world.settle();
+    finish(&mut world, &home);
+    finish(&mut world, "west");
+    finish(&mut world, &home);
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+#[test]
 fn a_group_does_not_begin_again_while_another_step_uses_its_volume() {
     let mut world = clusters();
     let mut wanted = shared_volume("w", &in_the_east(), &json!({}));
