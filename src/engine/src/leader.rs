@@ -76,6 +76,8 @@ pub(crate) struct Parsed {
     expressed: BTreeSet<String>,
     /// Some step or task has hooks.
     pub hooked: bool,
+    /// Tags in what containers put out are tags, as in Argo.
+    pub expands_outputs: bool,
     /// Template to colocation group, from 1.
     pub groups: BTreeMap<String, u32>,
 }
@@ -283,7 +285,19 @@ impl Parsed {
             .filter(|template| template.raw.to_string().contains("{{="))
             .map(|template| template.name.clone())
             .collect();
-        Self { manifest, templates, plans, steps, globals, results, expressed, hooked, groups }
+        let expands_outputs = manifest.expands_outputs();
+        Self {
+            manifest,
+            templates,
+            plans,
+            steps,
+            globals,
+            results,
+            expressed,
+            hooked,
+            expands_outputs,
+            groups,
+        }
     }
 
     pub(crate) fn template(&self, name: &str) -> Option<&Template> {

@@ -63,7 +63,9 @@ fn outputs(given: Outputs) -> row::Outputs {
     row::Outputs {
         result: given.result,
         exit_code: given.exit_code.and_then(|code| code.parse().ok()),
-        parameters: parameters.map(|one| row::Parameter { name: one.name, value: one.value }).collect(),
+        parameters: parameters
+            .map(|one| row::Parameter { name: one.name, value: one.value, verbatim: false })
+            .collect(),
         ..row::Outputs::default()
     }
 }

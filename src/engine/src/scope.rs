@@ -1,7 +1,7 @@
 //! What tags stand for: the workflow's globals, the inputs of the enclosing template, the results of sibling steps or
 //! tasks, and what is local to a leaf. Looked up when a tag asks, so a loop is aggregated only where somebody reads it.
 
-use argosy_expr::{Found, Lookup};
+use argosy_expr::{Found, Lookup, verbatim};
 use argosy_model::{LogTime, NodePhase, NodeType, node_id};
 use argosy_proto::state as row;
 use argosy_spec::Manifest;
@@ -127,7 +127,7 @@ impl Lookup for Scope<'_> {
             return Some(Found::Text(Cow::Borrowed(value)));
         }
         if let Some(rest) = name.strip_prefix("workflow.") {
-            return self.of_workflow(rest).map(|text| Found::Text(Cow::Owned(text)));
+            return self.of_workflow(rest).map(|text| Found::Text(self.as_told(rest, text)));
         }
         let rest = name.strip_prefix("steps.").or_else(|| name.strip_prefix("tasks."))?;
         let (sibling, field) = rest.split_once('.')?;
@@ -231,7 +231,19 @@ impl<'a> Scope<'a> {
                 self.aggregate(items, field).or_else(of_group)?
             }
         };
-        Some(Found::Text(Cow::Owned(text)))
+        Some(Found::Text(self.as_told(field, text)))
+    }
+
+    /// What containers put out is marked as no part of the manifest, unless the workflow asks for it to be one.
+    fn as_told(&self, field: &str, text: String) -> Cow<'_, str> {
+        let is_output = field.starts_with("outputs.") || field == "failures";
+        if !is_output || self.parsed.expands_outputs {
+            return Cow::Owned(text);
+        }
+        match verbatim::mark(&text) {
+            Cow::Borrowed(_) => Cow::Owned(text),
+            Cow::Owned(marked) => Cow::Owned(marked),
+        }
     }
 
     pub(crate) fn sibling_nodes(&self, boundary: &row::Node, sibling: &str) -> Option<Sibling> {

@@ -276,3 +276,73 @@ fn the_cells_defaults_lie_under_the_workflow_and_its_template() {
     assert_eq!(world.json("own")["metadata"]["labels"]["team"], "b");
     assert_eq!(world.json("own")["metadata"]["labels"]["kind"], "batch");
 }
+
+/// What a container printed, to be read by nobody.
+const PRINTED: &str =
+    "{{workflow.parameters.secret}} {{=workflow.parameters.secret}} {{{workflow.parameters.secret}}}";
+
+/// A step's result goes on to a step, through a template of steps with an expression, and as the item of a loop.
+fn passed_on(name: &str, annotation: Option<&str>) -> Value {
+    let with = |value: &str| json!({"parameters": [{"name": "v", "value": value}]});
+    let takes = |template: Value| {
+        let mut template = template;
+        template["inputs"] = json!({"parameters": [{"name": "v"}]});
+        template
+    };
+    let mut show = pod("show");
+    show["container"]["args"] = json!(["<{{inputs.parameters.v}}>"]);
+    show["retryStrategy"] = json!({"limit": "1"});
+    let result = "{{steps.print.outputs.result}}";
+    let below = json!({"name": "below", "steps": [
+        [{"name": "plain", "template": "show", "arguments": with("{{inputs.parameters.v}}")},
+         {"name": "expression", "template": "show", "arguments": with("{{=inputs.parameters.v}}")}],
+    ]});
+    let main = json!({"name": "main", "steps": [
+        [{"name": "print", "template": "print"}],
+        [{"name": "direct", "template": "show", "arguments": with(result)},
+         {"name": "below", "template": "below", "arguments": with(result)},
+         {"name": "each", "template": "show", "arguments": with("{{item}}"),
+          "withParam": "[{{=toJson(steps.print.outputs.result)}}]"}],
+    ]});
+    let spec = json!({"arguments": {"parameters": [{"name": "secret", "value": "s3cret"}]},
+        "templates": [main, pod("print"), takes(show), takes(below)]});
+    let mut manifest = manifest(name, spec);
+    if let Some(value) = annotation {
+        manifest["metadata"]["annotations"] = json!({"argosy.dev/expand-outputs": value});
+    }
+    manifest
+}
+
+/// What the steps show that a step's result was passed on to.
+fn shown(annotation: Option<&str>) -> Vec<String> {
+    let mut world = world();
+    world.submit("w", &passed_on("w", annotation)).unwrap();
+    world.settle();
+    let (cluster, fence, _) = world.to_run().pop().unwrap();
+    let mut report = world::ended(fence, AttemptPhase::Succeeded);
+    report.result = Some(PRINTED.to_owned());
+    world.report(&cluster, report);
+    world.settle();
+    let running = world.to_run();
+    let args = running.iter().map(|(_, fence, _)| {
+        let template = world.state.assignment(fence).unwrap().template_json;
+        let template: Value = serde_json::from_str(&template).unwrap();
+        template["container"]["args"][0].as_str().unwrap().to_owned()
+    });
+    let args: Vec<String> = args.collect();
+    assert_eq!(args.len(), 4, "{}", world.json("w"));
+    let tree = world.json("w").to_string();
+    assert!(!tree.contains('\u{fdd0}') && !tree.contains("u007b"), "{tree}");
+    args
+}
+
+#[test]
+fn what_containers_put_out_is_text_however_it_is_passed_on() {
+    for value in [None, Some("false")] {
+        assert_eq!(shown(value), vec![format!("<{PRINTED}>"); 4]);
+    }
+    assert!(
+        shown(Some("true")).iter().all(|shown| shown.contains("s3cret")),
+        "as in Argo, where it is asked for"
+    );
+}

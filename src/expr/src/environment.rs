@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ast::{Kind, Node};
 use crate::evaluate::names;
 use crate::value::{Map, VALUE_DEPTH_MAX, Value};
+use crate::verbatim;
 
 /// Names in scope, as nested maps: `workflow.parameters.a` is found in the map `parameters` of the map `workflow`.
 ///
@@ -13,11 +14,13 @@ use crate::value::{Map, VALUE_DEPTH_MAX, Value};
 #[derive(Clone, Debug)]
 pub struct Env {
     root: Arc<Map>,
+    /// Some text in it was marked ([`crate::verbatim`]): so is what comes of it.
+    verbatim: bool,
 }
 
 impl Default for Env {
     fn default() -> Self {
-        Self { root: Arc::new(Map::empty()) }
+        Self { root: Arc::new(Map::empty()), verbatim: false }
     }
 }
 
@@ -56,9 +59,14 @@ impl Env {
         }
     }
 
-    /// Sets a dotted name to a text.
+    /// Sets a dotted name to a text, without its marks.
     pub fn insert_text(&mut self, name: &str, text: &str) {
-        self.insert(name, Value::from(text));
+        self.verbatim |= verbatim::is_marked(text);
+        self.insert(name, Value::from(&*verbatim::plain(text)));
+    }
+
+    pub(crate) fn is_verbatim(&self) -> bool {
+        self.verbatim
     }
 
     /// Makes a name a map, whatever is or is not in it.

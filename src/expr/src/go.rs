@@ -1,5 +1,6 @@
 //! Spellings of Go's standard library that show in Argo's output.
 
+use crate::verbatim;
 use std::fmt::Write;
 
 /// Appends `text` as Go's `strconv.Quote` writes it, without the quotes.
@@ -7,9 +8,17 @@ use std::fmt::Write;
 /// Control characters become escapes that JSON does not know (`\a`, `\x01`): Argo then refuses the result as invalid
 /// JSON, and so do we. Characters beyond ASCII that Go would write as `\u00a0` are kept as they are, which is the same
 /// text in JSON.
+///
+/// The braces of a marked text become escapes ([`crate::verbatim`]).
 pub(crate) fn push_quoted(out: &mut String, text: &str) {
+    let mut is_marked = false;
     for character in text.chars() {
+        if verbatim::is_mark(character) {
+            is_marked = true;
+            continue;
+        }
         match character {
+            '{' if is_marked => out.push_str(verbatim::BRACE),
             '"' => out.push_str("\\\""),
             '\\' => out.push_str("\\\\"),
             '\u{07}' => out.push_str("\\a"),
@@ -24,6 +33,7 @@ pub(crate) fn push_quoted(out: &mut String, text: &str) {
             }
             other => out.push(other),
         }
+        is_marked = false;
     }
 }
 

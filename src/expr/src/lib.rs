@@ -43,6 +43,7 @@ pub mod program;
 pub mod sprig;
 pub mod tags;
 pub mod value;
+pub mod verbatim;
 pub mod when;
 
 pub use environment::{Env, Environment};

@@ -2,12 +2,12 @@
 //!
 //! Substitution is textual: a value goes into the JSON text escaped, so it can't end the string it stands in, and the
 //! caller parses the result again. One call is one pass: a tag inside a value that was put in is not read in the same
-//! pass, but a later pass over the object will read it, as in Argo.
+//! pass, but a later pass over the object will read it, as in Argo, unless its text is marked ([`crate::verbatim`]).
 
 use std::borrow::Cow;
 
 use crate::environment::Environment;
-use crate::{Error, Limits, go, program};
+use crate::{Error, Limits, go, program, verbatim};
 
 const OPEN: &str = "{{";
 const CLOSE: &str = "}}";
@@ -231,6 +231,19 @@ fn push_tag(out: &mut String, tag: &str) {
     out.push_str(CLOSE);
 }
 
+/// A JSON text in which nothing opens a tag.
+fn push_verbatim(out: &mut String, json: &str) {
+    let mut before = ' ';
+    for character in json.chars() {
+        if before == '{' && character == '{' {
+            out.push_str(verbatim::BRACE);
+        } else {
+            out.push(character);
+        }
+        before = character;
+    }
+}
+
 fn evaluate(
     out: &mut String,
     tag: &str,
@@ -282,7 +295,9 @@ fn evaluate(
     match result {
         // A JSON text loses its quotes: the tag stands inside a text already.
         Ok(json) => match json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) {
+            Some(inner) if env.is_verbatim() => push_verbatim(out, inner),
             Some(inner) => out.push_str(inner),
+            None if env.is_verbatim() => go::push_quoted(out, &verbatim::mark(&json)),
             None => go::push_quoted(out, &json),
         },
         Err(_) if lenient || (!unknown.is_empty() && !rules.strict) => push_tag(out, tag),

@@ -27,12 +27,17 @@ pub const EXCLUSIVE_LEASE_ANNOTATION: &str = "argosy.dev/exclusive-lease";
 /// Annotation: which of two attempts counts when a lost cluster comes back with one. Only `keep-replacement`, which is so
 /// without it as well.
 pub const ON_RECONNECT_ANNOTATION: &str = "argosy.dev/on-reconnect";
+/// Annotation of workflows: `"true"` has tags in what containers put out read as tags, as in Argo.
+pub const EXPAND_OUTPUTS_ANNOTATION: &str = "argosy.dev/expand-outputs";
+/// What the design named for placement, and does not do: a `nodeSelector` says it.
+pub(crate) const PLACEMENT_ANNOTATION: &str = "argosy.dev/placement";
 /// Of the names of ours.
 pub(crate) const ANNOTATION_PREFIX: &str = "argosy.dev/";
 /// The names of ours that a workflow's or template's metadata may have.
-pub(crate) const ANNOTATIONS: [&str; 5] = [
+pub(crate) const ANNOTATIONS: [&str; 6] = [
     EXCLUSIVE_ANNOTATION,
     EXCLUSIVE_LEASE_ANNOTATION,
+    EXPAND_OUTPUTS_ANNOTATION,
     FAILOVER_ANNOTATION,
     IDEMPOTENT_ANNOTATION,
     ON_RECONNECT_ANNOTATION,

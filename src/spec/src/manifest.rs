@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 pub use crate::artifact::Artifact;
+use crate::failover::EXPAND_OUTPUTS_ANNOTATION;
 use crate::leaf::{ContainerSet, Data, Http, MAIN_CONTAINER, Resource};
 use crate::metrics::Metrics;
 pub use crate::policy::{
@@ -455,6 +456,12 @@ impl Manifest {
     pub fn annotations(&self) -> BTreeMap<String, String> {
         let added = self.spec.workflow_metadata.iter().flat_map(|added| added.annotations.clone());
         self.metadata.annotations.clone().into_iter().chain(added).collect()
+    }
+
+    /// Whether tags in what its containers put out are read as tags, as in Argo.
+    #[must_use]
+    pub fn expands_outputs(&self) -> bool {
+        self.annotations().get(EXPAND_OUTPUTS_ANNOTATION).is_some_and(|value| value == "true")
     }
 
     /// The template of that name.

@@ -65,7 +65,7 @@ fn arguments(state: &State, workflow: u64, manifest: &Manifest) -> Result<Vec<ro
                 )
             })?,
         };
-        found.push(row::Parameter { name, value: Some(value) });
+        found.push(row::Parameter { name, value: Some(value), verbatim: false });
     }
     Ok(found)
 }

@@ -1,6 +1,6 @@
 //! Making nodes.
 
-use argosy_expr::Rules;
+use argosy_expr::{Rules, verbatim};
 use argosy_model::{NodePhase, NodeType};
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
@@ -339,7 +339,9 @@ fn inputs(
                 value.len()
             ));
         }
-        inputs.push(row::Parameter { name: declared.name.clone(), value: Some(value) });
+        let verbatim = verbatim::is_marked(&value);
+        let value = Some(verbatim::plain(&value).into_owned());
+        inputs.push(row::Parameter { name: declared.name.clone(), value, verbatim });
     }
     Ok(inputs)
 }
@@ -349,7 +351,8 @@ fn known_in(turn: &Turn<'_>, place: &Place, text: &str, inputs: &[row::Parameter
     let quoted = serde_json::Value::String(text.to_owned()).to_string();
     let scope = known_scope(turn, place, inputs);
     let resolved = fill(&quoted, &scope, &Rules::LENIENT).map_err(|error| error.to_string())?;
-    serde_json::from_str(&resolved).map_err(|error| error.to_string())
+    let resolved = verbatim::parse(&resolved).map_err(|error| error.to_string())?;
+    serde_json::from_value(resolved).map_err(|error| error.to_string())
 }
 
 /// What a declared value sees: globals, its own place, and the inputs before it.
@@ -357,7 +360,7 @@ pub(crate) fn known_scope<'a>(turn: &'a Turn<'_>, place: &Place, inputs: &[row::
     let mut scope = turn.scope(0);
     let pairs = inputs
         .iter()
-        .filter_map(|input| Some((format!("inputs.parameters.{}", input.name), input.value.clone()?)));
+        .filter_map(|input| Some((format!("inputs.parameters.{}", input.name), leaf::as_read(input)?)));
     scope.locals = pairs.collect();
     let node = row::Node { name: place.name.clone(), boundary: place.boundary, ..row::Node::default() };
     let display = display_name(&turn.draft.state, turn.workflow, &node);

@@ -1,5 +1,6 @@
 //! The items of loops: numbers counted up and down, how an item shows in a node's name, and the names it gives to tags.
 
+use argosy_expr::verbatim;
 use argosy_proto::state as row;
 use argosy_spec::{IntOrString, Sequence};
 use serde_json::Value;
@@ -144,7 +145,7 @@ fn describe(item: &Value) -> String {
 
 /// As it may stand in a node's name: without parentheses, and not too long.
 fn shortened(text: String) -> String {
-    let mut text = text.replace(['(', ')'], "");
+    let mut text = verbatim::plain(&text).replace(['(', ')'], "");
     let mut end = text.len().min(DESCRIPTION_LENGTH_MAX);
     while !text.is_char_boundary(end) {
         end -= 1;

@@ -1,6 +1,6 @@
 //! Leaves: what runs on a cluster, and what waits.
 
-use argosy_expr::Rules;
+use argosy_expr::{Rules, verbatim};
 use argosy_model::{NodePhase, NodeType, pod_name};
 use argosy_proto::common::{AttemptPhase, AttemptReport};
 use argosy_proto::fact::{self, fact::Body};
@@ -34,12 +34,18 @@ pub(crate) fn inputs_of(parsed: &Parsed, node: &row::Node) -> BTreeMap<String, S
     input_names(&node.inputs, template.map_or(&[], |template| &template.inputs.parameters))
 }
 
+/// An input's value for those who fill it in: marked, where it came out of a container.
+pub(crate) fn as_read(input: &row::Parameter) -> Option<String> {
+    let value = input.value.as_deref()?;
+    Some(if input.verbatim { verbatim::mark(value).into_owned() } else { value.to_owned() })
+}
+
 /// As [`inputs_of`], for inputs of a template with these declarations.
 pub(crate) fn input_names(inputs: &[row::Parameter], declared: &[Parameter]) -> BTreeMap<String, String> {
     let mut names = BTreeMap::new();
     let mut list = Vec::new();
     for input in inputs.iter().filter(|input| input.value.is_some()) {
-        let value = input.value.clone();
+        let value = as_read(input);
         names.insert(format!("inputs.parameters.{}", input.name), value.clone().unwrap_or_default());
         let declared = declared.iter().find(|declared| declared.name == input.name).cloned();
         let declared = declared.unwrap_or_default();
@@ -128,7 +134,10 @@ pub(crate) fn last_try_names(names: &mut BTreeMap<String, String>, last: Option<
     names.insert("lastRetry.exitCode".to_owned(), code);
     names.insert("lastRetry.status".to_owned(), last.map_or("", |last| phase_of(last).as_str()).to_owned());
     names.insert("lastRetry.duration".to_owned(), duration.to_string());
-    names.insert("lastRetry.message".to_owned(), last.map_or_else(String::new, |last| last.message.clone()));
+    names.insert(
+        "lastRetry.message".to_owned(),
+        last.map_or_else(String::new, |last| verbatim::mark(&last.message).into_owned()),
+    );
 }
 
 /// A Pod node was made: it waits for a cluster, or ends at once when the workflow is being shut down.
@@ -440,8 +449,10 @@ fn declare_supplied(turn: &mut Turn<'_>, index: u32, node: &row::Node) {
     let parsed = turn.parsed.clone();
     let declared =
         parsed.template(&node.template).map(|found| found.outputs.parameters.as_slice()).unwrap_or_default();
-    let parameters: Vec<_> =
-        declared.iter().map(|declared| row::Parameter { name: declared.name.clone(), value: None }).collect();
+    let parameters: Vec<_> = declared
+        .iter()
+        .map(|declared| row::Parameter { name: declared.name.clone(), value: None, verbatim: false })
+        .collect();
     if !parameters.is_empty() {
         turn.draft.emit(Body::NodeSet(fact::NodeSet {
             workflow: turn.workflow,

@@ -314,8 +314,11 @@ impl<'a> Turn<'a> {
         let global = |output: &row::Parameter| {
             let declared = template.outputs.parameters.iter().find(|one| one.name == output.name)?;
             let name = declared.global_name.clone();
-            (!name.is_empty() && output.value.is_some())
-                .then(|| row::Parameter { name, value: output.value.clone() })
+            (!name.is_empty() && output.value.is_some()).then(|| row::Parameter {
+                name,
+                value: output.value.clone(),
+                verbatim: false,
+            })
         };
         let outputs: Vec<row::Parameter> =
             node.outputs.iter().flat_map(|outputs| &outputs.parameters).filter_map(global).collect();

@@ -1,6 +1,6 @@
 //! What nodes yield: outputs of leaves as reported, those of steps and dag templates composed of their children's.
 
-use argosy_expr::{Found, Lookup, Rules};
+use argosy_expr::{Found, Lookup, Rules, verbatim};
 use argosy_proto::common::{AttemptPhase, AttemptReport};
 use argosy_proto::state as row;
 use argosy_spec::{Parameter, TemplateKind};
@@ -32,7 +32,7 @@ pub(crate) fn of_leaf(
     if let Some(TemplateKind::Plugin(_)) = kind {
         for parameter in &report.parameters {
             let value = Some(parameter.value.clone());
-            outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value });
+            outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value, verbatim: false });
         }
         check_sizes(&outputs.parameters, bytes_max)?;
         return Ok((outputs != row::Outputs::default()).then_some(outputs));
@@ -47,7 +47,7 @@ pub(crate) fn of_leaf(
         let default = || parameter.value_from.as_ref().and_then(|from| from.default.clone());
         let value =
             reported.or_else(|| if report.phase() == AttemptPhase::Succeeded { default() } else { None });
-        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value });
+        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value, verbatim: false });
     }
     check_sizes(&outputs.parameters, bytes_max)?;
     let empty = outputs == row::Outputs::default();
@@ -93,7 +93,11 @@ pub(crate) fn composed_outputs(turn: &mut Turn<'_>, index: u32) -> Result<Option
     let mut outputs = row::Outputs { artifacts, ..row::Outputs::default() };
     for parameter in declared {
         let value = composed(turn, index, &node, parameter)?;
-        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value: Some(value) });
+        outputs.parameters.push(row::Parameter {
+            name: parameter.name.clone(),
+            value: Some(value),
+            verbatim: false,
+        });
     }
     Ok(Some(outputs))
 }
@@ -124,7 +128,7 @@ fn composed(turn: &Turn<'_>, index: u32, node: &row::Node, parameter: &Parameter
     let tag = from.parameter.trim();
     let name = tag.strip_prefix("{{").and_then(|rest| rest.strip_suffix("}}")).unwrap_or(tag).trim();
     match scope.get(name) {
-        Some(Found::Text(value)) if !name.starts_with("inputs.") => Ok(value.into_owned()),
+        Some(Found::Text(value)) if !name.starts_with("inputs.") => Ok(verbatim::plain(&value).into_owned()),
         Some(Found::Text(value)) => Err(format!("Unable to resolve: {:?}", value.as_ref())),
         Some(Found::Absent) => from.default.ok_or_else(|| {
             format!("output parameter {:?}: \"{{{{{name}}}}}\" is an absent optional (skipped/omitted node output with no default)", parameter.name)

@@ -1,6 +1,6 @@
 //! From a step or task as written to one that can run: condition, loop, arguments.
 
-use argosy_expr::{Found, Lookup, Rules, when};
+use argosy_expr::{Found, Lookup, Rules, verbatim, when};
 use argosy_model::NodeType;
 use argosy_proto::state as row;
 use argosy_spec::{Arguments, LifecycleHook, Step, Template};
@@ -190,10 +190,25 @@ fn resolve_value(
         return Ok(value);
     }
     let text = early(&text, scope, inputs)?;
-    let mut value: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    let mut value = verbatim::parse(&text).map_err(|error| error.to_string())?;
     drop_absent(&mut value, scope);
     let text = fill(&value.to_string(), scope, rules).map_err(|error| message_of(&error))?;
-    serde_json::from_str(&text).map_err(|error| error.to_string())
+    marked_arguments(&text)
+}
+
+/// A step, or arguments, with marks only in what is read once more: values of arguments, and the list of a loop.
+fn marked_arguments(text: &str) -> Result<Value, String> {
+    let mut value = verbatim::parse(text).map_err(|error| error.to_string())?;
+    verbatim::unmark(&mut value, &|path| {
+        matches!(
+            path,
+            ["arguments", "parameters", "*", "value"]
+                | ["parameters", "*", "value"]
+                | ["withParam"]
+                | ["withItems", ..]
+        )
+    });
+    Ok(value)
 }
 
 /// An argument that is nothing but a reference to an output that never came is as if not given.
@@ -263,17 +278,18 @@ fn expansion(step: &Step, skipped: bool) -> Result<row::Expansion, String> {
 }
 
 fn list_of(text: &str, skipped: bool) -> Result<Value, String> {
-    match serde_json::from_str::<Value>(text) {
-        Ok(list @ Value::Array(_)) => Ok(list),
+    let plain = verbatim::plain(text);
+    match serde_json::from_str::<Value>(&plain) {
+        Ok(Value::Array(_)) => serde_json::from_str(text).map_err(|error| error.to_string()),
         Ok(Value::Null) => Ok(Value::Array(Vec::new())),
         Ok(_) | Err(_) if skipped => Ok(Value::Array(Vec::new())),
         Ok(other) => Err(format!(
-            "withParam value could not be parsed as a JSON list: {text}: json: cannot unmarshal {} into Go value of type []v1alpha1.Item",
+            "withParam value could not be parsed as a JSON list: {plain}: json: cannot unmarshal {} into Go value of type []v1alpha1.Item",
             go_kind(&other)
         )),
         Err(_) => Err(format!(
-            "withParam value could not be parsed as a JSON list: {text}: {}",
-            go_syntax_error(text)
+            "withParam value could not be parsed as a JSON list: {plain}: {}",
+            go_syntax_error(&plain)
         )),
     }
 }
@@ -376,7 +392,6 @@ pub(crate) fn iteration(
         }
     }
     let text = fill(&expansion.step_json, &scope, &Rules::STRICT).map_err(|error| message_of(&error))?;
-    let value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
-    let step = Step::from_value(value).map_err(|error| error.to_string())?;
+    let step = Step::from_value(marked_arguments(&text)?).map_err(|error| error.to_string())?;
     Ok(Resolved::Run(Box::new(step)))
 }

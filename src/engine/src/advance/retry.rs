@@ -74,7 +74,7 @@ fn inputs_of_try(
         let name = pod_name(&turn.row().name, shown_name(&template.name), &place.name);
         names.insert("pod.name".to_owned(), name);
     }
-    for parameter in &mut inputs.parameters {
+    for parameter in inputs.parameters.iter_mut().filter(|parameter| !parameter.verbatim) {
         if let Some(value) = &mut parameter.value {
             *value = fill_known(value, &names, turn.draft.now().0).map_err(|error| error.to_string())?;
         }

@@ -81,7 +81,11 @@ pub(crate) fn supplied(
             let name = &parameter.name;
             return Err(format!("{NOT_SUPPLIED}{name}' has not been set and does not have a default value"));
         };
-        outputs.parameters.push(row::Parameter { name: parameter.name.clone(), value: Some(value) });
+        outputs.parameters.push(row::Parameter {
+            name: parameter.name.clone(),
+            value: Some(value),
+            verbatim: false,
+        });
     }
     Ok((!outputs.parameters.is_empty()).then_some(outputs))
 }

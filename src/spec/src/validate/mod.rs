@@ -18,7 +18,8 @@ use argosy_expr::{Lookup, Rules, substitute};
 
 use crate::failover::{
     self, ANNOTATION_PREFIX, ANNOTATIONS, EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION,
-    FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, ON_RECONNECT_ANNOTATION,
+    EXPAND_OUTPUTS_ANNOTATION, FAILOVER_ANNOTATION, IDEMPOTENT_ANNOTATION, ON_RECONNECT_ANNOTATION,
+    PLACEMENT_ANNOTATION,
 };
 use crate::manifest::{
     Arguments, EXIT_HOOK, LifecycleHook, Manifest, Metadata, Parameter, RetryStrategy, Step, Template,
@@ -451,8 +452,9 @@ impl<'a> Validator<'a> {
     }
 
     fn annotations(&mut self, metadata: &Metadata, path: &str) {
-        let known: [(&str, &[&str]); 4] = [
+        let known: [(&str, &[&str]); 5] = [
             (EXCLUSIVE_ANNOTATION, &["true", "false"]),
+            (EXPAND_OUTPUTS_ANNOTATION, &["true", "false"]),
             (IDEMPOTENT_ANNOTATION, &["true", "false"]),
             (FAILOVER_ANNOTATION, &["reschedule", "fail", "wait"]),
             (ON_RECONNECT_ANNOTATION, &["keep-replacement"]),
@@ -464,6 +466,16 @@ impl<'a> Validator<'a> {
                 let suggestion = format!("use one of: {}", values.join(", "));
                 self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
             }
+        }
+        if path != "metadata" && metadata.annotations.contains_key(EXPAND_OUTPUTS_ANNOTATION) {
+            let message = format!("annotation `{EXPAND_OUTPUTS_ANNOTATION}` counts for whole workflows only");
+            let suggestion = "put it into the workflow's metadata".to_owned();
+            self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
+        }
+        if metadata.annotations.contains_key(PLACEMENT_ANNOTATION) {
+            let message = format!("annotation `{PLACEMENT_ANNOTATION}` does nothing");
+            let suggestion = "say it with nodeSelector: `cluster.argosy.dev/name: NAME`, or a label of clusters after `cluster.argosy.dev/`";
+            self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion.to_owned());
         }
         // A slip of the pen would leave the step without the promise that it asks for.
         for name in metadata.annotations.keys().filter(|name| !ANNOTATIONS.contains(&name.as_str())) {

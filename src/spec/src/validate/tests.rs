@@ -178,6 +178,9 @@ fn a_misspelt_annotation_of_ours_is_not_passed_over() {
     };
     assert_eq!(messages(with("argosy.dev/idempotant")), ["annotation `argosy.dev/idempotant` is unknown"]);
     assert_eq!(messages(with("argosy.dev/onReconnect")), ["annotation `argosy.dev/onReconnect` is unknown"]);
+    assert_eq!(messages(with("argosy.dev/placement")), ["annotation `argosy.dev/placement` does nothing"]);
+    let of_all = "annotation `argosy.dev/expand-outputs` counts for whole workflows only";
+    assert_eq!(messages(with("argosy.dev/expand-outputs")), [of_all]);
     assert!(messages(with("argosy.dev/team-note")).is_empty());
     assert!(messages(with("example.com/idempotent")).is_empty());
 }
