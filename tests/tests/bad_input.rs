@@ -369,3 +369,35 @@ async fn a_bad_manifest_is_refused_with_its_place_and_a_huge_one_with_its_size()
     assert_eq!(all["items"].as_array().map_or(0, Vec::len), 0, "nothing was accepted: {all}");
     still_works(&mut cell).await
 }
+
+/// Somebody whose certificate nobody trusts, on a port of its own.
+async fn impostor_api() -> anyhow::Result<String> {
+    let names = ["127.0.0.1".to_owned()];
+    let credentials = impostor()?.issue_server(&names, 3_600_000, clock().wall_ms)?;
+    let acceptor =
+        tokio_rustls::TlsAcceptor::from(std::sync::Arc::new(argosy_pki::api_server_config(&credentials)?));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let address = format!("https://{}", listener.local_addr()?);
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // Whatever is asked: there is no connection to ask over.
+            drop(acceptor.accept(stream).await);
+        }
+    });
+    Ok(address)
+}
+
+/// Regression: for a moment after `argosy ca roll --finish` a member may still serve from the authority that was dropped; the
+/// command line gave up at the first server of that kind, though the next one was trusted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_not_trusted_is_passed_over_and_named_when_there_is_no_other() -> anyhow::Result<()>
+{
+    let cell = Cell::start(&one_member()).await?;
+    let impostor = impostor_api().await?;
+    let both = format!("{impostor},{}", cell.api(1));
+    let (well, text) = cell.try_argosy(&["--argo-server", &both, "member", "list"])?;
+    assert!(well, "{text}");
+    let (well, text) = cell.try_argosy(&["--argo-server", &impostor, "member", "list"])?;
+    assert!(!well && text.contains("is not trusted") && text.contains("--certificate-authority"), "{text}");
+    Ok(())
+}

@@ -167,7 +167,14 @@ pub async fn ensure(shared: &Shared, assignment: &Assignment, has_turn: bool) ->
         }
     };
     if let Some(policy) = &shared.config.policy {
-        let shown = serde_json::to_value(&pod).unwrap_or_default();
+        // A Pod that the policy can't be shown is not made.
+        let shown = match serde_json::to_value(&pod) {
+            Ok(shown) => shown,
+            Err(error) => {
+                shared.send(failure(format!("the Pod can't be written as JSON: {error}"))).await;
+                return Ok(());
+            }
+        };
         if let Err(refusal) = policy.check_pod(&assignment.namespace, &shown, image) {
             shared.send(RuntimeEvent::Observed(AttemptObservation::refused(fence, &refusal))).await;
             return Ok(());

@@ -21,6 +21,7 @@ pub struct GlobalArguments {
     #[arg(
         short = 's',
         long,
+        visible_alias = "server",
         global = true,
         env = "ARGOSY_SERVER",
         value_name = "HOST:PORT",

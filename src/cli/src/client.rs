@@ -293,6 +293,7 @@ impl Client {
         let began = Instant::now();
         let mut last = Error::Setup("no server is given".to_owned());
         loop {
+            let mut untrusted = None;
             for server in &self.servers {
                 let mut builder = self.http.request(method.clone(), format!("{server}{path}{query}"));
                 if !self.token.is_empty() {
@@ -316,10 +317,18 @@ impl Client {
                             return Err(last);
                         }
                     }
-                    // A certificate that is not trusted will not be trusted a second later.
-                    Err(error) if is_certificate(&error) => return Err(Error::Certificate(detail(&error))),
+                    // While an authority is dropped, one member may serve from the old one for another moment.
+                    Err(error) if is_certificate(&error) => {
+                        untrusted = Some(Error::Certificate(detail(&error)));
+                    }
                     Err(error) => last = self.unreachable(&error),
                 }
+            }
+            // A certificate that is not trusted will not be trusted a second later.
+            if let Some(error) = untrusted
+                && !matches!(last, Error::Refused { .. })
+            {
+                return Err(error);
             }
             // With nobody listening anywhere there is most likely no control plane: don't keep the user waiting.
             let waits = if matches!(last, Error::Unreachable { .. }) { UNHEARD_SPAN } else { RETRY_SPAN };

@@ -10,10 +10,19 @@ use std::process::Command;
 use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
+/// A file of this repository: of the checkout that the program runs in, else of the one that it was compiled in. Checkouts may
+/// share what is compiled.
+pub(crate) fn source(path: &str) -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_default();
+    let compiled_in = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let found = here.ancestors().find(|folder| folder.join("tests/kubernetes/binaries/build").exists());
+    found.unwrap_or(&compiled_in).join(path)
+}
+
 /// The folder of the clusters' programs, built once per machine.
 pub fn binaries() -> Result<PathBuf> {
     static FOLDER: OnceLock<Result<PathBuf, String>> = OnceLock::new();
-    let build = || output(&mut Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("binaries/build")));
+    let build = || output(&mut Command::new(source("tests/kubernetes/binaries/build")));
     let folder = FOLDER
         .get_or_init(|| build().map(|text| PathBuf::from(text.trim())).map_err(|error| format!("{error:#}")));
     folder.clone().map_err(anyhow::Error::msg)
@@ -24,7 +33,7 @@ fn executor() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("ARGOSY_EXECUTOR") {
         return Ok(named.into());
     }
-    let built = output(&mut Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("build-executor")))?;
+    let built = output(&mut Command::new(source("tests/kubernetes/build-executor")))?;
     Ok(PathBuf::from(built.trim()))
 }
 

@@ -290,8 +290,8 @@ impl Cluster {
     /// # Errors
     /// kubectl's own words.
     pub fn agent_kubeconfig(&self) -> Result<PathBuf> {
-        let rights = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/agent/rbac.yaml");
-        self.kubectl(&["apply", "-f", rights])?;
+        let rights = components::source("deploy/agent/rbac.yaml");
+        self.kubectl(&["apply", "-f", &rights.to_string_lossy()])?;
         Ok(self.folder.join("agent.kubeconfig"))
     }
 
@@ -300,8 +300,8 @@ impl Cluster {
     /// # Errors
     /// kubectl's own words.
     pub fn let_agent_read_secrets(&self) -> Result<()> {
-        let right = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/agent/secrets.yaml");
-        self.kubectl(&["apply", "-f", right]).map(drop)
+        let right = components::source("deploy/agent/secrets.yaml");
+        self.kubectl(&["apply", "-f", &right.to_string_lossy()]).map(drop)
     }
 
     /// A program to be run inside the cluster's network, as an agent is.
