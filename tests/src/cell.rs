@@ -111,6 +111,7 @@ impl Cell {
         let path = directory.path();
         let authority =
             Authority::load_or_create(&path.join("pki"), "test", clock().wall_ms, Lifetimes::default())?;
+        hand_out_authority(path, options.members)?;
         let tokens = json!({"version": 1, "tokens": [{
             "name": "admin", "role": "admin", "sha256": argosy_gateway::hash_token(TOKEN),
         }]});
@@ -559,6 +560,23 @@ fn addresses_of(listen: &Listen) -> MemberAddresses {
     }
 }
 
+/// Each member has its own, as on machines of their own; what the tests read is the first one's.
+fn pki_directory(cell: &Path, member: u64) -> PathBuf {
+    if member == 1 { cell.join("pki") } else { cell.join(format!("pki-{member}")) }
+}
+
+/// Gives each member its copy of the cell's authority, as its operator does.
+fn hand_out_authority(cell: &Path, members: u64) -> anyhow::Result<()> {
+    for member in 2..=members {
+        let own = pki_directory(cell, member);
+        std::fs::create_dir_all(&own)?;
+        for name in ["ca.pem", "ca.key"] {
+            std::fs::copy(cell.join("pki").join(name), own.join(name))?;
+        }
+    }
+    Ok(())
+}
+
 fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
     let mut listens = BTreeMap::new();
     for member in 1..=options.members {
@@ -576,7 +594,7 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
             cell: "test".to_owned(),
             member,
             data_dir: path.join(format!("member-{member}")),
-            pki_dir: path.join("pki"),
+            pki_dir: pki_directory(path, member),
             ca_seal: None,
             members: members.clone(),
             join: false,
