@@ -121,6 +121,21 @@ fn running(cluster: &Cluster, workflow: &str) -> Vec<FoundPod> {
     pods(cluster).into_iter().filter(|pod| pod.workflow == workflow && pod.runs()).collect()
 }
 
+/// Submits the workflows while the other cluster takes no steps, so that all run in one: how they are spread is placement's.
+async fn all_to(
+    cell: &Cell,
+    other: &Cluster,
+    run: impl FnMut() -> bool,
+    workflows: &[Value],
+) -> anyhow::Result<()> {
+    cell.argosy(&["cluster", "cordon", &other.name])?;
+    for workflow in workflows {
+        cell.submit(workflow).await?;
+    }
+    until("all steps to run in one cluster", run).await;
+    cell.argosy(&["cluster", "uncordon", &other.name]).map(drop)
+}
+
 /// Lets a waiting step end.
 fn let_go(cluster: &Cluster, pod: &FoundPod) -> bool {
     cluster.kubectl(&["-n", "default", "exec", &pod.name, "-c", "main", "--", "touch", "/tmp/go"]).is_ok()
@@ -153,7 +168,7 @@ async fn metric_reaches(cell: &Cell, name: &str, least: f64) -> anyhow::Result<(
         if now >= least {
             return Ok(());
         }
-        anyhow::ensure!(start.elapsed() < Duration::from_secs(15), "{name} is {now}, not {least}");
+        anyhow::ensure!(start.elapsed() < WAIT, "{name} is {now}, not {least}");
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -319,15 +334,14 @@ async fn an_agent_is_killed_and_adopts_its_steps(
 async fn a_cluster_is_cut_off(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
     // Safe to repeat, and not said to be.
     let sizes = [("safe", 4), ("unsafe", 2)];
-    cell.submit(&waiting("safe", &[1, 2, 3, 4], true)).await?;
-    cell.submit(&waiting("unsafe", &[1, 2], false)).await?;
-    let count =
-        |workflow: &str| clusters.iter().map(|cluster| running(cluster, workflow).len()).sum::<usize>();
-    until("six steps to run", || sizes.iter().all(|(workflow, size)| count(workflow) == *size)).await;
-    let has_both =
-        |cluster: &&Cluster| running(cluster, "safe").len() >= 2 && !running(cluster, "unsafe").is_empty();
-    let lost = clusters.iter().find(has_both).expect("placement spreads six steps over two clusters");
-    let other = clusters.iter().find(|cluster| cluster.name != lost.name).unwrap();
+    let [lost, other] = clusters else { anyhow::bail!("two clusters") };
+    all_to(
+        cell,
+        other,
+        || sizes.iter().all(|(workflow, size)| running(lost, workflow).len() == *size),
+        &[waiting("safe", &[1, 2, 3, 4], true), waiting("unsafe", &[1, 2], false)],
+    )
+    .await?;
     let before: BTreeMap<_, _> =
         sizes.iter().map(|(workflow, _)| (*workflow, running(lost, workflow))).collect();
     let started = Instant::now();

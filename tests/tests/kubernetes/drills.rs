@@ -1,6 +1,6 @@
 //! Drills on real clusters: Pods that are killed for real, and a cluster that is blocked.
 
-use super::{WAIT, let_go, nodes, phase, running, say, until, waiting};
+use super::{WAIT, all_to, let_go, nodes, phase, running, say, until, waiting};
 use anyhow::{Context, ensure};
 use argosy_testcluster::Cluster;
 use argosy_tests::cell::Cell;
@@ -19,7 +19,9 @@ async fn passes(cell: &Cell, clusters: &[Cluster], name: &str, loss: &[&str]) ->
     let mut submitted = waiting(name, &[1, 2, 3, 4], true);
     submitted["metadata"]["labels"] = json!({"drilled": name});
     submitted["spec"]["templates"][1]["retryStrategy"] = json!({"limit": 3, "retryPolicy": "Always"});
-    cell.submit(&submitted).await?;
+    let (home, other) = (&clusters[0], &clusters[1]);
+    all_to(cell, other, || running(home, name).len() == STEPS, &[submitted]).await?;
+    let before = running(home, name);
     let all = || {
         clusters
             .iter()
@@ -27,9 +29,6 @@ async fn passes(cell: &Cell, clusters: &[Cluster], name: &str, loss: &[&str]) ->
             .map(|pod| pod.name)
             .collect::<BTreeSet<_>>()
     };
-    until("the steps to run", || all().len() == STEPS).await;
-    let (home, before) = (&clusters[0], running(&clusters[0], name));
-    ensure!(!before.is_empty(), "placement spreads them over both");
     let arguments = [&["drill", "run", "--lose", home.name.as_str()], loss, &["--wait"]].concat();
     let (well, text) = cell.try_argosy(&arguments)?;
     let drill = report(cell).await?;
