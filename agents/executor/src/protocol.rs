@@ -159,6 +159,9 @@ pub struct TaskOutcome {
     /// Why the inputs could not be loaded; empty otherwise. The command was not started then. Argo's text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub input_error: String,
+    /// Inputs that their stores do not have, if that is why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missing_inputs: Vec<String>,
     /// Artifacts that were saved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<SavedArtifact>,

@@ -100,6 +100,7 @@ impl Attempt {
             pod_ip,
             ready,
             refused,
+            missing_artifacts,
         } = seen;
         let report = &mut self.report;
         report.message = message;
@@ -113,6 +114,9 @@ impl Attempt {
         }
         report.ready = ready;
         report.refused |= refused;
+        if !missing_artifacts.is_empty() {
+            report.missing_artifacts = missing_artifacts;
+        }
         if !artifacts.is_empty() {
             report.artifacts = artifacts;
         }
@@ -148,7 +152,8 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         // Nothing was run: the node has no exit code.
         let message = format!("init: Error (exit code 64): {}", outcome.input_error);
         let seen = AttemptObservation::new(fence, AttemptPhase::Error, message);
-        return AttemptObservation { holder: Some(holder.to_owned()), ..seen };
+        let missing_artifacts = outcome.missing_inputs;
+        return AttemptObservation { holder: Some(holder.to_owned()), missing_artifacts, ..seen };
     }
     let artifacts = outcome.artifacts.clone().into_iter().map(|one| OutputArtifact {
         name: one.name,

@@ -194,6 +194,8 @@ pub struct AttemptObservation {
     pub ready: bool,
     /// The policy of the cluster's owner is against it, and nothing was made of it.
     pub refused: bool,
+    /// Inputs that their stores do not have: nothing ran.
+    pub missing_artifacts: Vec<String>,
 }
 
 impl AttemptObservation {

@@ -240,17 +240,19 @@ pub(crate) fn furnish(node: &row::Node, raw: &mut Value) {
         if !artifact.stored_key.is_empty()
             && let Some(fields) = shown.as_object_mut()
         {
-            fields.insert(
-                STORED.to_owned(),
-                json!({
-                    "key": artifact.stored_key, "digest": artifact.digest,
-                    "size": artifact.size, "cluster": artifact.cluster,
-                }),
-            );
+            fields.insert(STORED.to_owned(), stored(artifact));
         }
         shown
     });
     raw["inputs"]["artifacts"] = furnished.collect();
+}
+
+/// Where the bytes of an artifact are.
+pub(crate) fn stored(artifact: &row::Artifact) -> Value {
+    json!({
+        "key": artifact.stored_key, "digest": artifact.digest,
+        "size": artifact.size, "cluster": artifact.cluster,
+    })
 }
 
 /// Bytes of inputs below which it does not matter where they were made.

@@ -249,6 +249,9 @@ pub(crate) fn apply(
         Body::AttemptRecalled(fact) => step.attempt_recalled(fact)?,
         Body::AttemptMoved(fact) => step.attempt_moved(fact)?,
         Body::TakeOverResumed(fact) => step.take_over_resumed(fact)?,
+        Body::ReproductionQueued(fact) => step.reproduction_queued(fact)?,
+        Body::ReproductionEnded(fact) => step.reproduction_ended(fact)?,
+        Body::ReaderReturned(fact) => step.reader_returned(fact)?,
         Body::ClusterRemoved(fact) => step.cluster_removed(fact)?,
         Body::IdentitySet(fact) => step.identity_set(fact)?,
         Body::AuthoritiesSet(fact) => step.authorities_set(fact)?,
@@ -454,7 +457,10 @@ impl Step<'_> {
     }
 
     fn cluster_lost(&mut self, fact: &fact::ClusterLost) -> Result<(), Error> {
-        self.cluster(&fact.cluster)?.lost = true;
+        let now = self.time.0;
+        let cluster = self.cluster(&fact.cluster)?;
+        cluster.lost = true;
+        cluster.lost_at_ms = now;
         self.drill_sees_lost(&fact.cluster)
     }
 

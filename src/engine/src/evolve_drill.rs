@@ -240,7 +240,10 @@ impl Step<'_> {
             }
             return Ok(());
         }
-        if result && self.has_result_beside(&attempt, fence) {
+        // A step that runs again for its artifacts gives no second result: the first stays.
+        let work = self.state.works.get(&(attempt.workflow, attempt.node));
+        let reproduces = work.is_some_and(|work| work.reproduces);
+        if result && !reproduces && self.has_result_beside(&attempt, fence) {
             self.drill(id)?.committed_twice += 1;
         }
         let Some((_, drill)) = self.drill_of(&attempt.cluster) else { return Ok(()) };

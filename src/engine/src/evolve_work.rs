@@ -64,6 +64,7 @@ impl Step<'_> {
             self.drop_timers(id, 0);
             self.drop_lock_requests(id);
             self.reindex_owned(id, owned);
+            self.withdraw_reproductions(id)?;
         }
         Ok(())
     }
@@ -365,17 +366,12 @@ impl Step<'_> {
 
     pub(crate) fn node_queued(&mut self, fact: &fact::NodeQueued) -> Result<(), Error> {
         let (id, node) = (fact.workflow, fact.node);
-        let mut work = fact.work.clone().ok_or(Error::Misfit { what: "work", id })?;
-        work.version = ROW_VERSION;
-        work.queue = self.take_queue_number();
-        self.state.index_queued(&work.shape, work.queue, (id, node));
-        self.state.works.insert((id, node), Arc::new(work));
-        self.touch(Key::Work(id, node));
-        self.touch_workflow(id);
+        let work = fact.work.clone().ok_or(Error::Misfit { what: "work", id })?;
+        self.queue_work(id, node, work);
         self.count_pod(id, node)
     }
 
-    fn take_queue_number(&mut self) -> u64 {
+    pub(crate) fn take_queue_number(&mut self) -> u64 {
         let number = self.state.meta.queue_next;
         self.state.meta.queue_next += 1;
         number
@@ -387,6 +383,7 @@ impl Step<'_> {
         let work = Arc::make_mut(work);
         let (shape, queue, requests) = (work.shape.clone(), work.queue, work.requests.clone());
         let exclusive_lease_ms = work.exclusive_lease_ms;
+        let reproduces = work.reproduces;
         work.fence = Some(fence);
         self.touch(Key::Work(id, node));
         self.state.index_unqueued(&shape, queue);
@@ -406,6 +403,9 @@ impl Step<'_> {
         self.state.index.of_node.insert((id, node, fence));
         self.touch(Key::Attempt(fence));
         self.touch_workflow(id);
+        if reproduces {
+            self.workflow(id)?.refuge.clone_from(&fact.cluster);
+        }
         let cluster = self.cluster(&fact.cluster)?;
         cluster.attempts_open += 1;
         resources::add(cluster.used.get_or_insert_default(), requests.as_ref());
@@ -474,7 +474,15 @@ impl Step<'_> {
         }
         self.state.index_queued(shape, queue, (id, node));
         self.touch(Key::Work(id, node));
+        self.wait_for_placement(id, node)
+    }
+
+    /// The node shows that it waits, unless it has ended and is only run again for its artifacts.
+    pub(crate) fn wait_for_placement(&mut self, id: u64, node: u32) -> Result<(), Error> {
         let node = self.node(id, node)?;
+        if phase_of(node).is_fulfilled() {
+            return Ok(());
+        }
         node.phase = NodePhase::Pending.number();
         node.message.clear();
         node.host.clear();
@@ -507,7 +515,7 @@ impl Step<'_> {
         self.drill_sees_closed(fence)
     }
 
-    fn release(&mut self, cluster: &str, requests: Option<&Resources>) -> Result<(), Error> {
+    pub(crate) fn release(&mut self, cluster: &str, requests: Option<&Resources>) -> Result<(), Error> {
         let row = self.cluster(cluster)?;
         resources::subtract(row.used.get_or_insert_default(), requests);
         self.capacity_grew();

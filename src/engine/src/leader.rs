@@ -20,6 +20,8 @@ pub struct Leader {
     pub limits: Limits,
     /// The cell's default artifact repository: Argo's ArtifactRepository object in JSON; empty = none.
     pub artifact_repository: String,
+    /// Addresses of object stores of which every cluster has one of its own: artifacts in them are where they were made.
+    pub cluster_stores: Vec<String>,
     /// Laid under every workflow that is submitted (Argo's `workflowDefaults`): `metadata` and `spec`.
     pub defaults: Option<Arc<Value>>,
     parsed: BTreeMap<u64, (Arc<Parsed>, usize)>,
@@ -114,6 +116,13 @@ impl Leader {
     #[must_use]
     pub fn with_artifact_repository(mut self, repository: String) -> Self {
         self.artifact_repository = repository;
+        self
+    }
+
+    /// With the addresses of stores of which every cluster has one of its own.
+    #[must_use]
+    pub fn with_cluster_stores(mut self, stores: Vec<String>) -> Self {
+        self.cluster_stores = stores;
         self
     }
 

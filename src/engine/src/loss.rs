@@ -9,7 +9,7 @@ use argosy_proto::state::{Failover, TimerKind};
 
 use crate::draft::Draft;
 use crate::state::ROW_VERSION;
-use crate::{Leader, advance, lost_group, place};
+use crate::{Leader, advance, lost_group, place, reproduce};
 
 /// Clocks of hosts and members may differ in rate by so many thousandths: what an exclusive step is waited for beyond
 /// its lease, in proportion to it.
@@ -181,7 +181,7 @@ pub(crate) fn refused(
     if !place::could_go_on(&draft.state, workflow, &moved, &leader.limits) {
         return false;
     }
-    let shape = place::shape(&draft.state, workflow, &moved);
+    let shape = place::shape(&draft.state, workflow, node, &moved);
     advance::containers::reset(draft, workflow, node);
     let reason = reason.to_owned();
     draft.emit(Body::AttemptMoved(fact::AttemptMoved { fence: Some(fence), reason, shape, refused: true }));
@@ -201,7 +201,7 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
     let pinned = place::is_pinned_to(&draft.state, workflow, &work, cluster);
     let group_is_lost =
         pinned && lost_group::others_were_there(&draft.state, leader, workflow, node, work.group);
-    let shape = place::shape(&draft.state, workflow, &moved);
+    let shape = place::shape(&draft.state, workflow, node, &moved);
     advance::containers::reset(draft, workflow, node);
     let mut reason = loss.reason();
     if let Loss::Recalled { .. } = loss {
@@ -241,6 +241,10 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
     };
     if let Some(message) = message {
         let phase = if attempt.stopping { NodePhase::Failed } else { NodePhase::Error };
-        advance::finish_node(draft, leader, workflow, node, phase, message, None, 0);
+        if reproduce::is_reproduction(&draft.state, workflow, node) {
+            reproduce::failed(draft, leader, workflow, node, message);
+        } else {
+            advance::finish_node(draft, leader, workflow, node, phase, message, None, 0);
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! What placement needs to know of workflows: requests, selectors, colocation groups; and the queue's turn.
 
 use argosy_model::planted::{Bug, is_planted};
-use argosy_model::{Limits, NodePhase, Resources, quantity};
+use argosy_model::{Limits, Resources, quantity};
 use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, could_take, explain, place};
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
 use argosy_spec::{Manifest, Template};
 use serde_json::{Map, Value};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::draft::Draft;
 use crate::effective::shown_name;
@@ -18,7 +18,7 @@ use crate::lost_group::{self, Standing};
 use crate::prerequisites;
 use crate::resources::add;
 use crate::state::State;
-use crate::{Leader, advance};
+use crate::{Leader, reproduce};
 
 /// Bytes of the digest that names a shape.
 const SHAPE_LENGTH: usize = 16;
@@ -187,7 +187,7 @@ pub(crate) fn check(parsed: &Parsed) -> Result<(), String> {
 }
 
 /// Digest of all that placement looks at: leaves of one shape fit or don't fit together.
-pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
+pub(crate) fn shape(state: &State, workflow: u64, node: u32, work: &row::Work) -> Vec<u8> {
     let mut hasher = blake3::Hasher::new();
     let mut put = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_be_bytes());
@@ -212,6 +212,15 @@ pub(crate) fn shape(state: &State, workflow: u64, work: &row::Work) -> Vec<u8> {
     if !work.refused.is_empty() {
         put(&[0xfe]);
         put(work.refused.join("\0").as_bytes());
+    }
+    for of_attempt in work.bound.iter().map(|key| reproduce::attempt_of(key)).collect::<BTreeSet<_>>() {
+        put(&[0xfd]);
+        put(of_attempt.as_bytes());
+    }
+    if work.reproduces {
+        put(&[0xfc]);
+        put(&workflow.to_be_bytes());
+        put(&node.to_be_bytes());
     }
     for excluded in &work.excluded {
         put(excluded.as_bytes());
@@ -257,7 +266,22 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
             Standing::Free => request.pinned = None,
             Standing::Lost { cluster } => {
                 let message = lost_group::message(&cluster);
-                advance::finish_node(draft, leader, workflow, node, NodePhase::Error, message, None, 0);
+                reproduce::end_reader(draft, leader, workflow, node, message);
+                continue;
+            }
+        }
+        match reproduce::standing(draft, leader, workflow, node, &work) {
+            reproduce::Standing::Ready { cluster } => request.pinned = cluster.or(request.pinned),
+            reproduce::Standing::Waits { message } => {
+                draft.emit(Body::PlacementBlocked(fact::PlacementBlocked { shape, message }));
+                continue;
+            }
+            reproduce::Standing::Lost { message } => {
+                reproduce::end_reader(draft, leader, workflow, node, message);
+                continue;
+            }
+            reproduce::Standing::NotNeeded => {
+                reproduce::not_needed(draft, workflow, node);
                 continue;
             }
         }

@@ -6,6 +6,7 @@ use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state::{self as row, Attempt, Cluster, Drain, Failover, TimerKind};
 
 use crate::Leader;
+use crate::commands::look_again;
 use crate::draft::Draft;
 use crate::place;
 use crate::state::{ROW_VERSION, State};
@@ -31,6 +32,13 @@ pub(crate) fn due(draft: &mut Draft, leader: &Leader) {
     let now_ms = draft.now().0;
     let clusters: Vec<(String, Cluster)> =
         draft.state.clusters().map(|(name, row)| (name.to_owned(), row.clone())).collect();
+    let patience_ms = leader.limits.takeover_after_unsafe_ms;
+    let is_given_up =
+        |row: &Cluster| row.lost && !row.removed && row.lost_at_ms.saturating_add(patience_ms) <= now_ms;
+    if let Some((name, _)) = clusters.iter().find(|(_, row)| is_given_up(row)) {
+        // Steps that wait for artifacts of lost clusters may have them made again now.
+        look_again(draft, name);
+    }
     for (name, cluster) in clusters {
         match &cluster.drain {
             Some(drain) if drain.deadline_ms != 0 && drain.deadline_ms <= now_ms && !drain.past_deadline => {

@@ -13,6 +13,8 @@ pub struct Config {
     pub limits: Limits,
     /// The cell's default artifact repository: Argo's ArtifactRepository in JSON; empty = none.
     pub artifact_repository: String,
+    /// Addresses of object stores of which every cluster has one of its own.
+    pub cluster_stores: Vec<String>,
     /// Laid under every workflow that is submitted.
     pub workflow_defaults: Option<std::sync::Arc<serde_json::Value>>,
     /// Times of the agent link.
@@ -65,6 +67,7 @@ impl Config {
             consensus,
             limits: Limits::default(),
             artifact_repository: String::new(),
+            cluster_stores: Vec::new(),
             workflow_defaults: None,
             times: argosy_link::Times::default(),
             link_limits: argosy_link::Limits::default(),

@@ -101,6 +101,7 @@ impl Leading {
             speculative: committed.clone(),
             engine: Leader::new(config.engine_limits())
                 .with_artifact_repository(config.artifact_repository.clone())
+                .with_cluster_stores(config.cluster_stores.clone())
                 .with_defaults(config.workflow_defaults.clone()),
             sessions: Sessions::new(
                 config.cell.clone(),

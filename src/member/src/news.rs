@@ -41,6 +41,16 @@ impl<K: Kv> Member<K> {
                 }
                 tracing::info!(workflow = name(before, after, *id), "workflow accepted");
             }
+            let again = |state: &State| state.workflow(*id).map_or(0, |row| row.reproductions);
+            let more = again(after).saturating_sub(again(before));
+            if more > 0 {
+                *self.counters.reproductions.entry("artifact").or_default() += u64::from(more);
+                tracing::info!(
+                    workflow = name(before, after, *id),
+                    steps = more,
+                    "steps run again for artifacts that were lost"
+                );
+            }
             let ended = phase(after, *id).filter(|phase| phase.is_completed());
             if let Some(ended) = ended.filter(|ended| phase(before, *id) != Some(*ended)) {
                 *self.counters.workflows_finished.entry(ended.as_str()).or_default() += 1;

@@ -24,6 +24,8 @@ pub struct Limits {
     pub takeover_limit: u32,
     /// Beyond lease and margin, before running steps that are not safe to repeat are taken over, milliseconds.
     pub takeover_after_unsafe_ms: i64,
+    /// How often a step that ended well is run again for artifacts that were lost with their cluster.
+    pub reproductions_per_node_max: usize,
     /// How long an exclusive step that doesn't say may run after its last acknowledged renewal, milliseconds.
     pub exclusive_lease_ms: i64,
     /// How long an agent may believe in its lease after its session is over: lease and margin, milliseconds.
@@ -116,6 +118,7 @@ impl Default for Limits {
             attempts_per_cluster_max: 20_000,
             takeover_limit: 3,
             takeover_after_unsafe_ms: 300_000,
+            reproductions_per_node_max: 2,
             exclusive_lease_ms: 600_000,
             lease_and_margin_ms: 20_000,
             degraded_after_ms: 60_000,

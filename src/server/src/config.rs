@@ -61,6 +61,27 @@ pub struct ServerConfig {
     /// `--artifact-url-life-ms`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub artifact_sweep_after_ms: Option<i64>,
+    /// Artifacts that were lost with their cluster.
+    #[serde(default)]
+    pub reproductions: ReproductionConfig,
+}
+
+/// Steps that ended well and are run again for artifacts that were lost with their cluster.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct ReproductionConfig {
+    /// Addresses (`HOST:PORT`, as the endpoints of artifact repositories have them) of stores of which every cluster has one
+    /// of its own: artifacts in them are where they were made.
+    pub cluster_stores: Vec<String>,
+    /// How often one step is run again; 0: never.
+    pub per_node_max: usize,
+}
+
+impl Default for ReproductionConfig {
+    fn default() -> Self {
+        let limits = argosy_model::Limits::default();
+        Self { cluster_stores: Vec::new(), per_node_max: limits.reproductions_per_node_max }
+    }
 }
 
 /// Where others reach a member: host:port each.

@@ -1,6 +1,6 @@
 //! `argosy dev`: a whole cell on one machine, as child processes, with process clusters or the user's own.
 
-use crate::config::{ApiConfig, FailoverConfig, Listen, MemberAddresses, ServerConfig};
+use crate::config::{ApiConfig, FailoverConfig, Listen, MemberAddresses, ReproductionConfig, ServerConfig};
 use crate::core::clock;
 use crate::dev_clusters::{self, DevClusters};
 use crate::local::LocalClient;
@@ -374,6 +374,7 @@ fn prepare(
             consensus: crate::config::ConsensusConfig::default(),
             artifact_repository: Some(repository.clone()),
             artifact_sweep_after_ms: None,
+            reproductions: ReproductionConfig::default(),
         };
         let text = serde_yaml::to_string(&config)?;
         std::fs::write(directory.join(format!("member-{member}.yaml")), text)?;

@@ -9,13 +9,27 @@ use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-/// Loads all inputs; an error is Argo's message, without what comes before `artifact`. `place` gives the path that an
-/// input is written to.
+/// Why inputs could not be loaded.
+#[derive(Debug)]
+pub struct Problem {
+    /// Argo's message, without what comes before `artifact`.
+    pub message: String,
+    /// Inputs that their stores do not have, if that is why.
+    pub missing: Vec<String>,
+}
+
+impl From<String> for Problem {
+    fn from(message: String) -> Self {
+        Self { message, missing: Vec::new() }
+    }
+}
+
+/// Loads all inputs. `place` gives the path that an input is written to.
 pub fn load(
     session: Option<&Session>,
     inputs: &[InputFile],
     place: impl Fn(&InputFile) -> PathBuf,
-) -> Result<(), String> {
+) -> Result<(), Problem> {
     let asks = inputs.iter().any(|input| input.raw.is_none());
     let plans = match session {
         Some(session) if asks => match session.ask(Operation::Inputs)? {
@@ -26,8 +40,13 @@ pub fn load(
         },
         _ => Vec::new(),
     };
+    let missing: Vec<String> =
+        inputs.iter().filter(|input| is_missing(input, &plans)).map(|input| input.name.clone()).collect();
+    if let Some(first) = missing.first() {
+        return Err(Problem { message: not_loaded(first, NO_KEY), missing });
+    }
     for (number, input) in inputs.iter().enumerate() {
-        let failed = |reason: String| format!("artifact {} failed to load: {reason}", input.name);
+        let failed = |reason: String| not_loaded(&input.name, &reason);
         let to = place(input);
         if let Some(raw) = &input.raw {
             write_raw(&to, raw).map_err(|error| failed(error.to_string()))?;
@@ -40,6 +59,19 @@ pub fn load(
         set_mode(input, &to).map_err(|error| failed(error.to_string()))?;
     }
     Ok(())
+}
+
+/// What Argo says of an object that is not there.
+const NO_KEY: &str = "The specified key does not exist.";
+
+fn not_loaded(name: &str, reason: &str) -> String {
+    format!("artifact {name} failed to load: {reason}")
+}
+
+/// The store has been asked, and has nothing of what the step can't do without.
+fn is_missing(input: &InputFile, plans: &[InputPlan]) -> bool {
+    let plan = plans.iter().find(|plan| plan.name == input.name);
+    input.raw.is_none() && !input.optional && plan.is_some_and(|plan| plan.source == Source::Missing)
 }
 
 fn write_raw(to: &Path, text: &str) -> io::Result<()> {
@@ -67,7 +99,7 @@ fn fetch(
         once(session, input, &source, to)
     })?;
     if !loaded && !input.optional {
-        return Err("The specified key does not exist.".to_owned());
+        return Err(NO_KEY.to_owned());
     }
     Ok(loaded)
 }

@@ -30,7 +30,8 @@ pub fn load_inputs(task: &Task, session: Option<&Session>) -> Result<(), Box<Tas
     load(session, &task.input_files, |input| PathBuf::from(&input.path)).map_err(|problem| {
         Box::new(TaskOutcome {
             exit_code: EXIT_EXECUTOR_ERROR,
-            input_error: problem,
+            input_error: problem.message,
+            missing_inputs: problem.missing,
             ..TaskOutcome::default()
         })
     })

@@ -9,6 +9,7 @@ use argosy_spec::Template;
 use crate::advance::Turn;
 use crate::commands::report_attempt::clip;
 use crate::draft::Draft;
+use crate::state::phase_of;
 
 /// The message of a container that ran when its Pod failed: Argo's.
 const POD_FAILED: &str = "Pod Failed whilst container running";
@@ -67,7 +68,9 @@ fn state_of(state: &ContainerState) -> row::ContainerNode {
 
 /// The Pod is placed anew: none of its containers has run.
 pub(crate) fn reset(draft: &mut Draft, workflow: u64, node: u32) {
-    let Some(row) = draft.state.node(workflow, node) else { return };
+    let Some(row) = draft.state.node(workflow, node).filter(|row| !phase_of(row).is_fulfilled()) else {
+        return;
+    };
     let containers = row.rare().containers.iter().map(|container| pending(&container.name)).collect();
     put(draft, workflow, node, containers);
 }

@@ -21,6 +21,7 @@ use crate::express::fill;
 use crate::leader::Parsed;
 use crate::place;
 use crate::prerequisites;
+use crate::reproduce;
 use crate::scope::display_name;
 use crate::state::{ROW_VERSION, phase_of, type_of};
 use crate::view::started_at_ms;
@@ -146,26 +147,37 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
     if stopped(turn, index, &node) {
         return;
     }
-    let (mut raw, template) = match resolved(turn, &node) {
-        Ok(resolved) => resolved,
+    let (work, template) = match work(turn, index, &node) {
+        Ok(work) => work,
         Err(message) => {
             turn.finish(index, NodePhase::Error, message, None);
             return;
         }
     };
-    if let Err(message) = timeout(turn, index, &template, &mut raw) {
-        turn.finish(index, NodePhase::Error, message, None);
-        return;
+    for limit_ms in waits_at_most_ms(&template).unwrap_or_default() {
+        wait_at_most(turn, index, limit_ms);
     }
-    inherit(turn, &node, &mut raw);
-    let excluded = another_host::keep_away(turn, index, &node, &mut raw);
-    let workflow_pod_json = match own_pod_json(turn, &node, &template) {
-        Ok(json) => json,
-        Err(message) => {
-            turn.finish(index, NodePhase::Error, message, None);
-            return;
-        }
-    };
+    turn.draft.emit(Body::NodeQueued(fact::NodeQueued {
+        workflow: turn.workflow,
+        node: index,
+        work: Some(work),
+    }));
+    containers::declare(turn, index, &template);
+}
+
+/// What a leaf that has ended well needs to run once more: its inputs are those of the first time.
+pub(crate) fn work_again(turn: &mut Turn<'_>, index: u32) -> Result<row::Work, String> {
+    let node = turn.node(index);
+    work(turn, index, &node).map(|(work, _)| work)
+}
+
+/// All that a cluster and its choice need of a leaf, and its template with everything resolved.
+fn work(turn: &mut Turn<'_>, index: u32, node: &row::Node) -> Result<(row::Work, Template), String> {
+    let (mut raw, template) = resolved(turn, node)?;
+    bound_time(&template, &mut raw)?;
+    inherit(turn, node, &mut raw);
+    let excluded = another_host::keep_away(turn, index, node, &mut raw);
+    let workflow_pod_json = own_pod_json(turn, node, &template)?;
     let selector = place::selector(&turn.parsed.manifest, &raw);
     let tolerations = place::tolerations(&turn.parsed.manifest, &raw);
     let requests = place::requests(&raw);
@@ -200,7 +212,7 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         failover: failover(template.failover().or_else(|| turn.parsed.manifest.failover())).into(),
         runtime: place::runtime(&template).into(),
         daemon: template.daemon,
-        capture_result: outputs::result_is_read(turn, &node),
+        capture_result: outputs::result_is_read(turn, node),
         workflow_pod_json,
         prerequisites,
         stop_grace_ms,
@@ -209,14 +221,10 @@ pub(crate) fn queue(turn: &mut Turn<'_>, index: u32) {
         tolerations,
         ..row::Work::default()
     };
-    work.near = artifacts::nearest(&node);
-    work.shape = place::shape(&turn.draft.state, turn.workflow, &work);
-    turn.draft.emit(Body::NodeQueued(fact::NodeQueued {
-        workflow: turn.workflow,
-        node: index,
-        work: Some(work),
-    }));
-    containers::declare(turn, index, &template);
+    work.near = artifacts::nearest(node);
+    work.bound = reproduce::bound(&turn.draft.state, turn.leader, turn.workflow, node);
+    work.shape = place::shape(&turn.draft.state, turn.workflow, index, &work);
+    Ok((work, template))
 }
 
 /// What a leaf takes of the steps or dag template around it, where it says nothing itself: Argo's rule for hosts.
@@ -281,23 +289,23 @@ pub(crate) fn is_display_name(name: &str) -> bool {
         && bytes.last().is_some_and(plain)
 }
 
-/// A template's `timeout`: a bound on the time that the Pod is active, and on waiting for a cluster; `pendingTimeout`:
-/// a bound on waiting alone.
-fn timeout(turn: &mut Turn<'_>, index: u32, template: &Template, raw: &mut Value) -> Result<(), String> {
-    if !template.timeout.is_empty() {
-        let limit_ms = retry::duration_ms(&template.timeout)?;
+/// A template's `timeout` bounds the time that the Pod is active.
+fn bound_time(template: &Template, raw: &mut Value) -> Result<(), String> {
+    if let Some(limit_ms) = waits_at_most_ms(template)?.first().filter(|_| !template.timeout.is_empty()) {
         let seconds = (limit_ms.saturating_add(999) / 1000).max(1);
         let own = template.active_deadline_seconds.as_ref().and_then(IntOrString::as_i64);
         let seconds = own.map_or(seconds, |own| own.min(seconds));
         if let Some(fields) = raw.as_object_mut() {
             fields.insert("activeDeadlineSeconds".to_owned(), seconds.into());
         }
-        wait_at_most(turn, index, limit_ms);
-    }
-    if !template.pending_timeout.is_empty() {
-        wait_at_most(turn, index, retry::duration_ms(&template.pending_timeout)?);
     }
     Ok(())
+}
+
+/// The bounds that a template sets on waiting: its `timeout` first.
+fn waits_at_most_ms(template: &Template) -> Result<Vec<i64>, String> {
+    let limits = [&template.timeout, &template.pending_timeout];
+    limits.into_iter().filter(|limit| !limit.is_empty()).map(|limit| retry::duration_ms(limit)).collect()
 }
 
 /// A node waits for locks: its template's bounds count from now.
@@ -471,6 +479,12 @@ pub(crate) fn attempt_over(
     index: u32,
     report: &AttemptReport,
 ) {
+    if reproduce::reader_lacks(draft, workflow, index, report) {
+        return;
+    }
+    if reproduce::is_reproduction(&draft.state, workflow, index) {
+        return reproduce::attempt_over(draft, leader, workflow, index, report);
+    }
     let Some(mut turn) = Turn::new(draft, leader, workflow) else { return };
     let node = turn.node(index);
     if phase_of(&node).is_fulfilled() {
@@ -539,7 +553,7 @@ pub(crate) fn daemon_ready(
     }
 }
 
-fn ending(turn: &Turn<'_>, index: u32, report: &AttemptReport) -> (NodePhase, String) {
+pub(crate) fn ending(turn: &Turn<'_>, index: u32, report: &AttemptReport) -> (NodePhase, String) {
     let message = clip(&report.message);
     let is_daemon = turn.draft.state.works.get(&(turn.workflow, index)).is_some_and(|work| work.daemon);
     match report.phase() {

@@ -15,6 +15,7 @@ use crate::artifacts;
 use crate::commands::report_artifact_task;
 use crate::draft::Draft;
 use crate::evolve_work::agenda_item;
+use crate::reproduce;
 use crate::retire;
 use crate::state::{ROW_VERSION, phase_of, type_of};
 
@@ -266,6 +267,7 @@ pub(crate) fn shut_down(turn: &mut Turn<'_>, cursor: u64) -> Progress {
     if lock::shut_down(turn) {
         return Progress::At(cursor);
     }
+    reproduce::withdraw_all(turn);
     if cursor < RETRIES
         && let Some(node) = stop_leaves(turn, u32::try_from(cursor).unwrap_or(u32::MAX))
     {

@@ -72,6 +72,18 @@ pub(crate) fn find_cluster<'a>(
         .ok_or_else(|| Code::ClusterMissing.refuse(format!("cluster {name:?} is not registered")))
 }
 
+/// Whoever waits for a place is looked at again, since something of that cluster changed.
+pub(crate) fn look_again(draft: &mut Draft, cluster: &str) {
+    let Some(row) = draft.state.cluster(cluster) else { return };
+    let unchanged = fact::ClusterChanged {
+        cluster: cluster.to_owned(),
+        cordoned: row.cordoned,
+        own_labels: row.own_labels.clone(),
+        taints: row.taints.clone(),
+    };
+    draft.emit(Body::ClusterChanged(unchanged));
+}
+
 /// The workflow of that name, or Argo's refusal.
 pub(crate) fn find_workflow(state: &State, namespace: &str, name: &str) -> Result<u64, Refusal> {
     let key = WorkflowKey { namespace: namespace.to_owned(), name: name.to_owned() };

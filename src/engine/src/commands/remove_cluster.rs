@@ -2,7 +2,7 @@ use argosy_proto::command::{Refusal, RemoveCluster, Reply};
 use argosy_proto::fact::{self, fact::Body};
 use std::collections::BTreeSet;
 
-use crate::commands::{done, find_cluster, report_config_maps, take_over};
+use crate::commands::{done, find_cluster, look_again, report_config_maps, take_over};
 use crate::draft::Draft;
 use crate::{Code, Leader, drill};
 
@@ -22,16 +22,10 @@ pub(crate) fn decide(
             row.attempts_open
         )));
     }
-    let unchanged = fact::ClusterChanged {
-        cluster: name.clone(),
-        cordoned: row.cordoned,
-        own_labels: row.own_labels.clone(),
-        taints: row.taints.clone(),
-    };
     report_config_maps::withdraw_others(draft, name, &BTreeSet::new());
     drill::cut_short(draft, &format!("cluster {name} was removed"), |drilled| drilled == name);
     // Steps that wait for this very cluster are looked at again: what their colocation group had there is lost.
-    draft.emit(Body::ClusterChanged(unchanged));
+    look_again(draft, name);
     draft.emit(Body::ClusterRemoved(fact::ClusterRemoved { cluster: name.clone() }));
     take_over::forget(draft, leader, name);
     Ok(done())

@@ -8,7 +8,7 @@ use argosy_proto::state as row;
 use crate::advance;
 use crate::commands::done;
 use crate::draft::Draft;
-use crate::{Leader, artifacts};
+use crate::{Leader, artifacts, reproduce};
 
 /// A task's outcome. One that is not known any more was reported before.
 pub(crate) fn decide(
@@ -46,6 +46,9 @@ fn published(draft: &mut Draft, leader: &mut Leader, task: &row::ArtifactTask, e
     let Some(end) = task.end.clone() else { return };
     if draft.state.node(task.workflow, task.node).is_none() {
         return;
+    }
+    if reproduce::is_reproduction(&draft.state, task.workflow, task.node) {
+        return reproduce::published(draft, leader, task, end.outputs, error);
     }
     let (mut phase, mut message) =
         (NodePhase::from_number(end.phase).unwrap_or(NodePhase::Error), end.message);

@@ -7,7 +7,7 @@ use argosy_proto::fact::{self, fact::Body};
 use crate::advance::containers;
 use crate::draft::Draft;
 use crate::state::phase_of;
-use crate::{Code, Leader, advance, loss};
+use crate::{Code, Leader, advance, loss, reproduce};
 
 /// The newest state of an attempt. The one place where a report whose fence is not the node's current one is dropped.
 ///
@@ -105,6 +105,9 @@ fn close(draft: &mut Draft, fence: Fence, report: &AttemptReport) {
 
 /// The node shows what its attempt does.
 fn node_moves(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, report: &AttemptReport) {
+    if reproduce::is_reproduction(&draft.state, workflow, node) {
+        return;
+    }
     containers::reported(draft, workflow, node, report);
     let is_daemon = draft.state.works.get(&(workflow, node)).is_some_and(|work| work.daemon);
     let Some(row) = draft.state.node(workflow, node) else { return };

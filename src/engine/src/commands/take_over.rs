@@ -26,6 +26,8 @@ pub(crate) fn decide(draft: &mut Draft, leader: &mut Leader, command: &TakeOver)
     if !cluster.lost {
         drill::cut_short(draft, &format!("cluster {name} was lost for real"), |drilled| drilled != name);
         draft.emit(Body::ClusterLost(fact::ClusterLost { cluster: name.clone() }));
+        // Who waits for artifacts that are there may have them made again.
+        super::look_again(draft, name);
     }
     let beyond_ms = match command.scope() {
         TakeOverScope::Unspecified | TakeOverScope::Safe | TakeOverScope::Removed => 0,

@@ -4,6 +4,7 @@ use argosy_model::{WorkflowId, node_id};
 use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 
+use super::time_text;
 use crate::advance::metadata;
 use crate::state::State;
 
@@ -12,6 +13,36 @@ pub(super) const FINALIZER: &str = "workflows.argoproj.io/artifact-gc";
 
 pub(super) fn list(artifacts: &[row::Artifact]) -> Value {
     artifacts.iter().map(|artifact| serde_json::from_str(&artifact.json).unwrap_or(Value::Null)).collect()
+}
+
+/// Ours: that a step that ended well was run again, since somebody needed what was lost with its cluster.
+pub(super) fn reproduction(one: &row::Reproduction) -> Value {
+    let reason = match one.reason() {
+        row::ReproductionReason::Artifact => "artifact",
+        row::ReproductionReason::Unspecified => "unknown",
+    };
+    let outcome = match one.end() {
+        row::ReproductionEnd::Unspecified => "running",
+        row::ReproductionEnd::Made => "made",
+        row::ReproductionEnd::Failed => "failed",
+        row::ReproductionEnd::NotNeeded => "notNeeded",
+    };
+    let mut shown = json!({
+        "reason": reason, "outcome": outcome, "lost": one.lost, "neededBy": one.reader,
+        "startedAt": time_text(one.begun_at_ms),
+    });
+    if one.ended_at_ms != 0 {
+        shown["finishedAt"] = time_text(one.ended_at_ms).into();
+    }
+    for (name, text) in [("cluster", &one.cluster), ("message", &one.message)] {
+        if !text.is_empty() {
+            shown[name] = text.clone().into();
+        }
+    }
+    if one.outputs_differ {
+        shown["outputsDiffer"] = true.into();
+    }
+    shown
 }
 
 /// The strategies that a workflow's artifacts have, besides `Never`.
@@ -84,7 +115,8 @@ impl State {
         let nodes = self.nodes.range((id.0, 0)..=(id.0, u32::MAX));
         let (_, found) = nodes.into_iter().find(|(_, one)| node_id(&workflow.name, &one.name) == node)?;
         let list = if is_input { &found.rare().input_artifacts } else { &found.outputs.as_ref()?.artifacts };
-        let artifact = list.iter().find(|artifact| artifact.name == name)?.clone();
+        let artifact = list.iter().find(|artifact| artifact.name == name)?;
+        let artifact = crate::reproduce::current(self, id.0, artifact);
         let location = crate::artifacts::whole_location(&artifact, workflow);
         Some((artifact, location))
     }

@@ -195,6 +195,9 @@ impl<'a> Tree<'a> {
             Ok(row::NodeFlag::Unspecified) | Err(_) => {}
         }
         self.put_attempts(index, &mut put);
+        if !rare.reproductions.is_empty() {
+            put("reproductions", rare.reproductions.iter().map(artifact::reproduction).collect());
+        }
         shown
     }
 

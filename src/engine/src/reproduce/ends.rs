@@ -1,0 +1,215 @@
+//! How it ends when a step runs again for its artifacts, and what becomes of those who wait for them.
+
+use argosy_model::NodePhase;
+use argosy_proto::common::{AttemptPhase, AttemptReport};
+use argosy_proto::fact::{self, fact::Body};
+use argosy_proto::state as row;
+
+use super::{all_of, find, is_reproduction, shown};
+use crate::Leader;
+use crate::advance::{Turn, finish_node, leaf, outputs};
+use crate::artifacts;
+use crate::commands::report_artifact_task;
+use crate::commands::report_attempt::clip;
+use crate::draft::Draft;
+use crate::place;
+use crate::state::State;
+
+/// Readers that a failure ends at once. Others find out for themselves.
+const READERS_MAX: usize = 256;
+
+/// The attempt of a step that runs again reported its end.
+pub(crate) fn attempt_over(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    workflow: u64,
+    index: u32,
+    report: &AttemptReport,
+) {
+    let Some(turn) = Turn::new(draft, leader, workflow) else { return };
+    let node = turn.node(index);
+    let (phase, message) = leaf::ending(&turn, index, report);
+    let yielded = artifacts::of_leaf(&turn, index, report);
+    let made = if phase == NodePhase::Succeeded {
+        outputs::of_leaf(&turn, &node, report).and_then(|outputs| {
+            let mut outputs = outputs.unwrap_or_default();
+            outputs.artifacts = yielded.artifacts;
+            check(&node, &outputs).map(|()| outputs)
+        })
+    } else {
+        Err(if message.is_empty() { phase.as_str().to_owned() } else { message })
+    };
+    let outputs = match made {
+        Ok(outputs) => outputs,
+        Err(why) => return failed(draft, leader, workflow, index, why),
+    };
+    match yielded.task {
+        Some(mut task) if draft.state.artifact_tasks.len() < leader.limits.artifact_tasks_max => {
+            task.end = Some(row::ArtifactTaskEnd {
+                phase: phase.number(),
+                outputs: Some(outputs),
+                ..row::ArtifactTaskEnd::default()
+            });
+            report_artifact_task::add(draft, task);
+        }
+        Some(_) => {
+            let why = "too many artifacts wait to be copied to their keys".to_owned();
+            failed(draft, leader, workflow, index, why);
+        }
+        None => made_again(draft, workflow, index, outputs),
+    }
+}
+
+/// All that was there the first time must be there again.
+fn check(node: &row::Node, outputs: &row::Outputs) -> Result<(), String> {
+    let before = node.outputs.iter().flat_map(|outputs| &outputs.artifacts);
+    let mut stored = before.filter(|artifact| !artifact.stored_key.is_empty());
+    let is_made = |wanted: &&row::Artifact| {
+        outputs.artifacts.iter().any(|one| one.name == wanted.name && !one.stored_key.is_empty())
+    };
+    match stored.find(|artifact| !is_made(artifact)) {
+        Some(missing) => Err(format!("it did not make {} again", missing.name)),
+        None => Ok(()),
+    }
+}
+
+/// The artifacts of a step that ran again are under the keys that users know, or can't get there.
+pub(crate) fn published(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    task: &row::ArtifactTask,
+    outputs: Option<row::Outputs>,
+    error: &str,
+) {
+    if error.is_empty() {
+        made_again(draft, task.workflow, task.node, outputs.unwrap_or_default());
+    } else {
+        failed(draft, leader, task.workflow, task.node, format!("failed to put file: {error}"));
+    }
+}
+
+fn made_again(draft: &mut Draft, workflow: u64, node: u32, outputs: row::Outputs) {
+    let before = draft.state.node(workflow, node).and_then(|row| row.outputs.as_ref());
+    let outputs_differ = before
+        .is_some_and(|before| before.parameters != outputs.parameters || before.result != outputs.result);
+    draft.emit(Body::ReproductionEnded(fact::ReproductionEnded {
+        workflow,
+        node,
+        end: row::ReproductionEnd::Made.into(),
+        message: String::new(),
+        artifacts: outputs.artifacts,
+        outputs_differ,
+    }));
+}
+
+fn ended(draft: &mut Draft, workflow: u64, node: u32, end: row::ReproductionEnd, message: String) {
+    draft.emit(Body::ReproductionEnded(fact::ReproductionEnded {
+        workflow,
+        node,
+        end: end.into(),
+        message,
+        ..fact::ReproductionEnded::default()
+    }));
+}
+
+/// A step that ran again did not make its artifacts: those who wait for them end, and those who wait for theirs.
+pub(crate) fn failed(draft: &mut Draft, leader: &mut Leader, workflow: u64, producer: u32, why: String) {
+    let mut todo = vec![(producer, why)];
+    while let Some((producer, why)) = todo.pop() {
+        let name = shown(&draft.state, workflow, producer);
+        ended(draft, workflow, producer, row::ReproductionEnd::Failed, clip(&why));
+        for (reader, input, lost) in readers(&draft.state, workflow, producer) {
+            let loss = find::loss(&draft.state, &lost);
+            let message = clip(&format!(
+                "{loss}, and with it its input {input}: {name} was run again for it, and failed: {why}"
+            ));
+            if is_reproduction(&draft.state, workflow, reader) {
+                todo.push((reader, message));
+            } else {
+                finish_node(draft, leader, workflow, reader, NodePhase::Error, message, None, 0);
+            }
+        }
+    }
+}
+
+/// Who waits for what a step makes, by which of their inputs, and the cluster that it was lost with.
+fn readers(state: &State, workflow: u64, producer: u32) -> Vec<(u32, String, String)> {
+    let waiting = state.works.range(all_of(workflow)).filter(|(_, work)| work.fence.is_none());
+    let reads = |((_, reader), work): (&(u64, u32), &std::sync::Arc<row::Work>)| {
+        let node = state.node(workflow, *reader).filter(|_| !work.bound.is_empty())?;
+        let inputs = node.rare().input_artifacts.iter();
+        inputs.filter(|input| work.bound.contains(&input.stored_key)).find_map(|input| {
+            let source = find::source(state, workflow, input)?;
+            let lost = &source.artifact.cluster;
+            let it_is = source.producer == producer && find::is_gone(state, lost);
+            it_is.then(|| (*reader, input.name.clone(), lost.clone()))
+        })
+    };
+    waiting.filter_map(reads).take(READERS_MAX).collect()
+}
+
+/// A step can't have its inputs any more.
+pub(crate) fn end_reader(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, message: String) {
+    if is_reproduction(&draft.state, workflow, node) {
+        failed(draft, leader, workflow, node, message);
+    } else {
+        finish_node(draft, leader, workflow, node, NodePhase::Error, message, None, 0);
+    }
+}
+
+/// Nobody needs the artifacts that a step was to make again.
+pub(crate) fn not_needed(draft: &mut Draft, workflow: u64, node: u32) {
+    ended(draft, workflow, node, row::ReproductionEnd::NotNeeded, String::new());
+}
+
+/// The workflow is being shut down: nothing is made again for it. Exit handlers that need something ask anew.
+pub(crate) fn withdraw_all(turn: &mut Turn<'_>) {
+    let works = turn.draft.state.works.range(all_of(turn.workflow));
+    let running: Vec<u32> = works.filter(|(_, work)| work.reproduces).map(|((_, node), _)| *node).collect();
+    for node in running {
+        not_needed(turn.draft, turn.workflow, node);
+    }
+}
+
+/// An attempt did not find inputs that were lost with their cluster: its node waits until they are made again. False: it
+/// ends as Argo has it.
+pub(crate) fn reader_lacks(draft: &mut Draft, workflow: u64, index: u32, report: &AttemptReport) -> bool {
+    let ended_badly = matches!(report.phase(), AttemptPhase::Error | AttemptPhase::Failed);
+    let is_over = draft.state.workflows.get(&workflow).is_none_or(|row| row.shutdown != 0);
+    if report.missing_artifacts.is_empty() || !ended_badly || is_over {
+        return false;
+    }
+    let (Some(work), Some(node), Some(fence)) =
+        (draft.state.works.get(&(workflow, index)).cloned(), draft.state.node(workflow, index), report.fence)
+    else {
+        return false;
+    };
+    let mut lost = None;
+    let mut bound = Vec::new();
+    for name in &report.missing_artifacts {
+        let input = node.rare().input_artifacts.iter().find(|input| input.name == *name);
+        let Some(source) = input.and_then(|input| find::source(&draft.state, workflow, input)) else {
+            return false;
+        };
+        let cluster = &source.artifact.cluster;
+        if !find::is_gone(&draft.state, cluster) || find::is_deleted(source.artifact) {
+            return false;
+        }
+        bound.extend(input.map(|input| input.stored_key.clone()));
+        lost.get_or_insert_with(|| {
+            format!("{}, and with it its input {name}", find::loss(&draft.state, cluster))
+        });
+    }
+    let mut waiting = work.as_ref().clone();
+    bound.retain(|key| !waiting.bound.contains(key));
+    waiting.bound.extend(bound.iter().cloned());
+    let shape = place::shape(&draft.state, workflow, index, &waiting);
+    crate::advance::containers::reset(draft, workflow, index);
+    draft.emit(Body::ReaderReturned(fact::ReaderReturned {
+        fence: Some(fence),
+        reason: lost.unwrap_or_default(),
+        bound,
+        shape,
+    }));
+    true
+}
