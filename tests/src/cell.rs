@@ -48,6 +48,8 @@ pub struct Options {
     pub artifact_repository: Option<Value>,
     /// Wait before attempts' own objects are deleted, milliseconds.
     pub artifact_sweep_after_ms: Option<i64>,
+    /// Steps that run again for artifacts that were lost.
+    pub reproductions: argosy_server::config::ReproductionConfig,
     /// Certificates.
     pub identity: IdentityConfig,
 }
@@ -62,6 +64,7 @@ impl Default for Options {
             address: Ipv4Addr::LOCALHOST,
             artifact_repository: None,
             artifact_sweep_after_ms: None,
+            reproductions: argosy_server::config::ReproductionConfig::default(),
             identity: IdentityConfig::default(),
         }
     }
@@ -614,6 +617,7 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
             identity: options.identity.clone(),
             artifact_repository: options.artifact_repository.clone(),
             artifact_sweep_after_ms: options.artifact_sweep_after_ms,
+            reproductions: options.reproductions.clone(),
         };
         std::fs::write(path.join(format!("member-{member}.yaml")), serde_yaml::to_string(&config)?)?;
         configs.insert(member, config);

@@ -186,6 +186,7 @@ fn configurations(path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
             consensus: ConsensusConfig::default(),
             artifact_repository: None,
             artifact_sweep_after_ms: None,
+            reproductions: argosy_server::config::ReproductionConfig::default(),
         };
         (member, config)
     };
