@@ -8,14 +8,7 @@ use argosy_model::{Fence, Limits};
 use argosy_proto::command::{self as ask, command::Body};
 use argosy_proto::common::{AttemptPhase, AttemptReport, ContainerState, OutputParameter, Runtime};
 use serde_json::{Value, json};
-use world::{World, ended};
-
-fn manifest(name: &str, templates: &[Value]) -> Value {
-    json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name, "namespace": "argo"},
-        "spec": {"entrypoint": "main", "templates": templates},
-    })
-}
+use world::{World, ended, manifest};
 
 fn pod(name: &str, extra: &Value) -> Value {
     let mut template = json!({"name": name, "container": {"image": "busybox", "command": ["true"]}});

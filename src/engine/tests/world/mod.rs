@@ -5,6 +5,23 @@ use argosy_engine::{Command, DesiredAttempt, Draft, Leader, Position, Refusal, R
 use argosy_model::{Fence, Limits, LogTime, WorkflowId, WorkflowKey};
 use argosy_proto::command::{self as ask, command::Body, reply};
 use argosy_proto::common::{AttemptPhase, AttemptReport, Resources, Runtime, Verdict};
+use serde_json::{Value, json};
+
+/// A workflow of these templates.
+pub fn manifest(name: &str, templates: &[Value]) -> Value {
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name, "namespace": "argo"},
+        "spec": {"entrypoint": "main", "templates": templates},
+    })
+}
+
+/// Two clusters with room.
+pub fn two_clusters() -> World {
+    let mut world = World::new(Limits::default());
+    world.join("east", 1000);
+    world.join("west", 1000);
+    world
+}
 
 pub struct World {
     pub state: State,
