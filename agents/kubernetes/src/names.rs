@@ -34,8 +34,6 @@ pub const ON_EXIT: &str = "workflows.argoproj.io/on-exit";
 pub const NODE_NAME: &str = "workflows.argoproj.io/node-name";
 /// Annotation: Argo's, the node id.
 pub const NODE_ID: &str = "workflows.argoproj.io/node-id";
-/// Keys of `nodeSelector` that choose the cluster and are not passed on.
-pub const CLUSTER_SELECTOR_PREFIX: &str = "cluster.argosy.dev/";
 /// The user's container.
 pub const MAIN: &str = "main";
 /// The container that puts the executor in place.

@@ -362,7 +362,7 @@ fn scheduling(chosen: &Chosen<'_>) -> Result<PodSpec, Error> {
         _ => chosen.workflow.get("nodeSelector")?.unwrap_or_default(),
     };
     let selector: BTreeMap<_, _> =
-        selector.into_iter().filter(|(key, _)| !key.starts_with(names::CLUSTER_SELECTOR_PREFIX)).collect();
+        selector.into_iter().filter(|(key, _)| !key.starts_with(argosy_model::SELECTOR_PREFIX)).collect();
     let priority_class = match chosen.template.get("priorityClassName")? {
         Some(own) => Some(own),
         None => chosen.workflow.get("podPriorityClassName")?,

@@ -25,6 +25,7 @@ const TEMPLATE_REFUSED: [(&str, &str); 8] = [
     ("volumes", "volumes"),
     ("podSpecPatch", "Pod patches"),
 ];
+const WORKFLOW_REFUSED: [(&str, &str); 1] = [("podSpecPatch", "Pod patches")];
 const CONTAINER_REFUSED: [(&str, &str); 4] = [
     ("envFrom", "ConfigMaps and Secrets"),
     ("volumeMounts", "volumes"),
@@ -52,6 +53,8 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
         return request(assignment, http);
     }
     let container = template.get("script").or_else(|| template.get("container"));
+    let workflow: Value = serde_json::from_str(&assignment.workflow_pod_json).unwrap_or_default();
+    refuse_fields(&workflow, &WORKFLOW_REFUSED).map_err(|what| lacking(&what))?;
     let Some(container) = container.filter(|container| container.is_object()) else {
         return Err("the template has neither container nor script".to_owned());
     };
@@ -216,6 +219,47 @@ mod tests {
             let message = of(template).err().unwrap_or_default();
             assert!(message.contains(word), "{template}: {message}");
         }
+    }
+
+    /// What is refused here is placed elsewhere, or refused when it is submitted.
+    #[test]
+    fn the_control_plane_knows_what_is_refused() {
+        let container = |field: &str| {
+            let mut container = serde_json::json!({"command": ["a"]});
+            container[field] = serde_json::json!([{"name": "x", "valueFrom": {"x": 1}}]);
+            serde_json::json!({ "container": container })
+        };
+        let mut templates = vec![
+            serde_json::json!({"container": {"image": "i"}}),
+            serde_json::json!({"http": {"url": "x", "headers": [{"name": "a", "valueFrom": {"x": 1}}]}}),
+            container("env"),
+        ];
+        templates.extend(CONTAINER_REFUSED.iter().map(|(field, _)| container(field)));
+        templates.extend(TEMPLATE_REFUSED.iter().map(|(field, _)| {
+            let value = serde_json::json!({"a": "b"});
+            match *field {
+                "sidecars" | "initContainers" | "volumes" => {
+                    serde_json::json!({"container": {"command": ["a"]}, *field: [value]})
+                }
+                "podSpecPatch" => serde_json::json!({"container": {"command": ["a"]}, *field: "{}"}),
+                kind => serde_json::json!({ kind: value }),
+            }
+        }));
+        for template in templates {
+            assert!(of(&template.to_string()).is_err(), "{template}");
+            let read = argosy_spec::Template::from_value(template.clone()).unwrap();
+            assert!(read.needs_kubernetes().is_some(), "{template}");
+        }
+    }
+
+    #[test]
+    fn a_patch_of_the_whole_workflow_is_not_left_out_in_silence() {
+        let assignment = Assignment {
+            template_json: r#"{"container":{"command":["a"]}}"#.to_owned(),
+            workflow_pod_json: r#"{"podSpecPatch":"{}"}"#.to_owned(),
+            ..Assignment::default()
+        };
+        assert!(step(&assignment).unwrap_err().contains("Pod patches (field podSpecPatch)"));
     }
 
     #[test]

@@ -422,8 +422,8 @@ pub struct Lint {
     /// Output format.
     #[arg(short, long, default_value = "pretty")]
     pub output: LintOutput,
-    /// Accepted for Argo's sake: lint never needs a server.
-    #[arg(long, hide = true)]
+    /// Ask no server which clusters have joined.
+    #[arg(long)]
     pub offline: bool,
     /// Accepted for Argo's sake: NO_COLOR does the same.
     #[arg(long, hide = true)]

@@ -73,6 +73,8 @@ pub struct ClusterInfo {
     pub state: String,
     /// `kubernetes`, `process` or `simulated`.
     pub runtime: String,
+    /// What selectors look at.
+    pub labels: std::collections::BTreeMap<String, String>,
     /// Of its agent.
     pub agent_version: String,
     /// Attempts placed there and not over.
@@ -248,9 +250,22 @@ impl Client {
 
     /// Sends the request until somebody answers it. Changes carry a key, so that a repeat happens once.
     pub(crate) async fn json(&self, method: Method, path: &str, request: Request) -> Result<Value, Error> {
+        self.advised(method, path, request).await.map(|(answer, _)| answer)
+    }
+
+    /// As [`Client::json`], with what the server warns of.
+    pub(crate) async fn advised(
+        &self,
+        method: Method,
+        path: &str,
+        request: Request,
+    ) -> Result<(Value, Vec<String>), Error> {
         let response = self.send(method, path, &request, Some(REQUEST_TIMEOUT)).await?;
+        let headers = response.headers().get_all(reqwest::header::WARNING).iter();
+        let warnings = headers.filter_map(|header| warning(header.to_str().ok()?)).collect();
         let bytes = response.bytes().await.map_err(|error| self.unreachable(&error))?;
-        serde_json::from_slice(&bytes).map_err(|error| Error::Answer(error.to_string()))
+        let answer = serde_json::from_slice(&bytes).map_err(|error| Error::Answer(error.to_string()))?;
+        Ok((answer, warnings))
     }
 
     /// A stream of the `result` of each line.
@@ -368,6 +383,12 @@ fn detail(error: &reqwest::Error) -> String {
         cause = inner;
     }
     cause.to_string()
+}
+
+/// The text of a `Warning` header.
+fn warning(header: &str) -> Option<String> {
+    let quoted = header.strip_prefix("299 - \"")?.strip_suffix('"')?;
+    Some(quoted.replace("\\\"", "\"").replace("\\\\", "\\"))
 }
 
 async fn refused(response: Response) -> Error {

@@ -109,6 +109,8 @@ impl Context {
 /// Flags, environment and context file, joined: the first that says something counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settings {
+    /// Somebody named a server; else it is the one that there may be on this host.
+    pub is_named: bool,
     /// Base addresses without a slash at the end.
     pub servers: Vec<String>,
     pub token: String,
@@ -128,6 +130,7 @@ impl Settings {
         let truth = |name: &str| environment(name).map(|value| value == "true" || value == "1");
         let server =
             first([global.argo_server.clone(), environment("ARGO_SERVER"), Some(context.server.clone())]);
+        let is_named = server.is_some();
         let from_context =
             global.argo_server.is_none() && environment("ARGO_SERVER").is_none_or(|value| value.is_empty());
         let token = first([global.token.clone(), environment("ARGO_TOKEN"), Some(context.token.clone())]);
@@ -140,6 +143,7 @@ impl Settings {
         let token = token.unwrap_or_default();
         let token = token.strip_prefix("Bearer ").unwrap_or(&token).trim().to_owned();
         Self {
+            is_named,
             servers: servers.map(|server| address(server, secure)).collect(),
             token,
             insecure_skip_verify: global.insecure_skip_verify

@@ -6,6 +6,7 @@ use argosy_cli::context::Context;
 use argosy_cli::{Cli, Console, run_with};
 use argosy_gateway::testing::EngineCell;
 use argosy_gateway::{Identity, Options, Role, Tokens, router};
+use argosy_proto::common::Runtime;
 use argosy_telemetry::Metrics;
 use clap::Parser;
 use std::path::PathBuf;
@@ -26,8 +27,13 @@ struct Outcome {
 
 impl World {
     async fn new() -> Self {
+        Self::with(Runtime::Simulated).await
+    }
+
+    /// A world with one cluster.
+    async fn with(runtime: Runtime) -> Self {
         let cell = EngineCell::default();
-        cell.connect("eu");
+        cell.connect_as("eu", runtime);
         let identity = Identity { name: "admin".to_owned(), role: Role::Admin };
         let options =
             Options { tokens: Tokens::default().with(TOKEN, identity), archive: true, ..Options::default() };
@@ -201,6 +207,42 @@ async fn lint_tells_all_problems_of_all_files() {
     assert_eq!((only.code, only.out.as_str()), (0, "✔ no linting errors found in 1 document\n"));
     let nothing = world.run(&["lint", "--kinds", "cronworkflows", root.to_str().unwrap()]).await;
     assert_eq!((nothing.code, nothing.out.contains("found nothing to lint")), (1, true));
+}
+
+#[tokio::test]
+async fn what_no_cluster_can_run_is_told_by_lint_and_refused() {
+    let world = World::with(Runtime::Process).await;
+    let mounts = HELLO.replace("command: [echo]", "volumeMounts: [{name: v, mountPath: /v}]")
+        + "  volumes: [{name: v, emptyDir: {}}]\n";
+    let file = world.file("mounts.yaml", &mounts);
+    let file = file.to_str().unwrap();
+    let message = "template 'main': volumes need a Kubernetes cluster, and only process clusters have joined";
+    let told = world.run(&["lint", file]).await;
+    assert_eq!((told.code, told.err.as_str()), (1, ""));
+    assert!(told.out.contains(&format!("mounts.yaml:15:9: error[ARG1121]: {message}")), "{}", told.out);
+    assert_eq!(world.run(&["lint", "--offline", file]).await.code, 0);
+    let refused = world.run(&["submit", file]).await;
+    assert_eq!((refused.code, refused.err.contains(message)), (1, true), "{}", refused.err);
+
+    let limited = HELLO.replace("image: busybox", "image: busybox\n        resources: {limits: {cpu: 1}}");
+    let file = world.file("limited.yaml", &limited);
+    let file = file.to_str().unwrap();
+    let warning =
+        "warning[ARG1242]: template 'main': process cluster eu leaves out container.resources.limits";
+    let told = world.run(&["lint", file]).await;
+    assert_eq!((told.code, told.out.contains(&format!(":15:21: {warning}"))), (0, true), "{}", told.out);
+    let accepted = world.run(&["submit", file, "-o", "name"]).await;
+    assert_eq!((accepted.code, accepted.out.as_str()), (0, "hello\n"));
+    assert_eq!(accepted.err.trim_end(), warning);
+}
+
+#[tokio::test]
+async fn lint_goes_on_without_a_server_that_does_not_answer() {
+    let mut world = World::new().await;
+    world.context.server = "http://127.0.0.1:1".to_owned();
+    let outcome = world.run_with_input(&["lint", "-"], HELLO).await;
+    assert_eq!(outcome.code, 0, "{}", outcome.out);
+    assert!(outcome.err.contains("checked without the clusters that have joined"), "{}", outcome.err);
 }
 
 #[tokio::test]

@@ -15,10 +15,10 @@ use std::collections::BTreeMap;
 
 use crate::advance::Turn;
 use crate::advance::create::{Place, known_scope};
-use crate::effective::shown_name;
 use crate::express::fill;
 use crate::scope::{Scope, Sibling};
 use crate::state::{ROW_VERSION, phase_of, type_of};
+use argosy_spec::shown_name;
 
 /// In an expression an artifact is this and its name: what comes out is looked up again.
 const MARK: &str = "\u{1}artifact:";

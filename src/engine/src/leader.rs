@@ -10,8 +10,8 @@ use crate::Code;
 use crate::advance::configured;
 use crate::archive::on_its_way;
 use crate::cron;
-use crate::effective::effective;
 use crate::state::{State, type_of};
+use argosy_spec::effective;
 
 /// What only a leader keeps: limits and caches of what can be rebuilt from state. Dropped whole on step-down.
 #[derive(Clone, Debug, Default)]

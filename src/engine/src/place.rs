@@ -3,22 +3,22 @@
 use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{Limits, Resources, quantity};
 use argosy_placement::{ClusterView, Reason, Request, SELECTOR_PREFIX, could_take, explain, place};
+use argosy_proto::command::Refusal;
 use argosy_proto::common::Runtime;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_spec::{Manifest, Template};
+use argosy_spec::{JoinedCluster, Manifest, Template, effective};
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::draft::Draft;
-use crate::effective::shown_name;
 use crate::identity;
 use crate::leader::Parsed;
 use crate::lost_group::{self, Standing};
 use crate::prerequisites;
 use crate::resources::add;
 use crate::state::State;
-use crate::{Leader, reproduce};
+use crate::{Code, Leader, references, reproduce};
 
 /// Bytes of the digest that names a shape.
 const SHAPE_LENGTH: usize = 16;
@@ -119,25 +119,66 @@ fn container_resources(container: &Value) -> Resources {
     container_requests(&wanted)
 }
 
-/// The runtime that a leaf needs.
-pub(crate) fn runtime(template: &Template) -> Runtime {
-    if template.needs_kubernetes().is_some() { Runtime::Kubernetes } else { Runtime::Unspecified }
+/// The runtime that a leaf needs. Those that go to one cluster together need what any of them needs: else the first of
+/// them might choose a cluster for all that the others can't use.
+pub(crate) fn runtime(parsed: &Parsed, name: &str, template: &Template) -> Runtime {
+    let is_needy = |template: &Template| parsed.manifest.needs_kubernetes(template).is_some();
+    let group = parsed.groups.get(name);
+    let mut beside =
+        parsed.manifest.spec.templates.iter().filter(|one| parsed.groups.get(&one.name) == group);
+    let needs = is_needy(template) || (group.is_some() && beside.any(is_needy));
+    if needs { Runtime::Kubernetes } else { Runtime::Unspecified }
 }
 
-/// What only Kubernetes can do is refused while none but process clusters have joined: it would wait for ever.
-pub(crate) fn check_runtimes(state: &State, manifest: &Manifest) -> Result<(), String> {
-    let runs_processes = |(_, row): (&str, &row::Cluster)| row.runtime() == Runtime::Process;
-    if state.clusters().next().is_none() || !state.clusters().all(runs_processes) {
+/// The clusters that a manifest is checked against.
+fn joined(state: &State) -> Vec<JoinedCluster> {
+    let joined = state.clusters().filter(|(_, row)| !row.removed).map(|(name, row)| JoinedCluster {
+        name: name.to_owned(),
+        runs_processes: row.runtime() == Runtime::Process,
+        labels: labels(row),
+    });
+    joined.collect()
+}
+
+/// The labels of a cluster: what operators say wins.
+fn labels(row: &row::Cluster) -> BTreeMap<String, String> {
+    row.labels.clone().into_iter().chain(row.own_labels.clone()).collect()
+}
+
+/// What none of the clusters that have joined can run is refused: it would wait for ever.
+pub(crate) fn check_runtimes(state: &State, manifest: &Manifest) -> Result<(), Refusal> {
+    if !state.clusters().any(|(_, row)| row.runtime() == Runtime::Process) {
         return Ok(());
     }
-    let needy = |template: &Template| {
-        let what = template.needs_kubernetes()?;
-        Some(format!(
-            "template '{}': {what} need a Kubernetes cluster, and only process clusters have joined",
-            shown_name(&template.name)
-        ))
+    match manifest.misfits(&joined(state)).into_iter().find(argosy_spec::Diagnostic::is_error) {
+        Some(problem) => Err(Code::RuntimeMissing.refuse(problem.message)),
+        None => Ok(()),
+    }
+}
+
+/// Checks a manifest against the clusters that have joined: what it warns of, each with its code.
+///
+/// # Errors
+/// What a submission would be refused with. What is wrong with the manifest itself is not told here.
+pub fn check_clusters(state: &State, namespace: &str, manifest: &Value) -> Result<Vec<String>, Refusal> {
+    let clusters = joined(state);
+    let is_plain = clusters.iter().all(|cluster| !cluster.runs_processes);
+    if is_plain && !manifest.to_string().contains(SELECTOR_PREFIX) {
+        return Ok(Vec::new());
+    }
+    let resolved = references::resolve(state, namespace, manifest)?;
+    let manifest = resolved.map_or_else(|| manifest.clone(), |resolved| resolved.manifest);
+    let Ok(manifest) = Manifest::from_value(effective(&manifest).into_owned()) else {
+        return Ok(Vec::new());
     };
-    manifest.spec.templates.iter().find_map(needy).map_or(Ok(()), Err)
+    let mut warnings = Vec::new();
+    for problem in manifest.misfits(&clusters) {
+        if problem.is_error() {
+            return Err(Code::RuntimeMissing.refuse(problem.message));
+        }
+        warnings.push(format!("{}: {}", problem.code, problem.line()));
+    }
+    Ok(warnings)
 }
 
 fn container_requests(wanted: &BTreeMap<&str, &Value>) -> Resources {
@@ -379,8 +420,7 @@ pub(crate) fn views(state: &State, limits: &Limits) -> Vec<ClusterView> {
         unapproved: identity::is_unapproved(row),
         cordoned: row.cordoned,
         taints: row.taints.iter().map(|taint| (taint.key.clone(), taint.value.clone())).collect(),
-        // What operators say wins.
-        labels: row.labels.clone().into_iter().chain(row.own_labels.clone()).collect(),
+        labels: labels(row),
         lacking: None,
     };
     state.clusters().filter(|(_, row)| !row.removed).map(view).collect()

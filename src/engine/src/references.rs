@@ -3,7 +3,7 @@
 use argosy_proto::command::Refusal;
 use argosy_proto::state as row;
 use argosy_spec::Manifest;
-pub(crate) use argosy_spec::references::{Resolved, is_stored, own_name, reference_json, scope_of};
+pub(crate) use argosy_spec::references::{Resolved, is_stored, reference_json, scope_of};
 use argosy_spec::references::{Stored, plain};
 use serde_json::Value;
 

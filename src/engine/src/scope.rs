@@ -9,10 +9,10 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use crate::effective::shown_name;
 use crate::leader::Parsed;
 use crate::state::{State, phase_of, type_of};
 use crate::view::time_text;
+use argosy_spec::shown_name;
 
 /// Names that are the same all over a workflow.
 pub(crate) fn globals(manifest: &Manifest, workflow: &row::Workflow) -> BTreeMap<String, String> {

@@ -13,9 +13,9 @@ use argosy_proto::common::Assignment;
 use argosy_proto::state as row;
 use serde_json::{Map, Value, json};
 
-use crate::effective::effective;
 use crate::metrics;
 use crate::state::State;
+use argosy_spec::effective;
 use tree::Tree;
 
 pub use config_map::{CLUSTER_ANNOTATION, DIFFERS_ANNOTATION, config_map_json, config_maps_json};

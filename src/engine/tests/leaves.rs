@@ -4,7 +4,7 @@
 mod world;
 
 use argosy_engine::DesiredAttempt;
-use argosy_model::{Fence, Limits};
+use argosy_model::{Fence, Limits, Resources};
 use argosy_proto::command::{self as ask, command::Body};
 use argosy_proto::common::{AttemptPhase, AttemptReport, ContainerState, OutputParameter, Runtime};
 use serde_json::{Value, json};
@@ -339,14 +339,7 @@ fn pending_timeout_fails_a_step_that_found_no_place() {
 fn what_needs_kubernetes_is_refused_while_only_process_clusters_have_joined() {
     let mut world = World::new(Limits::default());
     world.join("laptop", 1000);
-    let open = ask::OpenSession {
-        cluster: "laptop".into(),
-        cluster_uid: "uid-laptop".into(),
-        agent_instance: 2,
-        runtime: Runtime::Process.into(),
-        ..ask::OpenSession::default()
-    };
-    world.command(Body::OpenSession(open)).unwrap();
+    open_as(&mut world, "laptop", Runtime::Process);
     let refusal = world.submit("w", &manifest("w", &[set()])).unwrap_err();
     assert_eq!(refusal.code, "ARG1121");
     assert_eq!(
@@ -354,4 +347,80 @@ fn what_needs_kubernetes_is_refused_while_only_process_clusters_have_joined() {
         "template 'main': containerSet templates need a Kubernetes cluster, and only process clusters have joined"
     );
     world.submit("w", &manifest("w", &[daemon(&json!({"name": "main"}))])).unwrap();
+}
+
+/// A new session of a cluster, which now runs steps in another way.
+fn open_as(world: &mut World, cluster: &str, runtime: Runtime) {
+    let open = ask::OpenSession {
+        cluster: cluster.into(),
+        cluster_uid: format!("uid-{cluster}"),
+        agent_instance: 2,
+        runtime: runtime.into(),
+        allocatable: Some(Resources { cpu_milli: 1000, pods: 100, ..Resources::default() }),
+        ..ask::OpenSession::default()
+    };
+    world.command(Body::OpenSession(open)).unwrap();
+}
+
+/// A laptop and a Kubernetes cluster, and a step that may go to either but for what is given.
+fn laptop_and_kubernetes() -> World {
+    let mut world = World::new(Limits::default());
+    for (cluster, runtime) in [("laptop", Runtime::Process), ("remote", Runtime::Kubernetes)] {
+        world.join(cluster, 1000);
+        open_as(&mut world, cluster, runtime);
+    }
+    world
+}
+
+#[test]
+fn what_a_process_has_not_goes_to_kubernetes() {
+    for (extra, cluster) in [
+        (json!({}), "laptop"),
+        (json!({"volumes": [{"name": "v", "emptyDir": {}}]}), "remote"),
+        (json!({"podSpecPatch": "{}"}), "remote"),
+        (json!({"container": {"image": "x"}}), "remote"),
+        (
+            json!({"container": {"image": "x", "command": ["x"], "envFrom": [{"secretRef": {"name": "s"}}]}}),
+            "remote",
+        ),
+        (
+            json!({"container": {"image": "x", "command": ["x"], "env": [{"name": "a", "valueFrom": {"fieldRef": {"fieldPath": "x"}}}]}}),
+            "remote",
+        ),
+    ] {
+        let mut world = laptop_and_kubernetes();
+        world.submit("w", &manifest("w", &[pod("main", &extra)])).unwrap();
+        world.settle();
+        assert_eq!(place(&world, "w").0, cluster, "{extra}");
+    }
+    let mut world = laptop_and_kubernetes();
+    let mut patched = manifest("w", &[pod("main", &json!({}))]);
+    patched["spec"]["podSpecPatch"] = json!("{}");
+    world.submit("w", &patched).unwrap();
+    world.settle();
+    assert_eq!(place(&world, "w").0, "remote");
+}
+
+/// The daemon alone would have gone to the laptop, and its client would have waited for ever.
+#[test]
+fn steps_that_belong_together_go_where_all_of_them_can_run() {
+    let mut world = laptop_and_kubernetes();
+    let mut flow = server_and_client(&json!({}));
+    flow["spec"]["templates"][2]["volumes"] = json!([{"name": "v", "emptyDir": {}}]);
+    world.submit("w", &flow).unwrap();
+    world.settle();
+    assert_eq!(place(&world, "w[0].server").0, "remote");
+}
+
+#[test]
+fn a_step_that_asks_for_a_cluster_that_cannot_run_it_is_refused() {
+    let mut world = laptop_and_kubernetes();
+    let mut set = set();
+    set["nodeSelector"] = json!({"cluster.argosy.dev/name": "laptop"});
+    let refusal = world.submit("w", &manifest("w", &[set])).unwrap_err();
+    assert_eq!(refusal.code, "ARG1121");
+    assert_eq!(
+        refusal.message,
+        "template 'main': containerSet templates need a Kubernetes cluster, and its nodeSelector asks for process clusters (laptop)"
+    );
 }

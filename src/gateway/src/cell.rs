@@ -114,6 +114,14 @@ pub trait View: Clone + Send + Sync + 'static {
     /// # Errors
     /// What a submission would be refused with.
     fn check_references(&self, namespace: &str, manifest: &serde_json::Value) -> Result<(), Refusal>;
+    /// Checks a manifest against the clusters that have joined: what there is to warn of.
+    ///
+    /// # Errors
+    /// What a submission would be refused with.
+    fn check_clusters(&self, namespace: &str, manifest: &serde_json::Value) -> Result<Vec<String>, Refusal> {
+        let _ = (namespace, manifest);
+        Ok(Vec::new())
+    }
     /// A stored template as Argo's JSON; those of the cell's own scope have no namespace.
     fn template(&self, cluster_scope: bool, namespace: &str, name: &str) -> Option<serde_json::Value>;
     /// The stored templates of a namespace (empty: of all), or of the cell's own scope, by name.

@@ -168,3 +168,31 @@ impl IntoResponse for Answer {
 }
 
 pub(crate) type ApiResult = Result<Answer, ApiError>;
+
+/// Warnings of one answer; those beyond are left out.
+const WARNINGS_MAX: usize = 32;
+/// Letters of a warning.
+const WARNING_LENGTH_MAX: usize = 512;
+
+/// A thing asked for, and what there is to say about it, in headers as Kubernetes has them.
+pub(crate) struct Advised {
+    pub answer: Answer,
+    pub warnings: Vec<String>,
+}
+
+impl IntoResponse for Advised {
+    fn into_response(self) -> Response {
+        let mut response = self.answer.into_response();
+        for warning in self.warnings.iter().take(WARNINGS_MAX) {
+            let letter = |letter: char| if letter.is_ascii_graphic() { letter } else { ' ' };
+            let text: String = warning.chars().map(letter).take(WARNING_LENGTH_MAX).collect();
+            let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
+            if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+                response.headers_mut().append(header::WARNING, value);
+            }
+        }
+        response
+    }
+}
+
+pub(crate) type AdvisedResult = Result<Advised, ApiError>;

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use crate::auth::Identity;
-use crate::envelope::{ApiError, ApiResult, Code};
+use crate::envelope::{AdvisedResult, ApiError, ApiResult, Code};
 use crate::http::{Params, decode_object, read_body};
 use crate::submission;
 use crate::workflow::{self, DryRun};
@@ -29,7 +29,7 @@ pub(crate) async fn submit<C: Cell>(
     Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     body: Body,
-) -> ApiResult {
+) -> AdvisedResult {
     let body = read_body(&app, body).await?;
     let request = decode_object(&body)?;
     let text = |field: &str| request.get(field).and_then(Value::as_str).unwrap_or_default();
@@ -71,7 +71,7 @@ pub(crate) async fn submit<C: Cell>(
             (format!("{scope}/{name}/{}", template["name"].as_str().unwrap_or_default()), template)
         })
         .collect();
-    answer.0["status"]["storedTemplates"] = Value::Object(stored);
+    answer.answer.0["status"]["storedTemplates"] = Value::Object(stored);
     Ok(answer)
 }
 
@@ -87,7 +87,7 @@ async fn of_cron<C: Cell>(
     (headers, body): (&HeaderMap, &[u8]),
     name: &str,
     options: &Map<String, Value>,
-) -> ApiResult {
+) -> AdvisedResult {
     const SCHEDULED_TIME: &str = "workflows.argoproj.io/scheduled-time";
     let view = app.cell.read(Consistency::Linearizable).await?;
     let Some(cron) = view.cron(namespace, name) else {
@@ -117,7 +117,7 @@ async fn of_cron<C: Cell>(
     let flag = |field: &str| options.get(field) == Some(&Value::Bool(true));
     let dry = if flag("serverDryRun") || flag("dryRun") { Some(DryRun::Server) } else { None };
     let mut answer = workflow::finish(app, identity, submission, uid, (headers, body), dry).await?;
-    answer.0["metadata"]["ownerReferences"] = json!([{
+    answer.answer.0["metadata"]["ownerReferences"] = json!([{
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "CronWorkflow",
         "name": name,

@@ -156,6 +156,14 @@ impl EngineCell {
     /// # Panics
     /// When the engine refuses it.
     pub fn connect(&self, cluster: &str) {
+        self.connect_as(cluster, Runtime::Simulated);
+    }
+
+    /// As [`EngineCell::connect`], a cluster of that kind.
+    ///
+    /// # Panics
+    /// When the engine refuses it.
+    pub fn connect_as(&self, cluster: &str, runtime: Runtime) {
         let name = cluster.to_owned();
         let token_hash = vec![7; 32];
         let resources =
@@ -178,7 +186,7 @@ impl EngineCell {
                 cluster_uid: name,
                 agent_instance: 1,
                 agent_version: "0.1.0".to_owned(),
-                runtime: Runtime::Simulated.into(),
+                runtime: runtime.into(),
                 allocatable: Some(resources),
                 member: 1,
                 ..OpenSession::default()

@@ -85,6 +85,10 @@ impl View for State {
         argosy_engine::check_references(self, namespace, manifest)
     }
 
+    fn check_clusters(&self, namespace: &str, manifest: &Value) -> Result<Vec<String>, Refusal> {
+        argosy_engine::check_clusters(self, namespace, manifest)
+    }
+
     fn template(&self, cluster_scope: bool, namespace: &str, name: &str) -> Option<Value> {
         view::template_json(self, cluster_scope, namespace, name)
     }

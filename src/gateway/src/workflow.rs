@@ -2,7 +2,7 @@
 
 use argosy_model::WorkflowKey;
 use argosy_proto::command::{
-    Command, DeleteWorkflow, SubmitWorkflow, WorkflowAccepted, command::Body as CommandBody, reply,
+    Command, DeleteWorkflow, Refusal, SubmitWorkflow, WorkflowAccepted, command::Body as CommandBody, reply,
 };
 use axum::Extension;
 use axum::body::Body;
@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::archive;
 use crate::auth::Identity;
-use crate::envelope::{Answer, ApiError, ApiResult, Code};
+use crate::envelope::{Advised, AdvisedResult, Answer, ApiError, ApiResult, Code};
 use crate::failover;
 use crate::fields::Fields;
 use crate::http::{Params, decode_object, idempotency_key, read_body};
@@ -90,7 +90,7 @@ pub(crate) async fn create<C: Cell>(
     Extension(identity): Extension<Identity>,
     headers: HeaderMap,
     body: Body,
-) -> ApiResult {
+) -> AdvisedResult {
     let body = read_body(&app, body).await?;
     let mut request = decode_object(&body)?;
     let dry = is_dry(&request);
@@ -111,21 +111,24 @@ pub(crate) async fn finish<C: Cell>(
     uid: String,
     (headers, body): (&HeaderMap, &[u8]),
     dry: Option<DryRun>,
-) -> Result<Answer, ApiError> {
-    if dry.is_some() {
-        let view = app.cell.read(Consistency::Linearizable).await?;
-        view.check_references(&submission.key.namespace, &submission.workflow)?;
+) -> AdvisedResult {
+    let Some(dry) = dry else {
+        // What the leader refuses it tells itself, by what has joined at that moment.
+        let view = app.cell.read(Consistency::Stale).await.ok();
+        let checked = view.map(|view| view.check_clusters(&submission.key.namespace, &submission.workflow));
+        let warnings = checked.and_then(Result::ok).unwrap_or_default();
+        let answer = accept(app, identity, submission, uid, headers, body).await?;
+        return Ok(Advised { answer, warnings });
+    };
+    let view = app.cell.read(Consistency::Linearizable).await?;
+    view.check_references(&submission.key.namespace, &submission.workflow)?;
+    let warnings = view.check_clusters(&submission.key.namespace, &submission.workflow)?;
+    let mut answer = submission.answer(&identity.name);
+    if let DryRun::Server = dry {
+        let now = jiff::Timestamp::now().as_millisecond();
+        identify(&mut answer, &uid, &time_text(now));
     }
-    match dry {
-        None => accept(app, identity, submission, uid, headers, body).await,
-        Some(DryRun::Options) => Ok(Answer(submission.answer(&identity.name))),
-        Some(DryRun::Server) => {
-            let mut answer = submission.answer(&identity.name);
-            let now = jiff::Timestamp::now().as_millisecond();
-            identify(&mut answer, &uid, &time_text(now));
-            Ok(Answer(answer))
-        }
-    }
+    Ok(Advised { answer: Answer(answer), warnings })
 }
 
 fn identify(workflow: &mut Value, uid: &str, created: &str) {
@@ -202,7 +205,7 @@ pub(crate) async fn lint<C: Cell>(
     Path(namespace): Path<String>,
     Extension(identity): Extension<Identity>,
     body: Body,
-) -> ApiResult {
+) -> AdvisedResult {
     let body = read_body(&app, body).await?;
     let mut request = decode_object(&body)?;
     let workflow = submission::workflow_of(&mut request)?;
@@ -210,13 +213,14 @@ pub(crate) async fn lint<C: Cell>(
     let mut submission = submission::prepare(&namespace, workflow)?;
     submission.check(Code::Unknown, app.limits.body_bytes_max)?;
     let view = app.cell.read(Consistency::Linearizable).await?;
-    view.check_references(&namespace, &submission.workflow)
-        .map_err(|refusal| ApiError::new(Code::Unknown, refusal.message).stable(refusal.code))?;
+    let found = |refusal: Refusal| ApiError::new(Code::Unknown, refusal.message).stable(refusal.code);
+    view.check_references(&namespace, &submission.workflow).map_err(found)?;
+    let warnings = view.check_clusters(&namespace, &submission.workflow).map_err(found)?;
     let mut answer = submission.answer(&identity.name);
     if let Some(metadata) = answer["metadata"].as_object_mut() {
         metadata.remove("namespace");
     }
-    Ok(Answer(answer))
+    Ok(Advised { answer: Answer(answer), warnings })
 }
 
 pub(crate) async fn delete<C: Cell>(

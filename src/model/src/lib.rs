@@ -5,6 +5,7 @@
 //!
 //! Invariant: the spelling of a phase or type is Argo's, as users see it in YAML, API and CLI.
 
+mod cluster_selector;
 mod duration;
 mod fence;
 mod ids;
@@ -15,6 +16,7 @@ pub mod planted;
 mod quantity;
 mod time;
 
+pub use cluster_selector::{SELECTOR_NAME, SELECTOR_PREFIX, selector_matches};
 pub use duration::parse_duration;
 pub use fence::{artifact_key, artifact_prefix, display_fence, parse_fence};
 pub use ids::{ClusterName, InvalidName, MemberId, NodeIndex, WorkflowId, WorkflowKey, node_id, pod_name};

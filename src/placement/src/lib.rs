@@ -8,14 +8,11 @@
 //!
 //! Failure model: nothing fails; "nowhere" comes with a reason for every cluster.
 
+use argosy_model::selector_matches;
+pub use argosy_model::{SELECTOR_NAME, SELECTOR_PREFIX};
 use argosy_proto::common::{Resources, Runtime};
 use std::collections::BTreeMap;
 use std::fmt;
-
-/// Prefix of nodeSelector keys that choose the cluster and are not passed to the Pod.
-pub const SELECTOR_PREFIX: &str = "cluster.argosy.dev/";
-/// The selector key of a cluster's name.
-pub const SELECTOR_NAME: &str = "cluster.argosy.dev/name";
 
 /// What a step asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -214,13 +211,7 @@ fn reason(request: &Request, cluster: &ClusterView) -> Option<Reason> {
         return Some(Reason::NotExclusive);
     }
     for (key, wanted) in &request.selector {
-        let matches = if key.eq_ignore_ascii_case(SELECTOR_NAME) {
-            *wanted == cluster.name
-        } else {
-            let label = key.strip_prefix(SELECTOR_PREFIX).unwrap_or(key);
-            cluster.labels.get(label) == Some(wanted)
-        };
-        if !matches {
+        if !selector_matches(key, wanted, &cluster.name, &cluster.labels) {
             return Some(Reason::Selector(key.clone()));
         }
     }

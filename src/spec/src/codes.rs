@@ -26,5 +26,8 @@ pub const CODES: &[(&str, &str)] = &[
     ("ARG0161", "a text is read as something else than what is written (a warning)"),
     ("ARG0162", "a field is written in another case (a warning)"),
     ("ARG0163", "a stored template that is referred to does not exist"),
+    ("ARG1121", "no cluster that has joined can run such a template"),
+    ("ARG1242", "clusters that run steps as processes leave a field out (a warning)"),
+    ("ARG1243", "no cluster that has joined is one that a step asks for (a warning)"),
     ("ARG0220", "a template can't be exclusive: its processes can't be ended with their lease"),
 ];

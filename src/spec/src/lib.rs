@@ -18,6 +18,7 @@ mod colocation;
 mod cron;
 mod decode;
 mod diagnostic;
+mod effective;
 mod failover;
 mod leaf;
 pub mod manifest;
@@ -28,6 +29,7 @@ mod parse;
 mod policy;
 pub mod references;
 mod report;
+mod runtime;
 mod scalar;
 mod schema;
 mod suggest;
@@ -40,6 +42,7 @@ pub use codes::CODES;
 pub use colocation::ColocationGroup;
 pub use cron::{ConcurrencyPolicy, CronSpec, CronWorkflow, Schedule, StopStrategy};
 pub use diagnostic::{Diagnostic, Place, Severity};
+pub use effective::{effective, is_inline, shown_name};
 pub use failover::{
     EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION, EXCLUSIVE_LEASE_MS_MIN, FAILOVER_ANNOTATION, Failover,
     IDEMPOTENT_ANNOTATION,
@@ -61,6 +64,7 @@ pub use parse::{
 };
 pub use policy::ConfigMapKey;
 pub use report::{DocumentReport, File, FileReport, Report, Review, review};
+pub use runtime::{JoinedCluster, Need};
 pub use schema::{
     FieldLine, Status, deprecated_fields, field_page, field_reasons, field_table, json_schema,
     json_schema_text,

@@ -547,28 +547,6 @@ impl Template {
             | TemplateKind::Missing => false,
         }
     }
-
-    /// What only Kubernetes can do of it, in words; `None`: it may run as a process, too.
-    pub fn needs_kubernetes(&self) -> Option<&'static str> {
-        match self.kind {
-            TemplateKind::ContainerSet(_) => return Some("containerSet templates"),
-            TemplateKind::Resource(_) => return Some("resource templates"),
-            TemplateKind::Data(_) => return Some("data templates"),
-            TemplateKind::Plugin(_) => return Some("plugin templates"),
-            TemplateKind::Container(_)
-            | TemplateKind::Script(_)
-            | TemplateKind::Http(_)
-            | TemplateKind::Suspend(_)
-            | TemplateKind::Steps(_)
-            | TemplateKind::Dag(_)
-            | TemplateKind::Missing => {}
-        }
-        let fields = [("sidecars", "sidecars"), ("initContainers", "init containers")];
-        let has = |field: &str| {
-            self.raw.get(field).and_then(Value::as_array).is_some_and(|containers| !containers.is_empty())
-        };
-        fields.into_iter().find(|(field, _)| has(field)).map(|(_, words)| words)
-    }
 }
 
 impl TemplateKind {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::parse::{Document, Options, read_yaml};
 use crate::references::{self, Stored};
-use crate::{Diagnostic, Manifest, validate};
+use crate::{Diagnostic, JoinedCluster, Manifest, effective, validate};
 
 /// A text to look at.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +24,8 @@ pub struct Review<'a> {
     pub options: Options<'a>,
     /// The namespace of objects that name none.
     pub namespace: &'a str,
+    /// The clusters that have joined, as far as they are known: what none of them can run is told.
+    pub clusters: &'a [JoinedCluster],
 }
 
 /// What there is to say of the files, in their order.
@@ -96,7 +98,7 @@ pub fn review(files: &[File<'_>], review: &Review<'_>) -> Report {
         found.push(FileReport { name: file.name.to_owned(), problems, others, documents: Vec::new() });
         read.push(reading.documents);
     }
-    let known = Known::of(read.iter().flatten(), review.namespace);
+    let known = Known::of(read.iter().flatten(), review);
     let checked: Vec<Vec<Vec<Diagnostic>>> = read
         .iter()
         .map(|documents| documents.iter().map(|document| known.check(document)).collect())
@@ -146,11 +148,13 @@ fn label(document: &Document, index: usize) -> String {
 struct Known<'a> {
     templates: BTreeMap<(bool, String, String), Value>,
     namespace: &'a str,
+    clusters: &'a [JoinedCluster],
 }
 
 impl<'a> Known<'a> {
-    fn of<'d>(documents: impl Iterator<Item = &'d Document>, namespace: &'a str) -> Self {
-        let mut known = Self { templates: BTreeMap::new(), namespace };
+    fn of<'d>(documents: impl Iterator<Item = &'d Document>, review: &Review<'a>) -> Self {
+        let (namespace, clusters) = (review.namespace, review.clusters);
+        let mut known = Self { templates: BTreeMap::new(), namespace, clusters };
         for document in documents {
             let cluster_scope = match document.kind.as_str() {
                 "WorkflowTemplate" => false,
@@ -172,7 +176,11 @@ impl<'a> Known<'a> {
     /// What is wrong with a document's meaning.
     fn check(&self, document: &Document) -> Vec<Diagnostic> {
         let of = InNamespace { known: self, namespace: self.namespace_of(document) };
-        let Some(resolved) = references::resolve(&of, &document.workflow()) else { return document.lint() };
+        let Some(resolved) = references::resolve(&of, &document.workflow()) else {
+            let mut problems = document.lint();
+            problems.extend(document.placed(self.misfits(document, document.workflow())));
+            return problems;
+        };
         let mut problems = resolved.problems;
         for problem in &mut problems {
             if problem.code == "ARG0163" {
@@ -182,6 +190,7 @@ impl<'a> Known<'a> {
         // It has a workflow's form already, whatever kind it comes from.
         let mut resolved_manifest = resolved.manifest;
         resolved_manifest["kind"] = "Workflow".into();
+        problems.extend(self.misfits(document, resolved_manifest.clone()));
         let manifest = Manifest::from_value(resolved_manifest);
         match manifest.map(|manifest| Manifest { kind: document.kind.clone(), ..manifest }) {
             Ok(manifest) => problems.extend(validate::lint_resolved(&manifest, resolved.own_templates)),
@@ -191,6 +200,16 @@ impl<'a> Known<'a> {
             problem.message = references::plain(&problem.message);
         }
         document.finished(problems)
+    }
+
+    /// What the clusters that have joined can't run of a document's own templates. What can't be read is told elsewhere.
+    fn misfits(&self, document: &Document, mut workflow: Value) -> Vec<Diagnostic> {
+        if self.clusters.is_empty() {
+            return Vec::new();
+        }
+        workflow["kind"] = "Workflow".into();
+        let Ok(manifest) = Manifest::from_value(effective(&workflow).into_owned()) else { return Vec::new() };
+        Manifest { kind: document.kind.clone(), ..manifest }.own_misfits(self.clusters)
     }
 }
 

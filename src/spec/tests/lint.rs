@@ -1,6 +1,6 @@
 //! A look at files: all problems at once, whatever else is wrong.
 
-use argosy_spec::{File, Options, Report, Review, Severity, review};
+use argosy_spec::{File, JoinedCluster, Options, Report, Review, Severity, review};
 
 fn look(files: &[(&str, &str)]) -> Report {
     let files: Vec<File<'_>> = files.iter().map(|(name, text)| File { name, text }).collect();
@@ -194,7 +194,7 @@ fn unknown_fields_can_be_let_pass() {
         text: "spec: {entrypoint: a, nonsense: 1, templates: [{name: a, container: {image: x}}]}",
     }];
     let options = Options { warn_unknown_fields: true, ..Options::default() };
-    let report = review(&files, &Review { options, namespace: "" });
+    let report = review(&files, &Review { options, namespace: "", ..Review::default() });
     assert_eq!((report.errors(), report.warnings()), (0, 1));
 }
 
@@ -261,4 +261,87 @@ spec: {entrypoint: main, templates: [{name: main, suspend: {}}]}
     assert_eq!(told(&look(&[("t", template), ("c", &cron("job"))])), Vec::<String>::new());
     let wrong = told(&look(&[("t", template), ("c", &cron("jbo"))]));
     assert!(wrong[0].contains("couldn't find workflow template \"jbo\""), "{wrong:?}");
+}
+
+fn told_with(text: &str, clusters: &[JoinedCluster]) -> Vec<String> {
+    let files = [File { name: "w.yaml", text }];
+    let report = review(&files, &Review { clusters, ..Review::default() });
+    let shown = |problem: &argosy_spec::Diagnostic| {
+        let place = problem.place.as_ref().map(|place| format!("{}:{}: ", place.line, place.column));
+        format!(
+            "{}{}[{}]: {}",
+            place.unwrap_or_default(),
+            problem.severity.name(),
+            problem.code,
+            problem.message
+        )
+    };
+    report.problems().map(|(_, _, problem)| shown(problem)).collect()
+}
+
+fn cluster(name: &str, runs_processes: bool) -> JoinedCluster {
+    JoinedCluster {
+        name: name.to_owned(),
+        runs_processes,
+        labels: [("zone".to_owned(), name.to_owned())].into(),
+    }
+}
+
+const FOR_KUBERNETES: &str = "\
+apiVersion: argoproj.io/v1alpha1
+kind: Workflow
+metadata: {name: w}
+spec:
+  entrypoint: main
+  serviceAccountName: builder
+  templateDefaults: {container: {command: [echo]}}
+  templates:
+  - name: main
+    steps: [[{name: a, template: mounts}, {name: b, template: plain}, {name: c, template: chosen}]]
+  - name: mounts
+    container: {image: x, volumeMounts: [{name: v, mountPath: /v}]}
+  - name: plain
+    nodeSelector: {disk: ssd}
+    container: {image: x, resources: {limits: {cpu: 1}}}
+  - name: chosen
+    nodeSelector: {cluster.argosy.dev/zone: west}
+    resource: {action: get, flags: [pods]}
+  - name: unused
+    script: {image: x, source: x, envFrom: [{secretRef: {name: s}}]}
+";
+
+#[test]
+fn what_no_cluster_that_has_joined_can_run_is_told_where_it_is() {
+    assert_eq!(told_with(FOR_KUBERNETES, &[]), [""; 0]);
+    assert_eq!(told_with(FOR_KUBERNETES, &[cluster("east", false), cluster("west", false)]), [""; 0]);
+    assert_eq!(
+        told_with(FOR_KUBERNETES, &[cluster("east", true), cluster("west", true)]),
+        [
+            "6:3: warning[ARG1242]: the workflow: process clusters east, west leave out serviceAccountName",
+            "12:27: error[ARG1121]: template 'mounts': volumes need a Kubernetes cluster, and only process clusters have joined",
+            "14:5: warning[ARG1242]: template 'plain': process clusters east, west leave out nodeSelector",
+            "15:39: warning[ARG1242]: template 'plain': process clusters east, west leave out container.resources.limits",
+            "18:5: error[ARG1121]: template 'chosen': resource templates need a Kubernetes cluster, and only process clusters have joined",
+        ]
+    );
+    // A cluster of each kind: only what is bound to the wrong one is an error.
+    let told = told_with(FOR_KUBERNETES, &[cluster("east", false), cluster("west", true)]);
+    let errors: Vec<&String> = told.iter().filter(|line| line.contains("error[")).collect();
+    assert_eq!(
+        errors,
+        [
+            "18:5: error[ARG1121]: template 'chosen': resource templates need a Kubernetes cluster, and its nodeSelector asks for process clusters (west)"
+        ]
+    );
+}
+
+#[test]
+fn a_step_for_a_cluster_that_has_not_joined_is_warned_of() {
+    let told = told_with(FOR_KUBERNETES, &[cluster("north", false)]);
+    assert_eq!(
+        told,
+        [
+            "17:5: warning[ARG1243]: template 'chosen': no cluster that has joined has cluster.argosy.dev/zone: west; its steps wait"
+        ]
+    );
 }

@@ -178,6 +178,7 @@ mod tests {
             name: "eu".into(),
             state: "connected".into(),
             runtime: "process".into(),
+            labels: std::collections::BTreeMap::new(),
             agent_version: "0.1.0".into(),
             attempts: 2,
             lease_remaining_seconds: Some(18),

@@ -1,10 +1,13 @@
 //! `argosy lint`: all problems of all files, for people, for scripts and for editors.
 
-use argosy_spec::{Diagnostic, DocumentReport, File, Options, Report, Review, review};
+use argosy_spec::{Diagnostic, DocumentReport, File, JoinedCluster, Options, Report, Review, review};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::submit::read_text;
+use crate::client::Client;
+use crate::context::Settings;
 use crate::style::Style;
 use crate::{Console, Error, Lint, LintOutput};
 
@@ -16,8 +19,15 @@ const DEPTH_MAX: usize = 64;
 const EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
 /// Version of the JSON output; raised when a field changes its meaning or goes away.
 const JSON_VERSION: u32 = 1;
+/// How long a server may take to say which clusters have joined.
+const ASK_SPAN: Duration = Duration::from_secs(5);
 
-pub(super) fn lint(arguments: &Lint, namespace: &str, console: &mut Console) -> Result<bool, Error> {
+pub(super) async fn lint(
+    arguments: &Lint,
+    settings: &Settings,
+    namespace: &str,
+    console: &mut Console,
+) -> Result<bool, Error> {
     let mut paths = Vec::new();
     for path in &arguments.files {
         collect(path, 0, &mut paths)?;
@@ -30,9 +40,10 @@ pub(super) fn lint(arguments: &Lint, namespace: &str, console: &mut Console) -> 
             Err(error) => unreadable.push((path.display().to_string(), error.to_string())),
         }
     }
+    let clusters = if arguments.offline { Vec::new() } else { joined(settings, console).await };
     let files: Vec<File<'_>> = texts.iter().map(|(name, text)| File { name, text }).collect();
     let options = Options { warn_unknown_fields: arguments.strict == Some(false), ..Options::default() };
-    let mut report = review(&files, &Review { options, namespace });
+    let mut report = review(&files, &Review { options, namespace, clusters: &clusters });
     for (name, reason) in unreadable {
         let problems = vec![Diagnostic::plain("ARG0001", "", reason)];
         report.files.push(argosy_spec::FileReport { name, problems, ..Default::default() });
@@ -48,6 +59,32 @@ pub(super) fn lint(arguments: &Lint, namespace: &str, console: &mut Console) -> 
         console.print(&format!("{}\n", summary(&report, is_good)))?;
     }
     Ok(is_good)
+}
+
+/// The clusters that have joined; none where no server is named. That one does not answer is no reason not to look at
+/// the files: it is told, and they are checked without.
+async fn joined(settings: &Settings, console: &mut Console) -> Vec<JoinedCluster> {
+    if !settings.is_named {
+        return Vec::new();
+    }
+    let ask = async { Client::of(settings)?.clusters().await };
+    let reason = match tokio::time::timeout(ASK_SPAN, ask).await {
+        Ok(Ok(clusters)) => {
+            let joined = clusters.into_iter().map(|cluster| JoinedCluster {
+                runs_processes: cluster.runtime == "process",
+                name: cluster.name,
+                labels: cluster.labels,
+            });
+            return joined.collect();
+        }
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => format!("no answer within {} s", ASK_SPAN.as_secs()),
+    };
+    let word = Style::Yellow.paint("warning:");
+    console.tell(&format!(
+        "{word} checked without the clusters that have joined (--offline asks for none): {reason}"
+    ));
+    Vec::new()
 }
 
 /// As with Argo, nothing to check is an error. With `strict`, so is a warning.

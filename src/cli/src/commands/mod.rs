@@ -85,7 +85,7 @@ async fn carry_out(
     console: &mut Console,
 ) -> Result<bool, Error> {
     match command {
-        Command::Lint(arguments) => return lint::lint(&arguments, namespace, console),
+        Command::Lint(arguments) => return lint::lint(&arguments, settings, namespace, console).await,
         Command::Schema => {
             console.print(&argosy_spec::json_schema_text())?;
             return Ok(true);

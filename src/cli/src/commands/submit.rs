@@ -71,7 +71,8 @@ pub(super) async fn from_template(
     }
     let body = json!({"resourceKind": kind, "resourceName": name, "submitOptions": options});
     let path = path(&["workflows", &client.namespace, "submit"]);
-    let answer = client.json(Method::POST, &path, Request::body(body)).await?;
+    let (answer, warnings) = client.advised(Method::POST, &path, Request::body(body)).await?;
+    tell_warnings(&warnings, console);
     print_accepted(&answer, arguments, console)?;
     if arguments.server_dry_run {
         return Ok(true);
@@ -118,6 +119,15 @@ pub(super) fn parse(
     let count =
         if problems.len() == 1 { "1 problem".to_owned() } else { format!("{} problems", problems.len()) };
     Err(Error::Manifest(format!("{count} in the manifests: nothing was submitted")))
+}
+
+/// What the server warns of: a code, a colon, and words.
+fn tell_warnings(warnings: &[String], console: &mut Console) {
+    for warning in warnings {
+        let (code, words) = warning.split_once(": ").unwrap_or(("", warning));
+        let words: String = words.chars().filter(|letter| !letter.is_control()).collect();
+        console.tell(&paint(&format!("warning[{code}]: {words}")));
+    }
 }
 
 fn changed(workflow: &Value) -> Vec<argosy_spec::Diagnostic> {
@@ -187,8 +197,9 @@ pub(super) async fn submit(
         if arguments.server_dry_run {
             body["serverDryRun"] = json!(true);
         }
-        let answer =
-            client.json(Method::POST, &path(&["workflows", &namespace]), Request::body(body)).await?;
+        let place = path(&["workflows", &namespace]);
+        let (answer, warnings) = client.advised(Method::POST, &place, Request::body(body)).await?;
+        tell_warnings(&warnings, console);
         let name = answer["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         print_accepted(&answer, arguments, console)?;
         accepted.push((namespace, name));

@@ -16,7 +16,6 @@ use crate::artifacts;
 use crate::commands::report_attempt::clip;
 use crate::commands::{report_artifact_task, resume_workflow};
 use crate::draft::Draft;
-use crate::effective::{is_inline, shown_name};
 use crate::express::fill;
 use crate::leader::Parsed;
 use crate::place;
@@ -25,6 +24,7 @@ use crate::reproduce;
 use crate::scope::display_name;
 use crate::state::{ROW_VERSION, phase_of, type_of};
 use crate::view::started_at_ms;
+use argosy_spec::{is_inline, shown_name};
 
 /// Between asking a process to end and ending it, when the template doesn't say.
 const STOP_GRACE_MS: i64 = 30_000;
@@ -210,7 +210,7 @@ fn work(turn: &mut Turn<'_>, index: u32, node: &row::Node) -> Result<(row::Work,
         idempotent: retried || template.idempotent() || turn.parsed.manifest.idempotent(),
         deadline_ms,
         failover: failover(template.failover().or_else(|| turn.parsed.manifest.failover())).into(),
-        runtime: place::runtime(&template).into(),
+        runtime: place::runtime(&turn.parsed, &node.template, &template).into(),
         daemon: template.daemon,
         capture_result: outputs::result_is_read(turn, node),
         workflow_pod_json,

@@ -10,11 +10,11 @@ use argosy_spec::{RetryStrategy, Template};
 use crate::advance::create::{self, Place};
 use crate::advance::{Turn, hold, leaf, memo, timers, workflow};
 use crate::artifacts::NodeInputs;
-use crate::effective::shown_name;
 use crate::express::{self, fill, fill_known};
 use crate::lost_group;
 use crate::state::{ROW_VERSION, phase_of};
 use crate::view::{started_at_ms, time_text};
+use argosy_spec::shown_name;
 
 /// Makes the next try of a Retry node, or notes that it waits for others to end.
 pub(crate) fn begin(turn: &mut Turn<'_>, index: u32) {

@@ -7,11 +7,11 @@ use serde_json::Value;
 use std::borrow::Cow;
 
 use crate::draft::Draft;
-use crate::effective::effective;
 use crate::evolve_work::agenda_item;
 use crate::leader::Parsed;
 use crate::references::{self, Resolved};
 use crate::{Code, Leader, advance, artifacts, cron, place};
+use argosy_spec::effective;
 
 /// Longest name and namespace (Argo's and Kubernetes').
 const NAME_LENGTH_MAX: usize = 253;
@@ -48,8 +48,7 @@ pub(crate) fn decide(
         Workflow { namespace: command.namespace.clone(), name: command.name.clone(), ..Workflow::default() };
     let parsed = Parsed::new(effective.unwrap_or(manifest), &preview);
     place::check(&parsed).map_err(|reason| Code::Unplaceable.refuse(reason))?;
-    place::check_runtimes(&draft.state, &parsed.manifest)
-        .map_err(|reason| Code::RuntimeMissing.refuse(reason))?;
+    place::check_runtimes(&draft.state, &parsed.manifest)?;
     let reference = parsed.manifest.spec.artifact_repository_ref.as_ref();
     let artifact_repository_json =
         artifacts::repository(&draft.state, &command.namespace, reference, &leader.artifact_repository);

@@ -11,12 +11,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::advance::{hold, hooks, leaf};
-use crate::effective::shown_name;
 use crate::leader::with_names;
 use crate::references::{is_stored, local_scope, reference_json, scope_of};
 use crate::scope::display_name;
 use crate::state::{State, is_leaf_type, phase_of, type_of};
 use crate::view::{EXACT_PROGRESS_NODES_MAX, artifact, containers, time_text};
+use argosy_spec::shown_name;
 
 pub(super) struct Tree<'a> {
     state: &'a State,

@@ -1,9 +1,10 @@
 //! The manifest as it runs: template defaults filled in, inline templates with names of their own.
 
-use argosy_spec::merge;
-use serde_json::Value;
 use std::borrow::Cow;
 
+use serde_json::Value;
+
+use crate::merge;
 use crate::references::{is_stored, own_name};
 
 /// Names of inline templates begin with it; no template that was written can.
@@ -13,7 +14,7 @@ const KINDS: [&str; 10] =
     ["container", "containerSet", "script", "steps", "dag", "suspend", "http", "resource", "data", "plugin"];
 
 /// A template's name as Argo shows it: an inline one has none.
-pub(crate) fn shown_name(template: &str) -> &str {
+pub fn shown_name(template: &str) -> &str {
     if is_inline(template) {
         ""
     } else if is_stored(template) {
@@ -24,12 +25,12 @@ pub(crate) fn shown_name(template: &str) -> &str {
 }
 
 /// True for the name of an inline template.
-pub(crate) fn is_inline(template: &str) -> bool {
+pub fn is_inline(template: &str) -> bool {
     template.starts_with(INLINE)
 }
 
 /// The manifest with every template at the top, each with a name and with its defaults.
-pub(crate) fn effective(manifest: &Value) -> Cow<'_, Value> {
+pub fn effective(manifest: &Value) -> Cow<'_, Value> {
     let spec = manifest.get("spec");
     let has_defaults = spec.is_some_and(|spec| spec.get("templateDefaults").is_some());
     let templates = spec.and_then(|spec| spec.get("templates")).and_then(Value::as_array);
