@@ -229,6 +229,37 @@ impl Cell {
         Ok(std::fs::write(self.policy_file(cluster), text)?)
     }
 
+    /// Names that a cluster resolves in its own way, in the form of `/etc/hosts`, from the next start of its agent on.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_hosts(&self, cluster: &str, text: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.hosts_file(cluster), text)?)
+    }
+
+    fn hosts_file(&self, cluster: &str) -> PathBuf {
+        self.directory.path().join(format!("hosts-{cluster}"))
+    }
+
+    /// A command with the cluster's own names, if it has any.
+    fn with_hosts(&self, cluster: &str, binary: PathBuf, arguments: Vec<String>) -> (PathBuf, Vec<String>) {
+        let hosts = self.hosts_file(cluster);
+        if !hosts.exists() {
+            return (binary, arguments);
+        }
+        let namespaces: &[&str] = if nix::unistd::geteuid().is_root() {
+            &["--mount"]
+        } else {
+            &["--user", "--map-root-user", "--mount"]
+        };
+        let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
+        let mut all: Vec<String> =
+            namespaces.iter().chain(&["sh", "-c", script]).map(|one| (*one).to_owned()).collect();
+        all.extend([hosts.display().to_string(), binary.display().to_string()]);
+        all.extend(arguments);
+        (PathBuf::from("unshare"), all)
+    }
+
     /// Enrols a process cluster and starts its agent, or starts it again.
     ///
     /// # Errors
@@ -264,8 +295,8 @@ impl Cell {
         }
         arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
         let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
-        let process =
-            Process::start(&format!("cluster {cluster}"), &binary("argosy-agent")?, &arguments, &log)?;
+        let (program, arguments) = self.with_hosts(cluster, binary("argosy-agent")?, arguments);
+        let process = Process::start(&format!("cluster {cluster}"), &program, &arguments, &log)?;
         self.agents.insert(cluster.to_owned(), process);
         Ok(())
     }

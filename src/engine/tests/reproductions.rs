@@ -5,7 +5,9 @@ mod world;
 
 use argosy_engine::{DesiredAttempt, State};
 use argosy_model::{Fence, Limits};
-use argosy_proto::command::{RemoveCluster, ReportArtifactTask, ShutdownWorkflow, command::Body};
+use argosy_proto::command::{
+    ChangeCluster, RemoveCluster, ReportArtifactTask, ShutdownWorkflow, command::Body,
+};
 use argosy_proto::common::{AttemptPhase, AttemptReport, OutputArtifact, OutputParameter, Verdict};
 use serde_json::{Value, json};
 use world::{World, ended};
@@ -93,7 +95,7 @@ fn publish(world: &mut World, error: &str) {
     world.settle();
     let due: Vec<u64> = world.state.artifact_tasks_due(world.now).map(|(number, _)| number).collect();
     for task in due {
-        let report = ReportArtifactTask { task, error: error.into(), permanent: !error.is_empty() };
+        let report = ReportArtifactTask { task, error: error.into(), permanent: error == "denied" };
         world.command(Body::ReportArtifactTask(report)).unwrap();
     }
     world.settle();
@@ -379,15 +381,21 @@ fn a_reader_that_finds_nothing_waits_for_it_if_its_cluster_is_lost() {
     assert_eq!(count(&world), 1);
 }
 
-#[test]
-fn inputs_that_no_cluster_has_together_end_their_reader() {
+/// `c` reads what `a` made in east and `b` in west.
+fn apart(annotations: Value) -> World {
     let mut world = world();
     let pinned = |name: &str, cluster: &str| {
-        let mut made = template(name, &[], safe());
-        made["nodeSelector"] = json!({"cluster.argosy.dev/name": cluster});
+        let mut made = template(name, &[], annotations.clone());
+        made["nodeSelector"] = json!({"cluster.argosy.dev/region": cluster});
         made
     };
     world.join("west", 1_000_000);
+    for (cluster, region) in [("east", "a"), ("west", "b")] {
+        let labels = [("region".to_owned(), region.to_owned())].into();
+        let change =
+            ChangeCluster { cluster: cluster.into(), set_labels: labels, ..ChangeCluster::default() };
+        world.command(Body::ChangeCluster(change)).unwrap();
+    }
     let manifest = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": "w"}, "spec": {
     "entrypoint": "main", "templates": [
         {"name": "main", "dag": {"tasks": [
@@ -395,15 +403,47 @@ fn inputs_that_no_cluster_has_together_end_their_reader() {
             task("b", "in-west", &["a"], &[]),
             task("c", "both", &["b"], &["a", "b"]),
         ]}},
-        pinned("in-east", "east"), pinned("in-west", "west"), template("both", &["a", "b"], json!({})),
+        pinned("in-east", "a"), pinned("in-west", "b"), template("both", &["a", "b"], json!({})),
     ]}});
     world.submit("w", &manifest).unwrap();
     world.settle();
     step(&mut world, "w.a", "a1");
     step(&mut world, "w.b", "b1");
-    let message = node(&world, "w.c")["message"].as_str().unwrap().to_owned();
-    assert!(
-        message.starts_with("it needs a, which only cluster east has, and b, which only cluster west has"),
-        "{message}"
+    world
+}
+
+#[test]
+fn inputs_that_no_cluster_has_together_end_their_reader() {
+    let world = apart(json!({}));
+    assert_eq!(
+        node(&world, "w.c")["message"],
+        "it needs a, which only cluster east has, and b, which only cluster west has: b is not run again for it, as nothing says that it may run twice, and its cluster is there"
     );
+    // What may run twice does, where it can: this one may not leave its region.
+    let world = apart(safe());
+    assert_eq!(
+        node(&world, "w.c")["message"],
+        "waits for b to make its artifacts again: only cluster west has them"
+    );
+    assert_eq!(count(&world), 1);
+}
+
+#[test]
+fn a_step_whose_cluster_is_lost_before_its_artifacts_are_copied_is_taken_over() {
+    let mut world = world();
+    world.submit("w", &chain(safe())).unwrap();
+    world.settle();
+    let (_, fence, _) = only(&world);
+    world.running("east", fence);
+    world.report("east", saved(fence, "f1"));
+    world.join("west", 1_000_000);
+    lose(&mut world, "east");
+    publish(&mut world, "no cluster is connected");
+    let (cluster, _) = step(&mut world, "w.first", "f2");
+    assert_eq!(cluster, "west");
+    assert_eq!(node(&world, "w.first")["outputs"]["parameters"][0]["value"], "f2");
+    step(&mut world, "w.other", "o1");
+    step(&mut world, "w.second", "s1");
+    step(&mut world, "w.third", "t");
+    assert_eq!((world.phase("w"), count(&world)), ("Succeeded".to_owned(), 0));
 }

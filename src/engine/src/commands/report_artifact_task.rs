@@ -8,6 +8,7 @@ use argosy_proto::state as row;
 use crate::advance;
 use crate::commands::done;
 use crate::draft::Draft;
+use crate::reproduce::Unpublished;
 use crate::{Leader, artifacts, reproduce};
 
 /// A task's outcome. One that is not known any more was reported before.
@@ -18,9 +19,20 @@ pub(crate) fn decide(
 ) -> Result<Reply, Refusal> {
     let number = command.task;
     let Some(task) = draft.state.artifact_tasks.get(&number).cloned() else { return Ok(done()) };
-    let given_up = command.permanent || task.tries + 1 >= leader.limits.artifact_tries_max;
+    let mut given_up = command.permanent || task.tries + 1 >= leader.limits.artifact_tries_max;
+    if !command.error.is_empty() && task.kind() == row::ArtifactTaskKind::Publish {
+        match reproduce::unpublished(draft, leader, &task) {
+            Unpublished::TakenOver => {
+                draft.emit(Body::ArtifactTaskEnded(fact::ArtifactTaskEnded { task: number }));
+                return Ok(done());
+            }
+            Unpublished::Waits => given_up = false,
+            Unpublished::Ends => {}
+        }
+    }
     if !command.error.is_empty() && !given_up {
-        let wait_ms = leader.limits.artifact_retry_ms.saturating_mul(i64::from(task.tries) + 1);
+        let tries = task.tries.min(leader.limits.artifact_tries_max);
+        let wait_ms = leader.limits.artifact_retry_ms.saturating_mul(i64::from(tries) + 1);
         let not_before_ms = draft.now().plus_ms(wait_ms).0;
         let message = super::report_attempt::clip(&command.error);
         draft.emit(Body::ArtifactTaskDeferred(fact::ArtifactTaskDeferred {

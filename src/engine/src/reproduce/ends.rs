@@ -12,6 +12,7 @@ use crate::artifacts;
 use crate::commands::report_artifact_task;
 use crate::commands::report_attempt::clip;
 use crate::draft::Draft;
+use crate::loss::{self, Loss};
 use crate::place;
 use crate::state::State;
 
@@ -146,6 +147,42 @@ fn readers(state: &State, workflow: u64, producer: u32) -> Vec<(u32, String, Str
         })
     };
     waiting.filter_map(reads).take(READERS_MAX).collect()
+}
+
+/// What becomes of a step whose artifacts could not be copied to their keys.
+pub(crate) enum Unpublished {
+    /// It was taken over.
+    TakenOver,
+    /// Its cluster may come back.
+    Waits,
+    /// Its cluster is not the reason.
+    Ends,
+}
+
+/// Artifacts of an attempt that is over could not be copied to the keys that users know. Where its cluster is lost they are
+/// lost with it, and the step is taken over like one that was running.
+pub(crate) fn unpublished(draft: &mut Draft, leader: &mut Leader, task: &row::ArtifactTask) -> Unpublished {
+    let (workflow, node, cluster) = (task.workflow, task.node, task.cluster.as_str());
+    let ended_well = task.end.as_ref().is_some_and(|end| end.phase == NodePhase::Succeeded.number());
+    let shuts_down = draft.state.workflows.get(&workflow).is_none_or(|row| row.shutdown != 0);
+    let work = draft.state.works.get(&(workflow, node)).cloned();
+    let Some((work, fence)) = work.and_then(|work| work.fence.map(|fence| (work, fence))) else {
+        return Unpublished::Ends;
+    };
+    let is_its_own = draft.state.attempt(&fence).is_some_and(|attempt| attempt.cluster == cluster);
+    if !ended_well || shuts_down || !is_its_own || !find::is_gone(&draft.state, cluster) {
+        return Unpublished::Ends;
+    }
+    let removed = find::is_removed(&draft.state, cluster);
+    let lost_at_ms = draft.state.cluster(cluster).map_or(0, |row| row.lost_at_ms);
+    let wait_ms = loss::wait_ms(&work, true, &leader.limits);
+    let is_due = wait_ms.is_some_and(|wait_ms| lost_at_ms.saturating_add(wait_ms) <= draft.now().0);
+    if !removed && !is_due {
+        return Unpublished::Waits;
+    }
+    let loss = if removed { Loss::Removed { cluster } } else { Loss::Silent { cluster } };
+    loss::take(draft, leader, fence, loss);
+    Unpublished::TakenOver
 }
 
 /// A step can't have its inputs any more.

@@ -14,6 +14,7 @@ mod policy;
 
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use crate::Leader;
@@ -24,7 +25,10 @@ use crate::scope::display_name;
 use crate::state::State;
 use policy::Verdict;
 
-pub(crate) use ends::{attempt_over, end_reader, failed, not_needed, published, reader_lacks, withdraw_all};
+pub(crate) use ends::{
+    Unpublished, attempt_over, end_reader, failed, not_needed, published, reader_lacks, unpublished,
+    withdraw_all,
+};
 pub(crate) use find::{attempt_of, bound, current, with_current_inputs};
 
 /// Where a step that waits for placement stands to its inputs.
@@ -52,13 +56,10 @@ pub(crate) fn standing(
     node: u32,
     work: &row::Work,
 ) -> Standing {
-    if work.reproduces && !is_needed(&draft.state, workflow, node) {
+    if work.reproduces && !is_needed(&draft.state, workflow, node, work) {
         return Standing::NotNeeded;
     }
-    let found = match look(&draft.state, workflow, node, work) {
-        Ok(found) => found,
-        Err(message) => return Standing::Lost { message },
-    };
+    let found = look(&draft.state, workflow, node, work);
     if let Some(waits) = find_producers(draft, leader, workflow, node, &found) {
         return waits;
     }
@@ -75,51 +76,57 @@ pub(crate) fn standing(
 /// What of a step's inputs is where.
 #[derive(Default)]
 struct Found {
-    /// The cluster where it must run, and one of the inputs there.
+    /// The cluster where it must run, and what is there.
     here: Option<(String, String)>,
-    /// Those that are lost: the input's name, its producer if that is known, and the cluster.
-    lost: Vec<(String, Option<u32>, String)>,
+    /// Those that can't be had there.
+    away: Vec<Away>,
 }
 
-fn look(state: &State, workflow: u64, node: u32, work: &row::Work) -> Result<Found, String> {
+/// An input that a step can't have where it is to run.
+struct Away {
+    input: String,
+    /// Whose output it is, if a step of the workflow made it.
+    producer: Option<u32>,
+    /// Where it is, or was.
+    cluster: String,
+}
+
+fn look(state: &State, workflow: u64, node: u32, work: &row::Work) -> Found {
     let mut found = Found::default();
-    if work.bound.is_empty() {
-        return Ok(found);
-    }
-    let Some(row) = state.node(workflow, node) else { return Ok(found) };
-    if work.group != 0
-        && let Some(pin) = state.workflows.get(&workflow).and_then(|row| row.pins.get(&work.group))
-    {
-        found.here = Some((pin.clone(), "the volumes or daemons of its colocation group".to_owned()));
-    }
+    let Some(row) = state.node(workflow, node).filter(|_| !work.bound.is_empty()) else { return found };
+    let mut bytes: BTreeMap<String, (u64, String)> = BTreeMap::new();
     for input in row.rare().input_artifacts.iter().filter(|input| work.bound.contains(&input.stored_key)) {
         let source = find::source(state, workflow, input);
         if source.as_ref().is_some_and(|source| find::is_deleted(source.artifact)) {
             // As Argo: whoever reads it finds that it is not there.
             continue;
         }
-        let cluster = source.as_ref().map_or(&input.cluster, |source| &source.artifact.cluster);
-        if find::is_gone(state, cluster) {
-            found.lost.push((input.name.clone(), source.map(|source| source.producer), cluster.clone()));
-            continue;
+        let cluster = source.as_ref().map_or(&input.cluster, |source| &source.artifact.cluster).clone();
+        if !find::is_gone(state, &cluster) {
+            let (sum, _) = bytes.entry(cluster.clone()).or_insert_with(|| (0, input.name.clone()));
+            *sum = sum.saturating_add(input.size);
         }
-        match &found.here {
-            Some((other, what)) if other != cluster => return Err(apart(what, other, &input.name, cluster)),
-            Some(_) => {}
-            None => found.here = Some((cluster.clone(), input.name.clone())),
-        }
+        let producer = source.map(|source| source.producer);
+        found.away.push(Away { input: input.name.clone(), producer, cluster });
     }
-    Ok(found)
+    let most = bytes
+        .into_iter()
+        .max_by(|(one, (first, _)), (other, (second, _))| first.cmp(second).then_with(|| other.cmp(one)));
+    found.here =
+        group_pin(state, workflow, work).or_else(|| most.map(|(cluster, (_, what))| (cluster, what)));
+    if let Some((here, _)) = &found.here {
+        found.away.retain(|away| away.cluster != *here);
+    }
+    found
 }
 
-/// Why a step can't have all its inputs in one place.
-fn apart(what: &str, there: &str, other: &str, elsewhere: &str) -> String {
-    format!(
-        "it needs {what}, which only cluster {there} has, and {other}, which only cluster {elsewhere} has: keep artifacts in a store that all clusters reach, or its producers in one cluster"
-    )
+/// Where the step's colocation group is, if it has one.
+fn group_pin(state: &State, workflow: u64, work: &row::Work) -> Option<(String, String)> {
+    let pin = state.workflows.get(&workflow)?.pins.get(&work.group).filter(|_| work.group != 0)?;
+    Some((pin.clone(), "what its colocation group shares".to_owned()))
 }
 
-/// Sees to it that what is lost is made again; what the reader waits for meanwhile, or why it waits in vain.
+/// Sees to it that what is away is made again; what the reader waits for meanwhile, or why it waits in vain.
 fn find_producers(
     draft: &mut Draft,
     leader: &mut Leader,
@@ -128,27 +135,31 @@ fn find_producers(
     found: &Found,
 ) -> Option<Standing> {
     let mut waits = None;
-    for (input, producer, cluster) in &found.lost {
-        let Some(producer) = *producer else {
-            let loss = find::loss(&draft.state, cluster);
-            let message =
-                format!("{loss}, and with it its input {input}, which no step of this workflow makes");
-            return Some(Standing::Lost { message });
+    for away in &found.away {
+        let outcome = match away.producer {
+            Some(producer) => again(draft, leader, workflow, producer, reader, away, &found.here),
+            None => Err("no step of this workflow makes it".to_owned()),
         };
-        let here = found.here.as_ref().map_or("", |(cluster, _)| cluster);
-        match again(draft, leader, workflow, producer, reader, cluster, here) {
+        match outcome {
             Ok(message) => drop(waits.get_or_insert(message)),
             Err(why) => {
-                let loss = find::loss(&draft.state, cluster);
-                let producer = shown(&draft.state, workflow, producer);
-                let message = format!(
-                    "{loss}, and with it its input {input}: {producer} is not run again for it, as {why}"
-                );
+                let message = format!("{}: {why}", absence(&draft.state, away, &found.here));
                 return Some(Standing::Lost { message });
             }
         }
     }
     waits.map(|message| Standing::Waits { message })
+}
+
+/// How people are told that a step can't have an input.
+fn absence(state: &State, away: &Away, here: &Option<(String, String)>) -> String {
+    let Away { input, cluster, .. } = away;
+    match here {
+        Some((here, what)) if !find::is_gone(state, cluster) => format!(
+            "it needs {what}, which only cluster {here} has, and {input}, which only cluster {cluster} has"
+        ),
+        Some(_) | None => format!("{}, and with it its input {input}", find::loss(state, cluster)),
+    }
 }
 
 /// Has a step run again, once however many wait for it; what they wait for, or why it does not.
@@ -158,16 +169,25 @@ fn again(
     workflow: u64,
     producer: u32,
     reader: u32,
-    lost: &str,
-    beside: &str,
+    away: &Away,
+    here: &Option<(String, String)>,
 ) -> Result<String, String> {
     let name = shown(&draft.state, workflow, producer);
-    let loss = find::loss(&draft.state, lost);
+    let lost = away.cluster.as_str();
+    let loss = if find::is_gone(&draft.state, lost) {
+        find::loss(&draft.state, lost)
+    } else {
+        format!("only cluster {lost} has them")
+    };
     let waits = format!("waits for {name} to make its artifacts again: {loss}");
-    if is_reproduction(&draft.state, workflow, producer) {
-        return Ok(waits);
+    if let Some(work) = draft.state.works.get(&(workflow, producer)).filter(|work| work.reproduces) {
+        // Why no cluster takes it is nowhere else to be seen: its node has ended.
+        let why = draft.state.blocked.get(&work.shape).filter(|_| work.fence.is_none());
+        return Ok(why.map_or(waits.clone(), |why| format!("{waits}; {name} {}", why.message)));
     }
-    match policy::verdict(&draft.state, leader, workflow, producer, lost, draft.now().0)? {
+    match policy::verdict(&draft.state, leader, workflow, producer, lost, draft.now().0)
+        .map_err(|why| format!("{name} is not run again for it, as {why}"))?
+    {
         Verdict::Now => {}
         Verdict::Return => {
             return Ok(format!("waits for cluster {lost}, which is lost: the failover of {name} is `wait`"));
@@ -181,9 +201,10 @@ fn again(
     }
     let mut work = Turn::new(draft, leader, workflow)
         .ok_or_else(|| "its manifest can't be read".to_owned())
-        .and_then(|mut turn| leaf::work_again(&mut turn, producer))?;
+        .and_then(|mut turn| leaf::work_again(&mut turn, producer))
+        .map_err(|why| format!("{name} can't be run again for it: {why}"))?;
     work.reproduces = true;
-    beside.clone_into(&mut work.beside);
+    work.beside = here.as_ref().map(|(cluster, _)| cluster.clone()).unwrap_or_default();
     work.shape = crate::place::shape(&draft.state, workflow, producer, &work);
     let reader = draft.state.node(workflow, reader).map_or_else(String::new, |row| row.name.clone());
     let reproduction = row::Reproduction {
@@ -201,11 +222,15 @@ fn again(
     Ok(waits)
 }
 
-/// Some artifact of the step is still where nobody can have it.
-fn is_needed(state: &State, workflow: u64, node: u32) -> bool {
+/// Some artifact of the step is still where nobody can have it, or not where its reader needs it.
+fn is_needed(state: &State, workflow: u64, node: u32, work: &row::Work) -> bool {
     let outputs = state.node(workflow, node).and_then(|row| row.outputs.as_ref());
     let mut artifacts = outputs.iter().flat_map(|outputs| &outputs.artifacts);
-    artifacts.any(|artifact| !artifact.stored_key.is_empty() && find::is_gone(state, &artifact.cluster))
+    let is_elsewhere = |cluster: &str| !work.beside.is_empty() && cluster != work.beside;
+    artifacts.any(|artifact| {
+        let cluster = artifact.cluster.as_str();
+        !artifact.stored_key.is_empty() && (find::is_gone(state, cluster) || is_elsewhere(cluster))
+    })
 }
 
 /// Where a step goes that has the choice: to its reader's other inputs, else to where others of its workflow went, so

@@ -18,7 +18,7 @@ pub(super) enum Verdict {
     Return,
 }
 
-/// Whether the step may run again, now that its cluster is gone, or why it does not.
+/// Whether the step may run again, now that its artifacts can't be had from a cluster, or why it does not.
 pub(super) fn verdict(
     state: &State,
     leader: &mut Leader,
@@ -58,9 +58,12 @@ pub(super) fn verdict(
     }
     match word {
         Some(Failover::Reschedule) => return Ok(Verdict::Now),
-        Some(Failover::Wait) if !removed => return Ok(Verdict::Return),
+        Some(Failover::Wait) if find::is_gone(state, lost) && !removed => return Ok(Verdict::Return),
         Some(Failover::Wait) => return Err("its failover is `wait`".to_owned()),
         Some(Failover::Fail) | None => {}
+    }
+    if !find::is_gone(state, lost) {
+        return Err("nothing says that it may run twice, and its cluster is there".to_owned());
     }
     let lost_at_ms = state.cluster(lost).map_or(0, |row| row.lost_at_ms);
     let due_ms = lost_at_ms.saturating_add(leader.limits.takeover_after_unsafe_ms);
