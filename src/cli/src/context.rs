@@ -131,29 +131,36 @@ impl Settings {
         let server =
             first([global.argo_server.clone(), environment("ARGO_SERVER"), Some(context.server.clone())]);
         let is_named = server.is_some();
-        let from_context =
-            global.argo_server.is_none() && environment("ARGO_SERVER").is_none_or(|value| value.is_empty());
-        let token = first([global.token.clone(), environment("ARGO_TOKEN"), Some(context.token.clone())]);
         let secure = global.secure.or_else(|| truth("ARGO_SECURE")).unwrap_or(true);
         let server = server.unwrap_or_else(|| SERVER_DEFAULT.to_owned());
-        let servers = server.split(',').map(str::trim).filter(|server| !server.is_empty());
-        let context_authority = Some(&context.certificate_authority).filter(|path| !path.is_empty());
+        let servers = addresses(&server, secure);
+        // The context's token is for its own servers alone, and so is the authority that they are told by.
+        let known = addresses(&context.server, secure);
+        let is_known = servers.iter().all(|server| known.contains(server));
+        let of_context = |value: &String| Some(value.clone()).filter(|_| is_known);
+        let token = first([global.token.clone(), environment("ARGO_TOKEN"), of_context(&context.token)]);
+        let context_authority = of_context(&context.certificate_authority).filter(|path| !path.is_empty());
         let authority = global.certificate_authority.clone();
         // Argo's users write the scheme into ARGO_TOKEN.
         let token = token.unwrap_or_default();
         let token = token.strip_prefix("Bearer ").unwrap_or(&token).trim().to_owned();
         Self {
             is_named,
-            servers: servers.map(|server| address(server, secure)).collect(),
+            servers,
             token,
             insecure_skip_verify: global.insecure_skip_verify
                 || truth("ARGO_INSECURE_SKIP_VERIFY").unwrap_or(false),
-            certificate_authority: authority
-                .or_else(|| context_authority.filter(|_| from_context).map(PathBuf::from)),
+            certificate_authority: authority.or_else(|| context_authority.map(PathBuf::from)),
             namespace: first([global.namespace.clone(), Some(context.namespace.clone()), None])
                 .unwrap_or_else(|| NAMESPACE_DEFAULT.to_owned()),
         }
     }
+}
+
+/// Servers with commas between them.
+fn addresses(servers: &str, secure: bool) -> Vec<String> {
+    let servers = servers.split(',').map(str::trim).filter(|server| !server.is_empty());
+    servers.map(|server| address(server, secure)).collect()
 }
 
 fn address(server: &str, secure: bool) -> String {
@@ -200,6 +207,16 @@ mod tests {
             ..GlobalArguments::default()
         };
         assert_eq!(Settings::resolve(&global, &context, environment).servers, ["http://f:1"]);
+
+        // One of the context's servers is what the context says; another one is not told its token.
+        let named = |server: &str| {
+            let global =
+                GlobalArguments { argo_server: Some(server.to_owned()), ..GlobalArguments::default() };
+            let settings = Settings::resolve(&global, &context, |_| None);
+            (settings.token, settings.certificate_authority)
+        };
+        assert_eq!(named("d:2"), ("t".to_owned(), Some("/ca".into())));
+        assert_eq!(named("d:2,f:1"), (String::new(), None));
     }
 
     #[test]

@@ -141,8 +141,8 @@ pub struct DrillScheduleCreate {
     /// When, as of a CronWorkflow: "0 4 * * 1", "@daily", "@every 12h".
     #[arg(long)]
     pub cron: String,
-    /// Time zone of the schedule [default: UTC].
-    #[arg(long, default_value = "")]
+    /// Time zone of the schedule
+    #[arg(long, default_value = "UTC")]
     pub timezone: String,
     #[command(flatten)]
     pub loss: DrillLoss,
