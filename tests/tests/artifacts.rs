@@ -249,6 +249,63 @@ async fn what_cannot_be_loaded_or_saved_is_told_as_argo_tells_it() -> anyhow::Re
     Ok(())
 }
 
+/// The agent clones: the step gets the files, and nothing of the login.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repository_is_an_input() -> anyhow::Result<()> {
+    let world = World::start(&["east"], &json!({}), 600_000).await?;
+    let repositories = tempfile::tempdir()?;
+    let source = repositories.path().join("private-source");
+    std::fs::create_dir(&source)?;
+    argosy_git::testing::git(&source, &["init", "-q"]);
+    for (text, tag) in [("first", "v1"), ("second", "v2")] {
+        std::fs::write(source.join("file"), text)?;
+        argosy_git::testing::git(&source, &["add", "-A"]);
+        argosy_git::testing::git(&source, &["commit", "-q", "-m", text]);
+        argosy_git::testing::git(&source, &["tag", tag]);
+    }
+    let server = argosy_git::testing::serve(repositories.path().to_owned()).await;
+    world.cell.write_secret("repository", "user", "user")?;
+    world.cell.write_secret("repository", "password", "secret")?;
+    let secret = |key: &str| json!({"name": "repository", "key": key});
+    let leaf = |name: &str, git: Value| {
+        let script = "cat /tmp/in/file /tmp/in/.git/HEAD > /tmp/out; env > /tmp/environment; \
+                      if grep -rq secret /tmp/in/.git/config /tmp/environment; then exit 3; fi";
+        workflow(
+            name,
+            json!([{"name": "main", "container": sh(script),
+                    "inputs": {"artifacts": [{"name": "f", "path": "/tmp/in", "git": git}]},
+                    "outputs": {"parameters": [{"name": "out", "valueFrom": {"path": "/tmp/out"}}]}}]),
+        )
+    };
+    let git = json!({"repo": format!("{server}/private-source"), "revision": "v1", "depth": 1,
+                     "usernameSecret": secret("user"), "passwordSecret": secret("password")});
+    let done = world.run(&leaf("cloned", git.clone())).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    let out = node(&done, "cloned")["outputs"]["parameters"][0]["value"].as_str().unwrap_or_default();
+    let commit = argosy_git::testing::git(&source, &["rev-parse", "v1^{commit}"]);
+    assert_eq!(out, format!("first{commit}"));
+    let mut missing = git.clone();
+    missing["revision"] = json!("v3");
+    let mut anonymous = git;
+    anonymous
+        .as_object_mut()
+        .context("an object")?
+        .retain(|field, _| field != "usernameSecret" && field != "passwordSecret");
+    for (name, git, reason) in [
+        ("missing", missing, "git revision v3 was not found in the repository"),
+        (
+            "anonymous",
+            anonymous,
+            "authentication required: the server does not let this user read the repository",
+        ),
+    ] {
+        let done = world.run(&leaf(name, git)).await?;
+        let wanted = format!("init: Error (exit code 64): artifact f failed to load: {reason}");
+        assert_eq!(node(&done, name)["message"], wanted, "{}", done["status"]);
+    }
+    Ok(())
+}
+
 /// A cut-off attempt goes on, uploads late, and neither its result nor its bytes count; nothing of it stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_off_attempt_that_uploads_late_leaves_nothing() -> anyhow::Result<()> {

@@ -24,7 +24,7 @@ pub fn stores(config: &Config, kubernetes: Option<Client>) -> Arc<Stores> {
         (None, None) => Arc::new(NoSecrets),
     };
     let limits = Limits { url_life_ms: config.artifact_url_life_ms, ..Limits::default() };
-    Arc::new(Stores::new(secrets, limits))
+    Arc::new(Stores::new(secrets, limits).with_work_directory(config.data_dir.join("clones")))
 }
 
 /// Secrets of the agent's own directory, and of the cluster's API server.
@@ -59,6 +59,18 @@ impl Artifacts for Signer {
     ) -> Result<Answer, (String, bool)> {
         let answered = argosy_artifacts::answer(&self.0, fence, ticket, question).await;
         answered.map_err(|refusal| (refusal.message, refusal.permanent))
+    }
+
+    async fn archive(
+        &self,
+        _fence: &Fence,
+        ticket: &Ticket,
+        name: &str,
+    ) -> Result<(std::fs::File, u64), (String, bool)> {
+        match argosy_artifacts::archive(&self.0, ticket, name).await {
+            Ok(archive) => Ok((archive.file, archive.bytes)),
+            Err(refusal) => Err((refusal.message, refusal.permanent)),
+        }
     }
 }
 

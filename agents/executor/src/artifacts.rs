@@ -2,6 +2,7 @@
 //!
 //! `POST /v1/artifacts` with a [`Request`] is answered 200 with an [`Answer`], 403 (refused for good; the body is the
 //! node's message), 503 (ask again) or 401. A request names what its [`Ticket`] allows, and nothing else is signed.
+//! [`Operation::Archive`] goes to `POST /v1/artifacts/archive` and is answered with the archive itself.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -48,6 +49,11 @@ pub enum Operation {
     Resolve {
         /// The URL.
         url: String,
+    },
+    /// An input that the agent packs itself, as a gzipped tar.
+    Archive {
+        /// The artifact.
+        name: String,
     },
     /// A request that stores an output whole.
     Put {
@@ -151,6 +157,8 @@ pub enum Source {
         /// The request.
         request: Signed,
     },
+    /// The agent has it: what it takes to get it (a repository's login, say) stays there.
+    Agent,
     /// Nowhere.
     Missing,
 }

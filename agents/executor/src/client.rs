@@ -17,6 +17,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// The longest answer lists the objects of a directory.
 const ANSWER_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Bytes of an answer before its body.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
 
 /// Why there is no answer, or no client.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +86,28 @@ impl Client {
             .map_err(|error| Error::Unreachable { agent: self.agent, reason: error.to_string() })
     }
 
-    fn exchange(&self, path: &str, body: &impl Serialize, timeout: Duration) -> std::io::Result<Answer> {
+    /// Posts a body and gives the answer's status and what follows, which may be long: it is not looked at here, and
+    /// whoever reads it must know its end.
+    pub fn open(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<(u16, Box<dyn Read>), Error> {
+        let opened = || {
+            let mut stream = std::io::BufReader::new(self.send(path, body, timeout)?);
+            let status = read_head(&mut stream)?;
+            Ok::<_, std::io::Error>((status, Box::new(stream) as Box<dyn Read>))
+        };
+        opened().map_err(|error| Error::Unreachable { agent: self.agent, reason: error.to_string() })
+    }
+
+    fn send(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        timeout: Duration,
+    ) -> std::io::Result<StreamOwned<ClientConnection, TcpStream>> {
         let body = serde_json::to_vec(body)?;
         let socket = TcpStream::connect_timeout(&self.agent, CONNECT_TIMEOUT)?;
         socket.set_read_timeout(Some(timeout))?;
@@ -103,6 +126,11 @@ impl Client {
         stream.write_all(head.as_bytes())?;
         stream.write_all(&body)?;
         stream.flush()?;
+        Ok(stream)
+    }
+
+    fn exchange(&self, path: &str, body: &impl Serialize, timeout: Duration) -> std::io::Result<Answer> {
+        let mut stream = self.send(path, body, timeout)?;
         let mut answer = Vec::new();
         // An agent that closes without TLS's own goodbye has still answered when the body is whole.
         match (&mut stream).take(ANSWER_BYTES_MAX).read_to_end(&mut answer) {
@@ -112,6 +140,21 @@ impl Client {
         }
         parse_answer(&answer).ok_or_else(|| std::io::Error::other("the answer is not HTTP, or cut off"))
     }
+}
+
+/// Reads an answer up to its body; gives the status.
+fn read_head(stream: &mut impl Read) -> std::io::Result<u16> {
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        if head.len() >= HEAD_BYTES_MAX || stream.read(&mut byte)? == 0 {
+            return Err(std::io::Error::other("the answer is not HTTP, or cut off"));
+        }
+        head.push(byte[0]);
+    }
+    let status = std::str::from_utf8(&head)
+        .ok()
+        .and_then(|head| head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok());
+    status.ok_or_else(|| std::io::Error::other("the answer is not HTTP"))
 }
 
 fn parse_answer(bytes: &[u8]) -> Option<Answer> {

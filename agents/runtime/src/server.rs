@@ -18,6 +18,7 @@ use argosy_link::Millis;
 use argosy_model::{display_fence, parse_fence};
 use argosy_proto::common::Fence;
 use bytes::Bytes;
+use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use hyper::{Method, Request, Response, StatusCode};
@@ -355,7 +356,10 @@ impl Executors {
         &self,
         request: Request<Incoming>,
         request_wait: Duration,
-    ) -> Result<Response<Full<Bytes>>, std::convert::Infallible> {
+    ) -> Result<Response<Body>, std::convert::Infallible> {
+        if request.method() == Method::POST && request.uri().path() == artifacts::ARCHIVE_PATH {
+            return Ok(self.answer_archive(request).await);
+        }
         if request.method() == Method::POST && request.uri().path() == artifacts::PATH {
             let answered = tokio::time::timeout(artifacts::ANSWER_MAX, self.answer_artifacts(request)).await;
             let late = || (StatusCode::FAILED_DEPENDENCY, "the object store does not answer".to_owned());
@@ -480,8 +484,12 @@ fn read<T: for<'a> serde::Deserialize<'a>>(body: &[u8]) -> Result<T, (StatusCode
     serde_json::from_slice(body).map_err(|error| (StatusCode::BAD_REQUEST, error.to_string()))
 }
 
-fn response((status, body): (StatusCode, String)) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(body));
+/// An answer's body.
+type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+fn response((status, body): (StatusCode, String)) -> Response<Body> {
+    let body = Full::from(body).map_err(|never: std::convert::Infallible| match never {});
+    let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = status;
     response
 }

@@ -46,6 +46,7 @@ pub async fn answer(
             let parsed = url.parse().map_err(|_| refused("the address of a redirection can't be read"))?;
             Ok(Answer::Addresses { addresses: addresses(&parsed).await? })
         }
+        Operation::Archive { .. } => Err(refused("archives are asked for elsewhere")),
         Operation::Put { name, file } => {
             let (store, key) = output(stores, fence, ticket, &name, &file).await?;
             Ok(Answer::Signed { request: store.sign_put(&key).await?, parts: store.has_parts() })
@@ -71,11 +72,11 @@ pub async fn answer(
     }
 }
 
-fn refused(message: &str) -> Refusal {
+pub(crate) fn refused(message: &str) -> Refusal {
     Refusal { message: message.to_owned(), permanent: true }
 }
 
-fn artifact(value: &Value) -> Result<Artifact, Refusal> {
+pub(crate) fn artifact(value: &Value) -> Result<Artifact, Refusal> {
     serde_json::from_value(value.clone())
         .map_err(|error| refused(&format!("the artifact can't be read: {error}")))
 }
@@ -137,9 +138,7 @@ async fn input_plan(stores: &Stores, ticket: &Ticket, input: &Value) -> Result<I
         return Ok(InputPlan { name, source: Source::Missing });
     };
     if kind == "git" {
-        let message =
-            "git artifacts are not loaded: clone the repository in the step, or give it as an http archive";
-        return Err(refused(&format!("artifact {name} failed to load: {message}")));
+        return Ok(InputPlan { name, source: Source::Agent });
     }
     let store = stores.open(&ticket.namespace, &artifact.location).await.map_err(failed)?;
     if !store.is_store() {

@@ -2,7 +2,7 @@
 //!
 //! A [`Stores`] opens the store of an Argo location with the Secrets that the location names; a [`Store`] reads, copies,
 //! deletes and lists, and signs requests that anyone may send for a while. [`answer`] serves the questions of executors
-//! ([`argosy_executor::artifacts`]), [`operate`] those of the control plane ([`Operation`]).
+//! ([`argosy_executor::artifacts`]), [`archive`] packs a repository for them, [`operate`] those of the control plane ([`Operation`]).
 //!
 //! It keeps no credentials: they are read for every store that is opened, cached for [`Limits::secrets_kept_ms`], and
 //! neither logged nor sent to anyone. It does not know Pods, leases or Raft, and decides nothing.
@@ -13,6 +13,7 @@
 //! Failure model: a store may be away, slow or full: every call has a time limit and returns an [`Error`] that says
 //! whether trying again may help. Bytes from stores and Secrets are outside bytes.
 
+mod clone;
 mod executor;
 mod limits;
 mod location;
@@ -21,6 +22,7 @@ mod s3;
 mod secrets;
 mod store;
 
+pub use clone::archive;
 pub use executor::{Refusal, answer};
 pub use limits::Limits;
 pub use operation::{Entry, Operation, Outcome, operate};

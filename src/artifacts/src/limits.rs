@@ -15,6 +15,12 @@ pub struct Limits {
     pub server_copy_bytes_max: u64,
     /// How long a Secret that was read is used again, milliseconds.
     pub secrets_kept_ms: u64,
+    /// How long a clone of a repository may take, milliseconds; waiting for others included.
+    pub clone_ms: u64,
+    /// Clones at one time; more wait.
+    pub clones_under_way_max: usize,
+    /// Bounds of one clone.
+    pub clone: argosy_git::Limits,
 }
 
 impl Default for Limits {
@@ -27,6 +33,9 @@ impl Default for Limits {
             listed_max: 100_000,
             server_copy_bytes_max: 5 * 1000 * 1000 * 1000,
             secrets_kept_ms: 30_000,
+            clone_ms: 10 * 60 * 1000,
+            clones_under_way_max: 2,
+            clone: argosy_git::Limits::default(),
         }
     }
 }

@@ -16,9 +16,11 @@ use object_store::signer::Signer;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt, WriteMultipart};
 use reqwest::Method;
 use serde_json::{Map, Value};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::sync::Semaphore;
 
 /// What is read at once of something that is to be stored.
 const PIECE_BYTES: usize = 1 << 20;
@@ -27,8 +29,10 @@ const PARTS_UNDER_WAY_MAX: usize = 4;
 
 /// Opens stores. Cheap to share.
 pub struct Stores {
-    credentials: Credentials,
+    pub(crate) credentials: Credentials,
     pub(crate) limits: Limits,
+    pub(crate) work_directory: PathBuf,
+    pub(crate) clones: Semaphore,
 }
 
 impl std::fmt::Debug for Stores {
@@ -71,7 +75,18 @@ impl Stores {
     pub fn new(secrets: Arc<dyn Secrets>, limits: Limits) -> Self {
         // Somebody else in the process may have chosen the provider: then that one is as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        Self { credentials: Credentials::new(secrets, &limits), limits }
+        let credentials = Credentials::new(secrets, &limits);
+        let clones = Semaphore::new(limits.clones_under_way_max);
+        Self { credentials, limits, work_directory: std::env::temp_dir(), clones }
+    }
+
+    /// Keeps what is under way in a directory of their own, which is emptied.
+    #[must_use]
+    pub fn with_work_directory(mut self, directory: PathBuf) -> Self {
+        // What is left of an earlier process is of no use; what can't be removed is told when it is in the way.
+        let _ = std::fs::remove_dir_all(&directory);
+        self.work_directory = directory;
+        self
     }
 
     /// Opens the store of a location (Argo's ArtifactLocation, whole).

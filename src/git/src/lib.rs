@@ -14,6 +14,9 @@ mod packet;
 mod remote;
 mod repository;
 mod submodule;
+#[cfg(feature = "testing")]
+#[allow(clippy::unwrap_used, reason = "for tests: a helper that fails fails its test")]
+pub mod testing;
 mod tree;
 
 use std::path::Path;

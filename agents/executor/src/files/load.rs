@@ -115,6 +115,13 @@ fn again(session: &Session, number: usize) -> Result<Source, Failure> {
 fn once(session: &Session, input: &InputFile, source: &Source, to: &Path) -> Result<bool, Failure> {
     match source {
         Source::Missing => Ok(false),
+        Source::Agent => {
+            let archive = session.archive(&input.name)?;
+            let packing = Some(input.packing.unwrap_or(Packing::Tar { level: None }));
+            unpack(archive, to, packing)
+                .map_err(|error| Failure { message: error.to_string(), again: true })?;
+            Ok(true)
+        }
         Source::Url { request } => one(session, request, true, to, input.packing).map(|_| true),
         Source::Objects { files, digest } => {
             let is_single = matches!(files.as_slice(), [file] if file.path.is_empty());

@@ -18,6 +18,10 @@ const WAIT_MAX: Duration = Duration::from_secs(5);
 pub const TRIES_MAX: u32 = 6;
 /// Longest time of one question that makes the agent talk to a store.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(90);
+/// Longest time until the agent begins to send an archive: it may have to make it first.
+const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(11 * 60);
+/// Bytes of a refusal that are read.
+const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Hosts whose addresses are kept.
 const HOSTS_MAX: usize = 64;
@@ -74,6 +78,26 @@ impl Session {
             thread::sleep(wait);
             wait = (wait * 2).min(WAIT_MAX);
         }
+    }
+
+    /// An input that the agent packs itself.
+    pub fn archive(&self, name: &str) -> Result<impl Read + use<>, Failure> {
+        let request = Request {
+            fence: self.fence.clone(),
+            holder: self.holder.clone(),
+            ticket: self.ticket.clone(),
+            operation: Operation::Archive { name: name.to_owned() },
+        };
+        let opened = self.client.open("/v1/artifacts/archive", &request, ARCHIVE_TIMEOUT);
+        let (status, mut body) =
+            opened.map_err(|error| Failure { message: error.to_string(), again: true })?;
+        if status == 200 {
+            return Ok(body);
+        }
+        let mut message = String::new();
+        // What was told so far is better than nothing.
+        let _ = body.by_ref().take(MESSAGE_BYTES_MAX).read_to_string(&mut message);
+        Err(Failure { message, again: status != 403 })
     }
 
     fn agent(&self, signed: &Signed) -> Result<Agent, Failure> {

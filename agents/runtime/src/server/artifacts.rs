@@ -4,25 +4,31 @@
 //! was started anew needs no memory of the attempt. Nothing is signed without a live lease: what a cut-off cluster stores
 //! late, it stores with requests that run out.
 
-use super::{Executors, boot_time, from_hex, hex};
+use super::{Body, Executors, boot_time, from_hex, hex, response};
 use argosy_executor::artifacts::{Answer, Operation, Request, Ticket, of_template};
 use argosy_executor::protocol::{REQUEST_BYTES_MAX, Task};
 use argosy_link::Millis;
 use argosy_model::{display_fence, parse_fence};
 use argosy_proto::common::{Assignment, Fence};
 use async_trait::async_trait;
-use http_body_util::{BodyExt, Limited};
-use hyper::StatusCode;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::{Response, StatusCode};
 use ring::hmac;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
 
 /// The path of these questions.
 pub(super) const PATH: &str = "/v1/artifacts";
 /// How long one may take: stores join the parts of large objects slowly.
 pub(super) const ANSWER_MAX: Duration = Duration::from_secs(85);
+
+/// The path of archives.
+pub(super) const ARCHIVE_PATH: &str = "/v1/artifacts/archive";
+/// What is read at once of an archive.
+const PIECE_BYTES: usize = 64 * 1024;
 
 /// Answers questions about artifacts: the agent's way to object stores.
 #[async_trait]
@@ -34,6 +40,15 @@ pub trait Artifacts: Send + Sync + 'static {
         ticket: &Ticket,
         operation: Operation,
     ) -> Result<Answer, (String, bool)>;
+
+    /// Packs an input that the agent has for an attempt whose ticket was checked, as a gzipped tar: a file at its
+    /// beginning, and its bytes.
+    async fn archive(
+        &self,
+        fence: &Fence,
+        ticket: &Ticket,
+        name: &str,
+    ) -> Result<(std::fs::File, u64), (String, bool)>;
 }
 
 impl Executors {
@@ -86,40 +101,86 @@ impl Executors {
         serde_json::from_str(json).ok()
     }
 
-    pub(super) async fn answer_artifacts(&self, request: hyper::Request<Incoming>) -> (StatusCode, String) {
+    /// Reads a question, and checks that it may be asked now.
+    async fn admit(
+        &self,
+        request: hyper::Request<Incoming>,
+    ) -> Result<(Fence, Ticket, Operation, Arc<dyn Artifacts>), (StatusCode, String)> {
         let token = request.headers().get(hyper::header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let token = token.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default().to_owned();
         let body = match Limited::new(request.into_body(), REQUEST_BYTES_MAX).collect().await {
             Ok(body) => body.to_bytes(),
-            Err(error) => return (StatusCode::BAD_REQUEST, format!("cannot read the request: {error}")),
+            Err(error) => return Err((StatusCode::BAD_REQUEST, format!("cannot read the request: {error}"))),
         };
         let request: Request = match serde_json::from_slice(&body) {
             Ok(request) => request,
-            Err(error) => return (StatusCode::BAD_REQUEST, error.to_string()),
+            Err(error) => return Err((StatusCode::BAD_REQUEST, error.to_string())),
         };
         let Some(fence) = parse_fence(&request.fence).filter(|_| self.is_token_of(&token, &request.fence))
         else {
-            return (StatusCode::UNAUTHORIZED, "the token is not this attempt's".to_owned());
+            return Err((StatusCode::UNAUTHORIZED, "the token is not this attempt's".to_owned()));
         };
         let Some(ticket) = self.unseal(&fence, &request.ticket) else {
-            return (StatusCode::FORBIDDEN, "the artifact ticket is not this attempt's".to_owned());
+            return Err((StatusCode::FORBIDDEN, "the artifact ticket is not this attempt's".to_owned()));
         };
         if boot_time() >= self.shared.lease_until.load(Ordering::Relaxed) {
             let reason = "the agent is out of touch with the control plane: no live lease";
-            return (StatusCode::SERVICE_UNAVAILABLE, reason.to_owned());
+            return Err((StatusCode::SERVICE_UNAVAILABLE, reason.to_owned()));
         }
         let Some(artifacts) = self.shared.artifacts.get() else {
-            return (StatusCode::FORBIDDEN, "this cluster's agent has no way to object stores".to_owned());
+            let reason = "this cluster's agent has no way to object stores";
+            return Err((StatusCode::FORBIDDEN, reason.to_owned()));
         };
-        match artifacts.answer(&fence, &ticket, request.operation).await {
+        Ok((fence, ticket, request.operation, Arc::clone(artifacts)))
+    }
+
+    pub(super) async fn answer_artifacts(&self, request: hyper::Request<Incoming>) -> (StatusCode, String) {
+        let (fence, ticket, operation, artifacts) = match self.admit(request).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => return refusal,
+        };
+        match artifacts.answer(&fence, &ticket, operation).await {
             Ok(answer) => (StatusCode::OK, serde_json::to_string(&answer).unwrap_or_default()),
-            Err((message, true)) => (StatusCode::FORBIDDEN, message),
-            Err((message, false)) => {
-                tracing::debug!(fence = display_fence(&fence), message, "an artifact's store failed");
-                (StatusCode::FAILED_DEPENDENCY, message)
-            }
+            Err(failure) => failed(&fence, failure),
         }
     }
+
+    pub(super) async fn answer_archive(&self, request: hyper::Request<Incoming>) -> Response<Body> {
+        let (fence, ticket, operation, artifacts) = match self.admit(request).await {
+            Ok(admitted) => admitted,
+            Err(refusal) => return response(refusal),
+        };
+        let Operation::Archive { name } = operation else {
+            return response((StatusCode::BAD_REQUEST, "only archives are here".to_owned()));
+        };
+        match artifacts.archive(&fence, &ticket, &name).await {
+            Ok((file, bytes)) => {
+                let mut response = Response::new(pieces(file));
+                response.headers_mut().insert(hyper::header::CONTENT_LENGTH, bytes.into());
+                response
+            }
+            Err(failure) => response(failed(&fence, failure)),
+        }
+    }
+}
+
+/// A failure as an answer: whether asking again is of no use.
+fn failed(fence: &Fence, (message, is_permanent): (String, bool)) -> (StatusCode, String) {
+    if is_permanent {
+        return (StatusCode::FORBIDDEN, message);
+    }
+    tracing::debug!(fence = display_fence(fence), message, "an artifact's store failed");
+    (StatusCode::FAILED_DEPENDENCY, message)
+}
+
+/// A file as a body, piece by piece.
+fn pieces(file: std::fs::File) -> Body {
+    let stream = futures::stream::try_unfold(tokio::fs::File::from_std(file), async |mut file| {
+        let mut piece = bytes::BytesMut::with_capacity(PIECE_BYTES);
+        let read = file.read_buf(&mut piece).await?;
+        Ok::<_, std::io::Error>((read > 0).then(|| (Frame::data(piece.freeze()), file)))
+    });
+    StreamBody::new(stream).boxed_unsync()
 }
 
 fn sealed_bytes(fence: &Fence, json: &str) -> String {

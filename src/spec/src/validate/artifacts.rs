@@ -85,6 +85,15 @@ impl Validator<'_> {
                 self.tell("ARG0010", format!("{at}.{kind}"), format!("{words}.{kind}.{field} is required"));
             }
         }
+        let repo = artifact.location.get("git").and_then(|git| git.get("repo")?.as_str()).unwrap_or_default();
+        let is_read = ["http://", "https://"].iter().any(|scheme| repo.starts_with(scheme));
+        if !repo.is_empty() && !repo.contains("{{") && !is_read {
+            let message =
+                format!("{words}.git.repo is not supported: repositories are read by http and https alone");
+            let suggestion =
+                "write the https address, with usernameSecret and passwordSecret instead of an SSH key";
+            self.tell_with("ARG0005", format!("{at}.git.repo"), message, suggestion.to_owned());
+        }
     }
 
     /// Given artifacts: names, and that each comes from somewhere. `words` ends in a dot.
