@@ -1,6 +1,7 @@
 //! A cell of real processes on loopback: members and process clusters, with a client. Everything is stopped by pid when
 //! it is dropped.
 
+use crate::networks::{Network, member_place};
 use anyhow::{Context, bail, ensure};
 use argosy_pki::{Authority, Lifetimes};
 use argosy_server::config::{
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -38,12 +40,18 @@ pub struct Options {
     pub members: u64,
     /// Lease of the agents, milliseconds.
     pub lease_ms: u64,
+    /// What the leader waits beyond it, milliseconds; none: a third of it.
+    pub margin_ms: Option<u64>,
     /// Wait before unsafe steps are taken over, milliseconds.
     pub takeover_after_unsafe_ms: u64,
     /// Entries kept in the log.
     pub log_entries_kept: u64,
+    /// The other times of consensus.
+    pub consensus: ConsensusConfig,
     /// Addresses that members listen on.
     pub address: Ipv4Addr,
+    /// Where members and clusters are instead, each in a namespace of its own; the test has to run inside, too.
+    pub network: Option<Arc<Network>>,
     /// The cell's default artifact repository.
     pub artifact_repository: Option<Value>,
     /// Wait before attempts' own objects are deleted, milliseconds.
@@ -59,9 +67,12 @@ impl Default for Options {
         Self {
             members: 3,
             lease_ms: 3_000,
+            margin_ms: None,
             takeover_after_unsafe_ms: 300_000,
             log_entries_kept: 10_000,
+            consensus: ConsensusConfig::default(),
             address: Ipv4Addr::LOCALHOST,
+            network: None,
             artifact_repository: None,
             artifact_sweep_after_ms: None,
             reproductions: argosy_server::config::ReproductionConfig::default(),
@@ -84,6 +95,7 @@ pub struct Cell {
     pub http: reqwest::Client,
     /// Certificates.
     pub authority: Authority,
+    network: Option<Arc<Network>>,
 }
 
 /// Below those that the kernel gives to outgoing connections: nobody takes a port between its choice and the start of
@@ -121,13 +133,28 @@ impl Cell {
         std::fs::write(path.join("tokens.json"), tokens.to_string())?;
         let configs = configurations(options, path)?;
         let http = client_of(&authority.roots())?;
-        let mut cell =
-            Self { directory, configs, members: BTreeMap::new(), agents: BTreeMap::new(), http, authority };
+        let (members, agents, network) = (BTreeMap::new(), BTreeMap::new(), options.network.clone());
+        let mut cell = Self { directory, configs, members, agents, http, authority, network };
         for member in 1..=options.members {
             cell.start_member(member)?;
         }
         cell.leader().await?;
         Ok(cell)
+    }
+
+    /// Starts a program where it belongs.
+    fn launch(
+        &self,
+        place: &str,
+        name: &str,
+        program: &Path,
+        arguments: &[String],
+        log: &Path,
+    ) -> anyhow::Result<Process> {
+        let Some(network) = &self.network else { return Process::start(name, program, arguments, log) };
+        let (first, mut all) = network.command_line(place, program)?;
+        all.extend(arguments.iter().map(Into::into));
+        Process::start(name, Path::new(&first), &all, log)
     }
 
     /// Starts a member, again if it was killed.
@@ -139,7 +166,8 @@ impl Cell {
         let config = path.join(format!("member-{member}.yaml"));
         let arguments = ["server".to_owned(), "--config".to_owned(), config.display().to_string()];
         let log = log_directory(path).join(format!("member-{member}.log"));
-        let process = Process::start(&format!("member {member}"), &binary("argosy")?, &arguments, &log)?;
+        let (place, name) = (member_place(member), format!("member {member}"));
+        let process = self.launch(&place, &name, &binary("argosy")?, &arguments, &log)?;
         self.members.insert(member, process);
         Ok(())
     }
@@ -296,7 +324,7 @@ impl Cell {
         arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
         let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
         let (program, arguments) = self.with_hosts(cluster, binary("argosy-agent")?, arguments);
-        let process = Process::start(&format!("cluster {cluster}"), &program, &arguments, &log)?;
+        let process = self.launch(cluster, &format!("cluster {cluster}"), &program, &arguments, &log)?;
         self.agents.insert(cluster.to_owned(), process);
         Ok(())
     }
@@ -614,8 +642,18 @@ fn hand_out_authority(cell: &Path, members: u64) -> anyhow::Result<()> {
 fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
     let mut listens = BTreeMap::new();
     for member in 1..=options.members {
-        let free = || free_address(options.address);
-        listens.insert(member, Listen { api: free()?, agent: free()?, peer: free()?, metrics: free()? });
+        let listen = match &options.network {
+            Some(network) => {
+                let address = network.address(&member_place(member))?;
+                let at = |port| SocketAddr::from((address, port));
+                Listen { api: at(7_001), agent: at(7_002), peer: at(7_003), metrics: at(7_004) }
+            }
+            None => {
+                let free = || free_address(options.address);
+                Listen { api: free()?, agent: free()?, peer: free()?, metrics: free()? }
+            }
+        };
+        listens.insert(member, listen);
     }
     let members: BTreeMap<_, _> =
         listens.iter().map(|(member, listen)| (*member, addresses_of(listen))).collect();
@@ -637,13 +675,13 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
             api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
             failover: FailoverConfig {
                 lease_ms: options.lease_ms,
-                margin_ms: options.lease_ms / 3,
+                margin_ms: options.margin_ms.unwrap_or(options.lease_ms / 3),
                 takeover_after_unsafe_ms: options.takeover_after_unsafe_ms,
                 ..FailoverConfig::default()
             },
             consensus: ConsensusConfig {
                 log_entries_kept: options.log_entries_kept,
-                ..ConsensusConfig::default()
+                ..options.consensus.clone()
             },
             identity: options.identity.clone(),
             artifact_repository: options.artifact_repository.clone(),

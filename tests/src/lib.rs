@@ -2,6 +2,7 @@
 //! machine.
 
 pub mod cell;
+pub mod networks;
 pub mod pods;
 pub mod stranger;
 pub use argosy_testcluster as cluster;

@@ -29,7 +29,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 use tokio_stream::wrappers::BroadcastStream;
 
-/// How long a command waits for a leader: an election takes about a second, and callers need not know of it.
+/// How long a command waits for a leader: an election takes a second at most as a rule, and callers need not know of it.
 const LEADER_WAIT: Duration = Duration::from_secs(5);
 /// Between two tries of a command.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);

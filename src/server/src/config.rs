@@ -236,7 +236,7 @@ pub struct ConsensusConfig {
 
 impl Default for ConsensusConfig {
     fn default() -> Self {
-        Self { heartbeat_ms: 100, election_timeout_ms: 1_000, log_entries_kept: 10_000 }
+        Self { heartbeat_ms: 50, election_timeout_ms: 400, log_entries_kept: 10_000 }
     }
 }
 

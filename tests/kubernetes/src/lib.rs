@@ -17,7 +17,7 @@ mod certificates;
 pub mod chaos;
 mod components;
 mod images;
-mod network;
+pub mod network;
 mod record;
 
 use anyhow::{Context, Result, bail};
