@@ -3,7 +3,7 @@
 use crate::location::{Credentials, flag, needed, text};
 use crate::{Error, Limits};
 use object_store::ClientOptions;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
 use rusty_s3::actions::{
     AbortMultipartUpload, CompleteMultipartUpload, CreateMultipartUpload, GetObject, PutObject, S3Action,
     UploadPart,
@@ -22,6 +22,56 @@ pub(crate) struct Signing {
     keys: Option<Keys>,
     life: Duration,
     http: reqwest::Client,
+    encryption: Encryption,
+}
+
+/// What the store is to encrypt new objects with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Encryption {
+    /// What the bucket's own settings say.
+    OfBucket,
+    /// Keys of the store.
+    OfStore,
+    /// A key of the key management service.
+    Kms(String),
+}
+
+impl Encryption {
+    /// As Argo, which looks at the key only where encryption is enabled.
+    fn of(fields: &Map<String, Value>) -> Self {
+        let options = fields.get("encryptionOptions").and_then(Value::as_object);
+        match options.filter(|options| flag(options, "enableEncryption")) {
+            None => Self::OfBucket,
+            Some(options) => match text(options, "kmsKeyId") {
+                "" => Self::OfStore,
+                key => Self::Kms(key.to_owned()),
+            },
+        }
+    }
+
+    fn built(&self, builder: AmazonS3Builder) -> Result<AmazonS3Builder, Error> {
+        Ok(match self {
+            Self::OfBucket => builder,
+            Self::OfStore => {
+                // The library names the field by its text alone.
+                let field = "aws_server_side_encryption".parse::<AmazonS3ConfigKey>();
+                let field = field.map_err(|error| Error::Location(error.to_string()))?;
+                builder.with_config(field, "AES256")
+            }
+            Self::Kms(key) => builder.with_sse_kms_encryption(key),
+        })
+    }
+
+    /// Headers of requests that make an object; they are signed, so that nobody leaves them out.
+    fn headers(&self) -> Vec<(String, String)> {
+        let header =
+            |name: &str, value: &str| (format!("x-amz-server-side-encryption{name}"), value.to_owned());
+        match self {
+            Self::OfBucket => Vec::new(),
+            Self::OfStore => vec![header("", "AES256")],
+            Self::Kms(key) => vec![header("", "aws:kms"), header("-aws-kms-key-id", key)],
+        }
+    }
 }
 
 /// A store as a location describes it.
@@ -76,7 +126,9 @@ pub(crate) async fn open(
     } else {
         endpoint.clone()
     };
-    let mut builder = builder
+    let encryption = Encryption::of(fields);
+    let mut builder = encryption
+        .built(builder)?
         .with_bucket_name(bucket)
         .with_region(&region)
         .with_endpoint(bucket_endpoint)
@@ -103,6 +155,7 @@ pub(crate) async fn open(
         keys,
         life: Duration::from_millis(limits.url_life_ms),
         http: http_client(ca.as_deref(), limits)?,
+        encryption,
     };
     Ok(Opened { objects, signing, ca })
 }
@@ -174,8 +227,14 @@ impl Signing {
         GetObject::new(&self.bucket, self.keys(), key).sign(self.life)
     }
 
-    pub(crate) fn put(&self, key: &str) -> Url {
-        PutObject::new(&self.bucket, self.keys(), key).sign(self.life)
+    /// A request that stores an object, and the headers that belong to it.
+    pub(crate) fn put(&self, key: &str) -> (Url, Vec<(String, String)>) {
+        let headers = self.encryption.headers();
+        let mut action = PutObject::new(&self.bucket, self.keys(), key);
+        for (name, value) in &headers {
+            action.headers_mut().insert(name.clone(), value.clone());
+        }
+        (action.sign(self.life), headers)
     }
 
     pub(crate) fn part(&self, key: &str, upload: &str, number: u16) -> Url {
@@ -183,8 +242,15 @@ impl Signing {
     }
 
     pub(crate) async fn begin(&self, key: &str) -> Result<String, Error> {
-        let url = CreateMultipartUpload::new(&self.bucket, self.keys(), key).sign(self.life);
-        let answer = self.call(self.http.post(url)).await?;
+        let mut action = CreateMultipartUpload::new(&self.bucket, self.keys(), key);
+        let headers = self.encryption.headers();
+        for (name, value) in &headers {
+            action.headers_mut().insert(name.clone(), value.clone());
+        }
+        let request = self.http.post(action.sign(self.life));
+        let with =
+            |request: reqwest::RequestBuilder, (name, value): &(String, String)| request.header(name, value);
+        let answer = self.call(headers.iter().fold(request, with)).await?;
         CreateMultipartUpload::parse_response(&answer).map(|created| created.upload_id().to_owned()).map_err(
             |error| Error::Store(format!("the store's answer to a new upload can't be read: {error}")),
         )

@@ -394,7 +394,10 @@ impl Store {
         let life = Duration::from_millis(self.limits.url_life_ms);
         let is_put = method == Method::PUT;
         let (url, headers) = match &self.signs {
-            Signs::S3(signing) if is_put => (signing.put(key).to_string(), Vec::new()),
+            Signs::S3(signing) if is_put => {
+                let (url, headers) = signing.put(key);
+                (url.to_string(), headers)
+            }
             Signs::S3(signing) => (signing.get(key).to_string(), Vec::new()),
             Signs::Gcs(gcs) => {
                 let signed = gcs.signed_url(method, &path(key)?, life).await;

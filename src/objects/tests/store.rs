@@ -11,6 +11,15 @@ use std::path::Path;
 use std::sync::Arc;
 
 async fn start(directory: &Path, secret_key: &str) -> (Store, tokio::task::JoinSet<()>) {
+    start_with(directory, secret_key, &json!({})).await
+}
+
+/// As [`start`], with encryption options.
+async fn start_with(
+    directory: &Path,
+    secret_key: &str,
+    encryption: &Value,
+) -> (Store, tokio::task::JoinSet<()>) {
     let options = Options::new("127.0.0.1:0".parse().unwrap(), directory.join("objects"), "access", "secret");
     let server = Server::start(options).await.unwrap();
     let keys = directory.join("secrets/_/keys");
@@ -19,6 +28,7 @@ async fn start(directory: &Path, secret_key: &str) -> (Store, tokio::task::JoinS
     std::fs::write(keys.join("secret"), secret_key).unwrap();
     let location = json!({"s3": {
         "endpoint": server.address().to_string(), "insecure": true, "bucket": "argosy", "region": "us-east-1",
+        "encryptionOptions": encryption,
         "accessKeySecret": {"name": "keys", "key": "access"}, "secretKeySecret": {"name": "keys", "key": "secret"},
     }});
     let mut serving = tokio::task::JoinSet::new();
@@ -56,4 +66,40 @@ async fn another_key_is_refused() {
     let (store, _serving) = start(directory.path(), "guessed").await;
     assert!(store.write("a", Bytes::from_static(b"text")).await.is_err());
     assert!(store.head("a").await.is_err());
+}
+
+/// What is to be encrypted is signed: a step that left the headers out would store nothing.
+#[tokio::test]
+async fn encryption_is_asked_for_by_headers_that_cannot_be_left_out() {
+    const HEADER: &str = "x-amz-server-side-encryption";
+    let header = |name: &str, value: &str| (format!("{HEADER}{name}"), value.to_owned());
+    for (options, wanted) in [
+        (json!({}), vec![]),
+        (json!({"kmsKeyId": "k"}), vec![]),
+        (json!({"enableEncryption": true}), vec![header("", "AES256")]),
+        (
+            json!({"enableEncryption": true, "kmsKeyId": "arn:aws:kms:k"}),
+            vec![header("", "aws:kms"), header("-aws-kms-key-id", "arn:aws:kms:k")],
+        ),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (store, _serving) = start_with(directory.path(), "secret", &options).await;
+        let request = store.sign_put("a").await.unwrap();
+        assert_eq!(request.headers, wanted, "{options}");
+        let client = reqwest::Client::new();
+        let bare = client.put(&request.url).body("text").send().await.unwrap();
+        assert_eq!(bare.status().is_success(), wanted.is_empty(), "{options}");
+        let mut full = client.put(&request.url).body("text");
+        for (name, value) in &request.headers {
+            full = full.header(name, value);
+        }
+        let full = full.send().await.unwrap();
+        assert!(full.status().is_success(), "{options}: {}", full.text().await.unwrap());
+        // What the agent does itself has them, too.
+        store.copy("a", "b", 4).await.unwrap();
+        store.write("c", Bytes::from_static(b"text")).await.unwrap();
+        let upload = store.begin("d").await.unwrap();
+        store.abort("d", &upload).await.unwrap();
+        assert_eq!(keys(&store, "").await, ["a", "b", "c"], "{options}");
+    }
 }

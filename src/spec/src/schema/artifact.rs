@@ -105,9 +105,9 @@ static S3: Type = Type {
 static S3_ENCRYPTION: Type = Type {
     name: "S3EncryptionOptions",
     fields: &[
-        refused("kmsKeyId"),
+        honoured("kmsKeyId", Shape::String),
         refused("kmsEncryptionContext"),
-        refused("enableEncryption"),
+        honoured("enableEncryption", Shape::Boolean),
         refused("serverSideCustomerKeySecret"),
     ],
 };

@@ -70,7 +70,6 @@ pub(crate) fn reason(owner: &str, field: &Field) -> &'static str {
 
 const ANY_TYPE: &str = "*";
 const NO_POD: &str = "artifacts are deleted without a Pod of their own";
-const BY_BUCKET: &str = "set the bucket's default encryption; it holds for every writer";
 const NO_SSH: &str = "repositories are read by https alone; use `usernameSecret` and `passwordSecret`, or a token in their place";
 const BY_SERVER: &str = "Kubernetes fills it in";
 
@@ -107,10 +106,16 @@ pub(crate) static REASONS: &[(&str, &str, &str)] = &[
     ("S3Artifact", "roleARN", "agents sign with the keys they are given and take on no roles"),
     (ANY_TYPE, "createBucketIfNotPresent", "agents may read and write objects only; make the bucket first"),
     (ANY_TYPE, "lifecycleRule", "agents may read and write objects only; set it at the bucket"),
-    (ANY_TYPE, "kmsKeyId", BY_BUCKET),
-    (ANY_TYPE, "kmsEncryptionContext", BY_BUCKET),
-    (ANY_TYPE, "enableEncryption", BY_BUCKET),
-    (ANY_TYPE, "serverSideCustomerKeySecret", BY_BUCKET),
+    (
+        ANY_TYPE,
+        "kmsEncryptionContext",
+        "a copy within the store could not keep it; `kmsKeyId` alone is honoured",
+    ),
+    (
+        ANY_TYPE,
+        "serverSideCustomerKeySecret",
+        "every request would carry the key into the Pod; use `enableEncryption`, with `kmsKeyId` for a key of your own",
+    ),
     (ANY_TYPE, "clientCertSecret", "the executor shows no client certificates; use `basicAuth` or `oauth2`"),
     (ANY_TYPE, "clientKeySecret", "the executor shows no client certificates; use `basicAuth` or `oauth2`"),
     ("ConfigMapKeySelector", "key", "a cache is chosen by its name alone, in Argo too"),
