@@ -252,6 +252,7 @@ pub(crate) fn apply(
         Body::ReproductionQueued(fact) => step.reproduction_queued(fact)?,
         Body::ReproductionEnded(fact) => step.reproduction_ended(fact)?,
         Body::ReaderReturned(fact) => step.reader_returned(fact)?,
+        Body::AttemptReturned(fact) => step.attempt_returned(fact)?,
         Body::ClusterRemoved(fact) => step.cluster_removed(fact)?,
         Body::IdentitySet(fact) => step.identity_set(fact)?,
         Body::AuthoritiesSet(fact) => step.authorities_set(fact)?,

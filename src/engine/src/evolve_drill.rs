@@ -145,6 +145,16 @@ impl Step<'_> {
         self.drill_step_lost(id, attempt.workflow, attempt.node, false)
     }
 
+    /// A fenced attempt counts again: the drill waits no more for its end.
+    pub(crate) fn drill_sees_returned(&mut self, fence: Fence) -> Result<(), Error> {
+        let of_drill = std::mem::take(&mut self.attempt(fence)?.drill);
+        if of_drill != 0 && self.state.index.drill == Some(of_drill) {
+            let drill = self.drill(of_drill)?;
+            drill.fenced_open = drill.fenced_open.saturating_sub(1);
+        }
+        Ok(())
+    }
+
     /// A step waits for somewhere to run, as far as the drill goes.
     fn drill_step_lost(&mut self, id: u64, workflow: u64, leaf: u32, broken: bool) -> Result<(), Error> {
         let key = (id, workflow, step_of(self.state, workflow, leaf));

@@ -7,6 +7,7 @@ use crate::Error;
 use crate::evolve::Step;
 use crate::evolve_work::required;
 use crate::key::Key;
+use crate::resources;
 use crate::state::ROW_VERSION;
 
 impl Step<'_> {
@@ -81,6 +82,54 @@ impl Step<'_> {
         attempt.stopping = fact.running;
         attempt.stop_reason.clone_from(&fact.reason);
         Ok(())
+    }
+
+    /// The original counts again: its node's work is its, and what replaced it is fenced.
+    pub(crate) fn attempt_returned(&mut self, fact: &fact::AttemptReturned) -> Result<(), Error> {
+        let fence = required(fact.fence)?;
+        let attempt = self.attempt(fence)?;
+        attempt.on_reconnect = 0;
+        if !fact.counts {
+            return Ok(());
+        }
+        if !attempt.fenced || attempt.closed {
+            return Err(Error::Misfit { what: "fenced attempt that is open", id: fence.index });
+        }
+        let (id, node, cluster) = (attempt.workflow, attempt.node, attempt.cluster.clone());
+        self.drill_sees_returned(fence)?;
+        let key = (id, node);
+        let work = self.state.works.get(&key).cloned().ok_or(Error::Misfit { what: "work", id })?;
+        match work.fence {
+            Some(replacement) => self.replaced_by_original(replacement)?,
+            None => {
+                self.state.index_unqueued(&work.shape, work.queue);
+                self.drop_idle_block(&work.shape);
+            }
+        }
+        let changed = self.state.works.get_mut(&key).ok_or(Error::Misfit { what: "work", id })?;
+        let changed = Arc::make_mut(changed);
+        changed.fence = Some(fence);
+        changed.excluded.retain(|excluded| *excluded != cluster);
+        self.touch(Key::Work(id, node));
+        let attempt = self.attempt(fence)?;
+        attempt.fenced = false;
+        attempt.stopping = false;
+        attempt.stop_reason.clear();
+        // Whatever it says next is news to the node.
+        attempt.revision = 0;
+        attempt.requests = work.requests.clone().map(Box::new);
+        let row = self.cluster(&cluster)?;
+        resources::add(row.used.get_or_insert_default(), work.requests.as_ref());
+        self.drill_sees_assigned(id, node, &cluster)
+    }
+
+    fn replaced_by_original(&mut self, fence: argosy_model::Fence) -> Result<(), Error> {
+        let attempt = self.attempt(fence)?;
+        attempt.fenced = true;
+        attempt.stopping = true;
+        crate::REPLACED_BY_ORIGINAL.clone_into(&mut attempt.stop_reason);
+        let (cluster, requests) = (attempt.cluster.clone(), attempt.requests.take());
+        self.release(&cluster, requests.as_deref())
     }
 
     pub(crate) fn attempt_moved(&mut self, fact: &fact::AttemptMoved) -> Result<(), Error> {

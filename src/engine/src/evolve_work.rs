@@ -441,6 +441,7 @@ impl Step<'_> {
     pub(crate) fn attempt_fenced(&mut self, fact: &fact::AttemptFenced) -> Result<(), Error> {
         let fence = required(fact.fence)?;
         self.give_up(fence, &fact.reason, &fact.shape, 1, false)?;
+        self.attempt(fence)?.on_reconnect = fact.on_reconnect;
         self.drill_sees_fenced(fence)
     }
 

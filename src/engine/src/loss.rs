@@ -216,7 +216,10 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
     if pinned && !group_is_lost {
         reason.push_str("; its colocation group begins again in another cluster, with volumes of its own");
     }
-    draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape }));
+    // Others of a colocation group may have begun again elsewhere: one of them does not come back alone.
+    let may_return = matches!(loss, Loss::Silent { .. }) && !attempt.stopping && work.group == 0;
+    let on_reconnect = if may_return { work.on_reconnect } else { 0 };
+    draft.emit(Body::AttemptFenced(fact::AttemptFenced { fence: Some(fence), reason, shape, on_reconnect }));
     let ran = match loss {
         Loss::Silent { .. } | Loss::Removed { .. } => attempt.permitted,
         Loss::Ledger { .. } => attempt.permitted || work.exclusive_lease_ms == 0,

@@ -124,6 +124,7 @@ fn exclusive_steps_go_only_where_they_can_be_ended() {
     world.open_with(ask::OpenSession {
         cluster: "east".to_owned(),
         cluster_uid: "uid-east".to_owned(),
+        runtime: Runtime::Simulated.into(),
         allocatable: world.state.cluster("east").unwrap().allocatable.clone(),
         enforces_exclusive: false,
         ..ask::OpenSession::default()

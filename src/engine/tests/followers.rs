@@ -135,6 +135,10 @@ fn some_workflow(seed: &mut Seed, name: &str) -> Value {
     if seed.next(2) == 0 {
         wanted["spec"]["onExit"] = "pod".into();
     }
+    if seed.next(2) == 0 {
+        let word = ["keep-original", "longest-running"][seed.next(2)];
+        wanted["metadata"]["annotations"] = json!({"argosy.dev/on-reconnect": word});
+    }
     if seed.next(4) == 0 {
         wanted["spec"]["activeDeadlineSeconds"] = (seed.next(30)).into();
     }
@@ -357,6 +361,7 @@ fn followers_agree_whatever_happens_and_everything_ends() {
     println!("{kinds:?}");
     for kind in [
         "AttemptFenced",
+        "AttemptReturned",
         "AttemptStopped",
         "ShutdownRequested",
         "WorkflowDeleted",

@@ -169,6 +169,9 @@ pub struct Counters {
     pub overloaded: u64,
     /// Attempts fenced because their cluster was lost, by cluster; counted while leading.
     pub take_overs: std::collections::BTreeMap<String, u64>,
+    /// Attempts that were taken over and count again, since their cluster came back with them, by cluster; counted while
+    /// leading.
+    pub returned: std::collections::BTreeMap<String, u64>,
     /// Steps that ended well and run again for what was lost with their cluster, by reason; counted while leading.
     pub reproductions: std::collections::BTreeMap<&'static str, u64>,
     /// Peer frames that were not understood, or consensus messages refused, by reason.

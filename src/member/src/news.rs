@@ -71,7 +71,17 @@ impl<K: Kv> Member<K> {
                 "attempt assigned"
             );
         }
-        if attempt.fenced && !fenced(before, fence) {
+        if fenced(before, fence) && !attempt.fenced {
+            *self.counters.returned.entry(cluster.to_owned()).or_default() += 1;
+            tracing::info!(
+                workflow = workflow(),
+                attempt = display_fence(fence),
+                cluster,
+                "attempt came back and counts again"
+            );
+        }
+        let replaced = attempt.stop_reason == argosy_engine::REPLACED_BY_ORIGINAL;
+        if attempt.fenced && !replaced && !fenced(before, fence) {
             *self.counters.take_overs.entry(cluster.to_owned()).or_default() += 1;
             tracing::info!(workflow = workflow(), attempt = display_fence(fence), cluster, "attempt fenced");
         }

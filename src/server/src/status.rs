@@ -292,6 +292,10 @@ impl Totals {
             let takeovers = metrics.takeovers.with_label_values(&[cluster]);
             self.add(format!("takeover/{cluster}"), &takeovers, *total);
         }
+        for (cluster, total) in &counters.returned {
+            let returned = metrics.attempts_returned.with_label_values(&[cluster]);
+            self.add(format!("returned/{cluster}"), &returned, *total);
+        }
         for (reason, total) in &counters.reproductions {
             let reproductions = metrics.reproductions.with_label_values(&[reason]);
             self.add(format!("reproduction/{reason}"), &reproductions, *total);

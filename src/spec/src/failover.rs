@@ -15,6 +15,17 @@ pub enum Failover {
     Wait,
 }
 
+/// Which of two attempts counts when a lost cluster comes back with one that was taken over, unless the replacement has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnReconnect {
+    /// The one that was started elsewhere.
+    KeepReplacement,
+    /// The one that came back, whatever it does or came to.
+    KeepOriginal,
+    /// The one that came back, if it has run and is running still, or has succeeded.
+    LongestRunning,
+}
+
 /// Annotation: `"true"` says that running the step twice does no harm.
 pub const IDEMPOTENT_ANNOTATION: &str = "argosy.dev/idempotent";
 /// Annotation: `reschedule`, `fail` or `wait`.
@@ -24,8 +35,8 @@ pub const EXCLUSIVE_ANNOTATION: &str = "argosy.dev/exclusive";
 /// Annotation: how long an exclusive step may run after its last acknowledged renewal, like `90s` or `10m`.
 pub const EXCLUSIVE_LEASE_ANNOTATION: &str = "argosy.dev/exclusive-lease";
 
-/// Annotation: which of two attempts counts when a lost cluster comes back with one. Only `keep-replacement`, which is so
-/// without it as well.
+/// Annotation: which of two attempts counts when a lost cluster comes back with one: `keep-replacement` (so without it as
+/// well), `keep-original` or `longest-running`.
 pub const ON_RECONNECT_ANNOTATION: &str = "argosy.dev/on-reconnect";
 /// Annotation of workflows: `"true"` has tags in what containers put out read as tags, as in Argo.
 pub const EXPAND_OUTPUTS_ANNOTATION: &str = "argosy.dev/expand-outputs";
@@ -71,6 +82,11 @@ impl Template {
         failover(&self.metadata)
     }
 
+    /// Which attempt counts when a lost cluster comes back with one, if the template says so.
+    pub fn on_reconnect(&self) -> Option<OnReconnect> {
+        on_reconnect(&self.metadata)
+    }
+
     /// Whether its runs must never overlap, if the template says so.
     pub fn exclusive(&self) -> Option<bool> {
         is_true(&self.metadata, EXCLUSIVE_ANNOTATION)
@@ -91,6 +107,11 @@ impl Manifest {
     /// The workflow's default for [`Template::failover`].
     pub fn failover(&self) -> Option<Failover> {
         failover(&self.metadata)
+    }
+
+    /// The workflow's default for [`Template::on_reconnect`].
+    pub fn on_reconnect(&self) -> Option<OnReconnect> {
+        on_reconnect(&self.metadata)
     }
 
     /// The workflow's default for [`Template::exclusive`].
@@ -137,6 +158,15 @@ fn failover(metadata: &Metadata) -> Option<Failover> {
         Some("reschedule") => Some(Failover::Reschedule),
         Some("fail") => Some(Failover::Fail),
         Some("wait") => Some(Failover::Wait),
+        Some(_) | None => None,
+    }
+}
+
+fn on_reconnect(metadata: &Metadata) -> Option<OnReconnect> {
+    match metadata.annotations.get(ON_RECONNECT_ANNOTATION).map(String::as_str) {
+        Some("keep-replacement") => Some(OnReconnect::KeepReplacement),
+        Some("keep-original") => Some(OnReconnect::KeepOriginal),
+        Some("longest-running") => Some(OnReconnect::LongestRunning),
         Some(_) | None => None,
     }
 }

@@ -45,7 +45,7 @@ pub use diagnostic::{Diagnostic, Place, Severity};
 pub use effective::{effective, is_inline, shown_name};
 pub use failover::{
     EXCLUSIVE_ANNOTATION, EXCLUSIVE_LEASE_ANNOTATION, EXCLUSIVE_LEASE_MS_MIN, FAILOVER_ANNOTATION, Failover,
-    IDEMPOTENT_ANNOTATION,
+    IDEMPOTENT_ANNOTATION, OnReconnect,
 };
 pub use leaf::{
     ContainerNode, ContainerSet, ContainerSetRetry, Data, DataSource, Http, HttpBody, HttpHeader,

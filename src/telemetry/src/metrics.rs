@@ -138,6 +138,7 @@ metrics! {
     reports: IntCounterVec = "argosy_reports_total", ["verdict"], "Reports of attempts by verdict: accepted, superseded, unknown.";
     reports_refused: IntCounterVec = "argosy_reports_refused_total", ["reason"], "Reports that had no effect, by reason: stale_fence, unknown_attempt, stale_epoch, wrong_cluster, old_revision, malformed.";
     takeovers: IntCounterVec = "argosy_takeovers_total", ["cluster"], "Attempts fenced because their cluster was lost, counted by the leader.";
+    attempts_returned: IntCounterVec = "argosy_attempts_returned_total", ["cluster"], "Attempts that were taken over and count again, since their cluster came back with them (argosy.dev/on-reconnect), counted by the leader.";
     reproductions: IntCounterVec = "argosy_reproductions_total", ["reason"], "Steps that had ended well and run again for what was lost with their cluster, by reason (artifact), counted by the leader.";
     agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: no_identity, not_an_agent, expired, invite, session_refused, stale_epoch, unexpected, no_leader, drill.";
     invites: IntCounterVec = "argosy_invites_total", ["outcome"], "Invites at this member by outcome: created, redeemed, refused_unknown, refused_used, refused_expired, refused_cluster, refused, failed.";

@@ -210,6 +210,12 @@ fn work(turn: &mut Turn<'_>, index: u32, node: &row::Node) -> Result<(row::Work,
         idempotent: retried || template.idempotent() || turn.parsed.manifest.idempotent(),
         deadline_ms,
         failover: failover(template.failover().or_else(|| turn.parsed.manifest.failover())).into(),
+        on_reconnect: if exclusive_lease_ms > 0 || template.daemon {
+            // Two runs that overlap, or an address that others have been told: the replacement stays.
+            row::OnReconnect::Unspecified.into()
+        } else {
+            on_reconnect(template.on_reconnect().or_else(|| turn.parsed.manifest.on_reconnect())).into()
+        },
         runtime: place::runtime(&turn.parsed, &node.template, &template).into(),
         daemon: template.daemon,
         capture_result: outputs::result_is_read(turn, node),
@@ -367,6 +373,14 @@ fn failover(word: Option<argosy_spec::Failover>) -> row::Failover {
         Some(argosy_spec::Failover::Reschedule) => row::Failover::Reschedule,
         Some(argosy_spec::Failover::Fail) => row::Failover::Fail,
         Some(argosy_spec::Failover::Wait) => row::Failover::Wait,
+    }
+}
+
+fn on_reconnect(word: Option<argosy_spec::OnReconnect>) -> row::OnReconnect {
+    match word {
+        None | Some(argosy_spec::OnReconnect::KeepReplacement) => row::OnReconnect::Unspecified,
+        Some(argosy_spec::OnReconnect::KeepOriginal) => row::OnReconnect::KeepOriginal,
+        Some(argosy_spec::OnReconnect::LongestRunning) => row::OnReconnect::LongestRunning,
     }
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use crate::commands::report_attempt;
 use crate::draft::Draft;
 use crate::loss::{self, Loss};
-use crate::{Code, Leader, recovery};
+use crate::{Code, Leader, reconnect, recovery};
 
 /// What an agent holds, against what state wants on its cluster.
 ///
@@ -41,6 +41,7 @@ pub(crate) fn decide(
         if reconciling && draft.state.attempt(&fence).is_none() {
             recovery::quarantine(draft, name, fence, report);
         }
+        reconnect::returned(draft, name, fence, report);
         report_attempt::judge(draft, leader, name, fence, report);
         if is_wanted(draft, name, fence, report) {
             resynced.keep.push(fence)

@@ -457,7 +457,7 @@ impl<'a> Validator<'a> {
             (EXPAND_OUTPUTS_ANNOTATION, &["true", "false"]),
             (IDEMPOTENT_ANNOTATION, &["true", "false"]),
             (FAILOVER_ANNOTATION, &["reschedule", "fail", "wait"]),
-            (ON_RECONNECT_ANNOTATION, &["keep-replacement"]),
+            (ON_RECONNECT_ANNOTATION, &["keep-replacement", "keep-original", "longest-running"]),
         ];
         for (name, values) in known {
             let Some(value) = metadata.annotations.get(name) else { continue };
@@ -466,6 +466,17 @@ impl<'a> Validator<'a> {
                 let suggestion = format!("use one of: {}", values.join(", "));
                 self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
             }
+        }
+        let is = |name: &str, value: &str| metadata.annotations.get(name).is_some_and(|it| it == value);
+        if is(EXCLUSIVE_ANNOTATION, "true")
+            && metadata.annotations.contains_key(ON_RECONNECT_ANNOTATION)
+            && !is(ON_RECONNECT_ANNOTATION, "keep-replacement")
+        {
+            let message = format!(
+                "annotation `{ON_RECONNECT_ANNOTATION}` can't be that of an exclusive step: what was taken over has stopped by itself"
+            );
+            let suggestion = "leave it out, or say `keep-replacement`".to_owned();
+            self.tell_with("ARG0021", format!("{path}.annotations"), message, suggestion);
         }
         if path != "metadata" && metadata.annotations.contains_key(EXPAND_OUTPUTS_ANNOTATION) {
             let message = format!("annotation `{EXPAND_OUTPUTS_ANNOTATION}` counts for whole workflows only");

@@ -162,12 +162,18 @@ fn what_becomes_of_an_original_that_comes_back_is_not_for_choice() {
         json!({"entrypoint": "a", "templates": [{"name": "a", "metadata": metadata, "container": {"image": "x"}}]})
     };
     for value in ["keep-original", "longest-running"] {
-        let expected = format!("annotation `argosy.dev/on-reconnect` can't be `{value}`");
-        assert_eq!(messages(with("argosy.dev/on-reconnect", value)), [expected]);
+        assert!(messages(with("argosy.dev/on-reconnect", value)).is_empty());
         let expected = format!("annotation `argosy.dev/failover` can't be `{value}`");
         assert_eq!(messages(with("argosy.dev/failover", value)), [expected]);
     }
     assert!(messages(with("argosy.dev/on-reconnect", "keep-replacement")).is_empty());
+    let expected = "annotation `argosy.dev/on-reconnect` can't be `both`";
+    assert_eq!(messages(with("argosy.dev/on-reconnect", "both")), [expected]);
+    let metadata =
+        json!({"annotations": {"argosy.dev/on-reconnect": "keep-original", "argosy.dev/exclusive": "true"}});
+    let exclusive = json!({"entrypoint": "a", "templates": [{"name": "a", "metadata": metadata, "container": {"image": "x"}}]});
+    let expected = "annotation `argosy.dev/on-reconnect` can't be that of an exclusive step: what was taken over has stopped by itself";
+    assert_eq!(messages(exclusive), [expected]);
 }
 
 #[test]
