@@ -305,6 +305,7 @@ impl World {
 
     /// What users' commands have just done.
     fn note_executions(&mut self, index: usize) {
+        self.note_missed(index);
         let now_ms = self.now_ms();
         for execution in self.clusters[index].runtime.take_executions() {
             let exclusive = self.checkers.exclusive.execution(now_ms, &execution);

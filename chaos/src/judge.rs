@@ -17,10 +17,17 @@ fn node_seen(workflow: u64, number: u32, node: &row::Node) -> NodeSeen {
         node: number,
         name: node.name.clone(),
         phase: NodePhase::from_number(node.phase).unwrap_or(NodePhase::Error),
-        outputs: format!("{outputs:?}"),
+        outputs: outputs.map(shown).unwrap_or_default(),
         result: outputs.and_then(|outputs| outputs.result.clone()),
         pod: NodeType::from_number(node.r#type) == Some(NodeType::Pod),
     }
+}
+
+/// Outputs that never change: where artifacts are may.
+fn shown(outputs: &row::Outputs) -> String {
+    let names: Vec<&str> = outputs.artifacts.iter().map(|artifact| artifact.name.as_str()).collect();
+    let rest = row::Outputs { artifacts: Vec::new(), ..outputs.clone() };
+    format!("{rest:?} {names:?}")
 }
 
 impl World {
@@ -35,7 +42,7 @@ impl World {
         }
         for (fence, attempt) in &difference.attempts {
             if let Some(attempt) = attempt.filter(|attempt| attempt.workflow != 0) {
-                self.inspect_attempt(*fence, attempt);
+                self.inspect_attempt(*fence, attempt, after.reproduces(fence));
             }
         }
         for ((workflow, number), node) in &difference.nodes {
@@ -47,6 +54,7 @@ impl World {
                 None => self.checkers.results.node_gone(*workflow, *number),
             }
         }
+        self.inspect_handovers(before, after, &difference.nodes);
         let check = drills::check_reports(before, after);
         self.judge(Invariant::OneResult, check);
         let check = drills::check_time(after, DRILL_GRACE_MS);
@@ -60,7 +68,7 @@ impl World {
         self.inspect_queues();
     }
 
-    fn inspect_attempt(&mut self, fence: argosy_model::Fence, attempt: &row::Attempt) {
+    fn inspect_attempt(&mut self, fence: argosy_model::Fence, attempt: &row::Attempt, reproduces: bool) {
         let seen = AttemptSeen {
             fence,
             workflow: attempt.workflow,
@@ -68,6 +76,7 @@ impl World {
             cluster: attempt.cluster.clone(),
             fenced: attempt.fenced,
             closed: attempt.closed,
+            reproduces,
         };
         if attempt.exclusive_lease_ms > 0 {
             self.checkers.exclusive.attempt(fence, attempt.workflow, attempt.node);
@@ -179,6 +188,7 @@ impl World {
         self.conclude_members();
         self.conclude_workflows();
         self.conclude_schedules();
+        self.conclude_handovers();
         for index in 0..self.clusters.len() {
             let (name, mut left) = (self.clusters[index].name.clone(), self.clusters[index].left());
             let open = self

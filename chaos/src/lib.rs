@@ -17,6 +17,7 @@ pub mod checkers;
 mod clocks;
 mod drills;
 mod faults;
+mod handovers;
 mod judge;
 mod links;
 mod members;

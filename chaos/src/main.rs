@@ -27,6 +27,9 @@ struct Arguments {
     /// A line for each seed, not only for those that fail.
     #[arg(long)]
     verbose: bool,
+    /// Clusters come and go, and workflows hand artifacts on in stores of which every cluster has its own; whether members know.
+    #[arg(long)]
+    handovers: Option<bool>,
     /// Look for the bugs that can be planted, and print how soon each is found.
     #[cfg(feature = "planted")]
     #[arg(long)]
@@ -124,6 +127,9 @@ impl Totals {
         sum.faults += counts.faults;
         sum.crashes += counts.crashes;
         sum.snapshots += counts.snapshots;
+        sum.reproduced += counts.reproduced;
+        sum.reproduced_apart += counts.reproduced_apart;
+        sum.recovered += counts.recovered;
     }
 
     fn print(&self, minutes: f64) {
@@ -144,6 +150,10 @@ impl Totals {
             counts.crashes,
             counts.snapshots,
             counts.events,
+        );
+        println!(
+            "{} steps run again for artifacts, {} of them for a reader elsewhere; {} workflows ended well after that",
+            counts.reproduced, counts.reproduced_apart, counts.recovered
         );
         let hours = self.virtual_ms as f64 / 3_600_000.0;
         let each = |amount: f64| amount / minutes.max(1.0 / 6_000.0);
@@ -208,7 +218,11 @@ fn main() -> ExitCode {
         if seed > last && !in_time {
             break;
         }
-        let report = World::run(Options { echo_trace: arguments.trace, ..Options::of_seed(seed) });
+        let options = match arguments.handovers {
+            Some(is_told) => Options::of_handovers(seed, is_told),
+            None => Options::of_seed(seed),
+        };
+        let report = World::run(Options { echo_trace: arguments.trace, ..options });
         tell(&report, arguments.verbose || arguments.seed.is_some(), arguments.trace);
         totals.add(&report);
         if totals.seeds.is_multiple_of(100) {

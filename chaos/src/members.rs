@@ -6,6 +6,7 @@ use argosy_store::MemoryKv;
 use crate::checkers::Invariant;
 use crate::clocks::HostClock;
 use crate::drills;
+use crate::handovers;
 use crate::nemesis::{DRIFT_MAX_PPM, MEMBER_WALL_OFFSET_MAX_MS};
 use crate::network::{Carried, End, Lane};
 use crate::random::Random;
@@ -105,6 +106,12 @@ impl World {
         config.times = options.times;
         config.limits.decide_work_max = options.decide_work_max;
         config.limits.drill_settle_max_ms = drills::SETTLE_MAX_MS;
+        if let Some(is_told) = options.handovers {
+            config.artifact_repository = handovers::repository();
+            config.cluster_stores = is_told.then(|| handovers::STORE.to_owned()).into_iter().collect();
+            config.limits.takeover_limit = handovers::AGAIN_MAX;
+            config.limits.reproductions_per_node_max = handovers::AGAIN_MAX as usize;
+        }
         config
     }
 

@@ -299,6 +299,19 @@ impl Intensity {
         Self { gap_mean_ms: 1_200, span_max_ms: 15_000, ..Self::usual() }
     }
 
+    /// Clusters are cut off and lost, with the control plane in order.
+    #[must_use]
+    pub fn losses() -> Self {
+        Self {
+            gap_mean_ms: 6_000,
+            span_max_ms: 60_000,
+            cut_cluster: 5,
+            lose_cluster: 3,
+            agent: 1,
+            ..Self::none()
+        }
+    }
+
     /// Only the control plane goes away, with every other part in order: nothing may expire.
     #[must_use]
     pub fn blackouts() -> Self {

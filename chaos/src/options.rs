@@ -31,6 +31,9 @@ pub struct Options {
     /// How long before a cluster is cut off its images begin to come slowly, as when a whole site is in trouble: some of its
     /// pods ask for their start permits when they have been taken over.
     pub held_before_ms: u64,
+    /// Somebody's workflows hand artifacts on, in stores of which every cluster has one of its own; true: the control plane
+    /// was told so.
+    pub handovers: Option<bool>,
     /// Keep every line of the trace.
     pub keep_trace: bool,
     /// Print every line of the trace as it comes.
@@ -57,6 +60,19 @@ pub enum Planted {
 const DEGRADED_AFTER_MS: u64 = 8_000;
 
 impl Options {
+    /// What a seed stands for where clusters come and go, and artifacts with them.
+    #[must_use]
+    pub fn of_handovers(seed: u64, is_told: bool) -> Self {
+        Self {
+            kind: "losses",
+            intensity: Intensity::losses(),
+            clusters: 4,
+            users: 1,
+            handovers: Some(is_told),
+            ..Self::of_seed(seed)
+        }
+    }
+
     /// What a seed stands for.
     #[must_use]
     pub fn of_seed(seed: u64) -> Self {
@@ -88,6 +104,10 @@ impl Options {
             log_entries_kept: if random.per_mille(500) { random.between(10, 200) } else { 20_000 },
             decide_work_max: if random.per_mille(300) { random.between(20, 200) as u32 } else { 2_000 },
             held_before_ms: 2_500,
+            handovers: {
+                let mut random = Random::of_part(seed, "handovers");
+                random.per_mille(250).then(|| random.per_mille(750))
+            },
             keep_trace: false,
             echo_trace: false,
             planted: None,

@@ -7,6 +7,7 @@ use argosy_proto::command::{
 use prost::Message;
 
 use crate::drills;
+use crate::handovers;
 use crate::operators::{self, Operator, Order};
 use crate::random::Random;
 use crate::schedules;
@@ -70,6 +71,10 @@ pub struct User {
     operator: Option<Operator>,
     /// This one is for drills, and takes its time between them.
     drills: bool,
+    /// The workflows of this one hand artifacts on.
+    hands_over: bool,
+    /// And the control plane knows whose store is whose.
+    is_told: bool,
     /// What is under way.
     pub doing: Option<Doing>,
 }
@@ -88,7 +93,19 @@ impl User {
     pub fn new(index: usize, random: Random, script: impl IntoIterator<Item = Wish>) -> Self {
         let script = script.into_iter().collect();
         let (workflows, made) = (Vec::new(), BTreeMap::new());
-        Self { index, random, script, workflows, made, next: 0, operator: None, drills: false, doing: None }
+        Self {
+            index,
+            random,
+            script,
+            workflows,
+            made,
+            next: 0,
+            operator: None,
+            drills: false,
+            hands_over: false,
+            is_told: false,
+            doing: None,
+        }
     }
 
     /// One who does things to clusters.
@@ -102,6 +119,18 @@ impl User {
     pub fn drilling(index: usize, mut random: Random, clusters: &[String], active_ms: u64) -> Self {
         let script = drills::script(&mut random, clusters, active_ms);
         Self { drills: true, ..Self::new(index, random, script) }
+    }
+
+    /// One whose workflows hand artifacts on.
+    #[must_use]
+    pub fn handing_over(index: usize, random: Random, is_told: bool) -> Self {
+        Self { hands_over: true, is_told, ..Self::new(index, random, []) }
+    }
+
+    /// Whether the workflows of this one hand artifacts on.
+    #[must_use]
+    pub fn hands_over(&self) -> bool {
+        self.hands_over
     }
 
     /// The uid of a cluster of that name.
@@ -208,7 +237,11 @@ impl User {
         let body = match wish.clone() {
             Wish::Read => return None,
             Wish::Submit(name) => {
-                let workload = workloads::generate(&mut self.random, NAMESPACE, &name);
+                let workload = if self.hands_over {
+                    handovers::generate(&mut self.random, NAMESPACE, &name, self.is_told)
+                } else {
+                    workloads::generate(&mut self.random, NAMESPACE, &name)
+                };
                 let manifest_json = workload.manifest.to_string();
                 let uid = format!("uid-of-{name}");
                 let creator = format!("user-{}", self.index);

@@ -111,6 +111,8 @@ pub(crate) enum Event {
     },
     Fault(Box<Fault>),
     Mend(Box<Mend>),
+    /// Something may be to be done in object stores.
+    ArtifactsDue,
     /// Has everything ended?
     Look,
 }
@@ -181,6 +183,12 @@ pub struct Counts {
     pub snapshots: u64,
     /// Times of schedules that had to start something.
     pub scheduled: u64,
+    /// Steps run again for artifacts.
+    pub reproduced: u64,
+    /// Of those, steps whose cluster was there.
+    pub reproduced_apart: u64,
+    /// Workflows of steps that may be repeated which ended well after that.
+    pub recovered: u64,
 }
 
 /// The federation.
@@ -239,6 +247,9 @@ impl World {
             let names: Vec<String> = clusters.iter().map(|cluster| cluster.name.clone()).collect();
             let random = part("drilling");
             users.push(User::drilling(users.len(), random, &names, options.active_ms));
+        }
+        if let Some(is_told) = options.handovers {
+            users.push(User::handing_over(users.len(), part("artifacts"), is_told));
         }
         let mut checkers = Checkers::default();
         checkers.outage.members_only = options.kind == "blackouts";
@@ -304,6 +315,9 @@ impl World {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
         }
         self.queue.plan(until_ms, Event::Look);
+        if self.options.handovers.is_some() {
+            self.queue.plan(0, Event::ArtifactsDue);
+        }
     }
 
     /// A machine that panics has broken an invariant of its own.
@@ -349,6 +363,7 @@ impl World {
             Event::PatienceEnds { request } => self.answer_arrives(request, UserAnswer::Broken),
             Event::Fault(fault) => self.fault(*fault),
             Event::Mend(mend) => self.mend(*mend),
+            Event::ArtifactsDue => self.artifacts_due(),
             Event::Look => self.look(),
         }
     }
@@ -409,6 +424,9 @@ impl World {
         counts.attempts = self.checkers.results.attempts();
         counts.taken_over = self.checkers.results.taken_over();
         counts.scheduled = self.checkers.schedules.exercised();
+        counts.reproduced = self.checkers.handovers.exercised();
+        counts.reproduced_apart = self.checkers.handovers.apart();
+        counts.recovered = self.checkers.handovers.workflows();
         counts.repeated = self.checkers.results.repeated_executions();
         Report {
             fingerprint: self.trace.fingerprint(),

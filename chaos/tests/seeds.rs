@@ -66,6 +66,23 @@ fn schedules_start_everything_once() {
     assert!(scheduled > 30 && crashes > 3, "{scheduled} starts judged over {crashes} crashes");
 }
 
+/// Every cluster has a store of its own, and clusters are lost, some for good: what may be repeated is made again, and
+/// workflows of such steps end well.
+#[test]
+fn artifacts_of_lost_clusters_are_made_again() {
+    let (mut reproduced, mut recovered) = (0, 0);
+    for seed in [2_001, 2_003, 2_005] {
+        let report = World::run(Options::of_handovers(seed, true));
+        assert!(report.violations.is_empty(), "{}", describe(&report));
+        reproduced += report.counts.reproduced;
+        recovered += report.counts.recovered;
+    }
+    assert!(
+        reproduced > 3 && recovered > 0,
+        "{reproduced} steps run again, {recovered} workflows ended well"
+    );
+}
+
 #[test]
 fn seeds_that_once_failed_stay_good() {
     let lines = include_str!("../seeds.txt").lines().map(str::trim);

@@ -4,7 +4,8 @@
 //! no input or output. The owner passes actions and answers in and takes events out with [`Simulated::advance`].
 //!
 //! A container may say what it does by arguments: `duration-ms=N`, `exit-code=N`. Without a duration one is drawn. Every
-//! step prints its fence as its result.
+//! step prints its fence as its result. The cluster has an object store of its own: what a step's template says that it puts
+//! out is there under its fence once it has ended well, and a step whose inputs are not there does not run.
 //!
 //! Invariants: the same seed and the same calls give the same events; a pod runs its command at most once, after a grant
 //! to its own holder; every start and end of a user's command is recorded ([`Execution`]) for checkers.
@@ -15,11 +16,12 @@
 //! answered, so events may be dropped while the agent is down.
 
 use argosy_agent_runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent};
-use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
-use argosy_model::display_fence;
+use argosy_executor::artifacts::SavedArtifact;
+use argosy_executor::protocol::{EXIT_EXECUTOR_ERROR, EXIT_REFUSED, TaskOutcome};
+use argosy_model::{display_fence, parse_fence};
 use argosy_proto::common::{Assignment, AttemptPhase, Fence, Resources};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Milliseconds of the owner's virtual time.
 pub type Millis = u64;
@@ -129,6 +131,19 @@ struct Pod {
     lease: Option<Lease>,
     /// Does nothing until then.
     frozen_until: Option<Millis>,
+    /// Input artifacts, and the attempts that made them.
+    inputs: Vec<(String, Fence)>,
+    /// Output artifacts.
+    outputs: Vec<String>,
+}
+
+/// A step that did not run, since the cluster's store did not have its inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// The attempt.
+    pub fence: Fence,
+    /// Its inputs that were not there.
+    pub inputs: Vec<String>,
 }
 
 /// Of an exclusive step, as its executor counts it.
@@ -164,6 +179,9 @@ pub struct Simulated {
     healthy: bool,
     /// Until then no image is there: pods start at some time up to it.
     starts_held_until: Millis,
+    /// Attempts whose artifacts are in the cluster's store: it outlives pods and agents.
+    stored: BTreeSet<Fence>,
+    missed: Vec<Missed>,
 }
 
 impl Simulated {
@@ -183,7 +201,21 @@ impl Simulated {
             drift_ppm: 0,
             healthy: true,
             starts_held_until: 0,
+            stored: BTreeSet::new(),
+            missed: Vec::new(),
         }
+    }
+
+    /// The cluster's store has what the attempt put out.
+    #[must_use]
+    pub fn has_stored(&self, fence: &Fence) -> bool {
+        self.stored.contains(fence)
+    }
+
+    /// Steps that did not find their inputs since the last call.
+    #[must_use]
+    pub fn take_missed(&mut self) -> Vec<Missed> {
+        std::mem::take(&mut self.missed)
     }
 
     /// From now on the pods' clocks run at this rate.
@@ -455,6 +487,8 @@ impl Simulated {
                 ends_at: 0,
             }),
             frozen_until: None,
+            inputs: inputs(&template),
+            outputs: names(&template, "/outputs/artifacts"),
         };
         self.events.push(RuntimeEvent::Observed(observe(fence, &pod)));
         self.pods.insert(fence, pod);
@@ -477,6 +511,20 @@ impl Simulated {
             || pod.frozen_until.is_some_and(|until| now < until)
         {
             return;
+        }
+        let lacks =
+            |(name, made_by): &(String, Fence)| (!self.stored.contains(made_by)).then(|| name.clone());
+        let missing: Vec<String> = pod.inputs.iter().filter_map(lacks).collect();
+        if let Some(first) = missing.first() {
+            self.missed.push(Missed { fence, inputs: missing.clone() });
+            pod.stage = Stage::HandingOver(TaskOutcome {
+                exit_code: EXIT_EXECUTOR_ERROR,
+                input_error: format!("artifact {first} failed to load: The specified key does not exist."),
+                missing_inputs: missing,
+                ..TaskOutcome::default()
+            });
+            pod.speaks_at = now;
+            return self.plan_at(now, fence);
         }
         if let Some(lease) = &mut pod.lease {
             lease.ends_at = lease.asked_at + length_ms;
@@ -534,7 +582,8 @@ impl Simulated {
         let Some(pod) = self.pods.get_mut(&fence) else { return };
         let is_stopped = pod.stop_at.is_some_and(|at| at <= now);
         match &pod.stage {
-            Stage::Starting | Stage::Asking if is_stopped => {
+            // What has ended and was told of is deleted when that is asked for: an agent that lost its ledger asks.
+            Stage::Starting | Stage::Asking | Stage::Over if is_stopped => {
                 self.pods.remove(&fence);
                 self.events.push(RuntimeEvent::Gone(fence));
             }
@@ -605,8 +654,20 @@ impl Simulated {
         lease_lost: bool,
     ) {
         let Some(pod) = self.pods.get_mut(&fence) else { return };
+        let saves = exit_code == 0 && !pod.outputs.is_empty();
+        let saved = |name: &String| SavedArtifact {
+            name: name.clone(),
+            digest: display_fence(&fence),
+            size: 1,
+            directory: false,
+        };
+        let artifacts = pod.outputs.iter().filter(|_| saves).map(saved).collect();
+        if saves {
+            self.stored.insert(fence);
+        }
         let outcome = TaskOutcome {
             exit_code,
+            artifacts,
             result: Some(display_fence(&fence)),
             started_at_ms: i64::try_from(pod.started_at).unwrap_or_default(),
             finished_at_ms: i64::try_from(now).unwrap_or_default(),
@@ -632,6 +693,23 @@ fn observe(fence: Fence, pod: &Pod) -> AttemptObservation {
         handle: pod.holder.clone(),
         ..AttemptObservation::new(fence, phase, "")
     }
+}
+
+/// The names in a list of a template.
+fn names(template: &Value, list: &str) -> Vec<String> {
+    let listed = template.pointer(list).and_then(Value::as_array).into_iter().flatten();
+    listed.filter_map(|one| one.get("name")?.as_str()).map(str::to_owned).collect()
+}
+
+/// A template's input artifacts that attempts have made.
+fn inputs(template: &Value) -> Vec<(String, Fence)> {
+    let listed = template.pointer("/inputs/artifacts").and_then(Value::as_array).into_iter().flatten();
+    let made = |one: &Value| {
+        let key = one.pointer("/argosy/key")?.as_str()?;
+        let fence = key.split('/').find_map(parse_fence)?;
+        Some((one.get("name")?.as_str()?.to_owned(), fence))
+    };
+    listed.filter_map(made).collect()
 }
 
 /// The number after this word in the container's arguments.

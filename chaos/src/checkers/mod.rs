@@ -6,6 +6,7 @@ mod bounds;
 mod durability;
 mod ending;
 mod exclusive;
+mod handovers;
 mod outage;
 mod results;
 mod schedules;
@@ -15,6 +16,7 @@ pub use bounds::{Bounds, ClusterUse};
 pub use durability::{Durability, Found, Operation, Read};
 pub use ending::Ending;
 pub use exclusive::Exclusive;
+pub use handovers::Handovers;
 pub use outage::Outage;
 pub use results::{AttemptSeen, NodeSeen, Results};
 pub use schedules::{CronSeen, Schedules};
@@ -113,6 +115,8 @@ pub struct Checkers {
     pub bounds: Bounds,
     /// Invariants 1, 2 and 6 for what CronWorkflows start.
     pub schedules: Schedules,
+    /// Invariants 1 and 2 for artifacts that are made again.
+    pub handovers: Handovers,
     /// What was found; the world stops at the first.
     pub violations: Vec<Violation>,
 }

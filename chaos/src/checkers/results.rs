@@ -39,6 +39,8 @@ pub struct AttemptSeen {
     pub fenced: bool,
     /// It is over, as far as state knows.
     pub closed: bool,
+    /// It runs for the artifacts of a step that has ended: its result is not the node's.
+    pub reproduces: bool,
 }
 
 #[derive(Debug)]
@@ -129,7 +131,9 @@ impl Results {
         }
         // A deleted workflow's attempts forget whose they were.
         let (workflow, node) = (known.seen.workflow, known.seen.node);
-        known.seen = AttemptSeen { workflow, node, ..seen };
+        // Nor does one that runs again become another when it is over.
+        let reproduces = seen.reproduces || known.seen.reproduces;
+        known.seen = AttemptSeen { workflow, node, reproduces, ..seen };
         Ok(now_fenced)
     }
 
@@ -169,8 +173,8 @@ impl Results {
     /// The committed result is of the node's newest attempt, which is not fenced, and which ran to its end.
     fn owner(&self, seen: &NodeSeen) -> Check {
         let name = &seen.name;
-        let Some(newest) = self.of_node((seen.workflow, seen.node)).max_by_key(|known| known.seen.fence)
-        else {
+        let own = self.of_node((seen.workflow, seen.node)).filter(|known| !known.seen.reproduces);
+        let Some(newest) = own.max_by_key(|known| known.seen.fence) else {
             return Err(format!("node {name} has a result and never had an attempt"));
         };
         let fence = newest.seen.fence;
@@ -264,6 +268,7 @@ mod tests {
             cluster: "a".to_owned(),
             fenced: false,
             closed: false,
+            reproduces: false,
         }
     }
 
@@ -288,6 +293,18 @@ mod tests {
         assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok());
         assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok());
         assert_eq!(results.exercised(), 3);
+    }
+
+    #[test]
+    fn a_result_of_what_runs_again_for_artifacts_is_seen() {
+        let mut results = ran(5);
+        results.attempt(1, AttemptSeen { closed: true, ..attempt(5) }).unwrap();
+        results.attempt(2, AttemptSeen { reproduces: true, ..attempt(6) }).unwrap();
+        results.permit(3, "a", &fence(6), "pod").unwrap();
+        results.completed(&fence(6), "pod").unwrap();
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.6.0"))).is_err());
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok());
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.6.0"))).is_err());
     }
 
     #[test]

@@ -107,6 +107,32 @@ pub(crate) struct Node {
     pub lease: Option<Lease>,
     /// What it waits for while its cluster is silent; ours.
     pub take_over: Option<TakeOver>,
+    /// It ended well and was run again for what was lost with its cluster, oldest first; ours.
+    pub reproductions: Vec<Reproduction>,
+}
+
+/// A step that ended well and was run again.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(crate) struct Reproduction {
+    pub outcome: String,
+    /// The cluster that it was lost with.
+    pub lost: String,
+    pub message: String,
+}
+
+impl Reproduction {
+    /// `made again after the loss of eu`.
+    pub(crate) fn text(&self) -> String {
+        let what = match self.outcome.as_str() {
+            "made" => "made again after the loss of",
+            "failed" => "not made again after the loss of",
+            "notNeeded" => "back after the loss of",
+            _ => "runs again after the loss of",
+        };
+        let why = if self.message.is_empty() { String::new() } else { format!(": {}", self.message) };
+        format!("{what} {}{why}", self.lost)
+    }
 }
 
 /// A cluster's lease.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::{Lease, Node, Workflow};
+use crate::model::{Lease, Node, Reproduction, Workflow};
 use crate::style::Style;
 use crate::table::Cell;
 use crate::time;
@@ -201,7 +201,10 @@ fn failover(node: &Node, now: jiff::Timestamp) -> [Cell; 4] {
         _ => Style::Plain,
     };
     let lease = node.lease.as_ref().map(Lease::text).unwrap_or_default();
-    let take_over = node.take_over.as_ref().map(|take_over| take_over.text(now)).unwrap_or_default();
+    let take_over = node.take_over.as_ref().map(|take_over| take_over.text(now));
+    // What has ended is not taken over.
+    let again = || node.reproductions.last().map(Reproduction::text);
+    let take_over = take_over.or_else(again).unwrap_or_default();
     [fence.into(), Cell::styled(lease, style), permit.into(), Cell::styled(take_over, Style::Yellow)]
 }
 
@@ -308,6 +311,10 @@ STEP           TEMPLATE  PODNAME         CLUSTER      DURATION  MESSAGE
         lost["takeOver"] =
             json!({"waitsFor": "stormBrake", "at": "2026-01-05T15:05:00Z", "untilResumed": true});
         assert!(draw(&[lost.clone()], &look).contains("held until resumed (storm brake)"));
+        let mut again = node("w", "Pod", "Succeeded", "", &[]);
+        again["reproductions"] =
+            json!([{"outcome": "failed", "lost": "eu", "message": "no"}, {"outcome": "made", "lost": "us"}]);
+        assert!(draw(&[again], &look).contains("made again after the loss of us"));
         assert!(!draw(&[lost], &Look::default()).contains("FENCE"), "only where it was asked for");
     }
 

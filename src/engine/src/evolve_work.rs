@@ -385,6 +385,9 @@ impl Step<'_> {
         let exclusive_lease_ms = work.exclusive_lease_ms;
         let reproduces = work.reproduces;
         work.fence = Some(fence);
+        if !fact.template_json.is_empty() {
+            work.template_json.clone_from(&fact.template_json);
+        }
         self.touch(Key::Work(id, node));
         self.state.index_unqueued(&shape, queue);
         self.drop_idle_block(&shape);

@@ -52,6 +52,13 @@ impl State {
         (waiting, running, stuck)
     }
 
+    /// An attempt of a step that has ended well, and runs again for its artifacts alone.
+    #[must_use]
+    pub fn reproduces(&self, fence: &Fence) -> bool {
+        let work = self.attempt(fence).and_then(|attempt| self.works.get(&(attempt.workflow, attempt.node)));
+        work.is_some_and(|work| work.reproduces && work.fence.as_ref() == Some(fence))
+    }
+
     /// Clusters that were removed since an earlier state. Costs a look at all that are removed.
     #[must_use]
     pub fn clusters_removed_since(&self, earlier: &Self) -> Vec<String> {

@@ -341,7 +341,10 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
                         cluster: cluster.clone(),
                     }));
                 }
-                draft.emit(Body::AttemptAssigned(fact::AttemptAssigned { workflow, node, cluster }));
+                let moved = reproduce::with_current_inputs(&draft.state, workflow, node, &work.template_json);
+                let template_json = moved.unwrap_or_default();
+                let assigned = fact::AttemptAssigned { workflow, node, cluster, template_json };
+                draft.emit(Body::AttemptAssigned(assigned));
             }
             Err(reasons) => {
                 draft.emit(Body::PlacementBlocked(fact::PlacementBlocked {

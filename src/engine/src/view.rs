@@ -388,12 +388,7 @@ impl State {
             node_id: argosy_model::node_id(&workflow.name, &node.name),
             node_name: node.name.clone(),
             pod_name: argosy_model::pod_name(&workflow.name, &work.template_name, &node.name),
-            template_json: crate::reproduce::with_current_inputs(
-                self,
-                attempt.workflow,
-                node,
-                &work.template_json,
-            ),
+            template_json: work.template_json.clone(),
             workflow_pod_json: if work.workflow_pod_json.is_empty() {
                 workflow.pod_json.clone()
             } else {

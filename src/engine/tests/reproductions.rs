@@ -304,7 +304,7 @@ fn a_step_is_run_again_so_often_and_no_more() {
     lose(&mut world, "west");
     assert_eq!(
         node(&world, "w.second")["message"],
-        "cluster west is lost, and with it its input first: first is not run again for it, as it has been run again 1 times, the limit is 1"
+        "cluster west is lost, and with it its input first: first is not run again for it, as it has been run again 1 times (the limit is 1)"
     );
 }
 

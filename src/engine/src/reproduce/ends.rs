@@ -42,6 +42,10 @@ pub(crate) fn attempt_over(
     };
     let outputs = match made {
         Ok(outputs) => outputs,
+        // What went wrong around it may not go wrong again: whoever waits has it run once more, within its limit.
+        Err(why) if phase == NodePhase::Error => {
+            return ended(draft, workflow, index, row::ReproductionEnd::Failed, clip(&why));
+        }
         Err(why) => return failed(draft, leader, workflow, index, why),
     };
     match yielded.task {
@@ -90,6 +94,11 @@ pub(crate) fn published(
 }
 
 fn made_again(draft: &mut Draft, workflow: u64, node: u32, outputs: row::Outputs) {
+    let work = draft.state.works.get(&(workflow, node)).cloned().unwrap_or_default();
+    if !super::is_needed(&draft.state, workflow, node, &work) {
+        // The first ones are back: whoever reads them finds them together, where they always were.
+        return not_needed(draft, workflow, node);
+    }
     let before = draft.state.node(workflow, node).and_then(|row| row.outputs.as_ref());
     let outputs_differ = before
         .is_some_and(|before| before.parameters != outputs.parameters || before.result != outputs.result);

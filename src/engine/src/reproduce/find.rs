@@ -56,14 +56,15 @@ pub(crate) fn current(state: &State, workflow: u64, artifact: &row::Artifact) ->
     }
 }
 
-/// A leaf's template with its inputs where they are now.
-pub(crate) fn with_current_inputs(state: &State, workflow: u64, node: &row::Node, template: &str) -> String {
-    let inputs = &node.rare().input_artifacts;
+/// A leaf's template with its inputs where they are now; `None`: where they were when its node was made. It is fixed as
+/// the leaf is placed, since that was decided by where they were then.
+pub(crate) fn with_current_inputs(state: &State, workflow: u64, node: u32, template: &str) -> Option<String> {
+    let inputs = &state.node(workflow, node)?.rare().input_artifacts;
     let now: Vec<row::Artifact> = inputs.iter().map(|input| current(state, workflow, input)).collect();
     if now == *inputs {
-        return template.to_owned();
+        return None;
     }
-    let Ok(mut raw) = serde_json::from_str::<Value>(template) else { return template.to_owned() };
+    let mut raw = serde_json::from_str::<Value>(template).ok()?;
     let listed = raw.pointer_mut("/inputs/artifacts").and_then(Value::as_array_mut).into_iter().flatten();
     for shown in listed.filter_map(Value::as_object_mut) {
         let is_it = |artifact: &&row::Artifact| {
@@ -73,7 +74,7 @@ pub(crate) fn with_current_inputs(state: &State, workflow: u64, node: &row::Node
             shown.insert(artifacts::STORED.to_owned(), artifacts::stored(artifact));
         }
     }
-    raw.to_string()
+    Some(raw.to_string())
 }
 
 /// Keys of a node's inputs that are in a store of which every cluster has one of its own: they are where they were made.

@@ -48,7 +48,9 @@ pub(super) fn verdict(
     let not_counted = i32::from(row::ReproductionEnd::NotNeeded);
     let before = row.rare().reproductions.iter().filter(|one| one.end != not_counted).count();
     if before >= max {
-        return Err(format!("it has been run again {before} times, the limit is {max}"));
+        let failed = row.rare().reproductions.last().filter(|last| !last.message.is_empty());
+        let why = failed.map(|last| format!(", and failed: {}", last.message)).unwrap_or_default();
+        return Err(format!("it has been run again {before} times (the limit is {max}){why}"));
     }
     let removed = find::is_removed(state, lost);
     let retried = template.retry_strategy.is_some() || parsed.manifest.spec.retry_strategy.is_some();
