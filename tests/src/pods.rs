@@ -36,6 +36,8 @@ pub struct AgentOptions {
     pub kubeconfig: Option<PathBuf>,
     /// More arguments.
     pub arguments: Vec<String>,
+    /// Which of several with one data directory, from 0: each has ports and a log of its own.
+    pub replica: u16,
 }
 
 /// Starts an agent inside its cluster's network, again after it was killed. It is enrolled the first time.
@@ -43,7 +45,7 @@ pub struct AgentOptions {
 /// # Errors
 /// No invite, or it can't be started.
 pub async fn start_agent(cell: &Cell, cluster: &Cluster, options: &AgentOptions) -> anyhow::Result<Child> {
-    let AgentOptions { kubeconfig, arguments } = options;
+    let AgentOptions { kubeconfig, arguments, replica } = options;
     let data = cluster.folder().join("agent");
     std::fs::create_dir_all(&data)?;
     let invite = invite(cell, cluster).await?;
@@ -61,9 +63,10 @@ pub async fn start_agent(cell: &Cell, cluster: &Cluster, options: &AgentOptions)
         .arg(&data)
         .arg("--invite-file")
         .arg(&invite)
-        .arg(format!("--executor-listen={}:{}", cluster.address(), EXECUTOR_PORT))
-        .arg(format!("--metrics-listen={}:{}", cluster.address(), METRICS_PORT));
-    cluster.spawn(&mut command, &log(cluster, &format!("agent-{}.log", cluster.name))?)
+        .arg(format!("--executor-listen={}:{}", cluster.address(), EXECUTOR_PORT + 10 * replica))
+        .arg(format!("--metrics-listen={}:{}", cluster.address(), METRICS_PORT + replica));
+    let name = if *replica == 0 { cluster.name.clone() } else { format!("{}-{replica}", cluster.name) };
+    cluster.spawn(&mut command, &log(cluster, &format!("agent-{name}.log"))?)
 }
 
 /// One invite for a cluster, made once.

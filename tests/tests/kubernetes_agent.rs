@@ -60,6 +60,7 @@ async fn all_cases(federation: &Federation, cluster: &Cluster) -> anyhow::Result
     let options = AgentOptions {
         kubeconfig: Some(cluster.folder().join("agent.kubeconfig")),
         arguments: arguments.map(str::to_owned).to_vec(),
+        ..AgentOptions::default()
     };
     let mut agent = start_agent(&cell, cluster, &options).await?;
     cell.wait_for_clusters(1).await?;

@@ -1,5 +1,6 @@
 //! Flags, environment and file.
 
+use argosy_agent_runtime::election::Times;
 use argosy_proto::common::Resources;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::collections::BTreeMap;
@@ -105,6 +106,22 @@ pub struct Config {
     /// Bytes of all ConfigMaps that are told
     #[arg(long, default_value_t = argosy_kubernetes::config_maps::Settings::default().bytes_max)]
     pub config_maps_bytes_max: usize,
+    /// The Lease of which several replicas of this agent, with one data directory, have one to act; none: there is one replica
+    /// (Kubernetes runtime)
+    #[arg(long, env = "ARGOSY_LEASE_NAME")]
+    pub lease_name: Option<String>,
+    /// The Lease's namespace; default: that of the agent's Pod
+    #[arg(long, env = "ARGOSY_LEASE_NAMESPACE")]
+    pub lease_namespace: Option<String>,
+    /// A Lease that was not renewed for so long goes to another replica, milliseconds
+    #[arg(long, default_value_t = Times::default().duration_ms)]
+    pub lease_duration_ms: u64,
+    /// A replica that could not renew the Lease for so long ends, milliseconds; shorter than its duration
+    #[arg(long, default_value_t = Times::default().renew_deadline_ms)]
+    pub lease_renew_deadline_ms: u64,
+    /// Between two looks at the Lease, milliseconds
+    #[arg(long, default_value_t = Times::default().retry_ms)]
+    pub lease_retry_ms: u64,
     /// Do not try private namespaces (process runtime)
     #[arg(long)]
     pub no_isolation: bool,
@@ -169,6 +186,16 @@ impl Config {
             command = command.mut_arg(id, |argument| argument.default_values(values));
         }
         Self::from_arg_matches(&command.try_get_matches_from(&arguments)?)
+    }
+
+    /// The times of the Lease, as they are given.
+    #[must_use]
+    pub fn lease_times(&self) -> Times {
+        Times {
+            duration_ms: self.lease_duration_ms,
+            renew_deadline_ms: self.lease_renew_deadline_ms,
+            retry_ms: self.lease_retry_ms,
+        }
     }
 
     /// What the capacity flags say over what there is.

@@ -2,6 +2,7 @@
 
 use crate::Config;
 use crate::connection::{client, dial, explain, explain_status};
+use crate::replica::Right;
 use anyhow::{Context, bail, ensure};
 use arc_swap::ArcSwap;
 use argosy_pki::{
@@ -66,6 +67,8 @@ pub struct Session {
     pub roots: mpsc::Receiver<TrustRoots>,
     /// Of this process.
     pub agent_instance: u64,
+    /// A replica that lost it must not use the key any more: it would look like a stolen one.
+    pub right: Right,
 }
 
 /// Why there is no new certificate.
@@ -283,6 +286,10 @@ impl Enrolled {
                     continue;
                 }
             }
+            if !session.right.is_held() {
+                // The process is about to end.
+                continue;
+            }
             self.take_new_invite(&config, &session, &mut refused_invite).await;
             if wall_clock_ms() < self.renew_at_ms {
                 continue;
@@ -396,6 +403,9 @@ impl Enrolled {
 
     /// The authorities of the cell have changed. Those that don't vouch for the present certificate are no authorities of ours.
     async fn trust(&mut self, roots: TrustRoots, session: &Session) {
+        if !session.right.is_held() {
+            return;
+        }
         let roots = roots.roots_der.into_iter().map(CertificateDer::from).collect();
         let identity = AgentIdentity { roots, ..self.identity.clone() };
         if identity.trusts() != self.identity.trusts() {

@@ -9,6 +9,7 @@
 //!
 //! Failure model: members, the network and the cluster's API may be away for any time (retries with jitter); the agent may
 //! be killed at any instant, steps go on and are adopted; a data directory serves one agent at a time (the ledger's lock).
+//! Of several replicas with one directory the holder of a Lease acts (src/decisions/0044-replicas.md).
 //! A disk that takes no writes silences the agent: its lease runs out and the control plane takes its steps over.
 
 pub mod artifacts;
@@ -18,6 +19,7 @@ mod identity;
 mod logs;
 mod page;
 mod policy;
+mod replica;
 mod runtimes;
 mod service;
 mod simulated;

@@ -14,6 +14,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     pub cluster: String,
+    /// This replica is the cluster's agent, and serves its executors.
+    pub is_active: bool,
     /// In step with the control plane.
     pub is_synced: bool,
     pub lease_remaining_ms: u64,
@@ -30,6 +32,10 @@ impl Figures {
         let head = |text: &mut String, name: &str, kind: &str, help: &str| {
             let _ = writeln!(text, "# HELP argosy_agent_{name} {help}\n# TYPE argosy_agent_{name} {kind}");
         };
+        let help =
+            "1 while this replica is the cluster's agent: the only one, or the holder of the Lease; else 0.";
+        head(&mut text, "leader", "gauge", help);
+        let _ = writeln!(text, "argosy_agent_leader{{cluster=\"{cluster}\"}} {}", u8::from(self.is_active));
         head(&mut text, "synced", "gauge", "1 while the agent is in step with the control plane, else 0.");
         let _ = writeln!(text, "argosy_agent_synced{{cluster=\"{cluster}\"}} {}", u8::from(self.is_synced));
         head(&mut text, "lease_remaining_seconds", "gauge", "Seconds for which start permits may be given.");
@@ -48,7 +54,8 @@ impl Figures {
     }
 }
 
-/// Serves `/metrics`, `/healthz` (the process works) and `/readyz` (in step with the control plane).
+/// Serves `/metrics`, `/healthz` (the process works), `/activez` (this replica serves executors) and `/readyz` (in step with
+/// the control plane).
 pub async fn serve(
     listen: SocketAddr,
     figures: SharedFigures,
@@ -58,10 +65,23 @@ pub async fn serve(
         format!("cannot serve metrics on {listen}; choose another address with --metrics-listen")
     })?;
     tracing::info!(address = %listener.local_addr()?, "serving metrics");
-    let shown = Arc::clone(&figures);
+    let (shown, active) = (Arc::clone(&figures), Arc::clone(&figures));
     let router = Router::new()
         .route("/metrics", get(async move || shown.lock().unwrap_or_else(PoisonError::into_inner).render()))
         .route("/healthz", get(async || "ok"))
+        .route(
+            "/activez",
+            get(async move || {
+                if active.lock().unwrap_or_else(PoisonError::into_inner).is_active {
+                    (StatusCode::OK, "this replica is the cluster's agent")
+                } else {
+                    (
+                        StatusCode::SERVICE_UNAVAILABLE,
+                        "another replica is the cluster's agent, or none is yet",
+                    )
+                }
+            }),
+        )
         .route(
             "/readyz",
             get(async move || {
@@ -88,6 +108,7 @@ mod tests {
     fn the_page_is_prometheus_text() {
         let figures = Figures {
             cluster: "eu".to_owned(),
+            is_active: true,
             is_synced: true,
             lease_remaining_ms: 12_900,
             attempts: BTreeMap::from([("Running", 3)]),
@@ -98,6 +119,7 @@ mod tests {
         };
         let page = figures.render();
         for line in [
+            "argosy_agent_leader{cluster=\"eu\"} 1",
             "argosy_agent_synced{cluster=\"eu\"} 1",
             "argosy_agent_lease_remaining_seconds{cluster=\"eu\"} 12",
             "argosy_agent_attempts{cluster=\"eu\",phase=\"Running\"} 3",

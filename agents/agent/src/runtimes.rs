@@ -80,7 +80,7 @@ pub async fn locate(config: &Config) -> anyhow::Result<std::net::IpAddr> {
 
 /// What is needed before the agent knows who it is.
 pub struct Prepared {
-    kubernetes: Option<argosy_kubernetes::Client>,
+    pub kubernetes: Option<argosy_kubernetes::Client>,
     pub cluster_uid: String,
 }
 

@@ -6,6 +6,7 @@ use crate::identity::{self, SharedTrusts, Wish, wall_clock_ms};
 use crate::logs::LogReaders;
 use crate::page::{self, SharedFigures};
 use crate::policy;
+use crate::replica::{self, Right};
 use crate::runtimes::{self, Prepared, Running};
 use anyhow::Context;
 use argosy_agent_runtime::ledger::{self, FileLedger};
@@ -40,19 +41,61 @@ const FIGURES_EVERY_TICKS: u32 = 10;
 /// Runs the agent until SIGTERM or SIGINT. Steps go on after it.
 ///
 /// # Errors
-/// When it cannot be set up: configuration, data directory, invite, addresses.
+/// When it cannot be set up: configuration, data directory, invite, addresses. When it had the Lease and lost it.
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let agent = async {
-        let mut agent = Agent::start(config).await?;
+    let end = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    act_when_it_is_time(config, end).await
+}
+
+/// Waits for its turn and acts until the end is asked for or the turn is over.
+async fn act_when_it_is_time(config: Config, end: impl Future<Output = ()>) -> anyhow::Result<()> {
+    let mut end = std::pin::pin!(end);
+    let policy = config.policy.as_deref().map(policy::load).transpose()?;
+    // Keys, results and logs of steps: for this user only.
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&config.data_dir)
+        .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
+    let figures = SharedFigures::default();
+    let mut page = JoinSet::new();
+    let waited = async {
+        // Locks the directory before anything else in it is touched.
+        let alone = if config.lease_name.is_none() { Some(open_ledger(&config).await?) } else { None };
+        let prepared = Prepared::new(&config).await?;
+        page::serve(config.metrics_listen, Arc::clone(&figures), &mut page).await?;
+        let held = replica::wait(&config, prepared.kubernetes.clone()).await?;
+        let ledger = match alone {
+            Some(ledger) => ledger,
+            None => FileLedger::open_term(&config.data_dir, held.term)?,
+        };
+        Ok::<_, anyhow::Error>((prepared, held, ledger))
+    };
+    let (prepared, held, ledger) = tokio::select! {
+        waited = waited => waited?,
+        () = &mut end => return Ok(()),
+    };
+    let acting = async {
+        let mut agent =
+            Agent::start(config, policy, prepared, ledger, Arc::clone(&figures), held.right.clone()).await?;
         agent.run().await
     };
-    tokio::select! {
-        result = agent => result,
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-    }
+    let result = tokio::select! {
+        result = acting => result,
+        lost = held.lost() => Err(lost),
+        () = end => Ok(()),
+    };
+    figures.lock().unwrap_or_else(PoisonError::into_inner).is_active = false;
+    // The agent's tasks ended with it: what they had under way is fenced, and the next replica may begin.
+    held.give_up().await;
+    result
 }
 
 struct Agent {
@@ -76,11 +119,12 @@ struct Agent {
     /// The question for a certificate that waits for its answer.
     renewal: Option<(u64, oneshot::Sender<CertificateRenewed>)>,
     trusts: SharedTrusts,
+    right: Right,
     _tasks: JoinSet<()>,
 }
 
 /// A clock that never goes back and goes on during suspension.
-fn now() -> Millis {
+pub fn now() -> Millis {
     let time = clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every supported kernel has this clock");
     let (seconds, nanoseconds) = (time.tv_sec(), time.tv_nsec());
     u64::try_from(seconds).unwrap_or(0) * 1000 + u64::try_from(nanoseconds).unwrap_or(0) / 1_000_000
@@ -90,7 +134,7 @@ fn now() -> Millis {
 async fn open_ledger(config: &Config) -> anyhow::Result<FileLedger> {
     let begin = now();
     loop {
-        match FileLedger::open(config.data_dir.join("ledger")) {
+        match FileLedger::open_term(&config.data_dir, 0) {
             Err(ledger::Error::InUse { .. }) if now() < begin + LEDGER_WAIT_MS => {
                 tokio::time::sleep(TICK).await
             }
@@ -106,20 +150,15 @@ fn labels(config: &Config, policy: Option<&policy::Loaded>) -> BTreeMap<String, 
 }
 
 impl Agent {
-    async fn start(config: Config) -> anyhow::Result<Self> {
-        let policy = config.policy.as_deref().map(policy::load).transpose()?;
-        // Keys, results and logs of steps: for this user only.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&config.data_dir)
-            .with_context(|| format!("cannot make the data directory {}", config.data_dir.display()))?;
-        // Locks the directory before anything else in it is touched.
-        let ledger = open_ledger(&config).await?;
-        let prepared = Prepared::new(&config).await?;
+    async fn start(
+        config: Config,
+        policy: Option<policy::Loaded>,
+        prepared: Prepared,
+        ledger: FileLedger,
+        figures: SharedFigures,
+        right: Right,
+    ) -> anyhow::Result<Self> {
         let mut tasks = JoinSet::new();
-        let figures = SharedFigures::default();
-        page::serve(config.metrics_listen, Arc::clone(&figures), &mut tasks).await?;
         let cluster_uid = prepared.cluster_uid.clone();
         let enrolled = identity::establish(&config, &cluster_uid).await?;
         figures.lock().unwrap_or_else(PoisonError::into_inner).cluster.clone_from(&enrolled.cluster);
@@ -127,6 +166,7 @@ impl Agent {
         let names = (enrolled.cell.as_str(), enrolled.cluster.as_str());
         let rules = policy.as_ref().map(|loaded| Arc::clone(&loaded.policy));
         let running = prepared.start(&config, rules.clone(), names, sender, &mut tasks).await?;
+        figures.lock().unwrap_or_else(PoisonError::into_inner).is_active = true;
         let instance = uuid::Uuid::new_v4().as_u64_pair();
         let options = session::Options {
             cluster: enrolled.cluster.clone(),
@@ -152,7 +192,12 @@ impl Agent {
         let (wish_sender, wishes) = mpsc::channel(IDENTITY_QUEUE_MAX);
         let (roots_sender, roots) = mpsc::channel(IDENTITY_QUEUE_MAX);
         let trusts = Arc::clone(&enrolled.trusts);
-        let session = identity::Session { wishes: wish_sender, roots, agent_instance: instance.0 };
+        let session = identity::Session {
+            wishes: wish_sender,
+            roots,
+            agent_instance: instance.0,
+            right: right.clone(),
+        };
         tasks.spawn(enrolled.keep(config.clone(), session));
         Ok(Self {
             reconciler,
@@ -174,6 +219,7 @@ impl Agent {
             roots: roots_sender,
             renewal: None,
             trusts,
+            right,
             _tasks: tasks,
         })
     }
@@ -289,6 +335,9 @@ impl Agent {
     }
 
     fn act(&mut self) -> anyhow::Result<()> {
+        if !self.right.is_held() {
+            return Err(replica::error_lost());
+        }
         let outputs = match self.reconciler.outputs() {
             Ok(outputs) => outputs,
             Err(error) => {
@@ -304,8 +353,12 @@ impl Agent {
             }
         };
         self.ledger_fails_since = None;
+        // What was made durable in time is what the next replica finds; what is said later than that it may not know of.
+        if !self.right.is_held() {
+            return Err(replica::error_lost());
+        }
         // Outputs may have waited for the ledger: what counts for permits is the lease as it is now.
-        let lease_until = self.reconciler.session().lease_until();
+        let lease_until = self.reconciler.session().lease_until().min(self.right.until());
         self.running.lease_until(lease_until);
         for output in outputs {
             match output {

@@ -43,6 +43,7 @@ mod creation;
 mod fields;
 mod gc;
 mod housekeeping;
+pub mod lease;
 mod logs;
 pub mod names;
 pub mod observe;

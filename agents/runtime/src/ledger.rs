@@ -203,11 +203,46 @@ impl FileLedger {
         Ok(Self { path, file, durable_bytes: 0, pending: Vec::new(), pending_records: 0, length: 0 })
     }
 
+    /// The ledger of an agent that shares its directory with others, of which one acts at a time: each term has a file of its
+    /// own. It begins with what the highest term before it made durable; whatever an agent of an earlier term still writes,
+    /// nobody reads. Term 0 is that of an agent that shares with nobody.
+    ///
+    /// # Errors
+    /// When the file system refuses, the earlier file is no ledger, or a term as high has begun already ([`last_term`]).
+    pub fn open_term(directory: &Path, term: u64) -> Result<Self, Error> {
+        let path = directory.join(term_file(term));
+        let in_use = || Error::InUse { path: path.display().to_string() };
+        if term > 0 {
+            // Whoever makes the file has the term, should two believe that they do. Looking round comes after it: a file
+            // system that is shared tells a client that has changed a directory what is in it by now.
+            private().create_new(true).open(&path).map_err(|source| {
+                let is_there = source.kind() == std::io::ErrorKind::AlreadyExists;
+                if is_there { in_use() } else { file_error("make", &path, source) }
+            })?;
+        }
+        let earlier: Vec<u64> = terms(directory)?.into_iter().filter(|&it| it != term).collect();
+        if term > 0 && earlier.iter().any(|&it| it > term) {
+            std::fs::remove_file(&path).map_err(|source| file_error("remove", &path, source))?;
+            return Err(in_use());
+        }
+        let mut ledger = Self::open(&path)?;
+        if let Some(last) = earlier.iter().max() {
+            let from = directory.join(term_file(*last));
+            let read = File::open(&from).and_then(|mut file| read_bounded(&mut file));
+            let bytes = read.map_err(|source| file_error("read", &from, source))?;
+            let (records, _) = parse(&bytes).map_err(|reason| unusable(&from, reason))?;
+            ledger.compact(&records)?;
+        }
+        for old in earlier {
+            let path = directory.join(term_file(old));
+            std::fs::remove_file(&path).map_err(|source| file_error("remove", &path, source))?;
+        }
+        Ok(ledger)
+    }
+
     fn read_all(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
         self.file.seek(SeekFrom::Start(0))?;
-        (&mut self.file).take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
-        Ok(bytes)
+        read_bounded(&mut self.file)
     }
 
     fn write_at_end(&mut self) -> std::io::Result<()> {
@@ -287,6 +322,39 @@ impl Ledger for FileLedger {
     fn length(&self) -> usize {
         self.length + self.pending_records
     }
+}
+
+/// The highest term of which the directory has a ledger; 0: none, or that of an agent alone.
+///
+/// # Errors
+/// When the directory can't be read.
+pub fn last_term(directory: &Path) -> Result<u64, Error> {
+    Ok(terms(directory)?.into_iter().max().unwrap_or(0))
+}
+
+fn terms(directory: &Path) -> Result<Vec<u64>, Error> {
+    let refused = |source| file_error("look for", directory, source);
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(refused)? {
+        let name = entry.map_err(refused)?.file_name();
+        let name = name.to_string_lossy();
+        match name.strip_prefix("ledger-").map(str::parse) {
+            Some(Ok(term)) => found.push(term),
+            Some(Err(_)) | None if name == "ledger" => found.push(0),
+            Some(Err(_)) | None => {}
+        }
+    }
+    Ok(found)
+}
+
+fn term_file(term: u64) -> String {
+    if term == 0 { "ledger".to_owned() } else { format!("ledger-{term}") }
+}
+
+fn read_bounded(file: &mut File) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Results of steps are for the agent's user only.
@@ -460,6 +528,45 @@ mod tests {
         assert!(FileLedger::open(&path).unwrap_err().to_string().contains("another agent"), "still locked");
         drop(ledger);
         assert_eq!(FileLedger::open(&path).unwrap().load().unwrap(), [permit(5), permit(6)]);
+    }
+
+    #[test]
+    fn a_term_begins_with_what_the_last_one_kept_and_late_writes_of_that_reach_nobody() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |term| {
+            let mut ledger = FileLedger::open_term(directory.path(), term).unwrap();
+            let records = ledger.load().unwrap();
+            (ledger, records)
+        };
+        let (mut alone, _) = open(0);
+        alone.append(&permit(1));
+        alone.sync().unwrap();
+        drop(alone);
+        assert_eq!(last_term(directory.path()).unwrap(), 0);
+        let (mut stalled, found) = open(3);
+        assert_eq!(found, [permit(1)]);
+        stalled.append(&permit(2));
+        stalled.sync().unwrap();
+        // It stands still and is taken for dead; nobody ended it.
+        let (mut next, found) = open(4);
+        assert_eq!(found, [permit(1), permit(2)]);
+        stalled.append(&permit(66));
+        stalled.sync().unwrap();
+        stalled.compact(&[permit(67)]).unwrap();
+        next.append(&permit(5));
+        next.sync().unwrap();
+        drop(next);
+        assert_eq!(last_term(directory.path()).unwrap(), 4);
+        for late in [3, 4] {
+            let refused = FileLedger::open_term(directory.path(), late).unwrap_err();
+            assert!(matches!(refused, Error::InUse { .. }), "{refused}");
+        }
+        let (next, found) = open(6);
+        assert_eq!(found, [permit(1), permit(2), permit(5)]);
+        drop((next, stalled));
+        let (_alone, found) = open(0);
+        assert_eq!(found, [permit(1), permit(2), permit(5)], "back to one agent");
+        assert_eq!(terms(directory.path()).unwrap(), [0]);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! the ledger returned as durable survives that.
 
 mod attempt;
+pub mod election;
 mod io;
 pub mod ledger;
 pub mod policy;

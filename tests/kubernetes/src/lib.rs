@@ -304,6 +304,15 @@ impl Cluster {
         self.kubectl(&["apply", "-f", &right.to_string_lossy()]).map(drop)
     }
 
+    /// Makes the Lease of `deploy/agent/lease.yaml`, and gives the agent its rights on it.
+    ///
+    /// # Errors
+    /// kubectl's own words.
+    pub fn let_agent_hold_its_lease(&self) -> Result<()> {
+        let right = components::source("deploy/agent/lease.yaml");
+        self.kubectl(&["apply", "-f", &right.to_string_lossy()]).map(drop)
+    }
+
     /// A program to be run inside the cluster's network, as an agent is.
     #[must_use]
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
