@@ -3,7 +3,7 @@
 use super::attempts::Admission;
 use super::connection::{Link, Standing};
 use super::{Output, Session, Up};
-use crate::{FRAME_VERSION, Millis, code, is_terminal};
+use crate::{FRAME_VERSION, Millis, Times, code, is_terminal};
 use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::agent;
 use argosy_proto::agent::control_frame::Body as Down;
@@ -88,9 +88,20 @@ impl Session {
             round: 0,
             listed_at: now,
         };
+        self.keep_pace(standing.lease_ms);
         self.link = Link::Up(Box::new(standing), now);
         self.list(now);
         self.renew(now);
+    }
+
+    /// Pauses that go with a lease are no longer than this one allows: with those of a longer lease an agent would come back
+    /// too late after an outage of the control plane, and lose its steps.
+    fn keep_pace(&mut self, lease_ms: Millis) {
+        let pace = Times::with_lease(lease_ms);
+        let times = &mut self.options.times;
+        times.reconnect_max_ms = times.reconnect_max_ms.min(pace.reconnect_max_ms);
+        times.silence_max_ms = times.silence_max_ms.min(pace.silence_max_ms);
+        times.agent_resend_ms = times.agent_resend_ms.min(pace.agent_resend_ms);
     }
 
     /// Lists every held attempt, in pages.

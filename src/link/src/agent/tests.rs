@@ -363,6 +363,23 @@ fn a_connection_without_news_is_asked_for_again() {
 }
 
 #[test]
+fn an_agent_with_a_short_lease_comes_back_within_it() {
+    let mut rig = Rig::plain();
+    rig.connect();
+    let welcome =
+        agent::Welcome { cell: "cell".into(), incarnation: 1, lease_ms: 3_000, renew_every_ms: 1_000 };
+    rig.frame(1, Down::Welcome(welcome));
+    for _ in 0..20 {
+        let wait = waits(&rig.step(Input::Disconnected))[0];
+        assert!(wait <= 500, "a sixth of the lease, not {wait} ms");
+        rig.now += wait;
+    }
+    // A Hello that a member without a leader lost is said again while the lease's margin lasts.
+    assert_eq!(greetings(&rig.connect()), 1);
+    assert_eq!(greetings(&rig.wait(1_000)), 1);
+}
+
+#[test]
 fn waits_grow_with_jitter_and_replay() {
     let run = |seed| {
         let mut rig = Rig::new(Limits::default(), seed);
