@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(120);
-const POLICY: &str = "images: [busybox]\nhostAccess: {}\nlargestPod: {cpu: 1}\nresourceTemplates: false\n";
+const POLICY: &str = "images: [busybox]\nhostAccess: {}\nlargestPod: {cpu: 1}\nresourceTemplates: false\nnamespaceMapping: {default: batch}\n";
 
 #[test]
 fn what_the_owner_refuses_becomes_no_pod() {
@@ -47,10 +47,32 @@ async fn all_cases(federation: &Federation, cluster: &Cluster) -> anyhow::Result
     let options = AgentOptions { arguments, ..AgentOptions::default() };
     let mut agent = start_agent(&cell, cluster, &options).await?;
     cell.wait_for_clusters(1).await?;
-    cell.submit(&workflow("plain", &container(&json!({})))).await?;
+    // What the control plane calls `default` is `batch` here, with all that a step finds in its namespace.
+    cluster.kubectl(&["create", "namespace", "batch"])?;
+    cluster.kubectl(&["create", "configmap", "words", "-n", "batch", "--from-literal=word=mapped"])?;
+    let word = json!({"name": "WORD", "valueFrom": {"configMapKeyRef": {"name": "words", "key": "word"}}});
+    let read = json!({"image": "busybox", "imagePullPolicy": "IfNotPresent", "env": [word],
+        "command": ["sh", "-c", "echo is $WORD"]});
+    cell.submit(&workflow("plain", &json!({"container": read}))).await?;
     let plain = cell.finished("plain", WAIT).await?;
     assert_eq!(plain["status"]["phase"], "Succeeded", "{plain}");
-    say("what is allowed runs");
+    assert_eq!(plain["metadata"]["namespace"], "default");
+    assert!(cluster.kubectl(&["get", "pods", "-n", "batch", "-o", "name"])?.contains("plain"));
+    let (well, log) = cell.try_argosy(&["logs", "plain"])?;
+    assert!(well && log.contains("is mapped"), "{log}");
+    say("what is allowed runs, in the namespace that the owner has for it");
+    let mut intruder = workflow("intruder", &container(&json!({})));
+    intruder["metadata"]["namespace"] = "batch".into();
+    cell.submit(&intruder).await?;
+    let path = "/api/v1/workflows/batch/intruder";
+    let refused = cell
+        .until(WAIT, "the intruder to be refused", async || {
+            let now = cell.get(path).await.ok()?;
+            (now["status"]["phase"] == "Error").then_some(now)
+        })
+        .await?;
+    let message = refused["status"]["nodes"]["intruder"]["message"].as_str().unwrap_or_default();
+    assert!(message.contains("rule namespaceMapping:"), "{message}");
     let privileged = "containers: [{name: main, securityContext: {privileged: true}}]";
     let large = json!({"image": "busybox", "command": ["true"], "resources": {"limits": {"cpu": "2"}}});
     for (name, template, rule) in [
@@ -66,7 +88,7 @@ async fn all_cases(federation: &Federation, cluster: &Cluster) -> anyhow::Result
         let message = refused["status"]["nodes"][name]["message"].as_str().unwrap_or_default();
         assert!(message.starts_with("ARG1191: ") && message.contains(&format!("rule {rule}:")), "{message}");
     }
-    let pods = cluster.kubectl(&["get", "pods", "-n", "default", "-o", "name"])?;
+    let pods = cluster.kubectl(&["get", "pods", "-A", "-l", "argosy.dev/cell", "-o", "name"])?;
     assert_eq!(pods.lines().filter(|pod| !pod.contains("plain")).count(), 0, "{pods}");
     say("what is refused says so by rule, and no Pod was made");
     agent.kill()?;

@@ -1,6 +1,7 @@
 //! Object stores: the agent signs for its steps, and does what the control plane asks.
 
 use crate::Config;
+use argosy_agent_runtime::policy::{CODE, Policy};
 use argosy_agent_runtime::server::Artifacts;
 use argosy_artifacts::{DirectorySecrets, Error, Limits, NoSecrets, Operation, Secrets, Stores, operate};
 use argosy_executor::artifacts::{Answer, Operation as Question, Ticket};
@@ -74,13 +75,20 @@ impl Artifacts for Signer {
     }
 }
 
-/// Does what the control plane asks; what comes of it, in pieces.
+/// Does what the control plane asks, in the namespace that the owner of the cluster has for it; what comes of it, in pieces.
 pub async fn carry_out(
     stores: &Stores,
+    policy: Option<&Policy>,
     operation: &str,
 ) -> Result<BoxStream<'static, Result<Bytes, String>>, String> {
-    let operation: Operation = serde_json::from_str(operation)
+    let mut operation: Operation = serde_json::from_str(operation)
         .map_err(|error| format!("this agent does not know the operation: {error}; upgrade it"))?;
+    if let Some(policy) = policy {
+        let namespace = operation.namespace_mut();
+        let local = policy.local_namespace(namespace).map(str::to_owned);
+        *namespace = local
+            .ok_or_else(|| format!("{CODE}: namespace {namespace:?} is another one's in this cluster"))?;
+    }
     let outcome = operate(stores, operation).await.map_err(|error| error.to_string())?;
     let pieces = |part: Result<Bytes, Error>| {
         let parts: Vec<Result<Bytes, String>> = match part {

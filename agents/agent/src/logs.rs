@@ -1,7 +1,7 @@
 //! Serves log requests, and what is asked of object stores, beside the session.
 
 use crate::artifacts;
-use argosy_agent_runtime::{LogOptions, Runtime};
+use argosy_agent_runtime::{LogOptions, Policy, Runtime};
 use argosy_artifacts::Stores;
 use argosy_proto::agent::{LogChunk, LogRequest};
 use bytes::Bytes;
@@ -20,6 +20,7 @@ const PIECES_WAITING_MAX: usize = 64;
 pub struct LogReaders {
     runtime: Arc<dyn Runtime>,
     stores: Arc<Stores>,
+    policy: Option<Arc<Policy>>,
     readers: JoinSet<()>,
     by_request: BTreeMap<u64, AbortHandle>,
     pieces: mpsc::Sender<LogChunk>,
@@ -27,9 +28,14 @@ pub struct LogReaders {
 
 impl LogReaders {
     /// Nobody reads; pieces come out of the receiver.
-    pub fn new(runtime: Arc<dyn Runtime>, stores: Arc<Stores>) -> (Self, mpsc::Receiver<LogChunk>) {
+    pub fn new(
+        runtime: Arc<dyn Runtime>,
+        stores: Arc<Stores>,
+        policy: Option<Arc<Policy>>,
+    ) -> (Self, mpsc::Receiver<LogChunk>) {
         let (pieces, receiver) = mpsc::channel(PIECES_WAITING_MAX);
-        (Self { runtime, stores, readers: JoinSet::new(), by_request: BTreeMap::new(), pieces }, receiver)
+        let (readers, by_request) = (JoinSet::new(), BTreeMap::new());
+        (Self { runtime, stores, policy, readers, by_request, pieces }, receiver)
     }
 
     /// Begins or cancels.
@@ -60,9 +66,9 @@ impl LogReaders {
             return;
         }
         if !artifact.is_empty() {
-            let stores = Arc::clone(&self.stores);
+            let (stores, policy) = (Arc::clone(&self.stores), self.policy.clone());
             let work = self.readers.spawn(async move {
-                let outcome = artifacts::carry_out(&stores, &artifact).await;
+                let outcome = artifacts::carry_out(&stores, policy.as_deref(), &artifact).await;
                 let error = match outcome {
                     Ok(outcome) => pass_on(&pieces, number, outcome).await,
                     Err(error) => Some(error),

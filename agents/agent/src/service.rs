@@ -183,10 +183,10 @@ impl Agent {
             limits: argosy_link::Limits::default(),
             seed: instance.1,
         };
-        let reconciler = Reconciler::new(options, Limits::default(), ledger)?.with_policy(rules);
+        let reconciler = Reconciler::new(options, Limits::default(), ledger)?.with_policy(rules.clone());
         let (connector, connection_events) = Connector::new(Arc::clone(&enrolled.tls));
         let (readers, log_pieces) =
-            LogReaders::new(Arc::clone(&running.runtime), Arc::clone(&running.stores));
+            LogReaders::new(Arc::clone(&running.runtime), Arc::clone(&running.stores), rules);
         let members = enrolled.members.clone();
         tracing::info!(cluster = enrolled.cluster, cell = enrolled.cell, ?members, "the agent is up");
         let (wish_sender, wishes) = mpsc::channel(IDENTITY_QUEUE_MAX);

@@ -4,6 +4,7 @@
 //! none are told, and the log says that once.
 
 use crate::runtime::Shared;
+use argosy_agent_runtime::Policy;
 use argosy_agent_runtime::RuntimeEvent;
 use argosy_proto::common::{ConfigMapName, ReportedConfigMap};
 use futures::StreamExt;
@@ -76,6 +77,15 @@ fn reported(of: ConfigMap) -> ReportedConfigMap {
     }
 }
 
+/// By the control plane's name of its namespace; `None`: it has none.
+fn named(policy: Option<&Policy>, one: &ReportedConfigMap) -> Option<ReportedConfigMap> {
+    let mut told = one.clone();
+    if let (Some(policy), Some(name)) = (policy, told.name.as_mut()) {
+        name.namespace = policy.global_namespace(&name.namespace)?.to_owned();
+    }
+    Some(told)
+}
+
 impl Table {
     /// Takes one in; whether that is news.
     fn put(&mut self, settings: &Settings, of: ConfigMap) -> bool {
@@ -143,7 +153,8 @@ async fn watch(shared: &Shared, settings: &Settings, refused: &mut bool) -> bool
             },
             () = sleep_until(due), if tell_at.is_some() => {
                 tell_at = None;
-                let all = table.held.values().cloned().collect();
+                let policy = shared.config.policy.as_deref();
+                let all = table.held.values().filter_map(|one| named(policy, one)).collect();
                 shared.send(RuntimeEvent::ConfigMaps(all)).await;
                 continue;
             }

@@ -72,6 +72,16 @@ async fn exists(shared: &Shared, name: &str) -> Option<bool> {
     let (kind, rest) = name.split_once(' ')?;
     let (namespace, object) = rest.split_once('/').unwrap_or(("", rest));
     let client = || shared.client.clone();
+    // The control plane asks by its own names.
+    let local = |namespace| match &shared.config.policy {
+        Some(policy) => policy.local_namespace(namespace),
+        None => Some(namespace),
+    };
+    let (Some(namespace), Some(rest)) =
+        (local(namespace), if kind == "Namespace" { local(rest) } else { Some(rest) })
+    else {
+        return Some(false);
+    };
     // An agent of single namespaces has nothing elsewhere.
     let served = &shared.config.namespaces;
     let place = if kind == "Namespace" { rest } else { namespace };

@@ -25,6 +25,9 @@ pub struct Policy {
     /// Namespaces that steps may run in.
     #[serde(default)]
     namespaces: Option<Vec<Pattern>>,
+    /// What namespaces of the control plane are called in this cluster, where that differs.
+    #[serde(default)]
+    namespace_mapping: NamespaceMapping,
     /// Service accounts that steps may have: NAME, or NAMESPACE/NAME.
     #[serde(default)]
     service_accounts: Option<Vec<Pattern>>,
@@ -56,6 +59,26 @@ pub struct HostAccess {
     capabilities: Vec<String>,
     /// Paths that `hostPath` volumes may have.
     paths: Vec<Pattern>,
+}
+
+/// Namespaces of the control plane, and what each is called in this cluster: no two of them the same.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct NamespaceMapping(BTreeMap<String, String>);
+
+impl NamespaceMapping {
+    fn local<'a>(&'a self, namespace: &'a str) -> Option<&'a str> {
+        match self.0.get(namespace) {
+            Some(local) => Some(local),
+            None => (!self.0.values().any(|local| local == namespace)).then_some(namespace),
+        }
+    }
+
+    fn global<'a>(&'a self, local: &'a str) -> Option<&'a str> {
+        match self.0.iter().find(|(_, mapped)| *mapped == local) {
+            Some((namespace, _)) => Some(namespace),
+            None => (!self.0.contains_key(local)).then_some(local),
+        }
+    }
 }
 
 /// A text in which `*` stands for any characters, `/` among them, and `?` for one.
@@ -103,6 +126,25 @@ impl Pattern {
     fn matches_image(&self, image: &str) -> bool {
         let (pattern, image) = (Self(full_image(&self.0).into_owned()), full_image(image));
         pattern.matches(&image) || (!has_version(&pattern.0) && pattern.matches(without_version(&image)))
+    }
+}
+
+impl<'de> Deserialize<'de> for NamespaceMapping {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let table = BTreeMap::<String, String>::deserialize(deserializer)?;
+        let mut seen = BTreeMap::new();
+        for (namespace, local) in &table {
+            if local.trim().is_empty() || namespace.trim().is_empty() {
+                return Err(de::Error::custom("a namespace without a name"));
+            }
+            if let Some(other) = seen.insert(local, namespace) {
+                let message = format!(
+                    "namespaces {other:?} and {namespace:?} would both be {local:?}: steps could reach each other's Secrets"
+                );
+                return Err(de::Error::custom(message));
+            }
+        }
+        Ok(Self(table))
     }
 }
 
@@ -195,6 +237,34 @@ fn name_of(of: &Value) -> &str {
 }
 
 impl Policy {
+    /// What a namespace of the control plane is called in this cluster; `None`: it is another one's, or out of reach.
+    #[must_use]
+    pub fn local_namespace<'a>(&'a self, namespace: &'a str) -> Option<&'a str> {
+        self.namespace_mapping.local(namespace)
+    }
+
+    /// What the control plane calls a namespace of this cluster; `None`: it has no name for it.
+    #[must_use]
+    pub fn global_namespace<'a>(&'a self, local: &'a str) -> Option<&'a str> {
+        self.namespace_mapping.global(local)
+    }
+
+    /// Puts an assignment into the namespace that it has in this cluster, and judges it there.
+    ///
+    /// # Errors
+    /// As [`Self::check_assignment`], or that namespace is another one's.
+    pub fn admit(&self, assignment: &mut Assignment) -> Result<(), Refusal> {
+        match self.local_namespace(&assignment.namespace) {
+            Some(local) if local == assignment.namespace => {}
+            Some(local) => assignment.namespace = local.to_owned(),
+            None => {
+                let what = format!("namespace {:?} is another one's in this cluster", assignment.namespace);
+                return refuse("namespaceMapping", what);
+            }
+        }
+        self.check_assignment(assignment)
+    }
+
     /// Judges what can be judged before a runtime hears of an assignment.
     ///
     /// # Errors
@@ -468,6 +538,27 @@ mod tests {
         assert_eq!(of("other", 0, json!({})), Some("namespaces"));
         assert_eq!(of("team-a", 501, json!({})), Some("largestPod"));
         assert_eq!(of("team-a", 0, json!({"resource": {"action": "create"}})), Some("resourceTemplates"));
+    }
+
+    #[test]
+    fn namespaces_have_another_name_in_this_cluster_and_nobody_slips_into_it() {
+        let policy = policy(
+            json!({"namespaces": ["batch-*", "c"], "namespaceMapping": {"a": "batch-a", "b": "batch-b"}}),
+        );
+        let admitted = |namespace: &str| {
+            let mut assignment = Assignment { namespace: namespace.into(), ..Assignment::default() };
+            let judged = policy.admit(&mut assignment);
+            (assignment.namespace, judged.err().map(|refusal| refusal.rule))
+        };
+        assert_eq!(admitted("a"), ("batch-a".to_owned(), None));
+        assert_eq!(admitted("c"), ("c".to_owned(), None));
+        assert_eq!(admitted("batch-a"), ("batch-a".to_owned(), Some("namespaceMapping")));
+        assert_eq!(admitted("d"), ("d".to_owned(), Some("namespaces")));
+        let names = ["batch-b", "c", "a"].map(|local| policy.global_namespace(local));
+        assert_eq!(names, [Some("b"), Some("c"), None]);
+        let both = json!({"namespaceMapping": {"a": "x", "b": "x"}});
+        let refused = serde_json::from_value::<Policy>(both).unwrap_err().to_string();
+        assert!(refused.contains("would both be"), "{refused}");
     }
 
     #[test]

@@ -228,13 +228,13 @@ impl<L: Ledger> Reconciler<L> {
         }
     }
 
-    fn assign(&mut self, now: Millis, assignment: Assignment) {
+    fn assign(&mut self, now: Millis, mut assignment: Assignment) {
         let Some(fence) = assignment.fence else { return };
         let attempt =
             self.attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Received));
         let is_new = attempt.report.phase() == AttemptPhase::Received && attempt.ensured == 0;
         let is_exclusive = assignment.exclusive;
-        let judged = self.policy.as_ref().map_or(Ok(()), |policy| policy.check_assignment(&assignment));
+        let judged = self.policy.as_ref().map_or(Ok(()), |policy| policy.admit(&mut assignment));
         attempt.exclusive_lease_ms = assignment.exclusive_lease_ms;
         attempt.assignment = Some(assignment);
         attempt.confirmed = true;

@@ -81,6 +81,20 @@ pub enum Operation {
     },
 }
 
+impl Operation {
+    /// Whose Secrets the location names.
+    pub fn namespace_mut(&mut self) -> &mut String {
+        match self {
+            Self::Copy { namespace, .. }
+            | Self::Delete { namespace, .. }
+            | Self::Stat { namespace, .. }
+            | Self::Read { namespace, .. }
+            | Self::List { namespace, .. }
+            | Self::Sign { namespace, .. } => namespace,
+        }
+    }
+}
+
 /// An object under a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
