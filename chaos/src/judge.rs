@@ -40,9 +40,13 @@ impl World {
                 self.checkers.exclusive.try_of(*workflow, *number, node.parent);
             }
         }
-        for (fence, attempt) in &difference.attempts {
-            if let Some(attempt) = attempt.filter(|attempt| attempt.workflow != 0) {
-                self.inspect_attempt(*fence, attempt, after.reproduces(fence));
+        // What is fenced first: an original takes the place of its replacement in one step.
+        for fenced in [true, false] {
+            for (fence, attempt) in &difference.attempts {
+                let known = attempt.filter(|attempt| attempt.workflow != 0 && attempt.fenced == fenced);
+                if let Some(attempt) = known {
+                    self.inspect_attempt(*fence, attempt, after.reproduces(fence));
+                }
             }
         }
         for ((workflow, number), node) in &difference.nodes {
@@ -76,6 +80,7 @@ impl World {
             cluster: attempt.cluster.clone(),
             fenced: attempt.fenced,
             closed: attempt.closed,
+            may_return: attempt.on_reconnect != 0,
             reproduces,
         };
         if attempt.exclusive_lease_ms > 0 {
@@ -84,7 +89,8 @@ impl World {
         let now_ms = self.now_ms();
         let check = match self.checkers.results.attempt(now_ms, seen) {
             Ok(fenced_now) => {
-                if fenced_now {
+                let replaced = attempt.stop_reason == argosy_engine::REPLACED_BY_ORIGINAL;
+                if fenced_now && !replaced {
                     self.line(format_args!(
                         "attempt {} is taken over from {}",
                         display_fence(&fence),
@@ -103,22 +109,31 @@ impl World {
     fn inspect_clusters(&mut self, state: &State) {
         let attempts_max = Limits::default().attempts_per_cluster_max;
         let count = |name: &str| {
-            let (mut counted, mut attempts) = (Resources::default(), 0);
-            for (_, attempt) in state.attempts_open_on(name) {
+            let (mut counted, mut returned, mut attempts) = (Resources::default(), Resources::default(), 0);
+            let add = |sum: &mut Resources, requests: &Resources| {
+                sum.cpu_milli += requests.cpu_milli;
+                sum.memory_bytes += requests.memory_bytes;
+                sum.pods += requests.pods;
+            };
+            for (fence, attempt) in state.attempts_open_on(name) {
                 attempts += 1;
-                if let Some(requests) = attempt.requests.as_ref().filter(|_| !attempt.fenced) {
-                    counted.cpu_milli += requests.cpu_milli;
-                    counted.memory_bytes += requests.memory_bytes;
-                    counted.pods += requests.pods;
+                let Some(requests) = attempt.requests.as_ref().filter(|_| !attempt.fenced) else { continue };
+                add(&mut counted, requests);
+                if self.checkers.results.has_returned(&fence) {
+                    add(&mut returned, requests);
                 }
             }
-            (counted, attempts)
+            (counted, returned, attempts)
         };
         let seen: Vec<ClusterUse> = state
             .clusters()
             .map(|(name, cluster)| {
-                let (counted, attempts) = count(name);
-                let allocatable = cluster.allocatable.clone().unwrap_or_default();
+                let (counted, returned, attempts) = count(name);
+                let mut allocatable = cluster.allocatable.clone().unwrap_or_default();
+                // What came back was there before whatever was placed since: it is counted, and was not given.
+                allocatable.cpu_milli += returned.cpu_milli;
+                allocatable.memory_bytes += returned.memory_bytes;
+                allocatable.pods += returned.pods;
                 let used = cluster.used.clone().unwrap_or_default();
                 ClusterUse { cluster: name.to_owned(), allocatable, used, counted, attempts }
             })

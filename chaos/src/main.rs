@@ -123,6 +123,7 @@ impl Totals {
         sum.workflows += counts.workflows;
         sum.attempts += counts.attempts;
         sum.taken_over += counts.taken_over;
+        sum.returned += counts.returned;
         sum.repeated += counts.repeated;
         sum.faults += counts.faults;
         sum.crashes += counts.crashes;
@@ -141,10 +142,11 @@ impl Totals {
             println!("{name:<50} {judged:>12}");
         }
         println!(
-            "\n{} workflows, {} attempts, {} take-overs, {} commands begun again elsewhere, {} faults, {} crashes, {} snapshots, {} events",
+            "\n{} workflows, {} attempts, {} take-overs ({} of them counted again), {} commands begun again elsewhere, {} faults, {} crashes, {} snapshots, {} events",
             counts.workflows,
             counts.attempts,
             counts.taken_over,
+            counts.returned,
             counts.repeated,
             counts.faults,
             counts.crashes,

@@ -47,22 +47,37 @@ pub fn generate(random: &mut Random, namespace: &str, name: &str) -> Workload {
     }
     spec["templates"] = Value::Array(generator.templates);
     lock_some(&mut spec);
+    let mut metadata = json!({ "name": name, "namespace": namespace });
+    if let Some(word) = on_reconnect(&spec) {
+        metadata["annotations"] = json!({ "argosy.dev/on-reconnect": word });
+    }
     let manifest = json!({
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
-        "metadata": { "name": name, "namespace": namespace },
+        "metadata": metadata,
         "spec": spec,
     });
     Workload { manifest, succeeds: generator.succeeds }
+}
+
+/// What a thing that was generated draws for itself, so that it takes nothing from the sequence of the seed.
+fn own_random(of: &Value) -> Random {
+    Random::new(
+        of.to_string().bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into())),
+    )
+}
+
+/// Half of the workflows say which attempt counts when a lost cluster comes back.
+fn on_reconnect(spec: &Value) -> Option<&'static str> {
+    let mut random = own_random(spec);
+    random.pick(&["keep-original", "longest-running"]).copied().filter(|_| random.per_mille(500))
 }
 
 /// Puts some of the templates, and now and then the whole workflow, under mutexes that all workflows share. What is drawn
 /// follows from the workflow itself, so that it takes nothing from the sequence of the seed. Locks of steps around others
 /// are of another name than those of leaves: a circle is not what is to be shown here.
 fn lock_some(spec: &mut Value) {
-    let text = spec.to_string();
-    let seed = text.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-    let mut random = Random::new(seed);
+    let mut random = own_random(spec);
     let lock = |name: String| json!({ "name": name });
     let mut is_around = random.per_mille(100);
     if is_around {

@@ -173,6 +173,8 @@ pub struct Counts {
     pub attempts: u64,
     /// Attempts taken over.
     pub taken_over: u64,
+    /// Of those, attempts that counted again since their cluster came back with them.
+    pub returned: u64,
     /// Nodes whose command was started again elsewhere.
     pub repeated: u64,
     /// Faults.
@@ -423,6 +425,7 @@ impl World {
         counts.events = self.trace.count();
         counts.attempts = self.checkers.results.attempts();
         counts.taken_over = self.checkers.results.taken_over();
+        counts.returned = self.checkers.results.returned();
         counts.scheduled = self.checkers.schedules.exercised();
         counts.reproduced = self.checkers.handovers.exercised();
         counts.reproduced_apart = self.checkers.handovers.apart();

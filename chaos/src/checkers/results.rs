@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use argosy_model::{NodePhase, display_fence};
 use argosy_proto::common::Fence;
@@ -39,6 +39,8 @@ pub struct AttemptSeen {
     pub fenced: bool,
     /// It is over, as far as state knows.
     pub closed: bool,
+    /// Fenced, and by its step's word it may count again if its cluster comes back with it.
+    pub may_return: bool,
     /// It runs for the artifacts of a step that has ended: its result is not the node's.
     pub reproduces: bool,
 }
@@ -67,6 +69,7 @@ pub struct Results {
     executions: BTreeMap<Fence, Execution>,
     judged: u64,
     overlaps: u64,
+    returned: BTreeSet<Fence>,
 }
 
 impl Results {
@@ -80,6 +83,18 @@ impl Results {
     #[must_use]
     pub fn taken_over(&self) -> u64 {
         self.attempts.values().filter(|known| known.fenced_at_ms.is_some()).count() as u64
+    }
+
+    /// Attempts that were taken over and counted again.
+    #[must_use]
+    pub fn returned(&self) -> u64 {
+        self.returned.len() as u64
+    }
+
+    /// Whether it was taken over and counted again: it has been on its cluster all the time, whatever was placed there since.
+    #[must_use]
+    pub fn has_returned(&self, fence: &Fence) -> bool {
+        self.returned.contains(fence)
     }
 
     /// Attempts seen.
@@ -97,7 +112,7 @@ impl Results {
     /// An attempt in a newly committed state. Returns whether it was fenced just now.
     ///
     /// # Errors
-    /// It moved, came back from the dead, or runs beside another unfenced attempt of its node.
+    /// It moved, came back from the dead without its step's word, or runs beside another unfenced attempt of its node.
     pub fn attempt(&mut self, at_ms: u64, seen: AttemptSeen) -> Result<bool, String> {
         let fence = seen.fence;
         let text = display_fence(&fence);
@@ -122,8 +137,13 @@ impl Results {
         if known.seen.cluster != seen.cluster {
             return Err(format!("attempt {text} moved from {} to {}", known.seen.cluster, seen.cluster));
         }
-        if (known.seen.fenced && !seen.fenced) || (known.seen.closed && !seen.closed) {
+        let returns = known.seen.fenced && !seen.fenced;
+        if (returns && !known.seen.may_return) || (known.seen.closed && !seen.closed) {
             return Err(format!("attempt {text} came back: {:?} became {seen:?}", known.seen));
+        }
+        if returns {
+            self.returned.insert(fence);
+            known.fenced_at_ms = None;
         }
         let now_fenced = seen.fenced && !known.seen.fenced;
         if now_fenced {
@@ -170,11 +190,11 @@ impl Results {
         Ok(())
     }
 
-    /// The committed result is of the node's newest attempt, which is not fenced, and which ran to its end.
+    /// The committed result is of the node's newest attempt that is not fenced, and which ran to its end.
     fn owner(&self, seen: &NodeSeen) -> Check {
         let name = &seen.name;
         let own = self.of_node((seen.workflow, seen.node)).filter(|known| !known.seen.reproduces);
-        let Some(newest) = own.max_by_key(|known| known.seen.fence) else {
+        let Some(newest) = own.max_by_key(|known| (!known.seen.fenced, known.seen.fence)) else {
             return Err(format!("node {name} has a result and never had an attempt"));
         };
         let fence = newest.seen.fence;
@@ -268,6 +288,7 @@ mod tests {
             cluster: "a".to_owned(),
             fenced: false,
             closed: false,
+            may_return: false,
             reproduces: false,
         }
     }
@@ -327,6 +348,23 @@ mod tests {
         assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_err(), "of the older attempt");
         assert!(results.node(node(NodePhase::Succeeded, Some("1.9.0"))).is_ok());
         assert_eq!((results.taken_over(), results.repeated_executions()), (1, 1));
+    }
+
+    #[test]
+    fn who_comes_back_needs_its_steps_word() {
+        let taken_over = |may_return: bool| {
+            let mut results = ran(5);
+            results.attempt(9, AttemptSeen { fenced: true, may_return, ..attempt(5) }).unwrap();
+            results.attempt(10, attempt(9)).unwrap();
+            results.attempt(20, AttemptSeen { fenced: true, ..attempt(9) }).unwrap();
+            results
+        };
+        assert!(taken_over(false).attempt(20, attempt(5)).is_err());
+        let mut results = taken_over(true);
+        results.attempt(20, attempt(5)).unwrap();
+        assert_eq!(results.returned(), 1);
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.9.0"))).is_err(), "of its replacement");
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok());
     }
 
     #[test]
