@@ -79,6 +79,10 @@ impl World {
             }
             Fault::LoseHosts { cluster } => self.hosts_lost(cluster),
             Fault::FreezeCluster { cluster, for_ms } => self.cluster_frozen(cluster, for_ms),
+            Fault::HearsLate { cluster, late_ms, for_ms: _ } => {
+                self.network.set_late(End::Cluster(cluster), late_ms);
+                self.queue.plan_after(span_ms, Event::Mend(Box::new(Mend::Late { cluster })));
+            }
             Fault::BadNetwork { loss_per_mille, spike_per_mille, spike_max_ms, for_ms: _ } => {
                 let quality = Quality { loss_per_mille, spike_per_mille, spike_max_ms, ..Quality::healthy() };
                 self.network.set_quality(quality);
@@ -129,6 +133,7 @@ impl World {
             | Fault::Strand { .. }
             | Fault::Sicken { .. }
             | Fault::FreezeCluster { .. }
+            | Fault::HearsLate { .. }
             | Fault::BadNetwork { .. } => {}
         }
     }
@@ -138,6 +143,8 @@ impl World {
     fn strand(&mut self, cluster: usize, for_ms: u64) {
         let leader = self.members.iter().find(|(_, host)| host.leads(self.queue.now_ms()));
         let Some(leader) = leader.map(|(id, _)| *id) else { return };
+        let led = self.options.circumstances.strands_connected.then(|| self.connected_with(leader)).flatten();
+        let cluster = led.unwrap_or(cluster);
         let others: Vec<End> =
             (1..=self.options.members).filter(|other| *other != leader).map(End::Member).collect();
         self.cut(End::Member(leader), others.clone(), Way::Both, for_ms);

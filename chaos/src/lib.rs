@@ -41,7 +41,7 @@ pub use drills::Plan as DrillPlan;
 pub use nemesis::{Fault, Intensity, Targets, Way};
 pub use network::{Carried, End, Lane, Network, Quality};
 pub use operators::{Operator, Order, Standing};
-pub use options::{Options, Planted};
+pub use options::{Circumstances, Options, Planted};
 pub use queue::Queue;
 pub use random::Random;
 pub use trace::Trace;

@@ -1,3 +1,4 @@
+use crate::options::Options;
 use crate::random::Random;
 
 /// A direction of a cut between one end and others.
@@ -167,6 +168,15 @@ pub enum Fault {
     FreezeCluster {
         /// Which.
         cluster: usize,
+        /// How long.
+        for_ms: u64,
+    },
+    /// What a cluster hears comes so much later, and what is under way arrives although its connection breaks.
+    HearsLate {
+        /// Which.
+        cluster: usize,
+        /// Milliseconds.
+        late_ms: u64,
         /// How long.
         for_ms: u64,
     },
@@ -409,6 +419,46 @@ pub fn held_starts(faults: &[(u64, Fault)], before_ms: u64) -> Vec<(u64, Fault)>
     held
 }
 
+/// A stranded leader shows something when others have taken over what its cluster had.
+const STRANDED_MS: u64 = 70_000;
+/// Disks of members that are slow, and for how long around the return of a cluster.
+const SLOW_SYNC_MS: u64 = 300;
+const SLOW_FOR_MS: u64 = 20_000;
+
+/// What a run with a planted bug adds to its faults, if anything.
+pub fn add_circumstances(faults: &mut Vec<(u64, Fault)>, options: &Options) {
+    let (circumstances, lease_ms) = (options.circumstances, options.times.lease_ms);
+    let mut more = Vec::new();
+    for (at_ms, fault) in faults.iter_mut() {
+        match fault {
+            Fault::CutCluster { cluster, for_ms, .. } if *for_ms >= HELD_CUT_MIN_MS => {
+                let (at_ms, end_ms, cluster) = (*at_ms, *at_ms + *for_ms, *cluster);
+                if circumstances.hears_late {
+                    // Step by step: a longer silence would make the agent look for another member.
+                    for (before, tenths) in [(20, 3), (14, 6), (8, 8)] {
+                        let begins_ms = at_ms.saturating_sub(lease_ms * before / 10);
+                        let (late_ms, for_ms) = (lease_ms * tenths / 10, end_ms - begins_ms);
+                        more.push((begins_ms, Fault::HearsLate { cluster, late_ms, for_ms }));
+                    }
+                }
+                if circumstances.slow_return {
+                    let begins_ms = end_ms - 1_000;
+                    let slow = |member| Fault::SlowDisk { member, sync_ms: SLOW_SYNC_MS, for_ms: SLOW_FOR_MS };
+                    more.extend((1..=options.members).map(|member| (begins_ms, slow(member))));
+                }
+            }
+            Fault::Strand { for_ms, .. } if circumstances.strands_connected => {
+                *for_ms = STRANDED_MS;
+                let (begins_ms, for_ms) = (at_ms.saturating_sub(options.held_before_ms), STRANDED_MS);
+                let held = |cluster| (begins_ms, Fault::HoldStarts { cluster, for_ms });
+                more.extend((0..options.clusters).map(held));
+            }
+            _ => {}
+        }
+    }
+    faults.extend(more);
+}
+
 /// Of so many federations in a thousand the last cluster is lost for good.
 const GONE_PER_MILLE: u64 = 350;
 
@@ -587,6 +637,7 @@ impl Fault {
             | Self::Strand { .. }
             | Self::Sicken { .. }
             | Self::HoldStarts { .. }
+            | Self::HearsLate { .. }
             | Self::BadNetwork { .. }
             | Self::DriftMember { .. }
             | Self::DriftCluster { .. }
@@ -614,6 +665,7 @@ impl Fault {
             | Self::CutFleet { for_ms, .. }
             | Self::FreezeCluster { for_ms, .. }
             | Self::CutClusterFromMember { for_ms, .. }
+            | Self::HearsLate { for_ms, .. }
             | Self::BadNetwork { for_ms, .. } => *for_ms,
             Self::DiskFails { .. }
             | Self::ResetPeers { .. }

@@ -31,6 +31,8 @@ pub struct Options {
     /// How long before a cluster is cut off its images begin to come slowly, as when a whole site is in trouble: some of its
     /// pods ask for their start permits when they have been taken over.
     pub held_before_ms: u64,
+    /// What is added to what the seed draws.
+    pub circumstances: Circumstances,
     /// Somebody's workflows hand artifacts on, in stores of which every cluster has one of its own; true: the control plane
     /// was told so.
     pub handovers: Option<bool>,
@@ -43,6 +45,19 @@ pub struct Options {
     /// Breaks a rule of the product on purpose.
     #[cfg(feature = "planted")]
     pub bug: Option<argosy_model::planted::Bug>,
+}
+
+/// What a run with a planted bug adds to what its seed draws: what shows that bug is rare otherwise. No rule is weaker for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Circumstances {
+    /// What a cluster hears is later and later before it is cut off, up to most of a lease, and still arrives then.
+    pub hears_late: bool,
+    /// Leaders are stranded for long with a cluster that is connected with them; images come slowly to all clusters.
+    pub strands_connected: bool,
+    /// Exclusive steps run for so long, with a short lease of their own.
+    pub exclusive_ms: Option<u64>,
+    /// All disks are slow when a cluster comes back from a long cut.
+    pub slow_return: bool,
 }
 
 /// A bug planted in the world, for the tests of the checkers.
@@ -104,6 +119,7 @@ impl Options {
             log_entries_kept: if random.per_mille(500) { random.between(10, 200) } else { 20_000 },
             decide_work_max: if random.per_mille(300) { random.between(20, 200) as u32 } else { 2_000 },
             held_before_ms: 2_500,
+            circumstances: Circumstances::default(),
             handovers: {
                 let mut random = Random::of_part(seed, "handovers");
                 random.per_mille(250).then(|| random.per_mille(750))

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use argosy_model::planted::Bug;
 
 use crate::checkers::Invariant;
-use crate::{Intensity, Options, World};
+use crate::{Circumstances, Intensity, Options, World};
 
 /// A bug, the invariants that it may be seen to break, and how many seeds are enough to see it.
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +37,12 @@ pub const EXPECTED: &[Expected] = &[
     Expected { bug: Bug::RoomNotCounted, invariants: &[Invariant::Bounds], seeds_max: 2 },
     Expected { bug: Bug::FollowersDiffer, invariants: &[Invariant::Agreement], seeds_max: 2 },
     Expected { bug: Bug::ReplyBeforeCommit, invariants: &[Invariant::Durable], seeds_max: 2 },
+    Expected { bug: Bug::ArtifactFenceUnchecked, invariants: &[Invariant::OneResult], seeds_max: 2 },
+    Expected {
+        bug: Bug::EpochAsFence,
+        invariants: &[Invariant::OneResult, Invariant::Bounds, Invariant::Ending],
+        seeds_max: 3,
+    },
     Expected { bug: Bug::ExclusiveNotAwaited, invariants: &[Invariant::Exclusive], seeds_max: 3 },
     Expected {
         bug: Bug::LostLedgerIgnored,
@@ -79,13 +85,32 @@ pub const EXPECTED: &[Expected] = &[
 /// Longer than in other runs: more pods ask for permits that they may not have.
 const HELD_BEFORE_MS: u64 = 10_000;
 
+/// What a seed stands for when a bug is looked for: the circumstances that the bug needs come more often.
+fn options(bug: Bug, seed: u64) -> Options {
+    let drawn = match bug {
+        Bug::ArtifactFenceUnchecked => Options::of_handovers(seed, true),
+        _ => Options::of_seed(seed),
+    };
+    let none = Circumstances::default();
+    let circumstances = match bug {
+        Bug::LeaseFromReceipt => Circumstances { hears_late: true, ..none },
+        Bug::RenewalWithoutQuorum => Circumstances { strands_connected: true, ..none },
+        Bug::RenewalWithoutLease => Circumstances { exclusive_ms: Some(EXCLUSIVE_MS), ..none },
+        Bug::LeaseBeforeResync => Circumstances { slow_return: true, ..none },
+        _ => none,
+    };
+    Options { bug: Some(bug), held_before_ms: HELD_BEFORE_MS, circumstances, ..drawn }
+}
+
+/// Longer than a lease, its margin and an exclusive step's own lease together.
+const EXCLUSIVE_MS: u64 = 60_000;
+
 /// Runs seeds until one breaks an invariant. Calm federations are left out: they show nothing.
 #[must_use]
 pub fn find(bug: Bug, seeds_max: u64) -> Option<Found> {
     let faulty = (1..).filter(|seed| Options::of_seed(*seed).intensity != Intensity::none());
     for (tried, seed) in (1..=seeds_max).zip(faulty) {
-        let options = Options { bug: Some(bug), held_before_ms: HELD_BEFORE_MS, ..Options::of_seed(seed) };
-        let report = World::run(options);
+        let report = World::run(options(bug, seed));
         if let Some(violation) = report.violations.first() {
             let (invariant, how) = (violation.invariant, violation.text.clone());
             return Some(Found { tried, seed, invariant, how });

@@ -75,6 +75,8 @@ pub struct User {
     hands_over: bool,
     /// And the control plane knows whose store is whose.
     is_told: bool,
+    /// How long exclusive steps last, where that is not left to chance.
+    exclusive_ms: Option<u64>,
     /// What is under way.
     pub doing: Option<Doing>,
 }
@@ -104,6 +106,7 @@ impl User {
             drills: false,
             hands_over: false,
             is_told: false,
+            exclusive_ms: None,
             doing: None,
         }
     }
@@ -125,6 +128,11 @@ impl User {
     #[must_use]
     pub fn handing_over(index: usize, random: Random, is_told: bool) -> Self {
         Self { hands_over: true, is_told, ..Self::new(index, random, []) }
+    }
+
+    /// Sets how long exclusive steps last.
+    pub fn lasts_exclusively(&mut self, exclusive_ms: Option<u64>) {
+        self.exclusive_ms = exclusive_ms;
     }
 
     /// Whether the workflows of this one hand artifacts on.
@@ -237,11 +245,14 @@ impl User {
         let body = match wish.clone() {
             Wish::Read => return None,
             Wish::Submit(name) => {
-                let workload = if self.hands_over {
+                let mut workload = if self.hands_over {
                     handovers::generate(&mut self.random, NAMESPACE, &name, self.is_told)
                 } else {
                     workloads::generate(&mut self.random, NAMESPACE, &name)
                 };
+                if let Some(exclusive_ms) = self.exclusive_ms {
+                    workloads::last_exclusively(&mut workload, exclusive_ms);
+                }
                 let manifest_json = workload.manifest.to_string();
                 let uid = format!("uid-of-{name}");
                 let creator = format!("user-{}", self.index);

@@ -104,6 +104,18 @@ fn lock_some(spec: &mut Value) {
     }
 }
 
+/// Its exclusive steps run for so long, and have a short lease of their own.
+pub fn last_exclusively(workload: &mut Workload, duration_ms: u64) {
+    let templates = workload.manifest.pointer_mut("/spec/templates").and_then(Value::as_array_mut);
+    for template in templates.into_iter().flatten() {
+        let Some(annotations) = template.pointer_mut("/metadata/annotations") else { continue };
+        if annotations.get("argosy.dev/exclusive").is_some() {
+            annotations["argosy.dev/exclusive-lease"] = json!("5s");
+            template["container"]["args"][0] = json!(format!("duration-ms={duration_ms}"));
+        }
+    }
+}
+
 /// A container's step takes at most so long.
 fn shorten(template: &mut Value, most_ms: u64) {
     let arguments = template.pointer_mut("/container/args").and_then(Value::as_array_mut);

@@ -123,6 +123,7 @@ pub(crate) enum Mend {
     Cuts(Vec<(End, End)>),
     Network,
     Disk { member: u64 },
+    Late { cluster: usize },
     Cluster { cluster: usize },
 }
 
@@ -253,6 +254,7 @@ impl World {
         if let Some(is_told) = options.handovers {
             users.push(User::handing_over(users.len(), part("artifacts"), is_told));
         }
+        users.iter_mut().for_each(|user| user.lasts_exclusively(options.circumstances.exclusive_ms));
         let mut checkers = Checkers::default();
         checkers.outage.members_only = options.kind == "blackouts";
         Self {
@@ -312,6 +314,7 @@ impl World {
         faults.extend(nemesis::end_of_a_cluster(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
         let mut random = Random::of_part(self.options.seed, "long cut");
         faults.extend(nemesis::long_cut(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        nemesis::add_circumstances(&mut faults, &self.options);
         faults.extend(nemesis::held_starts(&faults, self.options.held_before_ms));
         for (at_ms, fault) in faults {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
@@ -387,6 +390,7 @@ impl World {
                 self.clusters[cluster].runtime.set_healthy(true);
                 self.pods_due(cluster);
             }
+            Mend::Late { cluster } => self.network.set_late(End::Cluster(cluster), 0),
             Mend::Network => self.network.set_quality(Quality::healthy()),
             Mend::Disk { member } => {
                 if let Some(member) = self.members.get_mut(&member) {

@@ -407,7 +407,7 @@ impl<L: Ledger> Reconciler<L> {
     fn bind(&mut self, fence: Fence, holder: &str) -> bool {
         let Some(attempt) = self.attempts.get_mut(&fence) else { return false };
         if let Some(bound) = &attempt.holder {
-            return bound == holder;
+            return bound == holder || is_planted(Bug::PermitTwice);
         }
         attempt.holder = Some(holder.to_owned());
         attempt.report.permitted = true;
@@ -452,7 +452,10 @@ impl<L: Ledger> Reconciler<L> {
             Some(attempt) if attempt.stop.is_some() || attempt.unwanted => {
                 Some("the attempt is being stopped")
             }
-            Some(attempt) if attempt.holder.as_ref().is_some_and(|bound| bound != holder) => {
+            Some(attempt)
+                if attempt.holder.as_ref().is_some_and(|bound| bound != holder)
+                    && !is_planted(Bug::PermitTwice) =>
+            {
                 Some("the attempt's start permit belongs to another process")
             }
             Some(_) => None,

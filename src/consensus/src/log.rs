@@ -3,6 +3,7 @@
 use std::cell::Cell;
 use std::collections::VecDeque;
 
+use argosy_model::planted::{Bug, is_planted};
 use argosy_store::{Batch, Family, Kv, Sync};
 use prost_for_raft::Message as RaftMessage;
 use raft::eraftpb::{ConfState, Entry, EntryType, HardState, Snapshot};
@@ -242,7 +243,10 @@ impl<K: Kv> Log<K> {
     pub(crate) fn reset(&mut self, mut batch: Batch, point: Point, conf: ConfState) -> Result<(), Error> {
         batch.clear(Family::RaftLog);
         marks::put_compacted(&mut batch, point);
-        let hard = HardState { commit: point.index, ..self.hard.clone() };
+        let mut hard = HardState { commit: point.index, ..self.hard.clone() };
+        if is_planted(Bug::VoteOverwritten) {
+            (hard.term, hard.vote) = (point.term, 0);
+        }
         self.set_hard(&mut batch, hard);
         self.set_conf(&mut batch, conf);
         marks::put_applied(&mut batch, point);

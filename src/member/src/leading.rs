@@ -241,15 +241,24 @@ impl Leading {
                     expected = position.index,
                     "a batch landed elsewhere and is void"
                 );
+                self.keep_dropped(state);
                 self.requeue(answers);
                 true
             }
             Err(error) => {
                 // Not in the log: decided again when an acknowledgement made room, or dropped with the leadership.
                 tracing::debug!(%error, "a batch was not taken by the log");
+                self.keep_dropped(state);
                 self.requeue(answers);
                 false
             }
+        }
+    }
+
+    /// What was decided for a batch that was dropped is forgotten, but for a planted bug.
+    fn keep_dropped(&mut self, state: State) {
+        if is_planted(Bug::DroppedStays) {
+            self.speculative = state;
         }
     }
 

@@ -40,11 +40,21 @@ pub enum Bug {
     RoomNotCounted,
     /// Members that follow make another state of a batch than the leader.
     FollowersDiffer,
+    /// A start permit is given to a second holder.
+    PermitTwice,
+    /// Artifacts of fenced attempts are taken.
+    ArtifactFenceUnchecked,
+    /// A session's epoch stands for its attempts' fences.
+    EpochAsFence,
+    /// A batch that was dropped stays in the leader's overlay.
+    DroppedStays,
+    /// A snapshot's installation overwrites the vote.
+    VoteOverwritten,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 23] = [
         Self::RenewalWithoutQuorum,
         Self::LeaseFromReceipt,
         Self::TimersForgotten,
@@ -63,6 +73,11 @@ impl Bug {
         Self::LockForTwo,
         Self::RoomNotCounted,
         Self::FollowersDiffer,
+        Self::PermitTwice,
+        Self::ArtifactFenceUnchecked,
+        Self::EpochAsFence,
+        Self::DroppedStays,
+        Self::VoteOverwritten,
     ];
 
     /// The rule that is broken, in a sentence.
@@ -87,6 +102,11 @@ impl Bug {
             Self::LockForTwo => "a mutex has one holder",
             Self::RoomNotCounted => "no cluster is given more than it has",
             Self::FollowersDiffer => "every member makes the same state of the log",
+            Self::PermitTwice => "an attempt's start permit has one holder",
+            Self::ArtifactFenceUnchecked => "the artifacts of a fenced attempt are dropped",
+            Self::EpochAsFence => "the fence of an attempt decides, not its session's epoch",
+            Self::DroppedStays => "what is dropped leaves the leader's overlay",
+            Self::VoteOverwritten => "installing a snapshot keeps term and vote",
         }
     }
 }

@@ -20,7 +20,14 @@ pub(crate) fn decide(
     let report =
         command.report.as_ref().ok_or_else(|| Code::InvalidArgument.refuse("the report is missing"))?;
     let fence = report.fence.ok_or_else(|| Code::InvalidArgument.refuse("the report's fence is missing"))?;
-    let verdict = judge(draft, leader, &command.cluster, fence, report);
+    let is_older = |epoch| epoch > command.session_epoch;
+    let by_epoch = is_planted(Bug::EpochAsFence)
+        && draft.state.cluster(&command.cluster).is_some_and(|cluster| is_older(cluster.session_epoch));
+    let verdict = if by_epoch {
+        Verdict::Superseded
+    } else {
+        judge(draft, leader, &command.cluster, fence, report)
+    };
     let reported = AttemptReported { fence: Some(fence), revision: report.revision, verdict: verdict.into() };
     Ok(Reply { body: Some(reply::Body::AttemptReported(reported)) })
 }
@@ -40,7 +47,10 @@ pub(crate) fn judge(
         return Verdict::Unknown;
     };
     let over = is_terminal(report.phase());
-    if attempt.fenced && !is_planted(Bug::FenceUnchecked) {
+    let taken_anyway = is_planted(Bug::FenceUnchecked)
+        || is_planted(Bug::EpochAsFence)
+        || (is_planted(Bug::ArtifactFenceUnchecked) && !report.artifacts.is_empty());
+    if attempt.fenced && !taken_anyway {
         if over && !attempt.closed {
             close(draft, fence, report);
         }
