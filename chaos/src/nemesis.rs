@@ -430,30 +430,30 @@ pub fn add_circumstances(faults: &mut Vec<(u64, Fault)>, options: &Options) {
     let (circumstances, lease_ms) = (options.circumstances, options.times.lease_ms);
     let mut more = Vec::new();
     for (at_ms, fault) in faults.iter_mut() {
-        match fault {
-            Fault::CutCluster { cluster, for_ms, .. } if *for_ms >= HELD_CUT_MIN_MS => {
-                let (at_ms, end_ms, cluster) = (*at_ms, *at_ms + *for_ms, *cluster);
-                if circumstances.hears_late {
-                    // Step by step: a longer silence would make the agent look for another member.
-                    for (before, tenths) in [(20, 3), (14, 6), (8, 8)] {
-                        let begins_ms = at_ms.saturating_sub(lease_ms * before / 10);
-                        let (late_ms, for_ms) = (lease_ms * tenths / 10, end_ms - begins_ms);
-                        more.push((begins_ms, Fault::HearsLate { cluster, late_ms, for_ms }));
-                    }
-                }
-                if circumstances.slow_return {
-                    let begins_ms = end_ms - 1_000;
-                    let slow = |member| Fault::SlowDisk { member, sync_ms: SLOW_SYNC_MS, for_ms: SLOW_FOR_MS };
-                    more.extend((1..=options.members).map(|member| (begins_ms, slow(member))));
+        if let Fault::CutCluster { cluster, for_ms, .. } = fault
+            && *for_ms >= HELD_CUT_MIN_MS
+        {
+            let (end_ms, cluster) = (*at_ms + *for_ms, *cluster);
+            if circumstances.hears_late {
+                // Step by step: a longer silence would make the agent look for another member.
+                for (before, tenths) in [(20, 3), (14, 6), (8, 8)] {
+                    let begins_ms = at_ms.saturating_sub(lease_ms * before / 10);
+                    let (late_ms, for_ms) = (lease_ms * tenths / 10, end_ms - begins_ms);
+                    more.push((begins_ms, Fault::HearsLate { cluster, late_ms, for_ms }));
                 }
             }
-            Fault::Strand { for_ms, .. } if circumstances.strands_connected => {
-                *for_ms = STRANDED_MS;
-                let (begins_ms, for_ms) = (at_ms.saturating_sub(options.held_before_ms), STRANDED_MS);
-                let held = |cluster| (begins_ms, Fault::HoldStarts { cluster, for_ms });
-                more.extend((0..options.clusters).map(held));
+            if circumstances.slow_return {
+                let begins_ms = end_ms - 1_000;
+                let slow = |member| Fault::SlowDisk { member, sync_ms: SLOW_SYNC_MS, for_ms: SLOW_FOR_MS };
+                more.extend((1..=options.members).map(|member| (begins_ms, slow(member))));
             }
-            _ => {}
+        } else if let Fault::Strand { for_ms, .. } = fault
+            && circumstances.strands_connected
+        {
+            *for_ms = STRANDED_MS;
+            let (begins_ms, for_ms) = (at_ms.saturating_sub(options.held_before_ms), STRANDED_MS);
+            let held = |cluster| (begins_ms, Fault::HoldStarts { cluster, for_ms });
+            more.extend((0..options.clusters).map(held));
         }
     }
     faults.extend(more);

@@ -104,11 +104,18 @@ fn lock_some(spec: &mut Value) {
     }
 }
 
-/// Its exclusive steps run for so long, and have a short lease of their own.
+/// Its exclusive steps run for so long, and have a short lease of their own; not where others wait for a lock meanwhile, nor
+/// in loops.
 pub fn last_exclusively(workload: &mut Workload, duration_ms: u64) {
+    if workload.manifest.to_string().contains("\"synchronization\"") {
+        return;
+    }
     let templates = workload.manifest.pointer_mut("/spec/templates").and_then(Value::as_array_mut);
     for template in templates.into_iter().flatten() {
-        let Some(annotations) = template.pointer_mut("/metadata/annotations") else { continue };
+        let once = template.get("inputs").is_none();
+        let Some(annotations) = template.pointer_mut("/metadata/annotations").filter(|_| once) else {
+            continue;
+        };
         if annotations.get("argosy.dev/exclusive").is_some() {
             annotations["argosy.dev/exclusive-lease"] = json!("5s");
             template["container"]["args"][0] = json!(format!("duration-ms={duration_ms}"));
