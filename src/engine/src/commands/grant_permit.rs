@@ -59,9 +59,7 @@ fn why_not(state: &State, command: &GrantPermit) -> Option<&'static str> {
         Some("the attempt is over")
     } else if attempt.stopping {
         Some("the attempt is being stopped")
-    } else if !attempt.holder.is_empty()
-        && attempt.holder != command.holder
-        && !is_planted(Bug::PermitTwice)
+    } else if !attempt.holder.is_empty() && attempt.holder != command.holder && !is_planted(Bug::PermitTwice)
     {
         Some("the attempt's start permit belongs to another process")
     } else {

@@ -23,11 +23,8 @@ pub(crate) fn decide(
     let is_older = |epoch| epoch > command.session_epoch;
     let by_epoch = is_planted(Bug::EpochAsFence)
         && draft.state.cluster(&command.cluster).is_some_and(|cluster| is_older(cluster.session_epoch));
-    let verdict = if by_epoch {
-        Verdict::Superseded
-    } else {
-        judge(draft, leader, &command.cluster, fence, report)
-    };
+    let verdict =
+        if by_epoch { Verdict::Superseded } else { judge(draft, leader, &command.cluster, fence, report) };
     let reported = AttemptReported { fence: Some(fence), revision: report.revision, verdict: verdict.into() };
     Ok(Reply { body: Some(reply::Body::AttemptReported(reported)) })
 }
