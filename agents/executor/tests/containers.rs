@@ -121,7 +121,10 @@ async fn sidecars_end_after_the_main_container_and_get_their_grace() {
     let directory = tempfile::tempdir().unwrap();
     let mut agent = Agent::start(directory.path()).await;
     let all = [("main", false), ("side", true)];
-    let mut side = agent.run(&task(directory.path(), "side", &all), "trap 'exit 9' TERM; sleep 60 & wait");
+    let up = directory.path().join("up");
+    let line = format!("trap 'exit 9' TERM; touch {}; sleep 60 & wait", up.display());
+    let mut side = agent.run(&task(directory.path(), "side", &all), &line);
+    support::until("the sidecar to listen to signals", async || up.exists()).await;
     let mut main = agent.run(&task(directory.path(), "main", &all), "sleep 0.5; echo done");
     // The kubelet's signal reaches all containers at once: a sidecar keeps it until the main ones are over.
     let id = side.id().unwrap().to_string();
