@@ -63,7 +63,7 @@ async fn all_cases(federation: &Federation, cluster: &Cluster) -> anyhow::Result
     say("what is allowed runs, in the namespace that the owner has for it");
     let mut intruder = workflow("intruder", &container(&json!({})));
     intruder["metadata"]["namespace"] = "batch".into();
-    cell.submit(&intruder).await?;
+    cell.post("/api/v1/workflows/batch", &json!({"workflow": intruder})).await?;
     let path = "/api/v1/workflows/batch/intruder";
     let refused = cell
         .until(WAIT, "the intruder to be refused", async || {
