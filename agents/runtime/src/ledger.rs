@@ -226,11 +226,7 @@ impl FileLedger {
             return Err(in_use());
         }
         let mut ledger = Self::open(&path)?;
-        if let Some(last) = earlier.iter().max() {
-            let from = directory.join(term_file(*last));
-            let read = File::open(&from).and_then(|mut file| read_bounded(&mut file));
-            let bytes = read.map_err(|source| file_error("read", &from, source))?;
-            let (records, _) = parse(&bytes).map_err(|reason| unusable(&from, reason))?;
+        if let Some(records) = newest(directory, &earlier)? {
             ledger.compact(&records)?;
         }
         for old in earlier {
@@ -322,6 +318,23 @@ impl Ledger for FileLedger {
     fn length(&self) -> usize {
         self.length + self.pending_records
     }
+}
+
+/// What the highest of these terms has kept. One that ended before it had taken over what was there, right after its file was
+/// made, has an empty file: then it is the one before.
+fn newest(directory: &Path, terms: &[u64]) -> Result<Option<Vec<LedgerRecord>>, Error> {
+    let mut falling = terms.to_vec();
+    falling.sort_unstable_by(|one, other| other.cmp(one));
+    for term in falling {
+        let from = directory.join(term_file(term));
+        let read = File::open(&from).and_then(|mut file| read_bounded(&mut file));
+        let bytes = read.map_err(|source| file_error("read", &from, source))?;
+        if bytes.is_empty() {
+            continue;
+        }
+        return Ok(Some(parse(&bytes).map_err(|reason| unusable(&from, reason))?.0));
+    }
+    Ok(None)
 }
 
 /// The highest term of which the directory has a ledger; 0: none, or that of an agent alone.
@@ -561,6 +574,8 @@ mod tests {
             let refused = FileLedger::open_term(directory.path(), late).unwrap_err();
             assert!(matches!(refused, Error::InUse { .. }), "{refused}");
         }
+        // One dies on the line after its file was made.
+        drop(private().create_new(true).open(directory.path().join(term_file(5))).unwrap());
         let (next, found) = open(6);
         assert_eq!(found, [permit(1), permit(2), permit(5)]);
         drop((next, stalled));

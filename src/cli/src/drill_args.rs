@@ -141,9 +141,9 @@ pub struct DrillScheduleCreate {
     /// When, as of a CronWorkflow: "0 4 * * 1", "@daily", "@every 12h".
     #[arg(long)]
     pub cron: String,
-    /// Time zone of the schedule
-    #[arg(long, default_value = "UTC")]
-    pub timezone: String,
+    /// Time zone of the schedule [default: UTC]
+    #[arg(long)]
+    pub timezone: Option<String>,
     #[command(flatten)]
     pub loss: DrillLoss,
 }

@@ -29,12 +29,12 @@ pub(crate) fn returned(draft: &mut Draft, cluster: &str, fence: Fence, report: &
             has_run && matches!(report.phase(), AttemptPhase::Running | AttemptPhase::Succeeded)
         }
     };
-    // Whoever is older than the one that counts now was there before it.
-    let waits = draft
-        .state
-        .works
-        .get(&(workflow, node))
-        .is_some_and(|work| !work.reproduces && work.fence.is_none_or(|current| fence < current));
+    // Whoever is older than the one that counts now was there before it. One that has ended is not replaced, though its node
+    // may still wait for its artifacts to be copied.
+    let waits = draft.state.works.get(&(workflow, node)).is_some_and(|work| {
+        let runs = |current| draft.state.attempt(&current).is_some_and(|attempt| !attempt.closed);
+        !work.reproduces && work.fence.is_none_or(|current| fence < current && runs(current))
+    });
     let counts = wanted && waits;
     if counts {
         advance::containers::reset(draft, workflow, node);

@@ -6,7 +6,7 @@ mod world;
 use argosy_engine::DesiredAttempt;
 use argosy_model::Fence;
 use argosy_proto::command::{self as ask, command::Body, reply};
-use argosy_proto::common::{AttemptPhase, AttemptReport, Verdict};
+use argosy_proto::common::{AttemptPhase, AttemptReport, OutputArtifact, Verdict};
 use serde_json::{Value, json};
 use world::{World, ended, manifest, two_clusters};
 
@@ -117,6 +117,32 @@ fn what_the_replacement_has_committed_stays() {
     world.settle();
     assert!(back(&mut world, &lost, vec![now(original, AttemptPhase::Running)]).is_empty());
     assert_eq!(world.end(&lost, original, AttemptPhase::Failed), Verdict::Superseded);
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+/// The replacement has ended, and its node has not: its artifact is on the way to the key that users know.
+#[test]
+fn a_replacement_whose_artifacts_are_being_copied_has_ended() {
+    let mut world = two_clusters();
+    world.leader.artifact_repository = r#"{"s3": {"bucket": "b", "endpoint": "e:1"}}"#.to_owned();
+    let mut made = workflow(&of("keep-original"));
+    made["spec"]["templates"][0]["outputs"] =
+        json!({"artifacts": [{"name": "x", "path": "/x", "s3": {"key": "user/x"}}]});
+    world.submit("w", &made).unwrap();
+    let (lost, original) = placed(&mut world);
+    world.running(&lost, original);
+    world.take_over(&lost, true);
+    let (other, replacement) = placed(&mut world);
+    let artifact = OutputArtifact { name: "x".into(), digest: "d".into(), size: 7, directory: false };
+    let report = AttemptReport { artifacts: vec![artifact], ..ended(replacement, AttemptPhase::Succeeded) };
+    assert_eq!(world.report(&other, report), Verdict::Accepted);
+    world.settle();
+    assert_eq!(world.phase("w"), "Running");
+    assert!(back(&mut world, &lost, vec![now(original, AttemptPhase::Running)]).is_empty());
+    let (task, _) = world.state.artifact_tasks_due(world.now).next().unwrap();
+    let copied = ask::ReportArtifactTask { task, error: String::new(), permanent: false };
+    world.command(Body::ReportArtifactTask(copied)).unwrap();
+    world.settle();
     assert_eq!(world.phase("w"), "Succeeded");
 }
 

@@ -185,7 +185,7 @@ async fn schedule(
     let mut body = body(&arguments.loss);
     body["name"] = json!(arguments.name);
     body["cron"] = json!(arguments.cron);
-    body["timezone"] = json!(arguments.timezone);
+    body["timezone"] = json!(arguments.timezone.as_deref().unwrap_or_default());
     let made = client.json(Method::POST, &path(&["drill-schedules"]), Request::body(body)).await?;
     let next = made["nextAt"].as_str().unwrap_or("never");
     console.print(&format!("drill schedule {} created, next at {next}\n", arguments.name))?;
