@@ -258,7 +258,7 @@ impl Fit<'_> {
             return fields.iter().map(|field| left_out(name, &processes, field, self.path(field))).collect();
         };
         if processes.len() < chosen.len() {
-            return Vec::new();
+            return self.refused_everywhere().into_iter().collect();
         }
         let who = if self.clusters.iter().all(|cluster| cluster.runs_processes) {
             "only process clusters have joined".to_owned()
@@ -268,6 +268,16 @@ impl Fit<'_> {
         let message = format!("template '{name}': {} need a Kubernetes cluster, and {who}", need.what);
         let path = if need.of_workflow { format!("spec.{}", need.path) } else { self.path(&need.path) };
         vec![Diagnostic::plain("ARG1121", path, message)]
+    }
+
+    /// A template whose steps the agents of this version refuse, on Kubernetes as elsewhere.
+    fn refused_everywhere(&self) -> Option<Diagnostic> {
+        let TemplateKind::Data(_) = &self.template.kind else { return None };
+        let message = format!(
+            "template '{}': the agents of this version refuse data templates; its steps end in an error",
+            self.name()
+        );
+        Some(Diagnostic::warning("ARG1244", self.path("data"), message))
     }
 
     /// The template's name; of an inline one, where it is.
