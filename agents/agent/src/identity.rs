@@ -6,7 +6,7 @@ use crate::replica::Right;
 use anyhow::{Context, bail, ensure};
 use arc_swap::ArcSwap;
 use argosy_pki::{
-    AgentIdentity, AgentKey, CertificateDer, Invite, SharedClientTls, client_config, pinned_client_config,
+    AgentIdentity, AgentKey, Invite, Keeper, SharedClientTls, Way, client_config, pinned_client_config,
 };
 use argosy_proto::agent::{
     CertificateRenewed, CertificateTaken, EnrolRequest, EnrolResponse, RenewCertificateRequest, TrustRoots,
@@ -19,14 +19,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Between two tries to enrol while no member can be reached.
 const ENROL_RETRY: Duration = Duration::from_secs(2);
-/// Between two looks at the certificate's age, at most: shorter lives are looked at more often.
-const RENEWAL_LOOK_MAX: Duration = Duration::from_secs(10);
-const RENEWAL_LOOK_MIN: Duration = Duration::from_millis(100);
-/// Looks in the life of a certificate.
-const LOOKS_PER_LIFE: i64 = 60;
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(10);
-/// Between two tries to renew an identity that the control plane does not accept any more.
-const REFUSED_RETRY_MS: i64 = 60_000;
 const MEMBERS_FILE: &str = "members.json";
 /// SHA-256 of the invite that was redeemed: another one is a new invite.
 const INVITE_FILE: &str = "invite.sha256";
@@ -41,8 +34,7 @@ pub struct Enrolled {
     /// SHA-256 of the authorities that the present identity trusts, for greetings.
     pub trusts: SharedTrusts,
     directory: PathBuf,
-    identity: AgentIdentity,
-    renew_at_ms: i64,
+    keeper: Keeper,
     requests: u64,
     cluster_uid: String,
 }
@@ -140,13 +132,8 @@ fn identity_of(
         member_addresses,
         trust_domain: _,
     } = answer;
-    let identity = AgentIdentity::new(key, certificate_chain_der, trust_roots_der)?;
-    ensure!(
-        identity.cluster == cluster,
-        "the control plane answered with a certificate for cluster {}",
-        identity.cluster
-    );
-    identity.verify(wall_clock_ms()).context("the new certificate is no good")?;
+    let identity = Keeper::check(key, certificate_chain_der, trust_roots_der, cluster, wall_clock_ms())
+        .context("the new certificate is no good")?;
     Ok((identity, member_addresses))
 }
 
@@ -265,8 +252,7 @@ impl Enrolled {
             members,
             tls: Arc::new(ArcSwap::from_pointee(tls)),
             trusts: Arc::new(ArcSwap::from_pointee(identity.trusts())),
-            renew_at_ms: renew_at_ms(identity),
-            identity: identity.clone(),
+            keeper: Keeper::new(identity.clone(), draw()),
             requests: 0,
             cluster_uid: cluster_uid.to_owned(),
             directory,
@@ -278,9 +264,9 @@ impl Enrolled {
     pub async fn keep(mut self, config: Config, mut session: Session) {
         let mut refused_invite = None;
         loop {
-            let pause = self.look();
+            let pause_ms = self.keeper.look_after_ms(draw());
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
                 Some(roots) = session.roots.recv() => {
                     self.trust(roots, &session).await;
                     continue;
@@ -291,41 +277,34 @@ impl Enrolled {
                 continue;
             }
             self.take_new_invite(&config, &session, &mut refused_invite).await;
-            if wall_clock_ms() < self.renew_at_ms {
-                continue;
-            }
-            match self.renew(&session).await {
+            let Some(way) = self.keeper.is_due(wall_clock_ms()) else { continue };
+            match self.renew(way, &session).await {
                 Ok(()) => tracing::info!("renewed the certificate"),
                 Err(Failure::Passing(error)) => {
                     tracing::warn!("cannot renew the certificate, trying again: {error:#}");
                 }
                 Err(Failure::Refused(message)) => {
                     tracing::error!(message, "the control plane does not renew this identity any more");
-                    self.renew_at_ms = wall_clock_ms() + REFUSED_RETRY_MS;
+                    self.keeper.refused(wall_clock_ms());
                 }
             }
         }
     }
 
-    /// Until the next look at the certificate; agents that got theirs at one time look at different times.
-    fn look(&self) -> Duration {
-        let validity = self.identity.credentials.validity;
-        let life_ms = validity.not_after_s.saturating_sub(validity.not_before_s).saturating_mul(1000);
-        let look = Duration::from_millis(u64::try_from(life_ms / LOOKS_PER_LIFE).unwrap_or(0));
-        let look = look.clamp(RENEWAL_LOOK_MIN, RENEWAL_LOOK_MAX);
-        look.mul_f64(0.75 + f64::from(u32::try_from(draw() % 512).unwrap_or(0)) / 1024.0)
-    }
-
-    async fn renew(&mut self, session: &Session) -> Result<(), Failure> {
+    async fn renew(&mut self, way: Way, session: &Session) -> Result<(), Failure> {
         let key = AgentKey::load_or_create(&self.directory).map_err(anyhow::Error::from)?;
         self.requests += 1;
         let request = RenewCertificateRequest {
             signing_request_der: key.signing_request().map_err(anyhow::Error::from)?,
             agent_instance: session.agent_instance,
             request: self.requests,
-            generation: self.identity.generation().map_err(anyhow::Error::from)?,
+            generation: self.keeper.identity().generation().map_err(anyhow::Error::from)?,
         };
-        let answer = match self.ask_in_session(session, &request).await {
+        let answer = match way {
+            Way::Session => self.ask_in_session(session, &request).await,
+            Way::Anew => None,
+        };
+        let answer = match answer {
             Some(answer) => answer?,
             None => self.ask_anew(&request).await?,
         };
@@ -341,10 +320,6 @@ impl Enrolled {
         session: &Session,
         request: &RenewCertificateRequest,
     ) -> Option<Result<EnrolResponse, Failure>> {
-        // One that has run out is not proved by a stream that began while it was good.
-        if self.identity.credentials.validity.is_over(wall_clock_ms()) {
-            return None;
-        }
         let (sender, answer) = oneshot::channel();
         session.wishes.send(Wish::Renew(request.clone(), sender)).await.ok()?;
         let renewed = tokio::time::timeout(RENEWAL_TIMEOUT, answer).await.ok()?.ok()?;
@@ -381,13 +356,17 @@ impl Enrolled {
 
     /// Uses the identity from here on. What can't be used or kept leaves the one that there was.
     fn take(&mut self, identity: AgentIdentity, members: &[String]) -> anyhow::Result<()> {
+        save_members(&self.directory, members)?;
+        self.keep_files(&identity)?;
+        self.keeper.take(identity, draw());
+        Ok(())
+    }
+
+    fn keep_files(&self, identity: &AgentIdentity) -> anyhow::Result<()> {
         let tls = client_config(&identity.credentials, &identity.roots, &identity.trust_domain)?;
         identity.save(&self.directory)?;
-        save_members(&self.directory, members)?;
         self.tls.store(Arc::new(tls));
         self.trusts.store(Arc::new(identity.trusts()));
-        self.renew_at_ms = renew_at_ms(&identity);
-        self.identity = identity;
         Ok(())
     }
 
@@ -395,8 +374,8 @@ impl Enrolled {
     async fn tell(&self, session: &Session) {
         let taken = CertificateTaken {
             agent_instance: session.agent_instance,
-            generation: self.identity.generation().unwrap_or(0),
-            trusts: self.identity.trusts(),
+            generation: self.keeper.identity().generation().unwrap_or(0),
+            trusts: self.keeper.identity().trusts(),
         };
         let _ = session.wishes.send(Wish::Taken(taken)).await;
     }
@@ -406,25 +385,22 @@ impl Enrolled {
         if !session.right.is_held() {
             return;
         }
-        let roots = roots.roots_der.into_iter().map(CertificateDer::from).collect();
-        let identity = AgentIdentity { roots, ..self.identity.clone() };
-        if identity.trusts() != self.identity.trusts() {
-            let taken = identity.verify(wall_clock_ms()).map_err(anyhow::Error::from).and_then(|()| {
-                let renew_at_ms = self.renew_at_ms;
-                self.take(identity, &[])?;
-                self.renew_at_ms = renew_at_ms;
-                Ok(())
-            });
-            if let Err(error) = taken {
-                tracing::warn!(
-                    "the certificate authorities that the control plane tells are not taken: {error:#}"
-                );
-                return;
-            }
+        let told = self.keeper.with_roots(roots.roots_der, wall_clock_ms()).map_err(anyhow::Error::from);
+        let taken = told.and_then(|identity| {
+            let Some(identity) = identity else { return Ok(()) };
+            self.keep_files(&identity)?;
             tracing::info!(
-                authorities = self.identity.roots.len(),
+                authorities = identity.roots.len(),
                 "the cell's certificate authorities have changed"
             );
+            self.keeper.trust(identity);
+            Ok(())
+        });
+        if let Err(error) = taken {
+            tracing::warn!(
+                "the certificate authorities that the control plane tells are not taken: {error:#}"
+            );
+            return;
         }
         self.tell(session).await;
     }
@@ -474,10 +450,6 @@ impl Enrolled {
 /// Any number.
 fn draw() -> u64 {
     uuid::Uuid::new_v4().as_u64_pair().0
-}
-
-fn renew_at_ms(identity: &AgentIdentity) -> i64 {
-    identity.credentials.validity.renew_at_jittered_ms(draw())
 }
 
 /// Whether a refusal begins with a code that only an operator can do something about: revoked, locked, removed, key refused.

@@ -22,6 +22,7 @@ mod error;
 mod files;
 mod identity;
 mod invite;
+mod keeper;
 mod seal;
 mod tls;
 mod verify;
@@ -33,10 +34,11 @@ pub use error::Error;
 pub use files::to_pem;
 pub use identity::{Identity, Validity, fingerprint, generation};
 pub use invite::{Invite, invite_hash};
+pub use keeper::{Keeper, Way};
 pub use seal::SealKey;
 pub use tls::{
-    ClientRole, SharedClientTls, SharedServerTls, api_client_config, api_server_config, client_config,
-    explain, pinned_client_config, server_config, server_name,
+    ClientRole, SharedClientTls, SharedServerTls, admit, api_client_config, api_server_config, client_config,
+    explain, pinned_client_config, recognize, server_config, server_name,
 };
 pub use verify::{NoneRevoked, Revocations};
 

@@ -1,8 +1,10 @@
 use crate::verify::{MemberServer, PinnedServer, Revocations, Role, RoleClient};
 use crate::{Credentials, Error};
 use arc_swap::ArcSwap;
+use rustls::client::danger::ServerCertVerifier;
 use rustls::crypto::CryptoProvider;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{AlertDescription, CertificateError, ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use std::sync::Arc;
@@ -59,11 +61,87 @@ pub(crate) fn verify_client(
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), provider())
         .build()
         .map_err(|error| Error::Crypto { reason: error.to_string() })?;
-    let empty = || Error::BadCertificate { reason: "the chain is empty".to_owned() };
-    let (leaf, rest) = chain.split_first().ok_or_else(empty)?;
-    let now = UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(now_ms).unwrap_or(0)));
-    let verified = verifier.verify_client_cert(leaf, rest, now);
+    let (leaf, rest) = split(chain)?;
+    let verified = verifier.verify_client_cert(leaf, rest, unix_time(now_ms));
     verified.map(drop).map_err(|error| Error::BadCertificate { reason: explain(&error) })
+}
+
+/// What a listener has against a client.
+fn role_client(
+    roots: &[CertificateDer<'static>],
+    trust_domain: &str,
+    clients: ClientRole,
+) -> Result<RoleClient, Error> {
+    let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), provider())
+        .build()
+        .map_err(|error| Error::Crypto { reason: error.to_string() })?;
+    let (role, mandatory, renewal_grace, revocations) = match clients {
+        ClientRole::Members => (Role::Member, true, Duration::ZERO, None),
+        ClientRole::Agents => (Role::Agent, true, Duration::ZERO, None),
+        ClientRole::AgentsEnrolling { renewal_grace, revocations } => {
+            (Role::Agent, false, renewal_grace, Some(revocations))
+        }
+    };
+    let trust_domain = trust_domain.to_owned();
+    Ok(RoleClient { inner, trust_domain, role, mandatory, renewal_grace, revocations })
+}
+
+/// Whether a listener as [`server_config`] makes it lets in a client that shows this chain at this moment, proof of the key
+/// aside: for those who have no connections but messages.
+///
+/// # Errors
+/// What the handshake would end with.
+pub fn admit(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+    trust_domain: &str,
+    clients: ClientRole,
+    now_ms: i64,
+) -> Result<(), Error> {
+    let verifier = role_client(roots, trust_domain, clients)?;
+    let (leaf, rest) = split(chain)?;
+    let verified = verifier.verify_client_cert(leaf, rest, unix_time(now_ms));
+    verified.map(drop).map_err(|error| Error::BadCertificate { reason: explain(&error) })
+}
+
+/// Whether an agent with these roots takes a server that shows this chain at this moment for a member of its cell; see
+/// [`admit`].
+///
+/// # Errors
+/// What the handshake would end with.
+pub fn recognize(
+    chain: &[CertificateDer<'static>],
+    roots: &[CertificateDer<'static>],
+    trust_domain: &str,
+    now_ms: i64,
+) -> Result<(), Error> {
+    let (leaf, rest) = split(chain)?;
+    let verified = member_server(roots, trust_domain)?.verify_server_cert(
+        leaf,
+        rest,
+        &server_name(),
+        &[],
+        unix_time(now_ms),
+    );
+    verified.map(drop).map_err(|error| Error::BadCertificate { reason: explain(&error) })
+}
+
+fn split<'a>(
+    chain: &'a [CertificateDer<'static>],
+) -> Result<(&'a CertificateDer<'static>, &'a [CertificateDer<'static>]), Error> {
+    chain.split_first().ok_or_else(|| Error::BadCertificate { reason: "the chain is empty".to_owned() })
+}
+
+fn unix_time(now_ms: i64) -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_millis(u64::try_from(now_ms).unwrap_or(0)))
+}
+
+fn member_server(roots: &[CertificateDer<'static>], trust_domain: &str) -> Result<MemberServer, Error> {
+    Ok(MemberServer {
+        roots: store(roots)?,
+        trust_domain: trust_domain.to_owned(),
+        algorithms: provider().signature_verification_algorithms,
+    })
 }
 
 /// A listener for members or agents: TLS 1.3, HTTP/2.
@@ -76,18 +154,7 @@ pub fn server_config(
     trust_domain: &str,
     clients: ClientRole,
 ) -> Result<ServerConfig, Error> {
-    let inner = WebPkiClientVerifier::builder_with_provider(Arc::new(store(roots)?), provider())
-        .build()
-        .map_err(|error| Error::Crypto { reason: error.to_string() })?;
-    let (role, mandatory, renewal_grace, revocations) = match clients {
-        ClientRole::Members => (Role::Member, true, Duration::ZERO, None),
-        ClientRole::Agents => (Role::Agent, true, Duration::ZERO, None),
-        ClientRole::AgentsEnrolling { renewal_grace, revocations } => {
-            (Role::Agent, false, renewal_grace, Some(revocations))
-        }
-    };
-    let trust_domain = trust_domain.to_owned();
-    let verifier = RoleClient { inner, trust_domain, role, mandatory, renewal_grace, revocations };
+    let verifier = role_client(roots, trust_domain, clients)?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .with_client_cert_verifier(Arc::new(verifier))
@@ -109,13 +176,8 @@ pub fn client_config(
     roots: &[CertificateDer<'static>],
     trust_domain: &str,
 ) -> Result<ClientConfig, Error> {
-    let provider = provider();
-    let verifier = MemberServer {
-        roots: store(roots)?,
-        trust_domain: trust_domain.to_owned(),
-        algorithms: provider.signature_verification_algorithms,
-    };
-    let mut config = ClientConfig::builder_with_provider(provider)
+    let verifier = member_server(roots, trust_domain)?;
+    let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
