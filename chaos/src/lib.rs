@@ -4,6 +4,8 @@
 //! accident in it (latency, loss, cuts, crashes, lost writes, drifting clocks) is drawn from the seed. So a run can be
 //! repeated byte for byte: [`World`] appends everything that happens to a [`Trace`], whose digest is compared.
 //!
+//! Certificates live for hours, and agents are away for days: [`identities`] has a world of its own, of weeks.
+//!
 //! Not here: threads, sockets, TLS, RocksDB, Kubernetes. Tests with real processes and real clusters cover those.
 //!
 //! Invariants: the same seed gives the same trace; nothing reads a clock, an environment or a random source of the host;
@@ -18,6 +20,7 @@ mod clocks;
 mod drills;
 mod faults;
 mod handovers;
+pub mod identities;
 mod judge;
 mod links;
 mod members;

@@ -30,6 +30,9 @@ struct Arguments {
     /// Clusters come and go, and workflows hand artifacts on in stores of which every cluster has its own; whether members know.
     #[arg(long)]
     handovers: Option<bool>,
+    /// Certificates over weeks, instead of the federation.
+    #[arg(long, conflicts_with = "handovers")]
+    identities: bool,
     /// Look for the bugs that can be planted, and print how soon each is found.
     #[cfg(feature = "planted")]
     #[arg(long)]
@@ -76,6 +79,39 @@ fn look_for_planted(arguments: &Arguments) -> ExitCode {
         }
     }
     if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Weeks of certificates, seed by seed.
+fn run_identities(arguments: &Arguments) -> ExitCode {
+    use argosy_chaos::identities::{Options, World};
+    let first = arguments.seed.unwrap_or(arguments.from);
+    let last = arguments.seed.unwrap_or(arguments.from.saturating_add(arguments.seeds).saturating_sub(1));
+    let mut failed = 0_u64;
+    for seed in first..=last {
+        let options = Options { echo_trace: arguments.trace, ..Options::of_seed(seed) };
+        let report = match World::run(options) {
+            Ok(report) => report,
+            Err(error) => {
+                eprintln!("seed {seed}: {error}");
+                return ExitCode::FAILURE;
+            }
+        };
+        let is_whole = report.violations.is_empty();
+        failed += u64::from(!is_whole);
+        println!(
+            "seed {seed:<6} {:>6} renewals {:>3} back after a day {:>2} locked {:>2} rolls {:>6} refused  {} {}",
+            report.renewals,
+            report.returned,
+            report.locked,
+            report.rolls,
+            report.refused,
+            &report.fingerprint[..12],
+            if is_whole { "ok" } else { "FAILED" },
+        );
+        report.violations.iter().for_each(|violation| println!("  {violation}"));
+    }
+    println!("{} seeds, {failed} failed", last - first + 1);
+    if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Wall time of the run; the federation itself never sees it.
@@ -210,6 +246,9 @@ fn main() -> ExitCode {
     #[cfg(feature = "planted")]
     if arguments.planted || arguments.bug.is_some() {
         return look_for_planted(&arguments);
+    }
+    if arguments.identities {
+        return run_identities(&arguments);
     }
     let watch = Stopwatch::start();
     let mut totals = Totals::default();

@@ -173,7 +173,7 @@ impl Draft {
             command::Body::ReportArtifactTask(command) => {
                 commands::report_artifact_task::decide(self, leader, command)
             }
-            command::Body::RenewIdentity(command) => commands::identity::renew(self, command),
+            command::Body::RenewIdentity(command) => commands::identity::renew(self, leader, command),
             command::Body::SeeIdentity(command) => commands::identity::see(self, command),
             command::Body::ChangeIdentity(command) => commands::identity::change(self, command),
             command::Body::RollAuthority(command) => commands::authority::roll(self, command),

@@ -1,6 +1,7 @@
 //! Who a cluster's agent is. Its certificates are numbered: a generation for each that is issued. The newest may be used, and
-//! the one that it was asked for with until the newest was seen, since its answer may have been lost. Whoever comes with
-//! another one has a copy, unless it is a process of the agent that was known before.
+//! the one that it was asked for with until the newest was seen, since its answer may have been lost; and those in between, if
+//! one question was asked more than once: any of the answers may be the one that arrived. Whoever comes with another one has
+//! a copy, unless it is a process of the agent that was known before.
 
 use argosy_proto::command::Refusal;
 use argosy_proto::state as row;
@@ -80,7 +81,12 @@ pub(crate) fn show(
         identity.seen = true;
         return Shown::Known;
     }
-    if is_same_process || (generation == identity.previous && !identity.seen) {
+    let may_be_kept = !identity.seen && generation >= identity.previous;
+    if may_be_kept {
+        // It came after those before it.
+        identity.previous = generation;
+    }
+    if is_same_process || may_be_kept {
         Shown::Known
     } else if identity.earlier_instances.contains(&instance) {
         Shown::Late
@@ -97,7 +103,11 @@ pub(crate) fn takes_turns(
     now_ms: i64,
     (present, opening): (u64, u64),
 ) -> bool {
-    if present == 0 || present == opening {
+    if present == opening {
+        return false;
+    }
+    identity.instance_since_ms = now_ms;
+    if present == 0 {
         return false;
     }
     let returned = identity.earlier_instances.contains(&opening);
@@ -116,6 +126,15 @@ pub(crate) fn takes_turns(
     }
     identity.returns += 1;
     identity.returns >= limits.identity_returns_max
+}
+
+/// Whether what an ended process of the agent asked may have been on its way since before it ended.
+pub(crate) fn may_be_on_its_way(
+    identity: &ClusterIdentity,
+    limits: &argosy_model::Limits,
+    now_ms: i64,
+) -> bool {
+    now_ms.saturating_sub(identity.instance_since_ms) <= limits.identity_late_max_ms
 }
 
 /// Neither the certificates that there are nor their key are good any more.

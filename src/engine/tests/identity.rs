@@ -131,6 +131,31 @@ fn certificates_are_numbered_and_lost_answers_do_no_harm() {
     assert_eq!(identity(&world).standing(), Standing::Active);
 }
 
+/// A question is asked over the session and then over a connection of its own. Both are answered, the earlier answer is kept,
+/// and the agent is started again before it could say so.
+#[test]
+fn whichever_answer_of_a_question_that_was_asked_twice_arrives_is_good() {
+    let mut world = enrolled();
+    assert_eq!(renew(&mut world, (1, 1), 11), "2");
+    assert_eq!(renew(&mut world, (1, 1), 11), "3");
+    assert_eq!(greet(&mut world, 2, 12), "fine");
+    // What came before the one that was kept is nobody's.
+    assert_eq!(greet(&mut world, 1, 13), "ARG1184");
+}
+
+/// The question of a process that has ended arrives after the next process has taken its place.
+#[test]
+fn a_question_of_a_process_that_has_ended_locks_nobody_unless_it_goes_on_asking() {
+    let mut world = enrolled();
+    assert_eq!(renew(&mut world, (1, 1), 11), "2");
+    assert_eq!(greet(&mut world, 2, 12), "fine");
+    assert_eq!(renew(&mut world, (1, 1), 11), "ARG1017");
+    assert_eq!(identity(&world).standing(), Standing::Active);
+    world.now += Limits::default().identity_late_max_ms + 1;
+    assert_eq!(greet(&mut world, 2, 12), "fine", "a new session of the same process is no new process");
+    assert_eq!(renew(&mut world, (1, 1), 11), "ARG1184");
+}
+
 #[test]
 fn a_stolen_key_that_is_used_by_both_is_locked_until_it_is_invited_again() {
     let mut world = enrolled();

@@ -45,6 +45,9 @@ pub struct Limits {
     pub identity_returns_max: u32,
     /// In milliseconds of log time.
     pub identity_returns_window_ms: i64,
+    /// How long after another process took its place a question of an agent's process may have been on its way: one that
+    /// comes later was asked by a process that is alive, and the cluster's identity counts as copied. Milliseconds.
+    pub identity_late_max_ms: i64,
     /// Registered clusters.
     pub clusters_max: usize,
     /// ConfigMaps of the cell, those that clusters report among them.
@@ -128,6 +131,7 @@ impl Default for Limits {
             approve_clusters: false,
             identity_returns_max: 3,
             identity_returns_window_ms: 600_000,
+            identity_late_max_ms: 120_000,
             clusters_max: 1_000,
             config_maps_max: 10_000,
             config_map_bytes_max: 1024 * 1024,

@@ -199,6 +199,9 @@ pub struct IdentityConfig {
     /// Sessions that an earlier process of an agent takes back from a later one within ten minutes, before the identity is
     /// locked since both must be alive.
     pub session_returns_max: u32,
+    /// How long after another process of an agent took its place a question for a certificate may have been on its way, in
+    /// milliseconds; later ones lock the identity.
+    pub late_max_ms: i64,
 }
 
 impl Default for IdentityConfig {
@@ -210,6 +213,7 @@ impl Default for IdentityConfig {
             approve_clusters: limits.approve_clusters,
             clock_offset_max_ms: 2_000,
             session_returns_max: limits.identity_returns_max,
+            late_max_ms: limits.identity_late_max_ms,
         }
     }
 }
@@ -390,6 +394,7 @@ impl ServerConfig {
         limits.backfill_workflows_max = backfill_workflows_max;
         limits.approve_clusters = self.identity.approve_clusters;
         limits.identity_returns_max = self.identity.session_returns_max;
+        limits.identity_late_max_ms = self.identity.late_max_ms;
         let drills = &self.drills;
         limits.drill_duration_max_ms = drills.duration_max_seconds.saturating_mul(1000);
         limits.drill_settle_max_ms = drills.settle_max_seconds.saturating_mul(1000);
@@ -457,6 +462,9 @@ impl ServerConfig {
         }
         if self.identity.session_returns_max == 0 {
             return invalid("identity.sessionReturnsMax must be at least 1".to_owned());
+        }
+        if self.identity.late_max_ms < 0 {
+            return invalid("identity.lateMaxMs must not be negative".to_owned());
         }
         let drills = &self.drills;
         if drills.duration_max_seconds < 1 || drills.settle_max_seconds < 1 || drills.recover_p99_ms < 1 {

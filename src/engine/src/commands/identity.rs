@@ -90,6 +90,11 @@ pub(crate) fn enrolled(
     }))
 }
 
+fn late(cluster: &str) -> Refusal {
+    Code::StaleSession
+        .refuse(format!("an agent of cluster {cluster:?} that has ended speaks: another one took its place"))
+}
+
 /// Whether the session may be opened: nothing, or the answer that says no and is on record.
 pub(crate) fn open(
     draft: &mut Draft,
@@ -106,11 +111,7 @@ pub(crate) fn open(
     let (present, opening) = (row.agent_instance, command.agent_instance);
     match identity::show(&mut identity, (command.certificate, 0), (present, opening)) {
         Shown::Known => {}
-        Shown::Late => {
-            return Err(Code::StaleSession.refuse(format!(
-                "an agent of cluster {cluster:?} that has ended speaks: another one took its place"
-            )));
-        }
+        Shown::Late => return Err(late(cluster)),
         Shown::Copied => {
             let reason = format!(
                 "certificate {} was used after certificate {} had taken its place: two processes have the key",
@@ -132,7 +133,7 @@ pub(crate) fn open(
 }
 
 /// The next certificate gets a generation, for whoever holds the newest, or that before while nobody has used it.
-pub(crate) fn renew(draft: &mut Draft, command: &RenewIdentity) -> Result<Reply, Refusal> {
+pub(crate) fn renew(draft: &mut Draft, leader: &Leader, command: &RenewIdentity) -> Result<Reply, Refusal> {
     let cluster = &command.cluster;
     let row = find_cluster(&draft.state, cluster)?;
     if let Some(refusal) = identity::refusal(cluster, row, command.generation) {
@@ -150,6 +151,10 @@ pub(crate) fn renew(draft: &mut Draft, command: &RenewIdentity) -> Result<Reply,
     let processes = (row.agent_instance, command.agent_instance);
     match identity::show(&mut identity, (command.generation, command.holds), processes) {
         Shown::Known => {}
+        Shown::Late if identity::may_be_on_its_way(&identity, &leader.limits, draft.now().0) => {
+            return Err(late(cluster));
+        }
+        // It has ended, and goes on asking.
         Shown::Late | Shown::Copied => {
             let reason = format!(
                 "certificate {} was to be renewed after certificate {} had taken its place: two processes have the key",
