@@ -304,6 +304,9 @@ impl Step<'_> {
         if leaf && phase == NodePhase::Succeeded {
             self.workflow(id)?.leaves_succeeded += 1;
         }
+        if let Some(reason) = u32::try_from(fact.loss).ok().filter(|reason| *reason != 0) {
+            *self.workflow(id)?.lost.entry(reason).or_default() += 1;
+        }
         if daemoned {
             self.daemon_ended(id, boundary, index)?;
         }

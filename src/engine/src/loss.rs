@@ -5,7 +5,7 @@ use argosy_model::{Fence, Limits, NodePhase};
 use argosy_proto::common::AttemptPhase;
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
-use argosy_proto::state::{Failover, TimerKind};
+use argosy_proto::state::{Failover, LossReason, TimerKind};
 
 use crate::draft::Draft;
 use crate::state::ROW_VERSION;
@@ -225,29 +225,48 @@ pub(crate) fn take(draft: &mut Draft, leader: &mut Leader, fence: Fence, loss: L
         Loss::Ledger { .. } => attempt.permitted || work.exclusive_lease_ms == 0,
         Loss::PermitUndelivered { .. } | Loss::Recalled { .. } => false,
     };
-    let message = if attempt.stopping {
-        Some(format!("stopped while cluster {cluster} was lost"))
-    } else if ran && work.failover() == Failover::Fail {
-        Some(format!("cluster {cluster} was lost while the step ran, and its failover is `fail`"))
-    } else if ran && work.failover() == Failover::Wait {
-        // Only a cluster that is back, or gone for good, has its waiting steps looked at.
-        Some(format!("the step was lost with cluster {cluster}, and its failover is `wait`"))
-    } else if group_is_lost {
-        Some(lost_group::message(cluster))
-    } else if work.takeovers >= leader.limits.takeover_limit {
-        Some(format!(
-            "taken over {} times from lost clusters: the step may be what breaks them",
-            work.takeovers
-        ))
-    } else {
-        None
-    };
-    if let Some(message) = message {
-        let phase = if attempt.stopping { NodePhase::Failed } else { NodePhase::Error };
-        if reproduce::is_reproduction(&draft.state, workflow, node) {
+    let reproduces = reproduce::is_reproduction(&draft.state, workflow, node);
+    if attempt.stopping {
+        let message = format!("stopped while cluster {cluster} was lost");
+        if reproduces {
             reproduce::failed(draft, leader, workflow, node, message);
         } else {
-            advance::finish_node(draft, leader, workflow, node, phase, message, None, 0);
+            advance::finish_node(draft, leader, workflow, node, NodePhase::Failed, message, None, 0);
         }
+        return;
+    }
+    let ends = why_it_ends(&work, cluster, ran, group_is_lost, &leader.limits);
+    match ends {
+        Some((message, _)) if reproduces => reproduce::failed(draft, leader, workflow, node, message),
+        Some((message, loss)) => advance::finish_lost(draft, leader, workflow, node, message, loss),
+        None => {}
+    }
+}
+
+/// What a step says that was lost with its cluster and does not go on elsewhere, and the reason that it is counted by.
+fn why_it_ends(
+    work: &row::Work,
+    cluster: &str,
+    ran: bool,
+    group_is_lost: bool,
+    limits: &Limits,
+) -> Option<(String, LossReason)> {
+    if ran && work.failover() == Failover::Fail {
+        let message = format!("cluster {cluster} was lost while the step ran, and its failover is `fail`");
+        Some((message, LossReason::FailoverFail))
+    } else if ran && work.failover() == Failover::Wait {
+        // Only a cluster that is back, or gone for good, has its waiting steps looked at.
+        let message = format!("the step was lost with cluster {cluster}, and its failover is `wait`");
+        Some((message, LossReason::FailoverWait))
+    } else if group_is_lost {
+        Some((lost_group::message(cluster), LossReason::Volume))
+    } else if work.takeovers >= limits.takeover_limit {
+        let message = format!(
+            "taken over {} times from lost clusters: the step may be what breaks them",
+            work.takeovers
+        );
+        Some((message, LossReason::TakeoverLimit))
+    } else {
+        None
     }
 }

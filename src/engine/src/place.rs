@@ -307,7 +307,7 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
             Standing::Free => request.pinned = None,
             Standing::Lost { cluster } => {
                 let message = lost_group::message(&cluster);
-                reproduce::end_reader(draft, leader, workflow, node, message);
+                reproduce::end_reader(draft, leader, workflow, node, message, row::LossReason::Volume);
                 continue;
             }
         }
@@ -318,7 +318,7 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
                 continue;
             }
             reproduce::Standing::Lost { message } => {
-                reproduce::end_reader(draft, leader, workflow, node, message);
+                reproduce::end_reader(draft, leader, workflow, node, message, row::LossReason::Artifact);
                 continue;
             }
             reproduce::Standing::NotNeeded => {

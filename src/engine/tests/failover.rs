@@ -7,6 +7,7 @@ use argosy_engine::DesiredAttempt;
 use argosy_model::{Fence, Limits};
 use argosy_proto::command::{self as ask, command::Body, reply};
 use argosy_proto::common::{AttemptPhase, AttemptReport, Runtime, Verdict};
+use argosy_proto::state::LossReason;
 use serde_json::{Value, json};
 use world::World;
 
@@ -572,6 +573,7 @@ fn says_that_the_volume_is_lost(world: &World, name: &str) -> bool {
     let lost: Vec<_> = nodes.values().filter(of).collect();
     let words = "cluster east was lost with the volumes";
     world.phase(name) == "Failed"
+        && world.lost(name) == [(LossReason::Volume, 1)]
         && lost.len() == 1
         && lost[0]["phase"] == "Error"
         && lost[0]["message"].as_str().unwrap().starts_with(words)

@@ -9,6 +9,7 @@ use argosy_proto::command::{
     ChangeCluster, RemoveCluster, ReportArtifactTask, ShutdownWorkflow, command::Body,
 };
 use argosy_proto::common::{AttemptPhase, AttemptReport, OutputArtifact, OutputParameter, Verdict};
+use argosy_proto::state::LossReason;
 use serde_json::{Value, json};
 use world::{World, ended};
 
@@ -232,6 +233,7 @@ fn a_step_that_may_not_run_twice_is_not_run_twice() {
     let lost = "and with it its input first: first is not run again for it, as";
     let (world, message) = waiting(json!({"argosy.dev/exclusive": "true"}));
     assert_eq!(message, format!("cluster east is lost, {lost} it is exclusive"));
+    assert_eq!(world.lost("w"), [(LossReason::Artifact, 1)]);
     assert_eq!(world.phase("w"), "Error");
     let (mut world, message) = waiting(json!({"argosy.dev/failover": "fail"}));
     assert!(message.starts_with("waits for cluster east, which is lost, before first makes"), "{message}");

@@ -7,6 +7,7 @@ use argosy_engine::{Command, DesiredAttempt, Draft, Position};
 use argosy_model::{Fence, Limits, LogTime};
 use argosy_proto::command::{self as ask, command::Body, reply};
 use argosy_proto::common::{AttemptPhase, AttemptReport, Resources, Verdict};
+use argosy_proto::state::LossReason;
 use serde_json::{Value, json};
 use world::{World, manifest, two_clusters};
 
@@ -139,6 +140,8 @@ fn the_users_word_on_failover_is_kept() {
             moved,
             "{word}"
         );
+        let counted: &[_] = if word == "fail" { &[(LossReason::FailoverFail, 1)] } else { &[] };
+        assert_eq!(world.lost("w"), counted, "{word}");
     }
 }
 
@@ -173,6 +176,7 @@ fn a_step_that_loses_every_cluster_ends_as_poison() {
     let shown = world.json("w");
     assert_eq!(shown["status"]["phase"], "Error");
     assert!(shown["status"]["message"].as_str().unwrap().contains("taken over 3 times"), "{shown}");
+    assert_eq!(world.lost("w"), [(LossReason::TakeoverLimit, 1)]);
 }
 
 #[test]

@@ -174,6 +174,8 @@ pub struct Counters {
     pub returned: std::collections::BTreeMap<String, u64>,
     /// Steps that ended well and run again for what was lost with their cluster, by reason; counted while leading.
     pub reproductions: std::collections::BTreeMap<&'static str, u64>,
+    /// Steps that ended since a cluster was lost, by reason; counted while leading.
+    pub steps_lost: std::collections::BTreeMap<&'static str, u64>,
     /// Peer frames that were not understood, or consensus messages refused, by reason.
     pub peer_frames_dropped: std::collections::BTreeMap<&'static str, u64>,
     /// Agent frames not acted on, by reason.

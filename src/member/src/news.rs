@@ -4,6 +4,7 @@
 use crate::Member;
 use argosy_engine::State;
 use argosy_model::{Fence, WorkflowId, WorkflowKey, display_fence};
+use argosy_proto::state::LossReason;
 use argosy_store::Kv;
 use std::collections::BTreeSet;
 
@@ -18,6 +19,18 @@ fn started_by(state: &State, id: WorkflowId) -> Option<(String, String)> {
     let row = state.workflow(id).filter(|row| row.cron != 0 && !row.backfill)?;
     let (_, cron) = state.crons().find(|(number, _)| *number == row.cron)?;
     Some((cron.namespace.clone(), cron.name.clone()))
+}
+
+/// The metric's word for why a step ended since a cluster was lost.
+fn loss_name(reason: u32) -> &'static str {
+    match i32::try_from(reason).ok().and_then(|number| LossReason::try_from(number).ok()) {
+        Some(LossReason::Volume) => "volume",
+        Some(LossReason::Artifact) => "artifact",
+        Some(LossReason::FailoverFail) => "failover_fail",
+        Some(LossReason::FailoverWait) => "failover_wait",
+        Some(LossReason::TakeoverLimit) => "takeover_limit",
+        Some(LossReason::Unspecified) | None => "other",
+    }
 }
 
 fn name(before: &State, after: &State, id: WorkflowId) -> String {
@@ -51,10 +64,30 @@ impl<K: Kv> Member<K> {
                     "steps run again for artifacts that were lost"
                 );
             }
+            self.tell_lost_steps(before, after, *id);
             let ended = phase(after, *id).filter(|phase| phase.is_completed());
             if let Some(ended) = ended.filter(|ended| phase(before, *id) != Some(*ended)) {
                 *self.counters.workflows_finished.entry(ended.as_str()).or_default() += 1;
                 tracing::info!(workflow = name(before, after, *id), phase = ended.as_str(), "workflow ended");
+            }
+        }
+    }
+
+    fn tell_lost_steps(&mut self, before: &State, after: &State, id: WorkflowId) {
+        let Some(now) = after.workflow(id) else { return };
+        let then = before.workflow(id);
+        for (reason, total) in &now.lost {
+            let known = then.and_then(|row| row.lost.get(reason)).copied().unwrap_or_default();
+            let more = total.saturating_sub(known);
+            if more > 0 {
+                let reason = loss_name(*reason);
+                *self.counters.steps_lost.entry(reason).or_default() += u64::from(more);
+                tracing::info!(
+                    workflow = name(before, after, id),
+                    steps = more,
+                    reason,
+                    "steps ended, lost with a cluster"
+                );
             }
         }
     }

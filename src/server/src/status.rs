@@ -300,6 +300,10 @@ impl Totals {
             let reproductions = metrics.reproductions.with_label_values(&[reason]);
             self.add(format!("reproduction/{reason}"), &reproductions, *total);
         }
+        for (reason, total) in &counters.steps_lost {
+            let lost = metrics.steps_lost.with_label_values(&[reason]);
+            self.add(format!("lost/{reason}"), &lost, *total);
+        }
         if let Some(link) = &status.link {
             for (reason, total) in [
                 ("stale_epoch", link.frames_stale),

@@ -140,6 +140,7 @@ metrics! {
     takeovers: IntCounterVec = "argosy_takeovers_total", ["cluster"], "Attempts fenced because their cluster was lost, counted by the leader.";
     attempts_returned: IntCounterVec = "argosy_attempts_returned_total", ["cluster"], "Attempts that were taken over and count again, since their cluster came back with them (argosy.dev/on-reconnect), counted by the leader.";
     reproductions: IntCounterVec = "argosy_reproductions_total", ["reason"], "Steps that had ended well and run again for what was lost with their cluster, by reason (artifact), counted by the leader.";
+    steps_lost: IntCounterVec = "argosy_steps_lost_total", ["reason"], "Steps that ended since a cluster was lost, by reason: volume (with volumes or daemons of their colocation group), artifact (which they read, and which was not made again), failover_fail, failover_wait, takeover_limit; counted by the leader.";
     agent_frames_refused: IntCounterVec = "argosy_agent_frames_refused_total", ["reason"], "Frames of agents that were refused, by reason: no_identity, not_an_agent, expired, invite, session_refused, stale_epoch, unexpected, no_leader, drill.";
     invites: IntCounterVec = "argosy_invites_total", ["outcome"], "Invites at this member by outcome: created, redeemed, refused_unknown, refused_used, refused_expired, refused_cluster, refused, failed.";
     queue_depth: IntGaugeVec = "argosy_queue_depth", ["queue"], "Items waiting in a queue: mailbox, commands, batches in flight.";

@@ -132,6 +132,21 @@ pub(crate) fn finish_node(
     }
 }
 
+/// Ends a step since a cluster was lost, and goes on with what waited for it.
+pub(crate) fn finish_lost(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    workflow: u64,
+    node: u32,
+    message: String,
+    loss: row::LossReason,
+) {
+    if let Some(mut turn) = Turn::new(draft, leader, workflow) {
+        let ended = fact::NodeFinished { message, loss: loss.into(), ..fact::NodeFinished::default() };
+        turn.finish_with(node, NodePhase::Error, ended);
+    }
+}
+
 /// A leaf runs now: hooks may have waited for that.
 pub(crate) fn begun(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32) {
     if let Some(mut turn) = Turn::new(draft, leader, workflow) {
@@ -262,23 +277,27 @@ impl<'a> Turn<'a> {
         outputs: Option<row::Outputs>,
         finished_at_ms: i64,
     ) {
+        let ended = fact::NodeFinished { message, outputs, finished_at_ms, ..fact::NodeFinished::default() };
+        self.finish_with(index, phase, ended);
+    }
+
+    /// What `ended` does not say of the node is filled in.
+    fn finish_with(&mut self, index: u32, phase: NodePhase, ended: fact::NodeFinished) {
         let node = self.node(index);
         if phase_of(&node).is_fulfilled() {
             return;
         }
         let (counts_as_failure, rank) = self.counts(node.parent, node.ordinal, phase);
         if !node.rare().containers.is_empty() {
-            containers::end(self, index, phase, &message, finished_at_ms);
+            containers::end(self, index, phase, &ended.message, ended.finished_at_ms);
         }
         self.draft.emit(Body::NodeFinished(fact::NodeFinished {
             workflow: self.workflow,
             node: index,
             phase: phase.number(),
-            message,
-            outputs,
-            finished_at_ms,
             counts_as_failure,
             rank,
+            ..ended
         }));
         self.publish_globals(index);
         memo::store(self, index);

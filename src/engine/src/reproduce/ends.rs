@@ -7,7 +7,7 @@ use argosy_proto::state as row;
 
 use super::{all_of, find, is_reproduction, shown};
 use crate::Leader;
-use crate::advance::{Turn, finish_node, leaf, outputs};
+use crate::advance::{Turn, finish_lost, leaf, outputs};
 use crate::artifacts;
 use crate::commands::report_artifact_task;
 use crate::commands::report_attempt::clip;
@@ -136,7 +136,7 @@ pub(crate) fn failed(draft: &mut Draft, leader: &mut Leader, workflow: u64, prod
             if is_reproduction(&draft.state, workflow, reader) {
                 todo.push((reader, message));
             } else {
-                finish_node(draft, leader, workflow, reader, NodePhase::Error, message, None, 0);
+                finish_lost(draft, leader, workflow, reader, message, row::LossReason::Artifact);
             }
         }
     }
@@ -194,12 +194,19 @@ pub(crate) fn unpublished(draft: &mut Draft, leader: &mut Leader, task: &row::Ar
     Unpublished::TakenOver
 }
 
-/// A step can't have its inputs any more.
-pub(crate) fn end_reader(draft: &mut Draft, leader: &mut Leader, workflow: u64, node: u32, message: String) {
+/// A step can't have what it needs any more.
+pub(crate) fn end_reader(
+    draft: &mut Draft,
+    leader: &mut Leader,
+    workflow: u64,
+    node: u32,
+    message: String,
+    loss: row::LossReason,
+) {
     if is_reproduction(&draft.state, workflow, node) {
         failed(draft, leader, workflow, node, message);
     } else {
-        finish_node(draft, leader, workflow, node, NodePhase::Error, message, None, 0);
+        finish_lost(draft, leader, workflow, node, message, loss);
     }
 }
 

@@ -5,6 +5,7 @@ use argosy_engine::{Command, DesiredAttempt, Draft, Leader, Position, Refusal, R
 use argosy_model::{Fence, Limits, LogTime, WorkflowId, WorkflowKey};
 use argosy_proto::command::{self as ask, command::Body, reply};
 use argosy_proto::common::{AttemptPhase, AttemptReport, Resources, Runtime, Verdict};
+use argosy_proto::state::LossReason;
 use serde_json::{Value, json};
 
 /// A workflow of these templates.
@@ -159,6 +160,13 @@ impl World {
 
     pub fn phase(&self, name: &str) -> String {
         self.json(name)["status"]["phase"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// How many of a workflow's steps ended since a cluster was lost, by reason.
+    pub fn lost(&self, name: &str) -> Vec<(LossReason, u32)> {
+        let row = self.state.workflow(self.id(name).expect("known")).expect("it is there");
+        let reason = |number: &u32| LossReason::try_from(i32::try_from(*number).unwrap()).unwrap();
+        row.lost.iter().map(|(number, count)| (reason(number), *count)).collect()
     }
 
     pub fn wanted(&self, cluster: &str) -> Vec<(Fence, DesiredAttempt)> {
