@@ -258,6 +258,7 @@ impl World {
                 (true, false)
             }
             RuntimeAction::Release(_)
+            | RuntimeAction::Recorded(_)
             | RuntimeAction::WorkflowsTold(_)
             | RuntimeAction::CheckPrerequisites(_) => (false, false),
         };

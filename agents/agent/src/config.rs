@@ -106,6 +106,10 @@ pub struct Config {
     /// Bytes of all ConfigMaps that are told
     #[arg(long, default_value_t = argosy_kubernetes::config_maps::Settings::default().bytes_max)]
     pub config_maps_bytes_max: usize,
+    /// How long a Pod that has ended is kept from going until its result is committed, milliseconds; the result itself stays in
+    /// the data directory (Kubernetes runtime)
+    #[arg(long, default_value_t = argosy_kubernetes::FINALIZER_MAX_MS)]
+    pub finalizer_max_ms: i64,
     /// The Lease of which several replicas of this agent, with one data directory, have one to act; none: there is one replica
     /// (Kubernetes runtime)
     #[arg(long, env = "ARGOSY_LEASE_NAME")]

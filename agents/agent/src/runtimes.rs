@@ -162,6 +162,7 @@ impl Prepared {
                         count_max: config.config_maps_max,
                         bytes_max: config.config_maps_bytes_max,
                     },
+                    finalizer_max_ms: config.finalizer_max_ms,
                     policy,
                     ..argosy_kubernetes::Config::new(settings)
                 };

@@ -59,5 +59,5 @@ mod transport;
 mod watch;
 
 pub use kube::Client;
-pub use runtime::{Config, KubernetesRuntime};
+pub use runtime::{Config, FINALIZER_MAX_MS, KubernetesRuntime};
 pub use setup::{address_towards_hosts, cluster_uid, connect, own_namespace, secret};

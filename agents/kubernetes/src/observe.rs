@@ -34,6 +34,8 @@ pub struct Seen {
     pub uid: String,
     /// Without our finalizer: released, kept for its log only.
     pub released: bool,
+    /// It is to be deleted, and goes once nothing holds it.
+    pub deleting: bool,
     /// Its workflow.
     pub workflow: Option<Key>,
     /// When it is to be removed, once it is released.
@@ -56,6 +58,7 @@ impl Seen {
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
             released: !pod.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
             workflow: Key::of(&pod.metadata),
             removal: pod.metadata.annotations.as_ref().and_then(|all| Removal::read(all.get(names::GC)?)),
         })

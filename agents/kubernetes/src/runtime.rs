@@ -14,6 +14,7 @@ use argosy_model::{Fence, display_fence};
 use argosy_proto::common::Resources as Amounts;
 use async_trait::async_trait;
 use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Api, Client};
@@ -52,6 +53,8 @@ pub struct Config {
     pub capacity: Amounts,
     /// Between two looks at what the cluster has, milliseconds.
     pub capacity_every_ms: u64,
+    /// How long a Pod that has ended is held for a verdict on its end, milliseconds; the end stays in the agent's ledger.
+    pub finalizer_max_ms: i64,
     /// How long a released Pod that has ended stays for its log, milliseconds.
     pub released_pod_keep_ms: i64,
     /// Released Pods kept at most; the oldest go first.
@@ -68,6 +71,9 @@ pub struct Config {
     pub policy: Option<Arc<Policy>>,
 }
 
+/// How long a Pod that has ended is held for a verdict on its end, unless something else is said, milliseconds.
+pub const FINALIZER_MAX_MS: i64 = 86_400_000;
+
 impl Config {
     /// The defaults for a cluster of a cell.
     #[must_use]
@@ -81,6 +87,7 @@ impl Config {
             page_size: 500,
             capacity: Amounts::default(),
             capacity_every_ms: 15_000,
+            finalizer_max_ms: FINALIZER_MAX_MS,
             released_pod_keep_ms: 3_600_000,
             released_pods_max: 1_000,
             own_namespace: String::new(),
@@ -194,6 +201,7 @@ impl KubernetesRuntime {
         tasks.spawn(watch::watch(Arc::clone(&shared)));
         tasks.spawn(watch::tell_capacity(Arc::clone(&shared)));
         tasks.spawn(watch::sweep_released(Arc::clone(&shared)));
+        tasks.spawn(watch::give_way(Arc::clone(&shared)));
         tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
         tasks.spawn(prerequisites::look(Arc::clone(&shared)));
         tasks.spawn(config_maps::tell(Arc::clone(&shared)));
@@ -218,6 +226,9 @@ impl Runtime for KubernetesRuntime {
             tokio::spawn(housekeeping::told(Arc::clone(&self.shared), told));
             return;
         }
+        if let RuntimeAction::Recorded(fence) = action {
+            return self.shared.table.mark_recorded(&fence, Timestamp::now().as_millisecond());
+        }
         let fence = fence_of(&action);
         match &action {
             RuntimeAction::Release(fence) => {
@@ -229,6 +240,7 @@ impl Runtime for KubernetesRuntime {
             RuntimeAction::Ensure(_)
             | RuntimeAction::GrantPermit { .. }
             | RuntimeAction::Kill(_)
+            | RuntimeAction::Recorded(_)
             | RuntimeAction::WorkflowsTold(_)
             | RuntimeAction::CheckPrerequisites(_) => {}
         }
@@ -276,7 +288,7 @@ fn fence_of(action: &RuntimeAction) -> Fence {
         RuntimeAction::GrantPermit { fence, holder: _ } | RuntimeAction::Stop { fence, grace_ms: _ } => {
             *fence
         }
-        RuntimeAction::Kill(fence) | RuntimeAction::Release(fence) => *fence,
+        RuntimeAction::Kill(fence) | RuntimeAction::Recorded(fence) | RuntimeAction::Release(fence) => *fence,
         // Of no attempt.
         RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => Fence::default(),
     }
@@ -328,7 +340,9 @@ async fn act(shared: &Shared, Work { action, has_turn }: Work) -> Result<(), kub
         RuntimeAction::Stop { fence, grace_ms } => stop(shared, fence, grace_ms).await,
         RuntimeAction::Kill(fence) => kill(shared, fence).await,
         RuntimeAction::Release(fence) => release(shared, fence).await,
-        RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => Ok(()),
+        RuntimeAction::Recorded(_)
+        | RuntimeAction::WorkflowsTold(_)
+        | RuntimeAction::CheckPrerequisites(_) => Ok(()),
     }
 }
 

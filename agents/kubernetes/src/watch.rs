@@ -10,7 +10,7 @@ use argosy_model::{Fence, display_fence};
 use argosy_proto::common::{AttemptPhase, Resources};
 use futures::StreamExt;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
 use kube::Api;
 use kube::api::ListParams;
 use kube::runtime::{WatchStreamExt, watcher};
@@ -27,6 +27,8 @@ const FORBIDDEN: u16 = 403;
 const REPEAT_AFTER_MS: i64 = 10_000;
 /// How long one watch lasts, and so how long one may be silent that nobody serves any more: the next one says what it missed.
 const WATCH_SECONDS: u32 = 45;
+/// How often Pods are looked for on which no verdict comes.
+const GIVE_WAY_EVERY: Duration = Duration::from_secs(3);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How long a released Pod may take to end by itself: its executor has handed the outcome over.
 const END_GRACE_MS: i64 = 60_000;
@@ -41,6 +43,10 @@ pub struct Held {
     pub released_at_ms: Option<i64>,
     /// It still carries our finalizer.
     pub has_finalizer: bool,
+    /// It is to be deleted, and goes once nothing holds it.
+    pub deleting: bool,
+    /// Since when its end is in the agent's ledger, milliseconds since 1970.
+    pub recorded_at_ms: Option<i64>,
     /// The newest one told.
     pub observation: AttemptObservation,
     pub workflow: Option<Key>,
@@ -114,6 +120,24 @@ impl Table {
         }
     }
 
+    /// Its end is in the agent's ledger; of an end that an earlier life of the agent recorded, the time of that end counts.
+    pub fn mark_recorded(&self, fence: &Fence, now_ms: i64) {
+        if let Some(held) = self.lock().get_mut(fence) {
+            let ended_at_ms = held.observation.finished_at_ms;
+            let at_ms = if ended_at_ms > 0 { ended_at_ms.min(now_ms) } else { now_ms };
+            held.recorded_at_ms.get_or_insert(at_ms);
+        }
+    }
+
+    /// Pods that are held although their end is in the ledger, since no verdict on it came.
+    pub fn unanswered(&self) -> Vec<(Fence, Held)> {
+        let waits = |held: &Held| {
+            held.recorded_at_ms.is_some() && held.released_at_ms.is_none() && held.has_finalizer
+        };
+        let table = self.lock();
+        table.iter().filter(|(_, held)| waits(held)).map(|(fence, held)| (*fence, held.clone())).collect()
+    }
+
     /// Released Pods that are to be removed now. They are not named again for a while.
     pub fn due(&self, now_ms: i64) -> Vec<Held> {
         let mut due = Vec::new();
@@ -171,6 +195,8 @@ impl Table {
         if is_stale && !is_terminal(seen.observation.phase) {
             return false;
         }
+        let same = before.filter(|before| before.uid == seen.uid);
+        let recorded_at_ms = same.and_then(|before| before.recorded_at_ms);
         let is_new = before.is_none_or(|before| before.observation != seen.observation);
         let held = Held {
             namespace: seen.namespace.clone(),
@@ -178,6 +204,8 @@ impl Table {
             uid: seen.uid.clone(),
             released_at_ms,
             has_finalizer: !seen.released,
+            deleting: seen.deleting,
+            recorded_at_ms,
             observation: seen.observation.clone(),
             workflow: seen.workflow.clone(),
             removal: seen.removal,
@@ -393,6 +421,51 @@ async fn list_hosts(shared: &Shared) -> Result<Vec<Node>, kube::Error> {
     }
 }
 
+/// Lets go of Pods whose end is recorded and on which no verdict comes, where they stand in the way: at once in a namespace
+/// that is being deleted, elsewhere when their time is over. The record stays in the ledger, and is reported until the verdict.
+pub async fn give_way(shared: Arc<Shared>) {
+    shared.table.listed().await;
+    let mut rounds = tokio::time::interval(GIVE_WAY_EVERY);
+    loop {
+        rounds.tick().await;
+        let now_ms = Timestamp::now().as_millisecond();
+        let mut namespaces = BTreeMap::new();
+        for (fence, held) in shared.table.unanswered() {
+            let waited_ms = now_ms.saturating_sub(held.recorded_at_ms.unwrap_or(now_ms));
+            let mut goes = waited_ms >= shared.config.finalizer_max_ms;
+            if !goes && held.deleting {
+                goes = match namespaces.get(&held.namespace) {
+                    Some(known) => *known,
+                    None => {
+                        let goes = is_terminating(&shared, &held.namespace).await;
+                        namespaces.insert(held.namespace.clone(), goes);
+                        goes
+                    }
+                };
+            }
+            if goes {
+                tracing::info!(
+                    pod = held.name,
+                    waited_ms,
+                    "a Pod is let go without a verdict: its end is in the ledger"
+                );
+                finish_release(&shared, fence).await;
+            }
+        }
+    }
+}
+
+/// Whether a namespace is being deleted. What can't be found out is asked again.
+async fn is_terminating(shared: &Shared, name: &str) -> bool {
+    match Api::<Namespace>::all(shared.client.clone()).get_opt(name).await {
+        Ok(found) => found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some()),
+        Err(error) => {
+            tracing::warn!(namespace = name, %error, "whether a namespace is being deleted is not known");
+            false
+        }
+    }
+}
+
 /// Asks for Pods that a list did not have; finishes releases that failed; deletes released Pods that are too old or too many, or that do not end.
 pub async fn sweep_released(shared: Arc<Shared>) {
     shared.table.listed().await;
@@ -441,6 +514,8 @@ mod tests {
             uid: "u".into(),
             released_at_ms,
             has_finalizer: false,
+            deleting: false,
+            recorded_at_ms: None,
             workflow: None,
             removal: None,
             due_at_ms: None,
@@ -496,6 +571,23 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_without_a_verdict_waits_from_its_end_on() {
+        let table = Table::default();
+        let mut ended = seen(AttemptPhase::Failed, false);
+        ended.observation.finished_at_ms = 500;
+        table.put(&ended);
+        assert!(table.unanswered().is_empty(), "its end is not in the ledger yet");
+        table.mark_recorded(&fence(1), 1_000);
+        ended.deleting = true;
+        ended.observation.message = "news".into();
+        table.put(&ended);
+        let waiting = table.unanswered();
+        assert_eq!((waiting.len(), waiting[0].1.recorded_at_ms, waiting[0].1.deleting), (1, Some(500), true));
+        table.mark_released(&fence(1));
+        assert!(table.unanswered().is_empty());
+    }
+
+    #[test]
     fn a_released_pod_that_does_not_end_is_deleted() {
         let table = BTreeMap::from([(fence(1), held(Some(1_000), AttemptPhase::Running))]);
         assert!(too_many(&table, 1_000 + END_GRACE_MS, 0, 0).is_empty());
@@ -510,6 +602,7 @@ mod tests {
             name: "p".into(),
             uid: "u".into(),
             released,
+            deleting: false,
             workflow: None,
             removal: None,
         }

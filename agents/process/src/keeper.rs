@@ -156,7 +156,9 @@ impl Keeper {
             }
             RuntimeAction::Release(fence) => self.release(fence),
             // It keeps nothing for workflows, and has nothing that could be asked for.
-            RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => {}
+            RuntimeAction::Recorded(_)
+            | RuntimeAction::WorkflowsTold(_)
+            | RuntimeAction::CheckPrerequisites(_) => {}
         }
     }
 

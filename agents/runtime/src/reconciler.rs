@@ -361,6 +361,7 @@ impl<L: Ledger> Reconciler<L> {
         seen.into_iter().for_each(|one| self.observed(now, one));
         for fence in before {
             if self.attempts.get(&fence).is_some_and(Attempt::is_over) {
+                self.outputs.push(Output::Runtime(RuntimeAction::Recorded(fence)));
                 self.changed(now, fence);
             } else if !existing.contains(&fence) {
                 self.gone(now, fence);
@@ -618,6 +619,7 @@ impl<L: Ledger> Reconciler<L> {
         attempt.report.set_phase(phase);
         attempt.report.revision = (attempt.report.revision + 1).max(revision + 1);
         self.ledger.append(&LedgerRecord::new(LedgerEntry::Ended(attempt.report.clone())));
+        self.outputs.push(Output::Runtime(RuntimeAction::Recorded(fence)));
         let report = attempt.report.clone();
         self.session_input(now, session::Input::Attempt(report));
         if is_planted(Bug::ReleasedBeforeCommit) {

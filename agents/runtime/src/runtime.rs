@@ -40,6 +40,9 @@ pub enum RuntimeAction {
     WorkflowsTold(Vec<WorkflowTold>),
     /// Tell by [`RuntimeEvent::PrerequisitesFound`] whether these exist, now and whenever that changes.
     CheckPrerequisites(Vec<String>),
+    /// The attempt's end is in the ledger, not committed yet: should what keeps it to be seen stand in somebody's way, that may
+    /// go. It is told again after a restart.
+    Recorded(Fence),
     /// The attempt's result is committed or unwanted: end what may still run, drop the finalizer. Nothing of the attempt
     /// is reported or listed any more; its log may stay readable for a while.
     Release(Fence),

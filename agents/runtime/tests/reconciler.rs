@@ -39,6 +39,8 @@ struct Rig {
     unwanted: Vec<Fence>,
     /// Everything for runtime and executors since the last look.
     done: Vec<Output>,
+    /// Whose end this life said to be in its ledger.
+    recorded: Vec<Fence>,
     /// The newest report of each attempt that reached the control plane.
     reports: BTreeMap<Fence, AttemptReport>,
 }
@@ -55,6 +57,7 @@ impl Rig {
             listed: Vec::new(),
             unwanted: Vec::new(),
             done: Vec::new(),
+            recorded: Vec::new(),
             reports: BTreeMap::new(),
         };
         rig.runtime(RuntimeEvent::Listed(listed));
@@ -89,6 +92,7 @@ impl Rig {
         for output in self.reconciler.step(self.now, input).unwrap() {
             match output {
                 Output::Send(frame) if self.in_touch => self.up(frame.body),
+                Output::Runtime(RuntimeAction::Recorded(fence)) => self.recorded.push(fence),
                 Output::Runtime(_) | Output::Executor(_) => self.done.push(output),
                 Output::Send(_)
                 | Output::Connect { .. }
@@ -518,9 +522,12 @@ fn a_result_survives_the_agent_until_its_verdict() {
     rig.assign(1);
     rig.ask(1, "pod");
     rig.in_touch = false;
+    assert!(rig.recorded.is_empty());
     rig.outcome(1, "pod", 0);
-    // Its Pod is gone with the restart: the ledger has the result.
+    // The ledger has it: its Pod may go, should it stand in the way, and is gone with the restart.
+    assert_eq!(rig.recorded, [fence(1)]);
     let mut rig = rig.restart(Vec::new());
+    assert_eq!(rig.recorded, [fence(1)]);
     rig.connect();
     let report = &rig.reports[&fence(1)];
     assert_eq!((report.phase(), report.result.as_deref()), (AttemptPhase::Succeeded, Some("r")));

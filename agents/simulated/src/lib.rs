@@ -322,7 +322,9 @@ impl Simulated {
                 self.kill(now, fence);
                 self.pods.remove(&fence);
             }
-            RuntimeAction::WorkflowsTold(_) | RuntimeAction::CheckPrerequisites(_) => {}
+            RuntimeAction::Recorded(_)
+            | RuntimeAction::WorkflowsTold(_)
+            | RuntimeAction::CheckPrerequisites(_) => {}
         }
     }
 
