@@ -2,6 +2,7 @@
 //! it is dropped.
 
 use crate::networks::{Network, member_place};
+use crate::pods::{self, AgentOptions};
 use anyhow::{Context, bail, ensure};
 use argosy_pki::{Authority, Lifetimes};
 use argosy_server::config::{
@@ -9,6 +10,7 @@ use argosy_server::config::{
 };
 use argosy_server::core::clock;
 use argosy_server::processes::Process;
+use argosy_testcluster::Cluster;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -44,6 +46,8 @@ pub struct Options {
     pub margin_ms: Option<u64>,
     /// Wait before unsafe steps are taken over, milliseconds.
     pub takeover_after_unsafe_ms: u64,
+    /// Wait before steps leave a cluster whose API server is away, milliseconds; none: the default.
+    pub degraded_after_ms: Option<u64>,
     /// Entries kept in the log.
     pub log_entries_kept: u64,
     /// The other times of consensus.
@@ -69,6 +73,7 @@ impl Default for Options {
             lease_ms: 3_000,
             margin_ms: None,
             takeover_after_unsafe_ms: 300_000,
+            degraded_after_ms: None,
             log_entries_kept: 10_000,
             consensus: ConsensusConfig::default(),
             address: Ipv4Addr::LOCALHOST,
@@ -95,6 +100,8 @@ pub struct Cell {
     pub http: reqwest::Client,
     /// Certificates.
     pub authority: Authority,
+    /// Those of its clusters that are real ones, by name: their agents make Pods. All others are process clusters.
+    pub kubernetes: BTreeMap<String, Arc<Cluster>>,
     network: Option<Arc<Network>>,
 }
 
@@ -133,8 +140,9 @@ impl Cell {
         std::fs::write(path.join("tokens.json"), tokens.to_string())?;
         let configs = configurations(options, path)?;
         let http = client_of(&authority.roots())?;
-        let (members, agents, network) = (BTreeMap::new(), BTreeMap::new(), options.network.clone());
-        let mut cell = Self { directory, configs, members, agents, http, authority, network };
+        let network = options.network.clone();
+        let (members, agents, kubernetes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        let mut cell = Self { directory, configs, members, agents, http, authority, kubernetes, network };
         for member in 1..=options.members {
             cell.start_member(member)?;
         }
@@ -288,11 +296,28 @@ impl Cell {
         (PathBuf::from("unshare"), all)
     }
 
-    /// Enrols a process cluster and starts its agent, or starts it again.
+    /// Enrols a cluster and starts its agent, or starts it again.
     ///
     /// # Errors
     /// No invite, or the agent does not start.
     pub async fn start_agent(&mut self, cluster: &str) -> anyhow::Result<()> {
+        let (program, arguments) = match self.kubernetes.get(cluster) {
+            Some(real) => {
+                let arguments = pods::agent_arguments(self, real, &AgentOptions::default()).await?;
+                (binary("argosy-agent")?, arguments)
+            }
+            None => {
+                let arguments = self.process_agent_arguments(cluster).await?;
+                self.with_hosts(cluster, binary("argosy-agent")?, arguments)
+            }
+        };
+        let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
+        let process = self.launch(cluster, &format!("cluster {cluster}"), &program, &arguments, &log)?;
+        self.agents.insert(cluster.to_owned(), process);
+        Ok(())
+    }
+
+    async fn process_agent_arguments(&self, cluster: &str) -> anyhow::Result<Vec<String>> {
         let data = self.directory.path().join(format!("cluster-{cluster}"));
         std::fs::create_dir_all(&data)?;
         let mut arguments: Vec<String> = [
@@ -322,11 +347,7 @@ impl Cell {
             std::fs::write(&invite, answer["token"].as_str().context("an invite has a token")?)?;
         }
         arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
-        let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
-        let (program, arguments) = self.with_hosts(cluster, binary("argosy-agent")?, arguments);
-        let process = self.launch(cluster, &format!("cluster {cluster}"), &program, &arguments, &log)?;
-        self.agents.insert(cluster.to_owned(), process);
-        Ok(())
+        Ok(arguments)
     }
 
     /// Waits until so many clusters are connected.
@@ -421,7 +442,7 @@ impl Cell {
         let key = format!("{:032x}", rand::random::<u128>());
         let body = json!({"workflow": workflow});
         let mut refused = String::new();
-        let path = "/api/v1/workflows/default";
+        let path = &format!("/api/v1/workflows/{}", namespace_of(workflow));
         let accepted = self
             .until(Duration::from_secs(60), "a submission to be acknowledged", async || {
                 self.request(reqwest::Method::POST, path, Some(&body), &key).await.ok()
@@ -441,9 +462,18 @@ impl Cell {
     /// # Errors
     /// It has none in time.
     pub async fn finished(&self, name: &str, limit: Duration) -> anyhow::Result<Value> {
+        self.finished_in("default", name, limit).await
+    }
+
+    /// As [`Self::finished`], of another namespace.
+    ///
+    /// # Errors
+    /// It has none in time.
+    pub async fn finished_in(&self, namespace: &str, name: &str, limit: Duration) -> anyhow::Result<Value> {
+        let path = format!("/api/v1/workflows/{namespace}/{name}");
         let outcome = self
             .until(limit, &format!("workflow {name} to end"), async || {
-                let workflow = self.get(&format!("/api/v1/workflows/default/{name}")).await.ok()?;
+                let workflow = self.get(&path).await.ok()?;
                 let phase = workflow["status"]["phase"].as_str()?;
                 matches!(phase, "Succeeded" | "Failed" | "Error").then_some(workflow)
             })
@@ -451,8 +481,7 @@ impl Cell {
         match outcome {
             Ok(workflow) => Ok(workflow),
             Err(error) => {
-                let workflow =
-                    self.get(&format!("/api/v1/workflows/default/{name}")).await.unwrap_or_default();
+                let workflow = self.get(&path).await.unwrap_or_default();
                 bail!("{error}; it is {}", workflow["status"])
             }
         }
@@ -586,6 +615,10 @@ impl Cell {
     }
 }
 
+fn namespace_of(workflow: &Value) -> &str {
+    workflow["metadata"]["namespace"].as_str().unwrap_or("default")
+}
+
 fn client_of(roots: &[argosy_pki::CertificateDer<'static>]) -> anyhow::Result<reqwest::Client> {
     let tls = argosy_pki::api_client_config(roots)?;
     let client = reqwest::Client::builder().tls_backend_preconfigured(tls);
@@ -677,6 +710,9 @@ fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64
                 lease_ms: options.lease_ms,
                 margin_ms: options.margin_ms.unwrap_or(options.lease_ms / 3),
                 takeover_after_unsafe_ms: options.takeover_after_unsafe_ms,
+                degraded_after_ms: options
+                    .degraded_after_ms
+                    .unwrap_or(FailoverConfig::default().degraded_after_ms),
                 ..FailoverConfig::default()
             },
             consensus: ConsensusConfig {

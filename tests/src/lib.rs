@@ -2,7 +2,10 @@
 //! machine.
 
 pub mod cell;
+pub mod day;
 pub mod networks;
 pub mod pods;
+pub mod replicas;
+pub mod scenarios;
 pub mod stranger;
 pub use argosy_testcluster as cluster;

@@ -1,11 +1,13 @@
 //! A network for a cell: each member and each cluster in a network namespace of its own, joined by a bridge in the hub's,
 //! where the test itself is. Links are taken down and packets dropped there; nothing outside is touched.
 //!
+//! Real Kubernetes clusters have such a network already: members join it ([`Network::over`]).
+//!
 //! Failure model: what can't be made fails with its command's own words. Everything is removed at the end, and what a
 //! killed test left behind when the next one starts.
 
 use anyhow::{Context, ensure};
-use argosy_testcluster::network;
+use argosy_testcluster::{Cluster, Federation, network};
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::Ipv4Addr;
@@ -17,6 +19,8 @@ use std::sync::{Mutex, PoisonError};
 const PREFIX: &str = "argosy-net";
 /// Clusters come after the members.
 const FIRST_CLUSTER: u8 = 11;
+/// Members come after real clusters.
+const FIRST_MEMBER_BESIDE_CLUSTERS: u8 = 101;
 
 /// Why such a network can't be made here, or nothing.
 #[must_use]
@@ -40,11 +44,19 @@ pub fn member_place(member: u64) -> String {
     format!("member-{member}")
 }
 
+#[derive(Debug)]
+struct Place {
+    index: u8,
+    namespace: String,
+}
+
 /// The network of one cell.
 #[derive(Debug)]
 pub struct Network {
-    run: String,
-    places: BTreeMap<String, u8>,
+    /// What is removed at the end; nothing if another does.
+    run: Option<String>,
+    hub: String,
+    places: BTreeMap<String, Place>,
     environments: Mutex<BTreeMap<String, Vec<(String, String)>>>,
 }
 
@@ -59,24 +71,40 @@ impl Network {
         let run = format!("{PREFIX}-{}-{}", std::process::id(), STARTED.fetch_add(1, Ordering::Relaxed));
         let members = (1..=members).map(|member| (member_place(u64::from(member)), member));
         let clusters = (FIRST_CLUSTER..).zip(clusters).map(|(index, name)| ((*name).to_owned(), index));
-        let network = Self { run, places: members.chain(clusters).collect(), environments: Mutex::default() };
-        network::make_hub(&network.hub())?;
-        for (place, index) in &network.places {
-            network::make_cluster(&network.hub(), &network.namespace(place), *index)?;
+        let place = |(name, index): (String, u8)| {
+            let namespace = format!("{run}-{name}");
+            (name, Place { index, namespace })
+        };
+        let places = members.chain(clusters).map(place).collect();
+        let hub = format!("{run}-hub");
+        let network = Self { run: Some(run), hub, places, environments: Mutex::default() };
+        network::make_hub(&network.hub)?;
+        for place in network.places.values() {
+            network::make_cluster(&network.hub, &place.namespace, place.index)?;
         }
         Ok(network)
     }
 
-    fn hub(&self) -> String {
-        format!("{}-hub", self.run)
+    /// The network of real clusters, with a namespace and a link for every member beside theirs. It goes with the federation.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn over(federation: &Federation, members: u8, clusters: &[&Cluster]) -> anyhow::Result<Self> {
+        let mut places = BTreeMap::new();
+        for cluster in clusters {
+            let namespace = cluster.namespace().to_owned();
+            places.insert(cluster.name.clone(), Place { index: cluster.index, namespace });
+        }
+        for (index, member) in (FIRST_MEMBER_BESIDE_CLUSTERS..).zip(1..=members) {
+            let name = member_place(u64::from(member));
+            let namespace = federation.add_place(&name, index)?;
+            places.insert(name, Place { index, namespace });
+        }
+        Ok(Self { run: None, hub: federation.hub(), places, environments: Mutex::default() })
     }
 
-    fn namespace(&self, place: &str) -> String {
-        format!("{}-{place}", self.run)
-    }
-
-    fn index(&self, place: &str) -> anyhow::Result<u8> {
-        self.places.get(place).copied().with_context(|| format!("{place} is no place of this network"))
+    fn place(&self, name: &str) -> anyhow::Result<&Place> {
+        self.places.get(name).with_context(|| format!("{name} is no place of this network"))
     }
 
     /// The address of a place.
@@ -84,7 +112,7 @@ impl Network {
     /// # Errors
     /// There is no such place.
     pub fn address(&self, place: &str) -> anyhow::Result<Ipv4Addr> {
-        Ok(Ipv4Addr::new(10, 200, self.index(place)?, 1))
+        Ok(Ipv4Addr::new(10, 200, self.place(place)?.index, 1))
     }
 
     /// Runs a future on a runtime whose threads are all in the hub's namespace.
@@ -95,7 +123,7 @@ impl Network {
         &self,
         make: impl FnOnce() -> F + Send,
     ) -> anyhow::Result<T> {
-        network::block_on(&self.hub(), make)?
+        network::block_on(&self.hub, make)?
     }
 
     /// The beginning of a command line that runs a program in a place.
@@ -103,8 +131,7 @@ impl Network {
     /// # Errors
     /// There is no such place.
     pub fn command_line(&self, place: &str, program: &Path) -> anyhow::Result<(OsString, Vec<OsString>)> {
-        self.index(place)?;
-        let command = network::command_in(&self.namespace(place), "env");
+        let command = network::command_in(&self.place(place)?.namespace, "env");
         let mut arguments: Vec<OsString> = command.get_args().map(ToOwned::to_owned).collect();
         let environments = self.environments.lock().unwrap_or_else(PoisonError::into_inner);
         let variables = environments.get(place).into_iter().flatten();
@@ -124,7 +151,7 @@ impl Network {
     /// # Errors
     /// It can't be.
     pub fn cut(&self, place: &str) -> anyhow::Result<()> {
-        network::set_link(&self.hub(), self.index(place)?, false)
+        network::set_link(&self.hub, self.place(place)?.index, false)
     }
 
     /// Takes a place's link up again.
@@ -132,7 +159,7 @@ impl Network {
     /// # Errors
     /// It can't be.
     pub fn join(&self, place: &str) -> anyhow::Result<()> {
-        network::set_link(&self.hub(), self.index(place)?, true)
+        network::set_link(&self.hub, self.place(place)?.index, true)
     }
 
     fn filter(&self, place: &str, rule: &str) -> anyhow::Result<()> {
@@ -140,7 +167,7 @@ impl Network {
     }
 
     fn run_in(&self, place: &str, program: &str, arguments: &str) -> anyhow::Result<()> {
-        let mut command = network::command_in(&self.namespace(place), program);
+        let mut command = network::command_in(&self.place(place)?.namespace, program);
         let done = command.args(arguments.split_whitespace()).stdin(Stdio::null()).output()?;
         let said = String::from_utf8_lossy(&done.stderr);
         ensure!(done.status.success(), "{program} {arguments} in {place}: {}", said.trim());
@@ -187,13 +214,15 @@ impl Network {
     /// The processes in a place.
     #[must_use]
     pub fn processes(&self, place: &str) -> Vec<i32> {
-        network::processes(&self.namespace(place))
+        self.places.get(place).map(|place| network::processes(&place.namespace)).unwrap_or_default()
     }
 }
 
 impl Drop for Network {
     fn drop(&mut self) {
-        remove_run(&self.run);
+        if let Some(run) = &self.run {
+            remove_run(run);
+        }
     }
 }
 

@@ -45,6 +45,24 @@ pub struct AgentOptions {
 /// # Errors
 /// No invite, or it can't be started.
 pub async fn start_agent(cell: &Cell, cluster: &Cluster, options: &AgentOptions) -> anyhow::Result<Child> {
+    let mut command = cluster.command(binary("argosy-agent")?);
+    command.args(agent_arguments(cell, cluster, options).await?);
+    let name = match options.replica {
+        0 => cluster.name.clone(),
+        replica => format!("{}-{replica}", cluster.name),
+    };
+    cluster.spawn(&mut command, &log(cluster, &format!("agent-{name}.log"))?)
+}
+
+/// The command line of an agent inside its cluster's network.
+///
+/// # Errors
+/// No invite, or the cluster does not give the agent its rights.
+pub async fn agent_arguments(
+    cell: &Cell,
+    cluster: &Cluster,
+    options: &AgentOptions,
+) -> anyhow::Result<Vec<String>> {
     let AgentOptions { kubeconfig, arguments, replica } = options;
     let data = cluster.folder().join("agent");
     std::fs::create_dir_all(&data)?;
@@ -53,20 +71,24 @@ pub async fn start_agent(cell: &Cell, cluster: &Cluster, options: &AgentOptions)
         Some(file) => file.clone(),
         None => cluster.agent_kubeconfig()?,
     };
-    let mut command = cluster.command(binary("argosy-agent")?);
-    command
-        .args(["--runtime", "kubernetes", "--cluster", &cluster.name, "--executor-image", EXECUTOR_IMAGE])
-        .args(arguments)
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .arg("--data-dir")
-        .arg(&data)
-        .arg("--invite-file")
-        .arg(&invite)
-        .arg(format!("--executor-listen={}:{}", cluster.address(), EXECUTOR_PORT + 10 * replica))
-        .arg(format!("--metrics-listen={}:{}", cluster.address(), METRICS_PORT + replica));
-    let name = if *replica == 0 { cluster.name.clone() } else { format!("{}-{replica}", cluster.name) };
-    cluster.spawn(&mut command, &log(cluster, &format!("agent-{name}.log"))?)
+    let address = cluster.address();
+    let mut all: Vec<String> = [
+        "--runtime",
+        "kubernetes",
+        "--cluster",
+        &cluster.name,
+        "--executor-image",
+        EXECUTOR_IMAGE,
+        &format!("--kubeconfig={}", kubeconfig.display()),
+        &format!("--data-dir={}", data.display()),
+        &format!("--invite-file={}", invite.display()),
+        &format!("--executor-listen={address}:{}", EXECUTOR_PORT + 10 * replica),
+        &format!("--metrics-listen={address}:{}", METRICS_PORT + replica),
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    all.extend(arguments.iter().cloned());
+    Ok(all)
 }
 
 /// One invite for a cluster, made once.

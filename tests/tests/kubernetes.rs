@@ -14,6 +14,8 @@ mod hosts;
 mod life_cycle;
 #[path = "kubernetes/tasks.rs"]
 mod tasks;
+#[path = "kubernetes/webhook.rs"]
+mod webhook;
 
 use argosy_testcluster::{Cluster, Federation};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
@@ -52,6 +54,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     tasks::steps_beside_containers(&cell, clusters).await?;
     steps_go_where_what_they_need_is(&cell, clusters).await?;
     life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
+    webhook::steps_are_admitted_or_not(&cell, federation, &clusters[0]).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
     hosts::a_step_is_preempted(&cell, &clusters[0]).await?;
     drills::losses_are_rehearsed(&cell, clusters).await?;

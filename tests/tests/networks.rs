@@ -3,27 +3,14 @@
 //! longer than any lease. After each: one committed result per node, exclusive steps that never overlapped by what they
 //! wrote themselves, no process left behind, and the workflows are over.
 
-#[path = "networks/day.rs"]
-mod day;
-
-use anyhow::{Context, ensure};
+use anyhow::Context;
+use argosy_tests::bad_days;
 use argosy_tests::cell::{Cell, Options};
-use argosy_tests::networks::{self, Network, member_place};
-use day::{Day, LIMIT};
-use nix::sys::signal::Signal::{SIGCONT, SIGSTOP};
-use std::io::Write;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use argosy_tests::networks::{self, Network};
+use argosy_tests::scenarios::{self, CLUSTERS, LEASE};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
-const CLUSTERS: [&str; 3] = ["east", "west", "north"];
-const MEMBERS: [u64; 3] = [1, 2, 3];
-const LEASE: Duration = Duration::from_secs(3);
-/// Of steps that must not overlap, as their templates say.
-const EXCLUSIVE_LEASE: Duration = Duration::from_secs(5);
-
-/// `ARGOSY_NETWORKS=cut` runs only scenarios whose name begins so.
+/// `ARGOSY_NETWORKS=cut,agent` runs only scenarios whose names begin so.
 #[test]
 fn whatever_happens_to_the_network_each_result_is_committed_once() -> anyhow::Result<()> {
     if let Some(reason) = networks::unavailable() {
@@ -42,204 +29,20 @@ async fn all(network: Arc<Network>) -> anyhow::Result<()> {
         cell.start_agent(cluster).await?;
     }
     cell.wait_for_clusters(CLUSTERS.len()).await?;
-    let wanted = std::env::var("ARGOSY_NETWORKS").unwrap_or_default();
-    macro_rules! scenarios {
-        ($($scenario:ident),+ $(,)?) => {$(
-            if stringify!($scenario).starts_with(&wanted) {
-                let began = Instant::now();
-                let name = stringify!($scenario).replace('_', "-");
-                let day = Day::begin(&cell, &name).await.context(stringify!($scenario))?;
-                $scenario(&mut cell, &network, &day).await.context(stringify!($scenario))?;
-                network.heal()?;
-                day.end(&cell, CLUSTERS.len()).await.context(stringify!($scenario))?;
-                println!("{name}: {:.1} s", began.elapsed().as_secs_f64());
-            }
-        )+};
-    }
-    scenarios!(
-        cut_both_ways,
-        cut_from_agent_to_members,
-        cut_from_members_to_agent,
-        agent_killed,
-        agent_paused_past_its_lease,
-        leader_cut_off_from_members,
-        leader_cut_off_from_agents,
-        leader_paused_while_steps_are_taken_over,
-        clocks_are_wrong,
-        links_are_slow_and_lose_packets,
-        control_plane_gone_for_longer_than_any_lease,
+    bad_days!(
+        &mut cell,
+        &network,
+        scenarios::cut_both_ways,
+        scenarios::cut_from_agent_to_members,
+        scenarios::cut_from_members_to_agent,
+        scenarios::agent_killed,
+        scenarios::agent_paused_past_its_lease,
+        scenarios::leader_cut_off_from_members,
+        scenarios::leader_cut_off_from_agents,
+        scenarios::leader_paused_while_steps_are_taken_over,
+        scenarios::clocks_are_wrong,
+        scenarios::links_are_slow_and_lose_packets,
+        scenarios::control_plane_gone_for_longer_than_any_lease,
     );
     Ok(())
-}
-
-async fn cut_both_ways(cell: &mut Cell, network: &Network, day: &Day) -> anyhow::Result<()> {
-    network.cut(&day.cluster)?;
-    day.taken_over(cell).await
-}
-
-async fn cut_from_agent_to_members(cell: &mut Cell, network: &Network, day: &Day) -> anyhow::Result<()> {
-    for member in MEMBERS {
-        network.silence(&day.cluster, &member_place(member))?;
-    }
-    day.taken_over(cell).await
-}
-
-async fn cut_from_members_to_agent(cell: &mut Cell, network: &Network, day: &Day) -> anyhow::Result<()> {
-    for member in MEMBERS {
-        network.silence(&member_place(member), &day.cluster)?;
-    }
-    day.taken_over(cell).await
-}
-
-async fn agent_killed(cell: &mut Cell, _: &Network, day: &Day) -> anyhow::Result<()> {
-    cell.kill_agent(&day.cluster);
-    day.taken_over(cell).await?;
-    cell.start_agent(&day.cluster).await
-}
-
-async fn agent_paused_past_its_lease(cell: &mut Cell, _: &Network, day: &Day) -> anyhow::Result<()> {
-    cell.signal_agent(&day.cluster, SIGSTOP)?;
-    day.taken_over(cell).await?;
-    cell.signal_agent(&day.cluster, SIGCONT)
-}
-
-/// Agents and users still reach it. The others elect another one, and what they promise is kept.
-async fn leader_cut_off_from_members(cell: &mut Cell, network: &Network, day: &Day) -> anyhow::Result<()> {
-    let old = cell.leader().await?;
-    for other in MEMBERS.into_iter().filter(|member| *member != old) {
-        network.silence(&member_place(old), &member_place(other))?;
-        network.silence(&member_place(other), &member_place(old))?;
-    }
-    another_leader(cell, old).await?;
-    cell.wait_for_clusters(CLUSTERS.len()).await?;
-    day.goes_on(cell).await
-}
-
-/// Members reach each other; every cluster has lost the leader and has to go by another member.
-async fn leader_cut_off_from_agents(cell: &mut Cell, network: &Network, day: &Day) -> anyhow::Result<()> {
-    let leader = member_place(cell.leader().await?);
-    for cluster in CLUSTERS {
-        network.silence(cluster, &leader)?;
-        network.silence(&leader, cluster)?;
-    }
-    // Until their streams are found out to be dead, clusters count as connected.
-    tokio::time::sleep(2 * LEASE).await;
-    cell.wait_for_clusters(CLUSTERS.len()).await?;
-    day.goes_on(cell).await
-}
-
-/// It believes that it leads when it wakes, and that a cluster has what others have by now.
-async fn leader_paused_while_steps_are_taken_over(
-    cell: &mut Cell,
-    network: &Network,
-    day: &Day,
-) -> anyhow::Result<()> {
-    let old = cell.leader().await?;
-    cell.signal_member(old, SIGSTOP)?;
-    network.cut(&day.cluster)?;
-    another_leader(cell, old).await?;
-    let taken = day.taken_over(cell).await;
-    cell.signal_member(old, SIGCONT)?;
-    taken
-}
-
-/// The cluster's wall clock is ten minutes ahead, that of one of the followers twenty. Leases are counted by clocks that
-/// nobody sets.
-async fn clocks_are_wrong(cell: &mut Cell, network: &Network, day: &Day) -> anyhow::Result<()> {
-    let wrong = wrong_clock(&day.directory())?;
-    let leader = cell.leader().await?;
-    let follower = MEMBERS.into_iter().find(|member| *member != leader).context("a follower")?;
-    let offset = |seconds: u64| {
-        let library = wrong.display().to_string();
-        let seconds = ("ARGOSY_TEST_CLOCK_AHEAD_SECONDS".to_owned(), seconds.to_string());
-        vec![("LD_PRELOAD".to_owned(), library), seconds]
-    };
-    network.set_environment(&day.cluster, offset(600));
-    network.set_environment(&member_place(follower), offset(1_200));
-    cell.kill_agent(&day.cluster);
-    cell.kill_member(follower);
-    cell.start_agent(&day.cluster).await?;
-    cell.start_member(follower)?;
-    let ahead = cell
-        .until(LIMIT, "the agent's clock to be known as wrong", async || {
-            let cluster = cell.get(&format!("/api/v1/clusters/{}", day.cluster)).await.ok()?;
-            let offset = cluster["clockOffsetMs"].as_i64()?;
-            (offset.abs() > 500_000).then_some(offset)
-        })
-        .await?;
-    println!("the clock of {} is off by {ahead} ms", day.cluster);
-    network.cut(&day.cluster)?;
-    day.taken_over(cell).await?;
-    for place in [day.cluster.clone(), member_place(follower)] {
-        network.set_environment(&place, Vec::new());
-    }
-    cell.kill_agent(&day.cluster);
-    cell.kill_member(follower);
-    network.join(&day.cluster)?;
-    cell.start_member(follower)?;
-    cell.start_agent(&day.cluster).await
-}
-
-async fn links_are_slow_and_lose_packets(
-    cell: &mut Cell,
-    network: &Network,
-    day: &Day,
-) -> anyhow::Result<()> {
-    for cluster in CLUSTERS {
-        network.worsen(cluster, 10, 512)?;
-    }
-    // Leases are renewed over such links for a while.
-    tokio::time::sleep(2 * LEASE).await;
-    day.goes_on(cell).await
-}
-
-/// Nothing expires meanwhile but exclusive steps, which end themselves.
-async fn control_plane_gone_for_longer_than_any_lease(
-    cell: &mut Cell,
-    _: &Network,
-    day: &Day,
-) -> anyhow::Result<()> {
-    let before = day.runs_of_safe_steps();
-    MEMBERS.into_iter().for_each(|member| cell.kill_member(member));
-    tokio::time::sleep(2 * (LEASE + EXCLUSIVE_LEASE)).await;
-    for member in MEMBERS {
-        cell.start_member(member)?;
-    }
-    cell.leader().await?;
-    cell.wait_for_clusters(CLUSTERS.len()).await?;
-    day.taken_over(cell).await?;
-    ensure!(day.runs_of_safe_steps() == before, "an outage of the control plane moved steps");
-    Ok(())
-}
-
-async fn another_leader(cell: &Cell, old: u64) -> anyhow::Result<()> {
-    cell.until(LIMIT, "another leader", async || {
-        // The old one may still take itself for the leader.
-        for member in MEMBERS.into_iter().filter(|member| *member != old) {
-            let url = format!("{}/api/v1/members", cell.api(member));
-            let request = cell.http.get(url).bearer_auth(argosy_tests::cell::TOKEN);
-            let Ok(answer) = request.timeout(Duration::from_secs(2)).send().await else { continue };
-            let Ok(members) = answer.json::<serde_json::Value>().await else { continue };
-            let mut items = members["items"].as_array().into_iter().flatten();
-            if items.any(|item| item["role"] == "leader" && item["id"].as_u64() != Some(old)) {
-                return Some(());
-            }
-        }
-        None
-    })
-    .await
-}
-
-/// A library that puts the wall clock of the programs that load it ahead: nothing in the product can be switched so.
-fn wrong_clock(directory: &Path) -> anyhow::Result<PathBuf> {
-    let library = directory.join("wrong-clock.so");
-    let mut compiler = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-x", "c", "-", "-o"])
-        .arg(&library)
-        .stdin(Stdio::piped())
-        .spawn()?;
-    let source = include_bytes!("networks/wrong_clock.c");
-    compiler.stdin.take().context("a pipe")?.write_all(source)?;
-    ensure!(compiler.wait()?.success(), "the clock's library can't be compiled");
-    Ok(library)
 }

@@ -9,11 +9,15 @@ use rcgen::{
 use std::fs::{create_dir_all, write};
 use std::net::{IpAddr, Ipv4Addr};
 
+/// Of a second host, should there be one.
+pub const SECOND_KUBELET: &str = "kubelet-2";
+
 /// Name, organisation, common name. Kubernetes reads group and user from the last two.
-const LEAVES: [(&str, &str, &str); 5] = [
+const LEAVES: [(&str, &str, &str); 6] = [
     ("apiserver", "", "kube-apiserver"),
     ("admin", "system:masters", "admin"),
     ("kubelet", "system:nodes", "system:node:"),
+    (SECOND_KUBELET, "system:nodes", "system:node:"),
     ("controllers", "", "system:kube-controller-manager"),
     ("scheduler", "", "system:kube-scheduler"),
 ];
@@ -37,7 +41,11 @@ pub fn make(cluster: &Cluster) -> Result<()> {
     write(folder.join("service-accounts.key"), accounts.serialize_pem())?;
     write(folder.join("service-accounts.pub"), accounts.public_key_pem())?;
     for (name, organisation, common) in LEAVES {
-        let common = if name == "kubelet" { format!("{common}{}", cluster.name) } else { common.to_owned() };
+        let common = match name {
+            "kubelet" => format!("{common}{}", cluster.name),
+            SECOND_KUBELET => format!("{common}{}", cluster.second_host_name()),
+            _ => common.to_owned(),
+        };
         let mut leaf = CertificateParams::new(
             ["localhost", "kubernetes", "kubernetes.default.svc", &cluster.name].map(str::to_owned),
         )?;

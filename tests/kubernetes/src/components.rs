@@ -79,11 +79,35 @@ pub fn start(cluster: &Cluster, hub: &str) -> Result<()> {
     start_controllers(cluster)?;
     start_kubelet(cluster)?;
     let get = |arguments: &[&str]| cluster.kubectl(arguments).unwrap_or_default();
-    let ready =
-        ["get", "node", &cluster.name, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"];
-    wait_until("the host to be ready", READY_TIMEOUT, || get(&ready) == "True")?;
+    wait_for_host(cluster, &cluster.name)?;
     let account = ["-n", "default", "get", "serviceaccount", "default", "-o", "name"];
     wait_until("the default service account", READY_TIMEOUT, || !get(&account).is_empty())
+}
+
+/// Starts a second host of a cluster, in a place of its own, and waits until it is ready.
+pub fn start_host(host: &Cluster, cluster: &Cluster, hub: &str) -> Result<()> {
+    for name in ["log", "cni", "kubelet", "pki"] {
+        create_dir_all(host.folder.join(name))?;
+    }
+    network::make_cluster(hub, &host.namespace, host.index)?;
+    network::join_hosts((&cluster.namespace, cluster.index), (&host.namespace, host.index))?;
+    record::make_control_groups(&host.namespace)?;
+    std::fs::copy(cluster.folder.join("pki/ca.crt"), host.folder.join("pki/ca.crt"))?;
+    let access = cluster.folder.join(format!("{}.kubeconfig", certificates::SECOND_KUBELET));
+    std::fs::copy(access, host.folder.join("kubelet.kubeconfig"))?;
+    start_containerd(host)?;
+    for archive in image_archives(cluster)? {
+        images::load(&host.folder, &archive)?;
+    }
+    start_kubelet(host)?;
+    wait_for_host(cluster, &host.name)
+}
+
+fn wait_for_host(cluster: &Cluster, name: &str) -> Result<()> {
+    let ready = ["get", "node", name, "-o", "jsonpath={.status.conditions[?(@.type=='Ready')].status}"];
+    wait_until("the host to be ready", READY_TIMEOUT, || {
+        cluster.kubectl(&ready).is_ok_and(|status| status == "True")
+    })
 }
 
 fn start_etcd(cluster: &Cluster) -> Result<()> {
@@ -104,6 +128,9 @@ fn start_etcd(cluster: &Cluster) -> Result<()> {
     ];
     spawn(cluster, cluster.binaries.join("etcd"), "etcd", &arguments.map(str::to_owned))
 }
+
+/// The name of the API server's program.
+pub const API_SERVER: &str = "kube-apiserver";
 
 /// Starts the API server; also after [`stop_api_server`].
 pub fn start_api_server(cluster: &Cluster) -> Result<()> {
@@ -127,17 +154,17 @@ pub fn start_api_server(cluster: &Cluster) -> Result<()> {
         "--endpoint-reconciler-type=none".to_owned(),
         "--allow-privileged=true".to_owned(),
     ];
-    spawn(cluster, cluster.binaries.join("kube-apiserver"), "kube-apiserver", &arguments)
+    spawn(cluster, cluster.binaries.join(API_SERVER), API_SERVER, &arguments)
 }
 
 /// Waits until the API server serves.
 pub fn wait_for_api_server(cluster: &Cluster) -> Result<()> {
-    let lives = || record::lives(&cluster.folder, "kube-apiserver");
+    let lives = || record::lives(&cluster.folder, API_SERVER);
     wait_until("the API server", READY_TIMEOUT, || {
         !lives() || cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok()
     })?;
     if !lives() {
-        bail!("the API server ended; see {}", cluster.folder.join("log/kube-apiserver").display());
+        bail!("the API server ended; see {}", cluster.folder.join("log").join(API_SERVER).display());
     }
     Ok(())
 }
@@ -240,7 +267,7 @@ fn start_kubelet(cluster: &Cluster) -> Result<()> {
 
 /// Ends the API server; its clients lose their connections.
 pub fn stop_api_server(cluster: &Cluster) -> Result<()> {
-    record::kill_recorded(&cluster.folder, &["kube-apiserver"])
+    record::kill_recorded(&cluster.folder, &[API_SERVER])
 }
 
 /// Compacts etcd to its newest revision while the API server is down, so that neither it nor its cache knows older ones.

@@ -21,6 +21,7 @@ pub mod network;
 mod record;
 
 use anyhow::{Context, Result, bail};
+use nix::sys::signal::Signal;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -155,6 +156,17 @@ impl Federation {
         network::add_hub_address(&self.hub(), address)
     }
 
+    /// A place beside the clusters, with a namespace and a link of its own: for a control-plane member. `index` is no
+    /// cluster's. Gives the name of the namespace.
+    ///
+    /// # Errors
+    /// What could not be made.
+    pub fn add_place(&self, name: &str, index: u8) -> Result<String> {
+        let namespace = record::namespace(&self.run, name);
+        network::make_cluster(&self.hub(), &namespace, index)?;
+        Ok(namespace)
+    }
+
     /// The run's folder, for what a test wants removed with it.
     #[must_use]
     pub fn folder(&self) -> &Path {
@@ -199,6 +211,17 @@ impl Federation {
             folder: self.folder.join(name),
             binaries: self.binaries.clone(),
         }
+    }
+
+    /// Starts a second host of a cluster: one more kubelet and containerd, in a network of their own. `index` is no cluster's.
+    ///
+    /// # Errors
+    /// What failed; the logs lie in the host's folder.
+    pub fn start_second_host(&self, cluster: &Cluster, index: u8) -> Result<Host> {
+        let place = self.cluster(&cluster.second_host_name(), index);
+        components::start_host(&place, cluster, &self.hub())
+            .with_context(|| format!("start host {}", place.name))?;
+        Ok(Host { place })
     }
 
     /// Starts several clusters at the same time: names in order get the indexes 1, 2, ...
@@ -247,6 +270,28 @@ impl Drop for Federation {
     }
 }
 
+/// A second host of a cluster. A handle: dropping it stops nothing.
+pub struct Host {
+    /// Name, folder, namespace and addresses; no control plane runs there.
+    place: Cluster,
+}
+
+impl Host {
+    /// Its name as a Kubernetes Node.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.place.name
+    }
+
+    /// It dies: kubelet, containerd and all its Pods end at once.
+    ///
+    /// # Errors
+    /// What could not be ended.
+    pub fn kill(&self) -> Result<()> {
+        self.place.kill_host()
+    }
+}
+
 /// One Kubernetes cluster of a federation. A handle: dropping it stops nothing.
 pub struct Cluster {
     /// Its name, also its host's name.
@@ -264,6 +309,11 @@ impl Cluster {
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// The name that its second host has, should there be one.
+    pub(crate) fn second_host_name(&self) -> String {
+        format!("{}-2", self.name)
     }
 
     /// Its network namespace.
@@ -373,6 +423,31 @@ impl Cluster {
         record::kill_pods(&self.folder, &self.namespace)
     }
 
+    /// kill -9 of the API server. Hosts and Pods go on.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn kill_api_server(&self) -> Result<()> {
+        components::stop_api_server(self)
+    }
+
+    /// Starts the API server again and waits until it serves.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn start_api_server(&self) -> Result<()> {
+        components::start_api_server(self)?;
+        components::wait_for_api_server(self)
+    }
+
+    /// A signal to the API server.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn signal_api_server(&self, signal: Signal) -> Result<()> {
+        record::signal(&self.folder, components::API_SERVER, signal)
+    }
+
     /// Restarts the API server over an etcd that has forgotten all but its newest revision: clients lose their watches,
     /// and resuming from an older revision is answered with 410 Gone.
     ///
@@ -397,7 +472,7 @@ impl Cluster {
     ///
     /// # Errors
     /// What could not be removed.
-    pub fn delete(self) -> Result<()> {
+    pub fn delete(&self) -> Result<()> {
         network::remove_link(&self.hub, self.index);
         record::remove_cluster(&self.folder, &self.namespace)
     }

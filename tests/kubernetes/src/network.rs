@@ -66,6 +66,15 @@ pub fn make_cluster(hub: &str, namespace: &str, index: u8) -> Result<()> {
     ip(Some(namespace), "route add default via 10.200.0.1 dev up0").map(drop)
 }
 
+/// Lets the Pods of two hosts of one cluster reach each other, and those of the second one the API server. Each host has a
+/// namespace that [`make_cluster`] made.
+pub fn join_hosts((first, index): (&str, u8), (second, second_index): (&str, u8)) -> Result<()> {
+    let pods = |index: u8| 100 + u16::from(index);
+    ip(Some(first), &format!("route add 10.{}.0.0/16 via 10.200.{second_index}.1", pods(second_index)))?;
+    ip(Some(second), &format!("route add 10.{}.0.0/16 via 10.200.{index}.1", pods(index)))?;
+    ip(Some(second), &format!("route add 10.96.{index}.1/32 via 10.200.{index}.1")).map(drop)
+}
+
 /// Cuts or restores a link at the hub's end: in the cluster the carrier is lost, its own addresses stay in place.
 pub fn set_link(hub: &str, index: u8, up: bool) -> Result<()> {
     ip(Some(hub), &format!("link set c{index} {}", if up { "up" } else { "down" })).map(drop)

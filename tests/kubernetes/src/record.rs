@@ -94,6 +94,13 @@ pub fn lives(folder: &Path, name: &str) -> bool {
         .any(|process| process.name == name && start_time(process.pid) == Some(process.started))
 }
 
+/// A signal to the recorded process of that name that runs.
+pub fn signal(folder: &Path, name: &str, signal: Signal) -> Result<()> {
+    let is_it = |process: &Recorded| process.name == name && start_time(process.pid) == Some(process.started);
+    let found = recorded(folder).into_iter().find(is_it).with_context(|| format!("{name} does not run"))?;
+    Ok(kill(Pid::from_raw(found.pid), signal)?)
+}
+
 struct Recorded {
     pid: i32,
     started: u64,
