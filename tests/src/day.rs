@@ -218,14 +218,19 @@ impl Day {
         Ok(())
     }
 
-    /// No process, no Pod that is held, no namespace that can't be deleted.
-    pub async fn nothing_is_left_behind(&self, cell: &Cell) -> anyhow::Result<()> {
+    /// Waits until no step has a process.
+    pub async fn no_process_is_left(&self, cell: &Cell) -> anyhow::Result<()> {
         let records = self.records.path().display().to_string();
         cell.until(LIMIT, "no step to be left behind", async || {
             processes_that_name(&records).is_empty().then_some(())
         })
         .await
-        .with_context(|| format!("left behind: {:?}", processes_that_name(&records)))?;
+        .with_context(|| format!("left behind: {:?}", processes_that_name(&records)))
+    }
+
+    /// No process, no Pod that is held, no namespace that can't be deleted.
+    pub async fn nothing_is_left_behind(&self, cell: &Cell) -> anyhow::Result<()> {
+        self.no_process_is_left(cell).await?;
         for cluster in cell.kubernetes.values() {
             cell.until(LIMIT, "every Pod to be let go", async || {
                 held(cluster, &self.namespace).ok()?.is_empty().then_some(())

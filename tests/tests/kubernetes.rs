@@ -56,6 +56,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
     webhook::steps_are_admitted_or_not(&cell, federation, &clusters[0]).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;
+    hosts::a_step_is_evicted(&cell, &clusters[0]).await?;
     hosts::a_step_is_preempted(&cell, &clusters[0]).await?;
     drills::losses_are_rehearsed(&cell, clusters).await?;
     a_cluster_is_cut_off(&cell, clusters).await?;

@@ -68,9 +68,13 @@ async fn all(network: Arc<Network>, clusters: Vec<Cluster>) -> anyhow::Result<()
         scenarios::links_are_slow_and_lose_packets,
         scenarios::control_plane_gone_for_longer_than_any_lease,
     );
-    for (name, control_plane) in [("namespace-deleted", true), ("namespace-deleted-alone", false)] {
-        if scenarios::is_wanted(&name.replace('-', "_")) {
-            namespace_deleted(&mut cell, name, control_plane).await.context(name)?;
+    for (name, case) in [
+        ("namespace_deleted", Namespace::WithMembers),
+        ("namespace_deleted_without_members", Namespace::WithoutMembers),
+        ("namespace_deleted_with_results_untold", Namespace::ResultsUntold),
+    ] {
+        if scenarios::is_wanted(name) {
+            namespace_deleted(&mut cell, &name.replace('_', "-"), case).await.context(name)?;
             say(name);
         }
     }
@@ -134,26 +138,49 @@ fn is_first_of_container(pid: i32) -> bool {
     status.lines().any(|line| line.starts_with("NSpid:") && line.ends_with("\t1"))
 }
 
-/// The namespace of steps that run is deleted in every cluster, with the control plane or without it.
-async fn namespace_deleted(cell: &mut Cell, name: &str, control_plane: bool) -> anyhow::Result<()> {
+/// When the namespace of a day is deleted.
+#[derive(Clone, Copy, PartialEq)]
+enum Namespace {
+    /// While its steps run.
+    WithMembers,
+    /// While its steps run, and no member does.
+    WithoutMembers,
+    /// When its steps have ended, and no member was there to be told.
+    ResultsUntold,
+}
+
+/// The namespace of a day is deleted in every cluster, which may not take for ever.
+async fn namespace_deleted(cell: &mut Cell, name: &str, case: Namespace) -> anyhow::Result<()> {
     let day = Day::begin(cell, name).await?;
-    if !control_plane {
+    if case != Namespace::WithMembers {
         MEMBERS.into_iter().for_each(|member| cell.kill_member(member));
     }
+    if case == Namespace::ResultsUntold {
+        day.let_go()?;
+        day.all_ended(cell).await?;
+        // What is written last has not ended yet.
+        day.no_process_is_left(cell).await?;
+    }
     day.delete_namespace(cell)?;
-    if !control_plane {
+    if case != Namespace::WithMembers {
         for member in MEMBERS {
             cell.start_member(member)?;
         }
         cell.leader().await?;
         cell.wait_for_clusters(CLUSTERS.len()).await?;
     }
+    let safe = format!("safe-{name}");
+    if case == Namespace::ResultsUntold {
+        let ended = cell.finished_in(day.namespace(), &safe, LIMIT).await?;
+        ensure!(ended["status"]["phase"] == "Succeeded", "a result is lost: {}", ended["status"]);
+        ensure!(day.runs_of_safe_steps() == 3, "a step ran twice");
+    }
     // Pods that were deleted end their steps. Another try waits for the namespace, if it is not there by then.
-    for kind in ["safe", "alone"] {
-        let workflow = format!("{kind}-{name}");
-        cell.try_argosy(&["terminate", &workflow, "-n", day.namespace()])?;
-        let ended = cell.finished_in(day.namespace(), &workflow, LIMIT).await?;
-        ensure!(ended["status"]["phase"] != "Succeeded", "{}", ended["status"]);
+    for workflow in [&safe, &format!("alone-{name}")] {
+        cell.try_argosy(&["terminate", workflow, "-n", day.namespace()])?;
+        let ended = cell.finished_in(day.namespace(), workflow, LIMIT).await?;
+        let succeeded = ended["status"]["phase"] == "Succeeded";
+        ensure!(!succeeded || case == Namespace::ResultsUntold, "{}", ended["status"]);
     }
     day.nothing_is_left_behind(cell).await
 }

@@ -73,6 +73,32 @@ pub async fn a_step_is_preempted(cell: &Cell, home: &Cluster) -> anyhow::Result<
     Ok(())
 }
 
+/// Somebody empties the host: the Pod is evicted by the API, which is a deletion, and tried again.
+pub async fn a_step_is_evicted(cell: &Cell, home: &Cluster) -> anyhow::Result<()> {
+    let mut submitted = waiting("evicted-by-api", &[1], true);
+    submitted["spec"]["templates"][1]["retryStrategy"] = json!({"limit": 1, "retryPolicy": "Always"});
+    submitted["spec"]["templates"][1]["nodeSelector"] = json!({"cluster.argosy.dev/name": home.name});
+    cell.submit(&submitted).await?;
+    until("the step to run", || running(home, "evicted-by-api").len() == 1).await;
+    let first = running(home, "evicted-by-api").remove(0);
+    let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction",
+        "metadata": {"name": first.name, "namespace": "default"}});
+    let file = home.folder().join("eviction.json");
+    std::fs::write(&file, eviction.to_string())?;
+    let path = format!("/api/v1/namespaces/default/pods/{}/eviction", first.name);
+    home.kubectl(&["create", "--raw", &path, "-f", &file.display().to_string()])?;
+    let next = || running(home, "evicted-by-api").into_iter().find(|pod| pod.name != first.name);
+    until("the second try to run", || next().is_some()).await;
+    assert!(let_go(home, &next().unwrap()));
+    let ended = cell.finished("evicted-by-api", WAIT).await?;
+    let tries = tries(&ended, "w(0:1)(");
+    assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
+    assert_eq!((tries[0].0.as_str(), tries[0].1.as_str()), ("Error", "pod deleted"), "{tries:?}");
+    assert_eq!(tries.len(), 2, "{tries:?}");
+    say("evicted by the API, and tried again");
+    Ok(())
+}
+
 /// The only host of a cluster dies and is taken out of it: its steps end there and are tried again in the other cluster.
 pub async fn a_host_is_lost(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
     let mut submitted = waiting("host", &[1], true);
