@@ -140,6 +140,40 @@ async fn a_try_goes_to_the_other_host(cell: &Cell, cluster: &Cluster) -> anyhow:
     Ok(())
 }
 
+/// Its step ends while it reaches neither agent nor API server: the executor tells the result when it can.
+async fn a_host_is_cut_off(
+    federation: &Federation,
+    cell: &Cell,
+    cluster: &Cluster,
+    host: &Host,
+) -> anyhow::Result<()> {
+    let records = federation.folder().join("cut");
+    std::fs::create_dir_all(&records)?;
+    let there = |name: &str| records.join(name).exists();
+    let script = "touch /records/begun; until test -e /records/go; do sleep 0.2; done; touch /records/ended";
+    let mut submitted = tried_again("cut", script);
+    submitted["spec"]["volumes"] =
+        json!([{"name": "records", "hostPath": {"path": records, "type": "Directory"}}]);
+    submitted["spec"]["templates"][0]["container"]["volumeMounts"] =
+        json!([{"name": "records", "mountPath": "/records"}]);
+    cluster.kubectl(&["cordon", &cluster.name])?;
+    cell.submit(&submitted).await?;
+    runs_on(cell, cluster, "cut", host.name()).await?;
+    cell.until(WAIT, "the command to begin", async || there("begun").then_some(())).await?;
+    cluster.kubectl(&["uncordon", &cluster.name])?;
+    host.cut()?;
+    std::fs::write(records.join("go"), "")?;
+    cell.until(WAIT, "the command to end", async || there("ended").then_some(())).await?;
+    let now = cell.get("/api/v1/workflows/default/cut").await?;
+    assert_eq!(now["status"]["phase"], "Running", "{}", now["status"]);
+    host.restore()?;
+    let ended = cell.finished("cut", WAIT).await?;
+    assert_eq!(ended["status"]["phase"], "Succeeded", "{}", ended["status"]);
+    assert_eq!(tries(&ended), [("Succeeded".to_owned(), String::new())]);
+    say("a host cut off while its step ended: the result came when it was back");
+    Ok(())
+}
+
 async fn all_cases(federation: &Federation, cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
     let options =
         Options { members: 1, address: federation.hub_address(), lease_ms: 20_000, ..Options::default() };
@@ -147,6 +181,7 @@ async fn all_cases(federation: &Federation, cluster: &Cluster, host: &Host) -> a
     let mut agent = start_agent(&cell, cluster, &AgentOptions::default()).await?;
     cell.wait_for_clusters(1).await?;
     a_try_goes_to_the_other_host(&cell, cluster).await?;
+    a_host_is_cut_off(federation, &cell, cluster, host).await?;
 
     make_volumes(federation, cluster, host)?;
     cluster.kubectl(&["cordon", &cluster.name])?;

@@ -283,6 +283,22 @@ impl Host {
         &self.place.name
     }
 
+    /// Nothing passes between it and the rest of its cluster, the agent and the API server. Its Pods go on.
+    ///
+    /// # Errors
+    /// When the link is not there.
+    pub fn cut(&self) -> Result<()> {
+        self.place.cut()
+    }
+
+    /// Brings the link back.
+    ///
+    /// # Errors
+    /// When the link is not there.
+    pub fn restore(&self) -> Result<()> {
+        self.place.restore()
+    }
+
     /// It dies: kubelet, containerd and all its Pods end at once.
     ///
     /// # Errors
