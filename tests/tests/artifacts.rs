@@ -99,6 +99,49 @@ fn on(cluster: &str) -> Value {
     json!({"cluster.argosy.dev/name": cluster})
 }
 
+/// Argo's `data` template: what a bucket has below a key, sifted, and a step for each path.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bucket_is_listed_and_its_paths_are_looped_over() -> anyhow::Result<()> {
+    let world = World::start(&["east"], &json!({}), 600_000).await?;
+    for key in ["in/a.txt", "in/b.bin", "in/deep/c.txt", "other/d.txt"] {
+        world.store.write(key, "x".into()).await?;
+    }
+    let list = |key: &str, expressions: &[&str]| {
+        let steps: Vec<Value> = expressions.iter().map(|one| json!({"expression": one})).collect();
+        json!({"source": {"artifactPaths": {"name": "listed", "s3": {"key": key}}}, "transformation": steps})
+    };
+    let templates = json!([
+        {"name": "main", "steps": [
+            [{"name": "list", "template": "list"}],
+            [{"name": "one", "template": "one", "withParam": "{{steps.list.outputs.result}}",
+              "arguments": {"parameters": [{"name": "path", "value": "{{item}}"}]}}],
+            [{"name": "none", "template": "none", "continueOn": {"failed": true}},
+             {"name": "bad", "template": "bad", "continueOn": {"failed": true}}],
+        ]},
+        {"name": "list", "data": list("in", &["filter(data, {# endsWith '.txt'})", "map(data, {# + '!'})"])},
+        {"name": "none", "data": list("never", &["data"])},
+        {"name": "bad", "data": list("in", &["data", "data.x"])},
+        {"name": "one", "inputs": {"parameters": [{"name": "path"}]}, "container": sh("echo {{inputs.parameters.path}}")},
+    ]);
+    let done = world.run(&workflow("listed", templates)).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    let listed = node(&done, "list");
+    assert_eq!((&listed["type"], &listed["outputs"]["exitCode"]), (&json!("Pod"), &json!("0")));
+    assert_eq!(listed["outputs"]["result"], r#"["in/a.txt!","in/deep/c.txt!"]"#);
+    for path in ["one(0:in/a.txt!)", "one(1:in/deep/c.txt!)"] {
+        assert_eq!(node(&done, path)["phase"], "Succeeded", "{path}");
+    }
+    let told = |name: &str| node(&done, name)["message"].as_str().unwrap_or_default().to_owned();
+    let start = "main: Error (exit code 64): unable to process data template: unable to process data";
+    assert_eq!(
+        told("none"),
+        format!("{start} source: unable to source artifact paths: no key found of name never")
+    );
+    let bad = format!("{start} transformation: error processing data step 1: ");
+    assert!(told("bad").starts_with(&bad), "{}", told("bad"));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_artifact_of_one_cluster_is_consumed_in_another() -> anyhow::Result<()> {
     let world = World::start(&["east", "west"], &json!({"archiveLogs": true}), 600_000).await?;

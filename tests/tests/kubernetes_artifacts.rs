@@ -99,6 +99,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     cell.wait_for_clusters(2).await?;
     passed_on(&cell, clusters).await?;
     failures(&cell).await?;
+    listed(&cell).await?;
     // Where Argo's users look.
     cell.write_secret("s3-cred", "accesskey", "key")?;
     cell.write_secret("s3-cred", "secretkey", "secret")?;
@@ -167,6 +168,27 @@ async fn passed_on(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
     let url = format!("{}/api/v1/workflows/default/{name}/log?logOptions.container=main", cell.api(1));
     let log = cell.http.get(url).bearer_auth(TOKEN).send().await?.text().await?;
     assert!(log.contains("\"content\":\"told\""), "{log}");
+    Ok(())
+}
+
+/// A `data` template lists what the steps before have stored, and a step runs for each path.
+async fn listed(cell: &Cell) -> anyhow::Result<()> {
+    let templates = json!([
+        {"name": "main", "steps": [
+            [{"name": "list", "template": "list"}],
+            [{"name": "one", "template": "one", "withParam": "{{steps.list.outputs.result}}",
+              "arguments": {"parameters": [{"name": "path", "value": "{{item}}"}]}}],
+        ]},
+        {"name": "list", "data": {
+            "source": {"artifactPaths": {"name": "listed", "s3": {"key": "pass"}}},
+            "transformation": [{"expression": "filter(data, {# endsWith '.txt'})"}]}},
+        {"name": "one", "inputs": {"parameters": [{"name": "path"}]}, "container": sh("echo {{inputs.parameters.path}}")},
+    ]);
+    let name = cell.submit(&workflow("listed", templates)).await?;
+    let done = cell.finished(&name, WAIT).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    assert_eq!(node(&done, "list")["outputs"]["result"], r#"["pass/own.txt"]"#);
+    assert_eq!(node(&done, "one(0:pass/own.txt)")["phase"], "Succeeded");
     Ok(())
 }
 

@@ -24,6 +24,9 @@ pub struct Ticket {
     /// Argo's ArtifactLocation for what names none.
     #[serde(default)]
     pub archive_location: Map<String, Value>,
+    /// The Argo Artifact whose paths a `data` template asks for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paths_of: Option<Value>,
 }
 
 /// A question.
@@ -45,6 +48,8 @@ pub struct Request {
 pub enum Operation {
     /// Where the inputs are.
     Inputs,
+    /// The keys below the location that a `data` template names.
+    Paths,
     /// The addresses of a URL's host, after a redirection.
     Resolve {
         /// The URL.
@@ -110,6 +115,11 @@ pub enum Answer {
     Inputs {
         /// In the order of the template.
         inputs: Vec<InputPlan>,
+    },
+    /// What a store has below a location.
+    Paths {
+        /// Keys in order.
+        paths: Vec<String>,
     },
     /// Addresses of a host.
     Addresses {
@@ -288,7 +298,13 @@ pub fn of_template(template: &Value) -> (Vec<InputFile>, Vec<OutputFile>, bool, 
     let flag = |artifact: &Value, field: &str| artifact.get(field).and_then(Value::as_bool).unwrap_or(false);
     let archive_location =
         template.get("archiveLocation").and_then(Value::as_object).cloned().unwrap_or_default();
-    let archive_logs = archive_location.get("archiveLogs").and_then(Value::as_bool).unwrap_or(false);
+    let paths_of =
+        template.pointer("/data/source/artifactPaths").filter(|source| source.is_object()).cloned();
+    // As in Argo, where nobody stands beside what has no command.
+    let has_command =
+        ["http", "plugin", "data"].iter().all(|kind| !template.get(*kind).is_some_and(Value::is_object));
+    let archive_logs =
+        has_command && archive_location.get("archiveLogs").and_then(Value::as_bool).unwrap_or(false);
     let (inputs, outputs) = (list("inputs"), list("outputs"));
     let input_files = inputs.iter().map(|artifact| InputFile {
         name: text(artifact, "name"),
@@ -308,7 +324,8 @@ pub fn of_template(template: &Value) -> (Vec<InputFile>, Vec<OutputFile>, bool, 
     });
     let (input_files, output_files): (Vec<_>, Vec<_>) = (input_files.collect(), output_files.collect());
     let needs_store = |input: &InputFile| input.raw.is_none();
-    let has_ticket = input_files.iter().any(needs_store) || !output_files.is_empty() || archive_logs;
+    let has_ticket =
+        input_files.iter().any(needs_store) || !output_files.is_empty() || archive_logs || paths_of.is_some();
     let mut inputs = inputs;
     for artifact in &mut inputs {
         // The contents are in the task; the ticket stays small.
@@ -316,6 +333,7 @@ pub fn of_template(template: &Value) -> (Vec<InputFile>, Vec<OutputFile>, bool, 
             fields.shift_remove("raw");
         }
     }
-    let ticket = has_ticket.then(|| Ticket { inputs, outputs, archive_location, ..Ticket::default() });
+    let ticket =
+        has_ticket.then(|| Ticket { inputs, outputs, archive_location, paths_of, ..Ticket::default() });
     (input_files, output_files, archive_logs, ticket)
 }

@@ -283,6 +283,8 @@ pub enum Work {
     Http(Value),
     /// An Argo `plugin` template.
     Plugin(Plugins),
+    /// An Argo `data` template: the expressions of its transformation; an empty one changes nothing.
+    Data(Vec<String>),
 }
 
 /// A step that executor plugins carry out.
@@ -404,12 +406,14 @@ impl Task {
             script: template.pointer("/script/source").and_then(Value::as_str).map(str::to_owned),
             ..Self::default()
         };
-        task.work = match (template.get("http"), template.get(PLUGINS_FIELD)) {
-            (Some(http), _) if http.is_object() => Some(Work::Http(http.clone())),
-            (_, Some(plugins)) => Plugins::deserialize(plugins)
-                .map(|plugins| Some(Work::Plugin(plugins)))
-                .map_err(|error| malformed("template", error))?,
-            (_, None) => None,
+        let object = |field: &str| template.get(field).filter(|value| value.is_object());
+        task.work = if let Some(http) = object("http") {
+            Some(Work::Http(http.clone()))
+        } else if let Some(plugins) = template.get(PLUGINS_FIELD) {
+            let plugins = Plugins::deserialize(plugins).map_err(|error| malformed("template", error))?;
+            Some(Work::Plugin(plugins))
+        } else {
+            object("data").map(|data| Work::Data(expressions(data)))
         };
         let parameters = template.pointer("/outputs/parameters").and_then(Value::as_array);
         for parameter in parameters.into_iter().flatten() {
@@ -430,6 +434,7 @@ impl Task {
     pub fn touches_stores(&self) -> bool {
         self.archive_logs
             || !self.output_files.is_empty()
+            || matches!(self.work, Some(Work::Data(_)))
             || self.input_files.iter().any(|input| input.raw.is_none())
     }
 
@@ -463,6 +468,12 @@ impl Task {
         }
         serde_json::from_str(&json).map_err(|error| malformed("task in ARGOSY_TEMPLATE", error))
     }
+}
+
+/// The expressions of a `data` template's transformation, at their places.
+fn expressions(data: &Value) -> Vec<String> {
+    let steps = data.get("transformation").and_then(Value::as_array).into_iter().flatten();
+    steps.map(|step| step.get("expression").and_then(Value::as_str).unwrap_or_default().to_owned()).collect()
 }
 
 fn task_variable(number: usize) -> String {

@@ -1,7 +1,7 @@
 //! The executor's life.
 
 use crate::client::Client;
-use crate::files;
+use crate::files::{self, Session};
 use crate::lease::{Lease, boot_time_ms};
 use crate::neighbours::{Hindrance, Neighbours};
 use crate::process::{Child, Ended, Finished, Signals};
@@ -108,7 +108,7 @@ fn load() -> i32 {
     };
     let PermitRequest { fence, holder } = identity();
     let session = files::session(&task, &client, &fence, &holder);
-    match files::load_inputs(&task, session.as_ref()) {
+    match files::load_inputs(&task, session.as_deref()) {
         Ok(()) => 0,
         Err(outcome) => {
             let _ = std::fs::write(TERMINATION_LOG, &outcome.input_error);
@@ -233,13 +233,15 @@ fn step(arguments: &[OsString]) -> i32 {
             let (client, fence, holder) = (&client, &fence, &holder);
             scope.spawn(move || progress::tell(file, client, fence, holder, &is_over));
         }
-        let outcome = match files::load_inputs(&task, session.as_ref()) {
+        let outcome = match files::load_inputs(&task, session.as_deref()) {
             Err(unloaded) => *unloaded,
             Ok(()) => {
                 let keeper = files::LogKeeper::start(&task);
-                let mut outcome = run(&task, arguments, &signals, neighbours.as_ref(), lease.as_ref());
+                let stores = session.as_ref();
+                let mut outcome =
+                    run(&task, arguments, stores, &signals, neighbours.as_ref(), lease.as_ref());
                 let log = keeper.and_then(files::LogKeeper::finish);
-                files::save_outputs(&task, session.as_ref(), log.as_deref(), &mut outcome);
+                files::save_outputs(&task, session.as_deref(), log.as_deref(), &mut outcome);
                 outcome
             }
         };
@@ -323,13 +325,14 @@ fn now_ms() -> i64 {
 fn run(
     task: &Task,
     arguments: &[OsString],
+    stores: Option<&Arc<Session>>,
     signals: &Signals,
     neighbours: Option<&Neighbours<'_>>,
     lease: Option<&Lease>,
 ) -> TaskOutcome {
     let mut outcome = TaskOutcome { started_at_ms: now_ms(), ..TaskOutcome::default() };
     if let Some(work) = &task.work {
-        work::run(work, signals, &mut outcome);
+        work::run(work, stores, signals, &mut outcome);
         outcome.finished_at_ms = now_ms();
         return outcome;
     }

@@ -9,7 +9,7 @@ use crate::containers::{
     ABSENT, IMAGE_VOLUME, Role, SHARED_FOLDER, SHARED_VOLUME, STAGING_VOLUME, Wrapping, Written,
     executor_folder, mount, written,
 };
-use crate::fields::{Chosen, Part, is_set, parse};
+use crate::fields::{Chosen, Part, parse};
 use crate::gc::{PodGc, Removal};
 use crate::{names, patch};
 use argosy_executor::protocol::Task;
@@ -30,8 +30,6 @@ use std::collections::BTreeMap;
 const HANDOVER_GRACE_SECONDS: i64 = 5;
 /// The workflow's patch, the tags of this step resolved.
 const PATCH_FIELD: &str = "podSpecPatch";
-/// Fields of a template that need what this runtime does not have yet, each with the reason.
-const UNSUPPORTED: [(&str, &str); 1] = [("data", "a template that sources data")];
 
 /// What all Pods of a runtime have in common.
 #[derive(Clone, Debug, Default)]
@@ -79,14 +77,6 @@ pub enum Error {
         /// Why it was refused.
         reason: String,
     },
-    /// Needs what this runtime does not have.
-    #[error("template field {field} is not supported on Kubernetes clusters yet: {reason}")]
-    Unsupported {
-        /// The field.
-        field: &'static str,
-        /// What it would need.
-        reason: &'static str,
-    },
     /// No container, no script, no container set.
     #[error("the template has neither container nor script")]
     NoContainer,
@@ -120,11 +110,6 @@ pub fn build(
 ) -> Result<Pod, Error> {
     let template = parse("template", &assignment.template_json)?;
     let workflow = parse("workflow's Pod specification", &assignment.workflow_pod_json)?;
-    for (field, reason) in UNSUPPORTED {
-        if template.get(field).is_some_and(is_set) {
-            return Err(Error::Unsupported { field, reason });
-        }
-    }
     let chosen = Chosen {
         template: Part { what: "template", value: &template },
         workflow: Part { what: "workflow's Pod specification", value: &workflow },

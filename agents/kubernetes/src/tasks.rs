@@ -1,4 +1,4 @@
-//! Templates without a container that run in a Pod all the same: requests and executor plugins. The executor does what they
+//! Templates without a container that run in a Pod all the same: requests, executor plugins, data of stores. The executor does what they
 //! say as the main container of a Pod of its own: in the step's network, with the step's Secrets, without credentials.
 
 use std::borrow::Cow;
@@ -37,6 +37,8 @@ pub async fn prepare<'a>(
     };
     if template.get("http").is_some_and(Value::is_object) {
         add_request(&mut template, executor_image);
+    } else if template.get("data").is_some_and(Value::is_object) {
+        template["container"] = executor_container(executor_image);
     } else if template.get("plugin").is_some_and(Value::is_object) {
         let mut found = Vec::new();
         for namespace in [assignment.namespace.as_str(), own_namespace] {

@@ -15,10 +15,9 @@ pub struct Step {
 }
 
 /// Template fields that need something a process does not have, and what that is.
-const TEMPLATE_REFUSED: [(&str, &str); 8] = [
+const TEMPLATE_REFUSED: [(&str, &str); 7] = [
     ("containerSet", "container sets"),
     ("resource", "a Kubernetes API server"),
-    ("data", "data templates"),
     ("plugin", "executor plugins"),
     ("sidecars", "sidecars"),
     ("initContainers", "init containers"),
@@ -49,8 +48,12 @@ pub fn step(assignment: &Assignment) -> Result<Step, String> {
     let lacking =
         |what: &str| format!("the process runtime has no {what}; run this step on a Kubernetes cluster");
     refuse_fields(&template, &TEMPLATE_REFUSED).map_err(|what| lacking(&what))?;
-    if let Some(http) = template.get("http").filter(|http| http.is_object()) {
+    let object = |field: &str| template.get(field).filter(|value| value.is_object());
+    if let Some(http) = object("http") {
         return request(assignment, http);
+    }
+    if object("data").is_some() {
+        return own_work(assignment);
     }
     let container = template.get("script").or_else(|| template.get("container"));
     let workflow: Value = serde_json::from_str(&assignment.workflow_pod_json).unwrap_or_default();
@@ -91,6 +94,11 @@ fn request(assignment: &Assignment, http: &Value) -> Result<Step, String> {
             "the process runtime has no Secrets (header {name} has valueFrom); give it a value"
         ));
     }
+    own_work(assignment)
+}
+
+/// A step that the executor does itself.
+fn own_work(assignment: &Assignment) -> Result<Step, String> {
     let mut task = Task::from_template(&assignment.template_json).map_err(|error| error.to_string())?;
     if assignment.stop_grace_ms > 0 {
         task.stop_grace_ms = assignment.stop_grace_ms.unsigned_abs();

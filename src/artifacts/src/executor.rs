@@ -42,6 +42,7 @@ pub async fn answer(
             }
             Ok(Answer::Inputs { inputs: plans })
         }
+        Operation::Paths => Ok(Answer::Paths { paths: paths(stores, ticket).await? }),
         Operation::Resolve { url } => {
             let parsed = url.parse().map_err(|_| refused("the address of a redirection can't be read"))?;
             Ok(Answer::Addresses { addresses: addresses(&parsed).await? })
@@ -122,6 +123,19 @@ async fn output(
 fn log_artifact(ticket: &Ticket, name: &str) -> Option<Artifact> {
     let is_kept = ticket.archive_location.get("archiveLogs").and_then(Value::as_bool) == Some(true);
     (is_kept && name.ends_with("-logs")).then(|| Artifact { name: name.to_owned(), ..Artifact::default() })
+}
+
+/// The keys below the location that a `data` template names, as Argo lists them.
+async fn paths(stores: &Stores, ticket: &Ticket) -> Result<Vec<String>, Refusal> {
+    let source = ticket.paths_of.as_ref();
+    let mut artifact = artifact(source.ok_or_else(|| refused("the step lists no artifacts"))?)?;
+    relocate(&mut artifact.location, &ticket.archive_location);
+    let store = stores.open(&ticket.namespace, &artifact.location).await?;
+    let found = store.list(artifact.key(), stores.limits.listed_max).await?;
+    if found.is_empty() && store.head(artifact.key()).await?.is_none() {
+        return Err(refused(&format!("no key found of name {}", artifact.key())));
+    }
+    Ok(found.into_iter().map(|object| object.key).collect())
 }
 
 async fn input_plan(stores: &Stores, ticket: &Ticket, input: &Value) -> Result<InputPlan, Refusal> {

@@ -29,6 +29,6 @@ pub const CODES: &[(&str, &str)] = &[
     ("ARG1121", "no cluster that has joined can run such a template"),
     ("ARG1242", "clusters that run steps as processes leave a field out (a warning)"),
     ("ARG1243", "no cluster that has joined is one that a step asks for (a warning)"),
-    ("ARG1244", "the agents of this version refuse the steps of a template (a warning)"),
+    ("ARG1244", "the agents refused the steps of a template (a warning; no longer told)"),
     ("ARG0220", "a template can't be exclusive: its processes can't be ended with their lease"),
 ];

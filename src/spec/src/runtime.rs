@@ -93,13 +93,15 @@ impl Template {
                 return need("containerSet".to_owned(), "containerSet templates");
             }
             TemplateKind::Resource(_) => return need("resource".to_owned(), "resource templates"),
-            TemplateKind::Data(_) => return need("data".to_owned(), "data templates"),
             TemplateKind::Plugin(_) => return need("plugin".to_owned(), "plugin templates"),
             TemplateKind::Suspend(_)
             | TemplateKind::Steps(_)
             | TemplateKind::Dag(_)
             | TemplateKind::Missing => return None,
-            TemplateKind::Container(_) | TemplateKind::Script(_) | TemplateKind::Http(_) => {}
+            TemplateKind::Container(_)
+            | TemplateKind::Script(_)
+            | TemplateKind::Http(_)
+            | TemplateKind::Data(_) => {}
         }
         if let Some((field, what)) = TEMPLATE_NEEDS.iter().find(|(field, _)| is_set(self.raw.get(field))) {
             return need((*field).to_owned(), what);
@@ -107,6 +109,9 @@ impl Template {
         if let TemplateKind::Http(_) = &self.kind {
             let at = has_source(self.raw.pointer("/http/headers"))?;
             return need(format!("http.headers[{at}].valueFrom"), "headers from Secrets");
+        }
+        if let TemplateKind::Data(_) = &self.kind {
+            return None;
         }
         let (kind, container) = self.container()?;
         if let Some((field, what)) = CONTAINER_NEEDS.iter().find(|(field, _)| is_set(container.get(field))) {
@@ -258,7 +263,7 @@ impl Fit<'_> {
             return fields.iter().map(|field| left_out(name, &processes, field, self.path(field))).collect();
         };
         if processes.len() < chosen.len() {
-            return self.refused_everywhere().into_iter().collect();
+            return Vec::new();
         }
         let who = if self.clusters.iter().all(|cluster| cluster.runs_processes) {
             "only process clusters have joined".to_owned()
@@ -268,16 +273,6 @@ impl Fit<'_> {
         let message = format!("template '{name}': {} need a Kubernetes cluster, and {who}", need.what);
         let path = if need.of_workflow { format!("spec.{}", need.path) } else { self.path(&need.path) };
         vec![Diagnostic::plain("ARG1121", path, message)]
-    }
-
-    /// A template whose steps the agents of this version refuse, on Kubernetes as elsewhere.
-    fn refused_everywhere(&self) -> Option<Diagnostic> {
-        let TemplateKind::Data(_) = &self.template.kind else { return None };
-        let message = format!(
-            "template '{}': the agents of this version refuse data templates; its steps end in an error",
-            self.name()
-        );
-        Some(Diagnostic::warning("ARG1244", self.path("data"), message))
     }
 
     /// The template's name; of an inline one, where it is.

@@ -44,12 +44,14 @@ pub const SAMPLE: [&str; 33] = [
 ];
 
 /// The same for Pods: their shapes, their failures, their removal.
-pub const POD_SAMPLE: [&str; 26] = [
+pub const POD_SAMPLE: [&str; 28] = [
     "containerset/containerset-dependencies",
     "containerset/containerset-exit-64-is-error",
     "containerset/containerset-first-fails",
     "containerset/containerset-main-output",
     "containerset/containerset-retry",
+    "data/data-template-artifact-paths",
+    "data/data-template-bad-expression",
     "failure/configmap-key-env-missing",
     "failure/exit-code-137-by-itself",
     "failure/exit-code-64",

@@ -34,9 +34,11 @@ pub fn load(
     let plans = match session {
         Some(session) if asks => match session.ask(Operation::Inputs)? {
             Answer::Inputs { inputs } => inputs,
-            Answer::Addresses { .. } | Answer::Signed { .. } | Answer::Upload { .. } | Answer::Done => {
-                Vec::new()
-            }
+            Answer::Paths { .. }
+            | Answer::Addresses { .. }
+            | Answer::Signed { .. }
+            | Answer::Upload { .. }
+            | Answer::Done => Vec::new(),
         },
         _ => Vec::new(),
     };

@@ -14,7 +14,7 @@ pub use stage::{LogKeeper, load_inputs, save_outputs, session};
 
 use load::load;
 use save::{log_output, save};
-use transfer::Session;
+pub use transfer::Session;
 
 use ring::digest::{Context, SHA256};
 use std::io::{Read, Write};

@@ -110,9 +110,11 @@ fn object(
 fn signed(session: &Session, name: &str, file: &str) -> Result<(Signed, bool), String> {
     match session.ask(Operation::Put { name: name.to_owned(), file: file.to_owned() })? {
         Answer::Signed { request, parts } => Ok((request, parts)),
-        Answer::Inputs { .. } | Answer::Addresses { .. } | Answer::Upload { .. } | Answer::Done => {
-            Err("the agent's answer is not a signed request".to_owned())
-        }
+        Answer::Inputs { .. }
+        | Answer::Paths { .. }
+        | Answer::Addresses { .. }
+        | Answer::Upload { .. }
+        | Answer::Done => Err("the agent's answer is not a signed request".to_owned()),
     }
 }
 
@@ -180,7 +182,11 @@ impl<'a> Upload<'a> {
             Some(upload) => upload.clone(),
             None => match self.session.ask(Operation::Begin { name: name.clone(), file: file.clone() })? {
                 Answer::Upload { upload } => self.upload.insert(upload).clone(),
-                Answer::Inputs { .. } | Answer::Addresses { .. } | Answer::Signed { .. } | Answer::Done => {
+                Answer::Inputs { .. }
+                | Answer::Paths { .. }
+                | Answer::Addresses { .. }
+                | Answer::Signed { .. }
+                | Answer::Done => {
                     return Err("the agent's answer is not an upload".to_owned());
                 }
             },

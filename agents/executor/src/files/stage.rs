@@ -19,10 +19,10 @@ const LOG_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 const LOG_DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Asks the agent about artifacts, if the task has any.
-pub fn session(task: &Task, client: &Arc<Client>, fence: &str, holder: &str) -> Option<Session> {
+pub fn session(task: &Task, client: &Arc<Client>, fence: &str, holder: &str) -> Option<Arc<Session>> {
     let ticket = task.ticket.clone();
     (!ticket.is_empty())
-        .then(|| Session::new(Arc::clone(client), fence.to_owned(), holder.to_owned(), ticket))
+        .then(|| Arc::new(Session::new(Arc::clone(client), fence.to_owned(), holder.to_owned(), ticket)))
 }
 
 /// Loads the inputs to their paths; the outcome of a task that can't have them otherwise.

@@ -277,7 +277,11 @@ impl AgentResolver {
             Answer::Addresses { addresses } => {
                 Some(addresses.iter().filter_map(|one| one.parse().ok()).collect())
             }
-            Answer::Inputs { .. } | Answer::Signed { .. } | Answer::Upload { .. } | Answer::Done => None,
+            Answer::Inputs { .. }
+            | Answer::Paths { .. }
+            | Answer::Signed { .. }
+            | Answer::Upload { .. }
+            | Answer::Done => None,
         }
     }
 }

@@ -169,7 +169,7 @@ pub fn field_page() -> String {
          Made by `cargo run -p argosy-spec --example fields`. *Honoured*: Argosy acts on it. *Passed*: handed to Kubernetes as \
          it is. *Dropped*: read and left out. *Refused*: known to Argo, and a manifest that uses it is refused by name, for \
          the reason that is given. A field that is not listed is unknown and refused. Which clusters can run what is another \
-         question (`data` templates: none yet), which `argosy lint` answers: [lint](lint.md). The same tables as a JSON schema: \
+         question, which `argosy lint` answers: [lint](lint.md). The same tables as a JSON schema: \
          `argosy.schema.json`.\n\n\
          {} fields: {} honoured, {} passed, {} dropped, {} refused.\n",
         table.len(),
