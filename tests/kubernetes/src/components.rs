@@ -131,9 +131,9 @@ fn start_etcd(cluster: &Cluster) -> Result<()> {
 
 /// The name of the API server's program.
 pub const API_SERVER: &str = "kube-apiserver";
+const API_SERVER_STARTS_MAX: u32 = 3;
 
-/// Starts the API server; also after [`stop_api_server`].
-pub fn start_api_server(cluster: &Cluster) -> Result<()> {
+fn start_api_server(cluster: &Cluster) -> Result<()> {
     let pki = cluster.folder.join("pki").display().to_string();
     let arguments = [
         "--etcd-servers=http://127.0.0.1:2379".to_owned(),
@@ -158,7 +158,7 @@ pub fn start_api_server(cluster: &Cluster) -> Result<()> {
 }
 
 /// Waits until the API server serves.
-pub fn wait_for_api_server(cluster: &Cluster) -> Result<()> {
+fn wait_for_api_server(cluster: &Cluster) -> Result<()> {
     let lives = || record::lives(&cluster.folder, API_SERVER);
     wait_until("the API server", READY_TIMEOUT, || {
         !lives() || cluster.kubectl(&["get", "--raw", "/readyz"]).is_ok()
@@ -167,6 +167,20 @@ pub fn wait_for_api_server(cluster: &Cluster) -> Result<()> {
         bail!("the API server ended; see {}", cluster.folder.join("log").join(API_SERVER).display());
     }
     Ok(())
+}
+
+/// Starts the API server and waits until it serves. One that ends while it starts, since a busy machine let something of it
+/// take too long, is started again, as a kubelet would.
+pub fn bring_up_api_server(cluster: &Cluster) -> Result<()> {
+    let mut last = Ok(());
+    for _ in 0..API_SERVER_STARTS_MAX {
+        start_api_server(cluster)?;
+        last = wait_for_api_server(cluster);
+        if last.is_ok() || record::lives(&cluster.folder, API_SERVER) {
+            break;
+        }
+    }
+    last
 }
 
 fn start_controllers(cluster: &Cluster) -> Result<()> {

@@ -452,8 +452,7 @@ impl Cluster {
     /// # Errors
     /// It does not.
     pub fn start_api_server(&self) -> Result<()> {
-        components::start_api_server(self)?;
-        components::wait_for_api_server(self)
+        components::bring_up_api_server(self)
     }
 
     /// A signal to the API server.
@@ -472,8 +471,7 @@ impl Cluster {
     pub fn restart_api_server_compacted(&self) -> Result<()> {
         components::stop_api_server(self)?;
         components::compact(self)?;
-        components::start_api_server(self)?;
-        components::wait_for_api_server(self)
+        components::bring_up_api_server(self)
     }
 
     /// Loads an image archive under the names it holds.

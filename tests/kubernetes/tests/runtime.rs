@@ -33,6 +33,8 @@ use tokio::task::JoinSet;
 const WAIT: Duration = Duration::from_secs(90);
 const EVENTS_MAX: usize = 256;
 const EXECUTOR_PORT: u16 = 2749;
+/// What is in the ledger is held for so long.
+const FINALIZER_MAX_MS: i64 = 2_000;
 /// Its outcome is never acknowledged.
 const UNHEARD: u64 = 70;
 
@@ -78,7 +80,7 @@ impl Agent {
             poll_every_ms: 500,
             ..argosy_kubernetes::resource::Settings::default()
         };
-        let config = Config { resources, ..Config::new(settings) };
+        let config = Config { resources, finalizer_max_ms: FINALIZER_MAX_MS, ..Config::new(settings) };
         let runtime = KubernetesRuntime::start(config, client, executors.clone(), sender).unwrap();
         let runtime = Arc::new(runtime);
         let events = Arc::new(Mutex::new(Vec::new()));
@@ -337,20 +339,27 @@ async fn the_finalizer_holds_until_release(agent: &Agent, cluster: &Cluster) {
 
     let kept = agent.run(fence(21), &shell("echo kept"));
     let handle = agent.end(kept).await.handle;
+    assert!(!is_let_go(cluster, &handle));
     agent.runtime.act(RuntimeAction::Release(kept));
-    let (namespace, name) = handle.split_once('/').unwrap();
-    let label = [
-        "-n",
-        namespace,
-        "get",
-        "pod",
-        name,
-        "-o",
-        r"jsonpath={.metadata.labels.workflows\.argoproj\.io/completed}{.metadata.finalizers}",
-    ];
-    poll("release", || cluster.kubectl(&label).unwrap() == "true").await;
+    poll("release", || is_let_go(cluster, &handle)).await;
     assert_eq!(agent.log(kept, LogOptions { tail_lines: 1, ..LogOptions::default() }).await, "kept\n");
     say("finalizer until release, log after it");
+
+    // No verdict comes, but the end is in the ledger.
+    let unanswered = agent.run(fence(22), &shell("true"));
+    let handle = agent.end(unanswered).await.handle;
+    assert!(!is_let_go(cluster, &handle));
+    agent.runtime.act(RuntimeAction::Recorded(unanswered));
+    poll("the finalizer's time to be over", || is_let_go(cluster, &handle)).await;
+    agent.runtime.act(RuntimeAction::Release(unanswered));
+    say("a recorded end is not held for ever");
+}
+
+/// Whether a Pod is there for its log only.
+fn is_let_go(cluster: &Cluster, handle: &str) -> bool {
+    let (namespace, name) = handle.split_once('/').unwrap();
+    let state = r"jsonpath={.metadata.labels.workflows\.argoproj\.io/completed}{.metadata.finalizers}";
+    cluster.kubectl(&["-n", namespace, "get", "pod", name, "-o", state]).unwrap() == "true"
 }
 
 async fn poll(what: &str, mut done: impl FnMut() -> bool) {
