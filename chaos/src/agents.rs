@@ -148,6 +148,8 @@ impl World {
             }
         }
         cluster.life += 1;
+        self.checkers.leases.started(index);
+        let cluster = &mut self.clusters[index];
         let life = cluster.life;
         cluster.runtime.agent_restarted(now_ms);
         self.line(format_args!("agent {index} starts, life {life}"));
@@ -201,7 +203,13 @@ impl World {
         let cluster = &mut self.clusters[index];
         let Some(agent) = cluster.agent.as_mut() else { return };
         match agent.step(cluster.clock.steady_ms(now_ms), input) {
-            Ok(outputs) => outputs.into_iter().for_each(|output| self.agent_output(index, output)),
+            Ok(outputs) => {
+                for output in outputs {
+                    self.witness_agent(index, &output);
+                    self.agent_output(index, output);
+                }
+                self.witness_lease(index);
+            }
             Err(error) => {
                 let text = format!("the agent of {} stopped: {error}", cluster.name);
                 self.judge(Invariant::Ending, Err(text));

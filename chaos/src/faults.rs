@@ -1,3 +1,4 @@
+use argosy_proto::command;
 use argosy_store::Fault as DiskFault;
 
 use crate::nemesis::{Fault, Way};
@@ -6,6 +7,9 @@ use crate::world::{Event, Mend, World};
 
 /// How long a process that stutters runs between two pauses.
 const STUTTER_MS: u64 = 50;
+
+/// A sync while leadership is handed over, where batches are to be in flight then.
+const SLOW_SYNC_MS: u64 = 400;
 
 impl World {
     pub(crate) fn fault(&mut self, fault: Fault) {
@@ -70,6 +74,12 @@ impl World {
                 self.agent_lost(cluster, down_ms, ledger, hosts);
             }
             Fault::LoseForGood { cluster } => self.cluster_gone(cluster),
+            Fault::StartAgain { cluster } => {
+                let now_ms = self.now_ms();
+                self.clusters[cluster].runtime.start_again(now_ms);
+                self.pods_due(cluster);
+            }
+            Fault::HandOver { to, deaf_ms } => self.hand_over(to, deaf_ms),
             Fault::Strand { cluster, for_ms } => self.strand(cluster, for_ms),
             Fault::HoldStarts { cluster, for_ms } => {
                 let until_ms = self.now_ms() + for_ms;
@@ -130,6 +140,8 @@ impl World {
             | Fault::HoldStarts { .. }
             | Fault::LoseAgent { .. }
             | Fault::LoseForGood { .. }
+            | Fault::StartAgain { .. }
+            | Fault::HandOver { .. }
             | Fault::Strand { .. }
             | Fault::Sicken { .. }
             | Fault::FreezeCluster { .. }
@@ -156,6 +168,25 @@ impl World {
             self.queue.plan(at_ms, Event::MemberPauses { member: leader, for_ms: pause_ms - STUTTER_MS });
             at_ms += pause_ms;
         }
+    }
+
+    /// Somebody tells the leader to hand over, and does not wait for an answer.
+    fn hand_over(&mut self, to: u64, deaf_ms: u64) {
+        let leader = self.members.iter().find(|(_, host)| host.leads(self.queue.now_ms()));
+        let Some(leader) = leader.map(|(id, _)| *id).filter(|leader| *leader != to) else { return };
+        if deaf_ms > 0 {
+            self.cut(End::Member(leader), vec![End::Member(to)], Way::Out, deaf_ms);
+        }
+        if self.options.circumstances.hands_over {
+            for (member, host) in self.members.iter_mut().filter(|(member, _)| **member != leader) {
+                host.sync_ms = SLOW_SYNC_MS;
+                self.queue.plan_after(deaf_ms, Event::Mend(Box::new(Mend::Disk { member: *member })));
+            }
+        }
+        let body = Some(command::command::Body::TransferLeadership(command::TransferLeadership { to }));
+        let command = command::Command { version: 1, idempotency_key: None, body };
+        let request = self.fresh_id();
+        self.member_input(leader, argosy_member::Input::Command { request, command });
     }
 
     fn all_members(&self) -> Vec<End> {

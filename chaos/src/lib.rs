@@ -33,9 +33,11 @@ mod people;
 pub mod planted;
 mod queue;
 mod random;
+mod rarities;
 mod schedules;
 mod trace;
 mod users;
+mod witness;
 mod workloads;
 mod world;
 

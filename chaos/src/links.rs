@@ -159,6 +159,7 @@ impl World {
                 self.judge(Invariant::Durable, check);
             }
         }
+        self.witness_down(index, &frame);
         self.agent_input(index, Input::Frame(frame));
     }
 

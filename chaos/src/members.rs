@@ -3,7 +3,7 @@ use argosy_member::{Config, Input, Member, Now, Output};
 use argosy_proto::peer::{PeerFrame, peer_frame};
 use argosy_store::MemoryKv;
 
-use crate::checkers::Invariant;
+use crate::checkers::{Invariant, Stamp};
 use crate::clocks::HostClock;
 use crate::drills;
 use crate::handovers;
@@ -43,7 +43,7 @@ pub(crate) struct MemberProcess {
     /// The process stands still until then.
     paused_until_ms: u64,
     /// What came meanwhile.
-    held: Vec<Input>,
+    held: Vec<(Input, Stamp)>,
 }
 
 impl MemberProcess {
@@ -220,16 +220,24 @@ impl World {
 
     /// Hands an input to a member that is up; what comes of it waits for the disk.
     pub(crate) fn member_input(&mut self, id: u64, input: Input) {
+        self.member_takes(id, input, Stamp::default());
+    }
+
+    fn member_takes(&mut self, id: u64, input: Input, stamp: Stamp) {
         let now_ms = self.now_ms();
         let sync_max_ms = SYNC_MAX_MS;
         let drawn_ms = self.random.between(0, sync_max_ms);
         let Some(member) = self.members.get_mut(&id) else { return };
         let now = member.now(now_ms);
         let wait_ms = drawn_ms + member.sync_ms;
-        let Some(machine) = member.machine.as_mut() else { return };
-        if now_ms < member.paused_until_ms {
-            return member.held.push(input);
+        if member.machine.is_none() {
+            return;
         }
+        if now_ms < member.paused_until_ms {
+            return member.held.push((input, stamp));
+        }
+        self.witness_input(id, &input, stamp);
+        let Some(machine) = self.members.get_mut(&id).and_then(|member| member.machine.as_mut()) else { return };
         machine.handle(now, input);
         self.plan_flush(id, wait_ms);
     }
@@ -251,8 +259,8 @@ impl World {
             return;
         }
         let held = std::mem::take(&mut member.held);
-        for input in held {
-            self.member_input(id, input);
+        for (input, stamp) in held {
+            self.member_takes(id, input, stamp);
         }
         self.plan_flush(id, 1);
     }
@@ -278,6 +286,7 @@ impl World {
         self.plan_flush(id, next_ms.saturating_sub(now_ms).max(1));
         let agrees = self.checkers.agreement.applied(id, index, hash);
         self.judge(Invariant::Agreement, agrees);
+        self.witness_flush(id);
         self.outputs(id, outputs);
     }
 
@@ -289,6 +298,7 @@ impl World {
             }
         }
         for output in outputs {
+            self.witness_output(id, &output);
             match output {
                 Output::Peer { to, frame } => self.peer_send(id, to, frame),
                 Output::Agent { connection, frame } => self.down_send(connection, frame),
@@ -325,10 +335,11 @@ impl World {
     fn peer_send(&mut self, from: u64, to: u64, frame: PeerFrame) {
         let now_ms = self.now_ms();
         let lane = Lane::Peer { from, to };
+        let stamp = self.checkers.rounds.sent(from, to);
         let is_up = self.members.get(&to).is_some_and(MemberProcess::is_up);
         match self.network.send_lossy(now_ms, lane, End::Member(from), End::Member(to)) {
             Carried::Arrives { at_ms, generation } if is_up => {
-                self.queue.plan(at_ms, Event::PeerArrives { from, to, generation, frame: Box::new(frame) });
+                self.queue.plan(at_ms, Event::PeerArrives { from, to, generation, frame: Box::new(frame), stamp });
             }
             Carried::Arrives { .. } | Carried::Lost => {
                 self.line(format_args!("member {from} -> {to}: lost"));
@@ -339,7 +350,13 @@ impl World {
         }
     }
 
-    pub(crate) fn peer_arrives(&mut self, from: u64, to: u64, generation: u64, frame: PeerFrame) {
+    pub(crate) fn peer_arrives(
+        &mut self,
+        (from, to): (u64, u64),
+        generation: u64,
+        frame: PeerFrame,
+        stamp: Stamp,
+    ) {
         if !self.network.arrives(Lane::Peer { from, to }, generation) {
             return;
         }
@@ -348,7 +365,7 @@ impl World {
                 let digest = blake3::hash(message);
                 let digest = &digest.as_bytes()[..4];
                 self.line(format_args!("member {from} -> {to}: consensus {} {digest:02x?}", message.len()));
-                return self.member_input(to, Input::Peer { from, frame });
+                return self.member_takes(to, Input::Peer { from, frame }, stamp);
             }
             Some(peer_frame::Body::AgentUp(_)) => "agent up",
             Some(peer_frame::Body::AgentDown(_)) => "agent down",

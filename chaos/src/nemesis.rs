@@ -171,6 +171,19 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
+    /// Every process that runs a step there is started a second time, as where a host comes back from an image of itself: the
+    /// second one asks for a permit of its own.
+    StartAgain {
+        /// Which.
+        cluster: usize,
+    },
+    /// The leader is told to hand over.
+    HandOver {
+        /// To this member.
+        to: u64,
+        /// Which hears nothing of the leader for so long.
+        deaf_ms: u64,
+    },
     /// What a cluster hears comes so much later, and what is under way arrives although its connection breaks.
     HearsLate {
         /// Which.
@@ -634,6 +647,8 @@ impl Fault {
             | Self::LoseHosts { .. }
             | Self::LoseAgent { .. }
             | Self::LoseForGood { .. }
+            | Self::StartAgain { .. }
+            | Self::HandOver { .. }
             | Self::Strand { .. }
             | Self::Sicken { .. }
             | Self::HoldStarts { .. }
@@ -667,11 +682,13 @@ impl Fault {
             | Self::CutClusterFromMember { for_ms, .. }
             | Self::HearsLate { for_ms, .. }
             | Self::BadNetwork { for_ms, .. } => *for_ms,
+            Self::HandOver { deaf_ms, .. } => *deaf_ms,
             Self::DiskFails { .. }
             | Self::ResetPeers { .. }
             | Self::ResetAgent { .. }
             | Self::LoseHosts { .. }
             | Self::LoseForGood { .. }
+            | Self::StartAgain { .. }
             | Self::DriftMember { .. }
             | Self::DriftCluster { .. }
             | Self::MemberWallJump { .. }

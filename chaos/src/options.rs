@@ -58,6 +58,12 @@ pub struct Circumstances {
     pub exclusive_ms: Option<u64>,
     /// All disks are slow when a cluster comes back from a long cut.
     pub slow_return: bool,
+    /// Processes are started a second time again and again.
+    pub starts_again: bool,
+    /// Leaders are told again and again to hand over to a member that does not hear it, with slow disks at the others.
+    pub hands_over: bool,
+    /// Members are down for long one after another, and little of the log is kept: they come back to snapshots.
+    pub lags: bool,
 }
 
 /// A bug planted in the world, for the tests of the checkers.

@@ -94,9 +94,16 @@ fn options(bug: Bug, seed: u64) -> Options {
         strands_connected: bug == Bug::RenewalWithoutQuorum,
         exclusive_ms: (bug == Bug::RenewalWithoutLease).then_some(EXCLUSIVE_MS),
         slow_return: bug == Bug::LeaseBeforeResync,
+        starts_again: bug == Bug::PermitTwice,
+        hands_over: bug == Bug::DroppedStays,
+        lags: bug == Bug::VoteOverwritten,
     };
-    Options { bug: Some(bug), held_before_ms: HELD_BEFORE_MS, circumstances, ..drawn }
+    let log_entries_kept = if circumstances.lags { FEW_ENTRIES } else { drawn.log_entries_kept };
+    Options { bug: Some(bug), held_before_ms: HELD_BEFORE_MS, circumstances, log_entries_kept, ..drawn }
 }
+
+/// Fewer than are written while a member is down.
+const FEW_ENTRIES: u64 = 10;
 
 /// Longer than a lease, its margin and an exclusive step's own lease together.
 const EXCLUSIVE_MS: u64 = 60_000;

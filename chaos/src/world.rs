@@ -7,7 +7,7 @@ use argosy_proto::agent::{AgentFrame, ControlFrame};
 use argosy_proto::peer::PeerFrame;
 
 use crate::agents::Cluster;
-use crate::checkers::{Checkers, Invariant, Read, Violation};
+use crate::checkers::{Checkers, Invariant, Read, Stamp, Violation};
 use crate::links::Connection;
 use crate::members::MemberProcess;
 use crate::nemesis::{self, Fault, Targets};
@@ -16,6 +16,7 @@ use crate::operators::Operator;
 use crate::options::Options;
 use crate::queue::Queue;
 use crate::random::Random;
+use crate::rarities;
 use crate::trace::Trace;
 use crate::users::{User, Wish};
 
@@ -45,6 +46,7 @@ pub(crate) enum Event {
         to: u64,
         generation: u64,
         frame: Box<PeerFrame>,
+        stamp: Stamp,
     },
     /// The sender's transport notices that a peer is not there.
     PeerUnreachable {
@@ -314,6 +316,9 @@ impl World {
         faults.extend(nemesis::end_of_a_cluster(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
         let mut random = Random::of_part(self.options.seed, "long cut");
         faults.extend(nemesis::long_cut(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        let mut random = Random::of_part(self.options.seed, "rarities");
+        faults.extend(rarities::schedule(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        faults.extend(rarities::more(self.options.circumstances, targets, FAULTS_FROM_MS, until_ms));
         nemesis::add_circumstances(&mut faults, &self.options);
         faults.extend(nemesis::held_starts(&faults, self.options.held_before_ms));
         for (at_ms, fault) in faults {
@@ -341,8 +346,8 @@ impl World {
             Event::MemberStart { member } => self.member_start(member),
             Event::MemberPauses { member, for_ms } => self.member_pauses(member, for_ms),
             Event::MemberResumes { member, life } => self.member_resumes(member, life),
-            Event::PeerArrives { from, to, generation, frame } => {
-                self.peer_arrives(from, to, generation, *frame)
+            Event::PeerArrives { from, to, generation, frame, stamp } => {
+                self.peer_arrives((from, to), generation, *frame, stamp)
             }
             Event::PeerUnreachable { member, peer } => {
                 self.member_input(member, argosy_member::Input::PeerUnreachable(peer));

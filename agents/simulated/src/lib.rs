@@ -156,6 +156,9 @@ struct Lease {
     ends_at: Millis,
 }
 
+/// What the holder of a process that was started a second time ends with.
+const SECOND: &str = "-again";
+
 /// Renewals in a lease.
 const RENEWALS_PER_LEASE: Millis = 5;
 
@@ -244,6 +247,17 @@ impl Simulated {
     fn real_ms(&self, span: Millis) -> Millis {
         let rate = u128::from((1_000_000 + self.drift_ppm).unsigned_abs().max(1));
         Millis::try_from(u128::from(span) * 1_000_000 / rate).unwrap_or(Millis::MAX)
+    }
+
+    /// What runs is started a second time, as where a host comes back from an image of itself. The second process asks for a
+    /// permit of its own, once; with one it runs the command.
+    pub fn start_again(&mut self, now: Millis) {
+        let is_free = |pod: &&Pod| pod.stage == Stage::Running && pod.frozen_until.is_none_or(|until| until <= now);
+        let asks = self.pods.iter().filter(|(_, pod)| is_free(pod)).map(|(fence, pod)| {
+            let holder = format!("{}{SECOND}", pod.holder);
+            RuntimeEvent::PermitAsked { fence: *fence, holder }
+        });
+        self.events.extend(asks);
     }
 
     /// Pods do nothing for a time, as a machine that sleeps; their clocks go on.
@@ -502,6 +516,9 @@ impl Simulated {
             self.pods.get(&fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
         let (length_ms, renew_ms) = (self.real_ms(lease_ms), self.real_ms(lease_ms / RENEWALS_PER_LEASE));
         let Some(pod) = self.pods.get_mut(&fence) else { return };
+        if holder.strip_suffix(SECOND) == Some(&pod.holder) {
+            return self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Started });
+        }
         if pod.holder != holder || pod.bound.as_ref().is_some_and(|bound| *bound != holder) {
             return;
         }
@@ -835,6 +852,27 @@ mod tests {
         assert!(cluster.advance(ends_at).is_empty());
         let kinds: Vec<_> = cluster.take_executions().iter().map(|one| one.kind).collect();
         assert_eq!(kinds, [ExecutionKind::Started, ExecutionKind::Killed]);
+    }
+
+    #[test]
+    fn what_is_started_a_second_time_asks_for_a_permit_of_its_own() {
+        let mut cluster = Simulated::new(Options::default());
+        cluster.act(0, assignment(1, r#""duration-ms=9000""#));
+        let asked = cluster.advance(1_000);
+        let Some(RuntimeEvent::PermitAsked { holder, .. }) = asked.last().cloned() else {
+            panic!("{asked:?}")
+        };
+        cluster.start_again(1_000);
+        assert!(cluster.advance(1_000).is_empty(), "nothing runs yet");
+        cluster.act(1_000, RuntimeAction::GrantPermit { fence: fence(1), holder: holder.clone() });
+        cluster.start_again(1_001);
+        let asked = cluster.advance(1_001);
+        let [RuntimeEvent::PermitAsked { holder: second, .. }] = asked.as_slice() else { panic!("{asked:?}") };
+        assert_ne!(*second, holder);
+        assert_eq!(cluster.take_executions().len(), 1);
+        cluster.act(1_001, RuntimeAction::GrantPermit { fence: fence(1), holder: second.clone() });
+        let ran = cluster.take_executions();
+        assert_eq!((ran.len(), &ran[0].holder), (1, second));
     }
 
     #[test]

@@ -7,9 +7,12 @@ mod durability;
 mod ending;
 mod exclusive;
 mod handovers;
+mod leases;
 mod outage;
 mod results;
+mod rounds;
 mod schedules;
+mod votes;
 
 pub use agreement::Agreement;
 pub use bounds::{Bounds, ClusterUse};
@@ -17,9 +20,12 @@ pub use durability::{Durability, Found, Operation, Read};
 pub use ending::Ending;
 pub use exclusive::Exclusive;
 pub use handovers::Handovers;
+pub use leases::Leases;
 pub use outage::Outage;
 pub use results::{AttemptSeen, NodeSeen, Results};
+pub use rounds::{RenewalKey, Rounds, Stamp};
 pub use schedules::{CronSeen, Schedules};
+pub use votes::Votes;
 
 use std::fmt;
 
@@ -117,6 +123,12 @@ pub struct Checkers {
     pub schedules: Schedules,
     /// Invariants 1 and 2 for artifacts that are made again.
     pub handovers: Handovers,
+    /// Invariants 1 and 3, in what the protocol of leases promises for them.
+    pub leases: Leases,
+    /// Invariant 1, in quorum rounds.
+    pub rounds: Rounds,
+    /// Invariant 5, in terms and votes.
+    pub votes: Votes,
     /// What was found; the world stops at the first.
     pub violations: Vec<Violation>,
 }
@@ -133,11 +145,11 @@ impl Checkers {
     #[must_use]
     pub fn exercised(&self) -> [u64; 7] {
         [
-            self.results.exercised(),
+            self.results.exercised() + self.leases.exercised() + self.rounds.exercised(),
             self.durability.exercised(),
             self.exclusive.exercised(),
             self.outage.exercised(),
-            self.agreement.exercised(),
+            self.agreement.exercised() + self.votes.exercised(),
             self.ending.exercised(),
             self.bounds.exercised(),
         ]

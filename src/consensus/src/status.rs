@@ -153,6 +153,12 @@ impl<K: Kv> Consensus<K> {
         }
     }
 
+    /// Term and vote as they are in the store: what a restart begins with.
+    pub fn vote(&self) -> (u64, Option<MemberId>) {
+        let hard = self.raw.store().hard();
+        (hard.term, Some(hard.vote).filter(|vote| *vote != raft::INVALID_ID))
+    }
+
     /// Index up to which entries are applied.
     pub fn applied_index(&self) -> u64 {
         self.raw.raft.store().applied().index

@@ -126,6 +126,21 @@ impl<K: Kv> Member<K> {
         self.consensus.applied_index()
     }
 
+    /// Whether the leader's overlay is committed state with the batches in flight, and nothing else. True of a member that
+    /// does not lead: it has none.
+    #[must_use]
+    pub fn is_overlay_true(&self) -> bool {
+        let Some(leading) = &self.leading else { return true };
+        let expected = self.machine.pending.back().map_or(&self.machine.state, |pending| &pending.state);
+        leading.speculative.hash() == expected.hash()
+    }
+
+    /// Term and vote as they are in the store.
+    #[must_use]
+    pub fn vote(&self) -> (u64, Option<MemberId>) {
+        self.consensus.vote()
+    }
+
     /// Gives the store back, as after a stop.
     #[must_use]
     pub fn into_kv(self) -> K {

@@ -1,0 +1,87 @@
+//! Faults that are drawn apart from the others, so that those of a seed are what they were without.
+
+use crate::Circumstances;
+use crate::nemesis::{Fault, Intensity, Targets};
+use crate::random::Random;
+
+/// Mean time between two of them.
+const EVERY_MS: u64 = 10_000;
+/// How long the member that should lead hears nothing of its leader, in half of the cases.
+const DEAF_MAX_MS: u64 = 4_000;
+
+/// Processes that are started a second time, and leaders that are told to hand over, some to a member that does not hear it.
+#[must_use]
+pub fn schedule(
+    random: &mut Random,
+    intensity: &Intensity,
+    targets: Targets,
+    from_ms: u64,
+    until_ms: u64,
+) -> Vec<(u64, Fault)> {
+    let mut faults = Vec::new();
+    let mut at_ms = from_ms;
+    // Not where nothing but the control plane's absence is judged.
+    if intensity.lose_cluster == 0 {
+        return faults;
+    }
+    loop {
+        at_ms += random.between(1, 2 * EVERY_MS);
+        let deaf_ms = if random.per_mille(500) { random.between(500, DEAF_MAX_MS) } else { 0 };
+        if at_ms + deaf_ms + 1_000 >= until_ms {
+            return faults;
+        }
+        let fault = if random.per_mille(500) {
+            Fault::StartAgain { cluster: random.position(targets.clusters) }
+        } else {
+            Fault::HandOver { to: random.between(1, targets.members), deaf_ms }
+        };
+        faults.push((at_ms, fault));
+    }
+}
+
+/// How often, in runs that ask for more of it: processes that are started again, leaders that hand over, members that lag.
+const START_AGAIN_EVERY_MS: u64 = 2_000;
+const HAND_OVER_EVERY_MS: u64 = 5_000;
+const LAG_EVERY_MS: u64 = 12_000;
+/// How long a member is down that will lag.
+const LAG_MS: u64 = 8_000;
+
+/// What a run with a planted bug has more of.
+#[must_use]
+pub fn more(circumstances: Circumstances, targets: Targets, from_ms: u64, until_ms: u64) -> Vec<(u64, Fault)> {
+    let every = |span_ms: u64, ends_ms: u64| {
+        (from_ms..until_ms.saturating_sub(ends_ms + 1_000)).step_by(span_ms as usize).zip(0_u64..)
+    };
+    let member = |count: u64| 1 + count % targets.members;
+    let mut faults = Vec::new();
+    if circumstances.starts_again {
+        let again = |cluster| Fault::StartAgain { cluster };
+        let all = |at_ms| (0..targets.clusters).map(move |cluster| (at_ms, again(cluster)));
+        faults.extend(every(START_AGAIN_EVERY_MS, 0).flat_map(|(at_ms, _)| all(at_ms)));
+    }
+    if circumstances.hands_over {
+        let over = |count| Fault::HandOver { to: member(count), deaf_ms: DEAF_MAX_MS / 2 };
+        faults.extend(every(HAND_OVER_EVERY_MS, DEAF_MAX_MS).map(|(at_ms, count)| (at_ms, over(count))));
+    }
+    if circumstances.lags {
+        let down =
+            |count| Fault::CrashMember { member: member(count), down_ms: LAG_MS, while_sending: false };
+        faults.extend(every(LAG_EVERY_MS, LAG_MS).map(|(at_ms, count)| (at_ms, down(count))));
+    }
+    faults
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_kinds_come_and_have_ended_when_the_quiet_begins() {
+        let targets = Targets { members: 3, clusters: 2 };
+        let faults = schedule(&mut Random::new(1), &Intensity::usual(), targets, 4_000, 600_000);
+        assert!(faults.iter().any(|(_, fault)| matches!(fault, Fault::StartAgain { .. })));
+        assert!(faults.iter().any(|(_, fault)| matches!(fault, Fault::HandOver { deaf_ms: 1.., .. })));
+        assert!(faults.iter().all(|(at_ms, fault)| at_ms + fault.span_ms() < 600_000));
+        assert!(schedule(&mut Random::new(1), &Intensity::blackouts(), targets, 4_000, 600_000).is_empty());
+    }
+}
