@@ -1,5 +1,4 @@
 use argosy_proto::command;
-use argosy_store::Fault as DiskFault;
 
 use crate::nemesis::{Fault, Way};
 use crate::network::{End, Lane, Quality};
@@ -27,10 +26,9 @@ impl World {
                     self.member_crash(member, after_ms, member == 1);
                 }
             }
-            Fault::DiskFails { member, after_writes, written } => {
-                let fault = if written { DiskFault::WrittenThenFailed } else { DiskFault::DiskFull };
+            Fault::DiskFails { member, after_writes, how } => {
                 if let Some(host) = self.members.get_mut(&member) {
-                    host.disk_fault = Some((after_writes, fault));
+                    host.disk_fault = Some((after_writes, how));
                 }
                 self.member_crash(member, 100, false);
             }
@@ -89,10 +87,6 @@ impl World {
             }
             Fault::LoseHosts { cluster } => self.hosts_lost(cluster),
             Fault::FreezeCluster { cluster, for_ms } => self.cluster_frozen(cluster, for_ms),
-            Fault::HearsLate { cluster, late_ms, for_ms: _ } => {
-                self.network.set_late(End::Cluster(cluster), late_ms);
-                self.queue.plan_after(span_ms, Event::Mend(Box::new(Mend::Late { cluster })));
-            }
             Fault::BadNetwork { loss_per_mille, spike_per_mille, spike_max_ms, for_ms: _ } => {
                 let quality = Quality { loss_per_mille, spike_per_mille, spike_max_ms, ..Quality::healthy() };
                 self.network.set_quality(quality);
@@ -145,7 +139,6 @@ impl World {
             | Fault::Strand { .. }
             | Fault::Sicken { .. }
             | Fault::FreezeCluster { .. }
-            | Fault::HearsLate { .. }
             | Fault::BadNetwork { .. } => {}
         }
     }
@@ -155,8 +148,6 @@ impl World {
     fn strand(&mut self, cluster: usize, for_ms: u64) {
         let leader = self.members.iter().find(|(_, host)| host.leads(self.queue.now_ms()));
         let Some(leader) = leader.map(|(id, _)| *id) else { return };
-        let led = self.options.circumstances.strands_connected.then(|| self.connected_with(leader)).flatten();
-        let cluster = led.unwrap_or(cluster);
         let others: Vec<End> =
             (1..=self.options.members).filter(|other| *other != leader).map(End::Member).collect();
         self.cut(End::Member(leader), others.clone(), Way::Both, for_ms);

@@ -45,7 +45,8 @@ impl World {
             for (fence, attempt) in &difference.attempts {
                 let known = attempt.filter(|attempt| attempt.workflow != 0 && attempt.fenced == fenced);
                 if let Some(attempt) = known {
-                    self.inspect_attempt(*fence, attempt, after.reproduces(fence));
+                    let is_removed = after.cluster(&attempt.cluster).is_some_and(|cluster| cluster.removed);
+                    self.inspect_attempt(*fence, attempt, after.reproduces(fence), is_removed);
                 }
             }
         }
@@ -72,7 +73,13 @@ impl World {
         self.inspect_queues();
     }
 
-    fn inspect_attempt(&mut self, fence: argosy_model::Fence, attempt: &row::Attempt, reproduces: bool) {
+    fn inspect_attempt(
+        &mut self,
+        fence: argosy_model::Fence,
+        attempt: &row::Attempt,
+        reproduces: bool,
+        is_removed: bool,
+    ) {
         let seen = AttemptSeen {
             fence,
             workflow: attempt.workflow,
@@ -89,6 +96,9 @@ impl World {
         let now_ms = self.now_ms();
         let check = match self.checkers.results.attempt(now_ms, seen) {
             Ok(fenced_now) => {
+                if fenced_now && is_removed {
+                    self.witness_forgotten(&fence, &attempt.cluster);
+                }
                 let replaced = attempt.stop_reason == argosy_engine::REPLACED_BY_ORIGINAL;
                 if fenced_now && !replaced {
                     self.line(format_args!(

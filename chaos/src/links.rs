@@ -137,11 +137,10 @@ impl World {
     }
 
     pub(crate) fn down_arrives(&mut self, id: u64, generation: u64, frame: ControlFrame) {
-        let arrives = self.network.arrives(Lane::Down(id), generation);
-        let Some(connection) = self.connections.get(&id) else { return };
-        if !arrives && !self.network.is_late(End::Cluster(connection.cluster)) {
+        if !self.network.arrives(Lane::Down(id), generation) {
             return;
         }
+        let Some(connection) = self.connections.get(&id) else { return };
         let (index, life) = (connection.cluster, connection.life);
         if self.clusters[index].connection != Some(id) || self.clusters[index].life != life {
             return;
@@ -214,16 +213,6 @@ impl World {
             self.clusters[index].connection = None;
             self.agent_input(index, Input::Disconnected);
         }
-    }
-
-    /// A cluster whose agent is connected with a member.
-    pub(crate) fn connected_with(&self, member: u64) -> Option<usize> {
-        let is_with = |id: &u64| {
-            self.connections.get(id).is_some_and(|connection| {
-                connection.member == member && connection.accepted && !connection.broken
-            })
-        };
-        self.clusters.iter().position(|cluster| cluster.connection.as_ref().is_some_and(is_with))
     }
 
     /// A member closes a connection by itself.

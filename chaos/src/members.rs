@@ -139,6 +139,7 @@ impl World {
                 self.line(format_args!("member {id} starts, life {life}, applied {index}"));
                 let agrees = self.checkers.agreement.applied(id, index, hash);
                 self.judge(Invariant::Agreement, agrees);
+                self.witness_flush(id);
                 self.plan_flush(id, 1);
             }
             Err(error) => self.member_failed(id, &error.to_string()),
@@ -237,7 +238,9 @@ impl World {
             return member.held.push((input, stamp));
         }
         self.witness_input(id, &input, stamp);
-        let Some(machine) = self.members.get_mut(&id).and_then(|member| member.machine.as_mut()) else { return };
+        let Some(machine) = self.members.get_mut(&id).and_then(|member| member.machine.as_mut()) else {
+            return;
+        };
         machine.handle(now, input);
         self.plan_flush(id, wait_ms);
     }
@@ -339,7 +342,8 @@ impl World {
         let is_up = self.members.get(&to).is_some_and(MemberProcess::is_up);
         match self.network.send_lossy(now_ms, lane, End::Member(from), End::Member(to)) {
             Carried::Arrives { at_ms, generation } if is_up => {
-                self.queue.plan(at_ms, Event::PeerArrives { from, to, generation, frame: Box::new(frame), stamp });
+                self.queue
+                    .plan(at_ms, Event::PeerArrives { from, to, generation, frame: Box::new(frame), stamp });
             }
             Carried::Arrives { .. } | Carried::Lost => {
                 self.line(format_args!("member {from} -> {to}: lost"));

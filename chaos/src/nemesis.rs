@@ -1,4 +1,5 @@
-use crate::options::Options;
+use argosy_store::Fault as DiskFault;
+
 use crate::random::Random;
 
 /// A direction of a cut between one end and others.
@@ -33,10 +34,10 @@ pub enum Fault {
     DiskFails {
         /// Which.
         member: u64,
-        /// Writes that succeed.
+        /// Writes, or synced ones, that succeed.
         after_writes: u64,
-        /// The failing write is on disk all the same.
-        written: bool,
+        /// In which way.
+        how: DiskFault,
     },
     /// A member's syncs take long.
     SlowDisk {
@@ -183,15 +184,6 @@ pub enum Fault {
         to: u64,
         /// Which hears nothing of the leader for so long.
         deaf_ms: u64,
-    },
-    /// What a cluster hears comes so much later, and what is under way arrives although its connection breaks.
-    HearsLate {
-        /// Which.
-        cluster: usize,
-        /// Milliseconds.
-        late_ms: u64,
-        /// How long.
-        for_ms: u64,
     },
     /// Every link is bad.
     BadNetwork {
@@ -432,46 +424,6 @@ pub fn held_starts(faults: &[(u64, Fault)], before_ms: u64) -> Vec<(u64, Fault)>
     held
 }
 
-/// A stranded leader shows something when others have taken over what its cluster had.
-const STRANDED_MS: u64 = 70_000;
-/// Disks of members that are slow, and for how long around the return of a cluster.
-const SLOW_SYNC_MS: u64 = 300;
-const SLOW_FOR_MS: u64 = 20_000;
-
-/// What a run with a planted bug adds to its faults, if anything.
-pub fn add_circumstances(faults: &mut Vec<(u64, Fault)>, options: &Options) {
-    let (circumstances, lease_ms) = (options.circumstances, options.times.lease_ms);
-    let mut more = Vec::new();
-    for (at_ms, fault) in faults.iter_mut() {
-        if let Fault::CutCluster { cluster, for_ms, .. } = fault
-            && *for_ms >= HELD_CUT_MIN_MS
-        {
-            let (end_ms, cluster) = (*at_ms + *for_ms, *cluster);
-            if circumstances.hears_late {
-                // Step by step: a longer silence would make the agent look for another member.
-                for (before, tenths) in [(20, 3), (14, 6), (8, 8)] {
-                    let begins_ms = at_ms.saturating_sub(lease_ms * before / 10);
-                    let (late_ms, for_ms) = (lease_ms * tenths / 10, end_ms - begins_ms);
-                    more.push((begins_ms, Fault::HearsLate { cluster, late_ms, for_ms }));
-                }
-            }
-            if circumstances.slow_return {
-                let begins_ms = end_ms - 1_000;
-                let slow = |member| Fault::SlowDisk { member, sync_ms: SLOW_SYNC_MS, for_ms: SLOW_FOR_MS };
-                more.extend((1..=options.members).map(|member| (begins_ms, slow(member))));
-            }
-        } else if let Fault::Strand { for_ms, .. } = fault
-            && circumstances.strands_connected
-        {
-            *for_ms = STRANDED_MS;
-            let (begins_ms, for_ms) = (at_ms.saturating_sub(options.held_before_ms), STRANDED_MS);
-            let held = |cluster| (begins_ms, Fault::HoldStarts { cluster, for_ms });
-            more.extend((0..options.clusters).map(held));
-        }
-    }
-    faults.extend(more);
-}
-
 /// Of so many federations in a thousand the last cluster is lost for good.
 const GONE_PER_MILLE: u64 = 350;
 
@@ -585,7 +537,9 @@ fn way(random: &mut Random) -> Way {
 fn disk(random: &mut Random, targets: Targets, for_ms: u64) -> Fault {
     let member = random.between(1, targets.members);
     if random.per_mille(400) {
-        Fault::DiskFails { member, after_writes: random.below(40), written: random.per_mille(500) }
+        let after_writes = random.below(40);
+        let how = if random.per_mille(500) { DiskFault::WrittenThenFailed } else { DiskFault::DiskFull };
+        Fault::DiskFails { member, after_writes, how }
     } else {
         Fault::SlowDisk { member, sync_ms: random.between(20, 600), for_ms }
     }
@@ -652,7 +606,6 @@ impl Fault {
             | Self::Strand { .. }
             | Self::Sicken { .. }
             | Self::HoldStarts { .. }
-            | Self::HearsLate { .. }
             | Self::BadNetwork { .. }
             | Self::DriftMember { .. }
             | Self::DriftCluster { .. }
@@ -680,7 +633,6 @@ impl Fault {
             | Self::CutFleet { for_ms, .. }
             | Self::FreezeCluster { for_ms, .. }
             | Self::CutClusterFromMember { for_ms, .. }
-            | Self::HearsLate { for_ms, .. }
             | Self::BadNetwork { for_ms, .. } => *for_ms,
             Self::HandOver { deaf_ms, .. } => *deaf_ms,
             Self::DiskFails { .. }

@@ -85,8 +85,6 @@ pub struct Network {
     quality: Quality,
     cuts: BTreeMap<(End, End), u32>,
     lanes: BTreeMap<Lane, LaneState>,
-    /// Ends that hear everything so much later.
-    late_ms: BTreeMap<End, u64>,
 }
 
 /// Frames in flight that still arrive after their connection was reset, in a thousand: bytes that the receiver had.
@@ -96,24 +94,12 @@ impl Network {
     /// A healthy network.
     #[must_use]
     pub fn new(random: Random) -> Self {
-        let (cuts, lanes, late_ms) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        Self { random, quality: Quality::healthy(), cuts, lanes, late_ms }
+        Self { random, quality: Quality::healthy(), cuts: BTreeMap::new(), lanes: BTreeMap::new() }
     }
 
     /// Replaces the quality of every link.
     pub fn set_quality(&mut self, quality: Quality) {
         self.quality = quality;
-    }
-
-    /// What an end hears comes so much later.
-    pub fn set_late(&mut self, end: End, late_ms: u64) {
-        self.late_ms.insert(end, late_ms);
-    }
-
-    /// Whether what an end hears is late.
-    #[must_use]
-    pub fn is_late(&self, end: End) -> bool {
-        self.late_ms.get(&end).is_some_and(|late_ms| *late_ms > 0)
     }
 
     /// Cuts one direction. Cuts are counted: each needs its own mend.
@@ -169,7 +155,7 @@ impl Network {
 
     /// Sends a frame of a lane that breaks as a whole: lost means that the connection is broken.
     pub fn send_whole(&mut self, now_ms: u64, lane: Lane, from: End, to: End) -> Carried {
-        let latency_ms = self.latency_ms() + self.late_ms.get(&to).copied().unwrap_or_default();
+        let latency_ms = self.latency_ms();
         if !self.carries(from, to) {
             return Carried::Lost;
         }

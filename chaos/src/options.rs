@@ -50,19 +50,14 @@ pub struct Options {
 /// What a run with a planted bug adds to what its seed draws: what shows that bug is rare otherwise. No rule is weaker for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Circumstances {
-    /// What a cluster hears is later and later before it is cut off, up to most of a lease, and still arrives then.
-    pub hears_late: bool,
-    /// Leaders are stranded for long with a cluster that is connected with them; images come slowly to all clusters.
-    pub strands_connected: bool,
     /// Exclusive steps run for so long, with a short lease of their own.
     pub exclusive_ms: Option<u64>,
-    /// All disks are slow when a cluster comes back from a long cut.
-    pub slow_return: bool,
     /// Processes are started a second time again and again.
     pub starts_again: bool,
     /// Leaders are told again and again to hand over to a member that does not hear it, with slow disks at the others.
     pub hands_over: bool,
-    /// Members are down for long one after another, and little of the log is kept: they come back to snapshots.
+    /// Members are down for long one after another, and little of the log is kept: they come back to snapshots, with disks
+    /// that fail at once.
     pub lags: bool,
 }
 

@@ -37,6 +37,10 @@ pub const EXPECTED: &[Expected] = &[
     Expected { bug: Bug::RoomNotCounted, invariants: &[Invariant::Bounds], seeds_max: 2 },
     Expected { bug: Bug::FollowersDiffer, invariants: &[Invariant::Agreement], seeds_max: 2 },
     Expected { bug: Bug::ReplyBeforeCommit, invariants: &[Invariant::Durable], seeds_max: 2 },
+    Expected { bug: Bug::RenewalWithoutQuorum, invariants: &[Invariant::OneResult], seeds_max: 1 },
+    Expected { bug: Bug::LeaseFromReceipt, invariants: &[Invariant::OneResult], seeds_max: 1 },
+    Expected { bug: Bug::LeaseBeforeResync, invariants: &[Invariant::OneResult], seeds_max: 1 },
+    Expected { bug: Bug::PermitTwice, invariants: &[Invariant::OneResult], seeds_max: 2 },
     Expected { bug: Bug::ArtifactFenceUnchecked, invariants: &[Invariant::OneResult], seeds_max: 2 },
     Expected {
         bug: Bug::EpochAsFence,
@@ -49,6 +53,9 @@ pub const EXPECTED: &[Expected] = &[
         invariants: &[Invariant::Exclusive, Invariant::OneResult],
         seeds_max: 3,
     },
+    Expected { bug: Bug::DroppedStays, invariants: &[Invariant::Agreement], seeds_max: 5 },
+    Expected { bug: Bug::VoteOverwritten, invariants: &[Invariant::Agreement], seeds_max: 5 },
+    Expected { bug: Bug::RenewalWithoutLease, invariants: &[Invariant::Exclusive], seeds_max: 8 },
     Expected {
         bug: Bug::ReleasedBeforeCommit,
         invariants: &[Invariant::Outage, Invariant::Ending],
@@ -90,10 +97,7 @@ fn options(bug: Bug, seed: u64) -> Options {
     let hands_over = bug == Bug::ArtifactFenceUnchecked;
     let drawn = if hands_over { Options::of_handovers(seed, true) } else { Options::of_seed(seed) };
     let circumstances = Circumstances {
-        hears_late: bug == Bug::LeaseFromReceipt,
-        strands_connected: bug == Bug::RenewalWithoutQuorum,
         exclusive_ms: (bug == Bug::RenewalWithoutLease).then_some(EXCLUSIVE_MS),
-        slow_return: bug == Bug::LeaseBeforeResync,
         starts_again: bug == Bug::PermitTwice,
         hands_over: bug == Bug::DroppedStays,
         lags: bug == Bug::VoteOverwritten,

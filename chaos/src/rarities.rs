@@ -46,9 +46,17 @@ const LAG_EVERY_MS: u64 = 12_000;
 /// How long a member is down that will lag.
 const LAG_MS: u64 = 8_000;
 
+/// Its disk takes less than so many synced writes then.
+const WRITES_BEFORE_FAILURE_MAX: u64 = 7;
+
 /// What a run with a planted bug has more of.
 #[must_use]
-pub fn more(circumstances: Circumstances, targets: Targets, from_ms: u64, until_ms: u64) -> Vec<(u64, Fault)> {
+pub fn more(
+    circumstances: Circumstances,
+    targets: Targets,
+    from_ms: u64,
+    until_ms: u64,
+) -> Vec<(u64, Fault)> {
     let every = |span_ms: u64, ends_ms: u64| {
         (from_ms..until_ms.saturating_sub(ends_ms + 1_000)).step_by(span_ms as usize).zip(0_u64..)
     };
@@ -66,7 +74,15 @@ pub fn more(circumstances: Circumstances, targets: Targets, from_ms: u64, until_
     if circumstances.lags {
         let down =
             |count| Fault::CrashMember { member: member(count), down_ms: LAG_MS, while_sending: false };
-        faults.extend(every(LAG_EVERY_MS, LAG_MS).map(|(at_ms, count)| (at_ms, down(count))));
+        // Its disk fails soon after it is back: some of the time between two writes of what it is catching up with.
+        let fails = |count| Fault::DiskFails {
+            member: member(count),
+            after_writes: count % WRITES_BEFORE_FAILURE_MAX,
+            how: argosy_store::Fault::FullAfterSyncs,
+        };
+        for (at_ms, count) in every(LAG_EVERY_MS, LAG_MS) {
+            faults.extend([(at_ms, down(count)), (at_ms + LAG_MS / 2, fails(count))]);
+        }
     }
     faults
 }

@@ -77,7 +77,9 @@ impl World {
     pub(crate) fn witness_output(&mut self, member: u64, output: &Output) {
         let acknowledgement = match output {
             Output::Agent { connection, frame } => acknowledged(frame).map(|number| (*connection, number)),
-            Output::Peer { frame: PeerFrame { body: Some(peer_frame::Body::AgentDown(down)), .. }, .. } => {
+            Output::Peer {
+                frame: PeerFrame { body: Some(peer_frame::Body::AgentDown(down)), .. }, ..
+            } => {
                 let number = down.frame.as_ref().and_then(acknowledged);
                 number.map(|number| (down.connection, number))
             }
@@ -102,7 +104,9 @@ impl World {
         let check = self.checkers.votes.kept(id, term, vote);
         self.judge(Invariant::Agreement, check);
         if !is_true {
-            let text = format!("member {id} decides on a state that is not the log's: a batch is in it that was dropped");
+            let text = format!(
+                "member {id} decides on a state that is not the log's: a batch is in it that was dropped"
+            );
             self.judge(Invariant::Agreement, Err(text));
         }
     }
@@ -135,6 +139,21 @@ impl World {
         }
     }
 
+    /// An attempt of a removed cluster is given up: its agent, which may not have heard of it, permits nothing any more.
+    pub(crate) fn witness_forgotten(&mut self, fence: &argosy_model::Fence, name: &str) {
+        let now_ms = self.now_ms();
+        let Some(cluster) = self.clusters.iter().find(|cluster| cluster.name == name) else { return };
+        let steady_ms = cluster.clock.steady_ms(now_ms);
+        let until_ms = cluster.agent.as_ref().map_or(0, |agent| agent.session().lease_until());
+        if until_ms > steady_ms {
+            let (fence, more_ms) = (argosy_model::display_fence(fence), until_ms - steady_ms);
+            let text = format!(
+                "attempt {fence} of removed cluster {name} was given up, and its agent has a lease for {more_ms} ms"
+            );
+            self.judge(Invariant::OneResult, Err(text));
+        }
+    }
+
     /// A frame for a cluster's agent has arrived.
     pub(crate) fn witness_down(&mut self, index: usize, frame: &ControlFrame) {
         if let Some(number) = acknowledged(frame) {
@@ -145,7 +164,8 @@ impl World {
 
     /// A cluster's agent has taken an input and said what follows.
     pub(crate) fn witness_lease(&mut self, index: usize) {
-        let Some(until_ms) = self.clusters[index].agent.as_ref().map(|agent| agent.session().lease_until()) else {
+        let Some(until_ms) = self.clusters[index].agent.as_ref().map(|agent| agent.session().lease_until())
+        else {
             return;
         };
         let check = self.checkers.leases.believed(index, until_ms);

@@ -125,7 +125,6 @@ pub(crate) enum Mend {
     Cuts(Vec<(End, End)>),
     Network,
     Disk { member: u64 },
-    Late { cluster: usize },
     Cluster { cluster: usize },
 }
 
@@ -319,7 +318,6 @@ impl World {
         let mut random = Random::of_part(self.options.seed, "rarities");
         faults.extend(rarities::schedule(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
         faults.extend(rarities::more(self.options.circumstances, targets, FAULTS_FROM_MS, until_ms));
-        nemesis::add_circumstances(&mut faults, &self.options);
         faults.extend(nemesis::held_starts(&faults, self.options.held_before_ms));
         for (at_ms, fault) in faults {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
@@ -395,7 +393,6 @@ impl World {
                 self.clusters[cluster].runtime.set_healthy(true);
                 self.pods_due(cluster);
             }
-            Mend::Late { cluster } => self.network.set_late(End::Cluster(cluster), 0),
             Mend::Network => self.network.set_quality(Quality::healthy()),
             Mend::Disk { member } => {
                 if let Some(member) = self.members.get_mut(&member) {

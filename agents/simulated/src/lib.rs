@@ -252,7 +252,8 @@ impl Simulated {
     /// What runs is started a second time, as where a host comes back from an image of itself. The second process asks for a
     /// permit of its own, once; with one it runs the command.
     pub fn start_again(&mut self, now: Millis) {
-        let is_free = |pod: &&Pod| pod.stage == Stage::Running && pod.frozen_until.is_none_or(|until| until <= now);
+        let is_free =
+            |pod: &&Pod| pod.stage == Stage::Running && pod.frozen_until.is_none_or(|until| until <= now);
         let asks = self.pods.iter().filter(|(_, pod)| is_free(pod)).map(|(fence, pod)| {
             let holder = format!("{}{SECOND}", pod.holder);
             RuntimeEvent::PermitAsked { fence: *fence, holder }
@@ -867,7 +868,9 @@ mod tests {
         cluster.act(1_000, RuntimeAction::GrantPermit { fence: fence(1), holder: holder.clone() });
         cluster.start_again(1_001);
         let asked = cluster.advance(1_001);
-        let [RuntimeEvent::PermitAsked { holder: second, .. }] = asked.as_slice() else { panic!("{asked:?}") };
+        let [RuntimeEvent::PermitAsked { holder: second, .. }] = asked.as_slice() else {
+            panic!("{asked:?}")
+        };
         assert_ne!(*second, holder);
         assert_eq!(cluster.take_executions().len(), 1);
         cluster.act(1_001, RuntimeAction::GrantPermit { fence: fence(1), holder: second.clone() });

@@ -16,7 +16,13 @@ struct Agent {
 impl Agent {
     fn until(&self) -> u64 {
         let counts = |epoch: &&u64| self.synced.contains(*epoch);
-        self.granted.keys().filter(counts).filter_map(|epoch| self.granted.get(epoch)).copied().max().unwrap_or(0)
+        self.granted
+            .keys()
+            .filter(counts)
+            .filter_map(|epoch| self.granted.get(epoch))
+            .copied()
+            .max()
+            .unwrap_or(0)
     }
 }
 
@@ -71,8 +77,11 @@ impl Leases {
             return Ok(());
         }
         let more_ms = until_ms - given_ms;
-        let given = if given_ms == 0 { "was given none".to_owned() } else { format!("has it {more_ms} ms shorter") };
-        Err(format!("the agent of c{cluster} believes in a lease until {until_ms} ms of its clock and {given}"))
+        let given =
+            if given_ms == 0 { "was given none".to_owned() } else { format!("has it {more_ms} ms shorter") };
+        Err(format!(
+            "the agent of c{cluster} believes in a lease until {until_ms} ms of its clock and {given}"
+        ))
     }
 
     /// The agent let something start or go on.

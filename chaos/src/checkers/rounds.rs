@@ -76,7 +76,9 @@ impl Rounds {
         self.judged += 1;
         let (member, _, connection, number) = key;
         let Some(arrived) = self.arrived.remove(&key) else {
-            return Err(format!("member {member} acknowledged renewal {number} of connection {connection}, which never came"));
+            return Err(format!(
+                "member {member} acknowledged renewal {number} of connection {connection}, which never came"
+            ));
         };
         let others = (1..=members).filter(|peer| *peer != member);
         let since = |peer: &u64| self.echoed.get(&(member, *peer)).is_some_and(|echo| *echo > arrived);

@@ -25,7 +25,9 @@ impl Votes {
         let Some((before, voted)) = self.kept.insert(member, (term, vote)) else { return Ok(()) };
         self.judged += u64::from((before, voted) != (term, vote));
         if term < before {
-            return Err(format!("member {member} was in term {before} and has written down that it is in term {term}"));
+            return Err(format!(
+                "member {member} was in term {before} and has written down that it is in term {term}"
+            ));
         }
         match voted {
             Some(voted) if term == before && vote != Some(voted) => {

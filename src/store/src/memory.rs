@@ -16,6 +16,8 @@ type Rows = OrdMap<Vec<u8>, Vec<u8>>;
 pub enum Fault {
     /// The write fails and nothing of it is there.
     DiskFull,
+    /// The same, with synced writes counted alone: what follows right after one.
+    FullAfterSyncs,
     /// The write fails, but the batch is there: the answer was lost.
     WrittenThenFailed,
 }
@@ -54,7 +56,14 @@ impl MemoryKv {
     /// Makes the write after the next `after` writes fail, and every write after it, until [`MemoryKv::crash`] or
     /// [`MemoryKv::repair`].
     pub fn fail_after(&self, after: u64, fault: Fault) {
-        self.fault.set(Some((self.writes + after, fault)));
+        self.fault.set(Some((self.counted(fault) + after, fault)));
+    }
+
+    fn counted(&self, fault: Fault) -> u64 {
+        match fault {
+            Fault::DiskFull | Fault::WrittenThenFailed => self.writes,
+            Fault::FullAfterSyncs => self.syncs,
+        }
     }
 
     /// Takes an injected failure back.
@@ -113,10 +122,12 @@ impl Kv for MemoryKv {
     fn write(&mut self, batch: Batch, sync: Sync) -> Result<(), Error> {
         batch.check()?;
         if let Some((after, fault)) = self.fault.get()
-            && self.writes >= after
+            && self.counted(fault) >= after
         {
             return match fault {
-                Fault::DiskFull => Err(Error::DiskFull { message: "injected".to_owned() }),
+                Fault::DiskFull | Fault::FullAfterSyncs => {
+                    Err(Error::DiskFull { message: "injected".to_owned() })
+                }
                 Fault::WrittenThenFailed => {
                     self.commit(batch, Sync::No);
                     Err(Error::Disk { doing: "writing".to_owned(), message: "injected".to_owned() })
