@@ -118,16 +118,29 @@ async fn a_backup_lies_in_a_directory_and_what_is_missing_in_a_bucket_is_said() 
     Ok(())
 }
 
+/// Revokes a cluster's identity, and waits for the member to have that on its own record.
+async fn revoke_and_record(cell: &Cell, name: &str, member: u64) -> anyhow::Result<()> {
+    cell.argosy(&["cluster", "revoke", name, "--reason", "the host was sold"])?;
+    let record = cell.configs[&member].pki_dir.join("revocations.json");
+    cell.until(WAIT, "the revocation to be on record", async || {
+        std::fs::read_to_string(&record).ok()?.contains(name).then_some(())
+    })
+    .await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine() -> anyhow::Result<()> {
     let mut cell = Cell::start(&Options::default()).await?;
     let files = shared_directory()?;
     cell.start_agent("east").await?;
-    cell.wait_for_clusters(1).await?;
+    cell.start_agent("sold").await?;
+    cell.wait_for_clusters(2).await?;
+    cell.argosy(&["cluster", "cordon", "sold"])?;
     cell.submit(&until_file("known", files.path())).await?;
     running(&cell, "known", files.path()).await?;
     let bucket = Bucket::start().await?;
     let backup = bucket.backup_of(&cell)?;
+    revoke_and_record(&cell, "sold", 2).await?;
     cell.submit(&until_file("unknown", files.path())).await?;
     running(&cell, "unknown", files.path()).await?;
     for member in [1, 2, 3] {
@@ -142,6 +155,14 @@ async fn a_restored_cell_adopts_what_it_knows_and_leaves_the_rest_in_quarantine(
         (recovery["reconciling"] == json!(false)).then_some(())
     })
     .await?;
+    // What was revoked after the backup was made stays out.
+    cell.until(WAIT, "the revocation to be known again", async || {
+        let cluster = cluster(&cell, "sold").await?;
+        (cluster["identity"]["standing"] == json!("revoked")).then_some(())
+    })
+    .await?;
+    let sold = cluster(&cell, "sold").await.context("the cluster")?;
+    assert!(sold["recovery"]["reconciling"] == json!(true), "it was never let in: {sold}");
     let found = cluster(&cell, "east").await.context("the cluster")?["recovery"].clone();
     assert_eq!(found["adopted"], json!(2), "{found}");
     assert_eq!(found["rerun"], json!(0), "{found}");

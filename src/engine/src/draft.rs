@@ -175,6 +175,7 @@ impl Draft {
             }
             command::Body::RenewIdentity(command) => commands::identity::renew(self, leader, command),
             command::Body::SeeIdentity(command) => commands::identity::see(self, command),
+            command::Body::ImportRevocations(command) => commands::revocations::import(self, leader, command),
             command::Body::ChangeIdentity(command) => commands::identity::change(self, command),
             command::Body::RollAuthority(command) => commands::authority::roll(self, command),
             command::Body::ReportAuthority(command) => commands::authority::report(self, command),

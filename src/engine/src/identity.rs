@@ -3,7 +3,7 @@
 //! one question was asked more than once: any of the answers may be the one that arrived. Whoever comes with another one has
 //! a copy, unless it is a process of the agent that was known before.
 
-use argosy_proto::command::Refusal;
+use argosy_proto::command::{Refusal, Revocation};
 use argosy_proto::state as row;
 use argosy_proto::state::{ClusterIdentity, RollPhase, Standing};
 
@@ -150,11 +150,30 @@ pub(crate) fn end(
     actor.clone_into(&mut identity.actor);
     identity.standing_since_ms = now_ms;
     identity.revoked_below = identity.generation + 1;
-    if !identity.key.is_empty() && !identity.refused_keys.contains(&identity.key) {
-        identity.refused_keys.push(identity.key.clone());
+    let key = identity.key.clone();
+    refuse_key(identity, &key);
+}
+
+/// The key gets no certificate any more.
+pub(crate) fn refuse_key(identity: &mut ClusterIdentity, key: &[u8]) {
+    if !key.is_empty() && !identity.refused_keys.iter().any(|refused| refused == key) {
+        identity.refused_keys.push(key.to_vec());
         let beyond = identity.refused_keys.len().saturating_sub(REFUSED_KEYS_MAX);
         identity.refused_keys.drain(..beyond);
     }
+}
+
+/// What has ended of a cluster's certificates; nothing, if all are good.
+pub(crate) fn revocation(cluster: &str, identity: &ClusterIdentity) -> Option<Revocation> {
+    let ended = matches!(identity.standing(), Standing::Revoked | Standing::Locked);
+    // The first certificate of a cluster has number 1.
+    (identity.revoked_below > 1 || ended).then(|| Revocation {
+        cluster: cluster.to_owned(),
+        revoked_below: identity.revoked_below,
+        ended,
+        reason: if ended { identity.reason.clone() } else { String::new() },
+        refused_keys: identity.refused_keys.clone(),
+    })
 }
 
 /// Who keeps a roll of the certificate authority from its next step: name and why.

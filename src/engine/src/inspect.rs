@@ -6,6 +6,7 @@ use imbl::OrdMap;
 use std::sync::Arc;
 
 use crate::State;
+use crate::identity;
 
 /// Rows that differ between an earlier state and a later one; `None` for what is gone in the later one.
 #[derive(Debug, Default)]
@@ -92,7 +93,14 @@ impl State {
     /// Why the certificate of that generation may not be used by the cluster's agent; generation 0 asks for any.
     #[must_use]
     pub fn identity_refusal(&self, cluster: &str, generation: u64) -> Option<argosy_proto::command::Refusal> {
-        self.cluster(cluster).and_then(|row| crate::identity::refusal(cluster, row, generation))
+        self.cluster(cluster).and_then(|row| identity::refusal(cluster, row, generation))
+    }
+
+    /// Which certificates of clusters' agents have ended, for those who keep a record of it outside of state.
+    #[must_use]
+    pub fn revocations(&self) -> Vec<argosy_proto::command::Revocation> {
+        let ended = |(name, row): (&str, &row::Cluster)| identity::revocation(name, row.identity.as_ref()?);
+        self.clusters().filter_map(ended).collect()
     }
 
     /// The cell's certificate authorities, once one was to be replaced.
@@ -104,7 +112,7 @@ impl State {
     /// Who keeps the roll of the certificate authority from its next step: name and why.
     #[must_use]
     pub fn authority_behind(&self) -> Vec<(String, String)> {
-        self.authorities.as_ref().map(|row| crate::identity::behind(self, row)).unwrap_or_default()
+        self.authorities.as_ref().map(|row| identity::behind(self, row)).unwrap_or_default()
     }
 
     /// Members that joined the running cell, leave or have left, by number. Founders have no row until they leave.

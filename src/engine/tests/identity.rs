@@ -231,6 +231,58 @@ fn certificates_of_a_lost_part_of_history_are_taken_as_they_are() {
     assert_eq!(renew(&mut world, (9, 9), 12), "10");
 }
 
+/// A member has on record what was revoked after the backup was made.
+#[test]
+fn revocations_of_a_lost_part_of_history_are_taken_over() {
+    let mut world = enrolled();
+    let kept = |cluster: &str, revoked_below, ended| ask::Revocation {
+        cluster: cluster.into(),
+        revoked_below,
+        ended,
+        reason: "sold".into(),
+        refused_keys: vec![digest(7)],
+    };
+    let import = |world: &mut World, kept: Vec<ask::Revocation>| {
+        word(world.command(Body::ImportRevocations(ask::ImportRevocations { revocations: kept })))
+    };
+    assert_eq!(import(&mut world, vec![kept("eu", 5, true)]), "fine");
+    let ended = identity(&world);
+    assert_eq!(
+        (ended.standing(), ended.revoked_below, ended.reason.as_str()),
+        (Standing::Revoked, 5, "sold")
+    );
+    for generation in [1, 4] {
+        assert_eq!(greet(&mut world, generation, 12), "ARG1183");
+    }
+    assert_eq!(
+        world.state.revocations(),
+        [ask::Revocation { refused_keys: vec![digest(1), digest(7)], ..kept("eu", 5, true) }]
+    );
+    // What it holds already changes nothing, and nothing that has ended begins again.
+    let before = world.state.hash();
+    assert_eq!(import(&mut world, vec![kept("eu", 5, false), kept("eu", 2, false)]), "fine");
+    assert_eq!(world.state.hash(), before);
+    // Refused keys stay refused; with another one the next certificate counts.
+    assert_eq!(enrol(&mut world, "eu", 7).unwrap_err().code, "ARG1185");
+    assert_eq!(enrol(&mut world, "eu", 2).unwrap(), 5);
+    assert_eq!(greet(&mut world, 5, 13), "fine");
+    // Of a cluster that the backup did not have: its numbers go on where they were.
+    assert_eq!(import(&mut world, vec![kept("us", 3, false)]), "fine");
+    assert!(world.state.cluster("us").unwrap().removed);
+    assert_eq!(enrol(&mut world, "us", 3).unwrap(), 3);
+    assert!(!world.state.cluster("us").unwrap().removed);
+}
+
+/// The agent was enrolled anew after the backup was made: its certificate is good, those before are not.
+#[test]
+fn an_agent_that_was_enrolled_anew_in_a_lost_part_of_history_stays() {
+    let mut world = enrolled();
+    let kept = ask::Revocation { cluster: "eu".into(), revoked_below: 4, ..ask::Revocation::default() };
+    let import = ask::ImportRevocations { revocations: vec![kept] };
+    assert_eq!(word(world.command(Body::ImportRevocations(import))), "fine");
+    assert_eq!((greet(&mut world, 3, 66), greet(&mut world, 4, 12)), ("ARG1183".into(), "fine".into()));
+}
+
 #[test]
 fn a_cluster_is_not_used_before_it_is_approved_where_the_policy_says_so() {
     let mut world = World::new(Limits { approve_clusters: true, ..Limits::default() });

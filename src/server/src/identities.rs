@@ -2,36 +2,17 @@
 //! counts at every handshake.
 
 use crate::cell::carry_out;
-use crate::core::Published;
 use crate::mailbox::Mailbox;
 use crate::pki::Signer;
 use argosy_gateway::CommandError;
-use argosy_pki::Revocations;
 use argosy_proto::agent::{
     CertificateRenewed, CertificateTaken, ControlFrame, EnrolRequest, EnrolResponse, RenewCertificateRequest,
     control_frame,
 };
 use argosy_proto::command::{Command, RedeemInvite, RenewIdentity, SeeIdentity, command, reply};
 use argosy_telemetry::Metrics;
-use std::fmt;
 use std::sync::Arc;
-use tokio::sync::watch;
 use tonic::Status;
-
-/// What committed state says of agents' certificates, for the handshakes of this member.
-pub struct Revoked(pub watch::Receiver<Published>);
-
-impl fmt::Debug for Revoked {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("Revoked")
-    }
-}
-
-impl Revocations for Revoked {
-    fn is_revoked(&self, cluster: &str, generation: u64) -> bool {
-        self.0.borrow().state.identity_refusal(cluster, generation).is_some()
-    }
-}
 
 /// Who asks: from the certificate of its connection.
 #[derive(Clone, Debug)]

@@ -36,6 +36,7 @@ pub mod mailbox;
 pub mod peers;
 pub mod pki;
 pub mod processes;
+mod revocations;
 pub mod run;
 pub mod seal;
 pub mod status;

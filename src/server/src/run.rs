@@ -6,12 +6,13 @@ use crate::config::ServerConfig;
 use crate::connect::Dialer;
 use crate::core::{CHANGES_QUEUE_MAX, Core, Outlets, Published, clock};
 use crate::directory::Directory;
-use crate::identities::{Identities, Revoked};
+use crate::identities::Identities;
 use crate::listener::{Incoming, SharedTls, listen};
 use crate::logs::LogRegistry;
 use crate::mailbox::{Mail, Mailbox};
 use crate::peers::{PEER_FRAME_BYTES_MAX, PeerLinks, PeerService};
 use crate::pki::{Issue, MemberTls, Signer, load_authorities};
+use crate::revocations::{Record, Revoked};
 use crate::status;
 use crate::timed::TimedKv;
 use crate::{artifacts, authority};
@@ -58,6 +59,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
     let seal = crate::seal::key(config.ca_seal.as_ref())?;
     let files = Arc::new(AuthorityFiles::new(&config.pki_dir, lifetimes, seal));
     let authorities = load_authorities(&files, &config.pki_dir, &config.cell)?;
+    let record = Record::open(&config.pki_dir)?;
     let (published, published_receiver) = watch::channel(Published { state: State::new() });
     let directory = Directory::new(config.members.clone(), published_receiver.clone());
     let agent_addresses = directory.staying().into_values().map(|member| member.agent).collect();
@@ -68,7 +70,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
         member: config.member,
         api_names: names,
         renewal_grace: Duration::from_millis(config.identity.renewal_grace_ms),
-        revocations: Arc::new(Revoked(published_receiver.clone())),
+        revocations: Arc::new(Revoked { published: published_receiver.clone(), record: Arc::clone(&record) }),
         look_every: certificate_look(lifetimes.leaf_ms),
     };
     let tls = MemberTls::start(&signer, issue, stop.clone())?;
@@ -125,6 +127,7 @@ pub async fn run(config: ServerConfig, stop: CancellationToken) -> anyhow::Resul
         mailbox: parts.mailbox.clone(),
     };
     tokio::spawn(authorities.run(parts.stop.clone()));
+    tokio::spawn(record.keep(parts.mailbox.clone(), parts.cell.published.clone(), parts.stop.clone()));
     tokio::spawn(artifacts::keep(parts.cell.clone(), parts.stop.clone()));
     parts.serve().await?;
     parts.until_stopped(thread).await

@@ -34,6 +34,7 @@ pub(crate) mod resume_take_overs;
 pub(crate) mod resume_workflow;
 pub(crate) mod resync_attempts;
 pub(crate) mod retry_workflow;
+pub(crate) mod revocations;
 pub(crate) mod selector;
 pub(crate) mod set_node;
 pub(crate) mod set_sync_limit;
