@@ -322,6 +322,9 @@ pub struct Logs {
     /// Only of this pod, or of the node with this id.
     #[arg(value_name = "POD")]
     pub pod: Option<String>,
+    /// Only of pods with these labels.
+    #[arg(short = 'l', long)]
+    pub selector: Option<String>,
     /// Go on until the workflow ends.
     #[arg(short, long)]
     pub follow: bool,
@@ -337,6 +340,9 @@ pub struct Logs {
     /// Only what was written since this time (RFC 3339).
     #[arg(long)]
     pub since_time: Option<String>,
+    /// At most so many bytes of each step.
+    #[arg(long)]
+    pub limit_bytes: Option<u64>,
     /// The output of the container's run before this one.
     #[arg(short, long)]
     pub previous: bool,

@@ -3,6 +3,7 @@ use argosy_model::{Fence, MemberId, Resources, WorkflowId, WorkflowKey};
 use argosy_proto::command::{Command, Refusal, Reply};
 use axum::body::Bytes;
 use futures::stream::BoxStream;
+use std::collections::BTreeMap;
 use std::future::Future;
 
 /// The gateway's view of the member it runs in. The server implements it; every method may be called from many tasks at
@@ -230,6 +231,8 @@ pub struct LogSource {
     pub pod_name: String,
     /// Argo's node id.
     pub node_id: String,
+    /// Labels of its Pod, as far as they are known without its arguments.
+    pub labels: BTreeMap<String, String>,
     /// The attempt.
     pub fence: Fence,
     /// The cluster that runs or ran it.

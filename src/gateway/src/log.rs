@@ -17,14 +17,15 @@ use crate::artifact;
 use crate::envelope::{ApiError, Code};
 use crate::http::Params;
 use crate::list::resolve;
+use crate::selector::LabelSelector;
 use crate::stream::{Framing, Place, respond};
 use crate::{App, Cell, Consistency, LogError, LogQuery, LogSource, View};
 
 const GREP_LENGTH_MAX: usize = 1_000;
 /// Memory of one compiled pattern.
 const GREP_BYTES_MAX: usize = 256 * 1024;
-/// Parameters of Argo's that would change the answer and that no agent can honour yet: refused, not ignored.
-const UNSUPPORTED: [&str; 2] = ["logOptions.timestamps", "selector"];
+/// A parameter of Argo's that would change the answer and that no agent can honour yet: refused, not ignored.
+const UNSUPPORTED: &str = "logOptions.timestamps";
 
 pub(crate) async fn of_workflow<C: Cell>(
     State(app): State<App<C>>,
@@ -54,6 +55,7 @@ pub(crate) async fn of_pod<C: Cell>(
 struct Wanted {
     key: WorkflowKey,
     pod: Option<String>,
+    selector: LabelSelector,
     container: String,
     follow: bool,
     tail_lines: Option<u64>,
@@ -111,13 +113,14 @@ async fn begin<C: Cell>(
     framing: Framing,
     params: &Params,
 ) -> Result<Response, ApiError> {
-    let given = |name: &&&str| params.get(name).is_some_and(|value| value != "false" && value != "0");
-    if let Some(name) = UNSUPPORTED.iter().find(given) {
+    if params.get(UNSUPPORTED).is_some_and(|value| value != "false" && value != "0") {
         return Err(ApiError::new(
             Code::Unimplemented,
-            format!("query parameter {name} is not supported yet: leave it out"),
+            format!("query parameter {UNSUPPORTED} is not supported yet: leave it out"),
         ));
     }
+    let wrong = |error: crate::selector::Invalid| ApiError::new(Code::InvalidArgument, error.to_string());
+    let selector = LabelSelector::parse(params.get("selector").unwrap_or_default()).map_err(wrong)?;
     let grep = params.get("grep").map(pattern).transpose()?;
     let follow = params.flag("logOptions.follow")?;
     let tail_lines = params.number("logOptions.tailLines")?;
@@ -132,6 +135,7 @@ async fn begin<C: Cell>(
     let wanted = Wanted {
         key,
         pod,
+        selector,
         container,
         follow,
         tail_lines,
@@ -166,7 +170,9 @@ type Lines = mpsc::Sender<Result<Value, ApiError>>;
 
 fn sources<V: View>(view: &V, wanted: &Wanted) -> Vec<LogSource> {
     let named = |source: &LogSource| {
-        wanted.pod.as_ref().is_none_or(|pod| source.pod_name == *pod || source.node_id == *pod)
+        let is_named =
+            wanted.pod.as_ref().is_none_or(|pod| source.pod_name == *pod || source.node_id == *pod);
+        is_named && wanted.selector.matches(&source.labels)
     };
     view.log_sources(&wanted.key).into_iter().filter(named).collect()
 }

@@ -53,7 +53,7 @@ impl View for State {
         let mut sources: Vec<LogSource> = nodes
             .into_iter()
             .flat_map(|nodes| nodes.values())
-            .flat_map(|node| of_node(self, key, node))
+            .flat_map(|node| of_node(self, key, &workflow, node))
             .collect();
         sources.sort_unstable_by_key(|source| source.fence);
         sources
@@ -280,7 +280,35 @@ fn texts(object: &Value) -> BTreeMap<String, String> {
 }
 
 /// The attempts of one node, each with the pod name that Argo's clients compute.
-fn of_node(state: &State, key: &WorkflowKey, node: &Value) -> Vec<LogSource> {
+/// Argo's own labels of the node's Pod, and those that the workflow and the template give it.
+fn pod_labels(workflow: &Value, template: &str, node: &Value) -> BTreeMap<String, String> {
+    let own = [
+        ("workflows.argoproj.io/workflow", workflow["metadata"]["name"].as_str().unwrap_or_default()),
+        ("workflows.argoproj.io/completed", if node["finishedAt"].is_string() { "true" } else { "false" }),
+    ];
+    let mut labels: BTreeMap<_, _> =
+        own.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+    let specs = [&workflow["status"]["storedWorkflowTemplateSpec"], &workflow["spec"]];
+    let named = |templates: &Value| {
+        let mut templates = templates.as_array().into_iter().flatten();
+        templates.find(|one| one["name"] == template).map(|one| one["metadata"]["labels"].clone())
+    };
+    let stored = workflow["status"]["storedTemplates"].as_object().into_iter().flatten();
+    let stored = stored
+        .filter(|(key, _)| key.rsplit('/').next() == Some(template))
+        .map(|(_, one)| one["metadata"]["labels"].clone());
+    let given = specs
+        .iter()
+        .map(|spec| spec["podMetadata"]["labels"].clone())
+        .chain(stored)
+        .chain(specs.iter().filter_map(|spec| named(&spec["templates"])));
+    for (key, value) in given.filter_map(|labels| labels.as_object().cloned()).flatten() {
+        labels.insert(key, value.as_str().unwrap_or_default().to_owned());
+    }
+    labels
+}
+
+fn of_node(state: &State, key: &WorkflowKey, workflow: &Value, node: &Value) -> Vec<LogSource> {
     let text = |field: &str| node[field].as_str().unwrap_or_default();
     let attempts = node["attempts"].as_array().map(Vec::as_slice).unwrap_or_default();
     let fences: Vec<_> =
@@ -293,6 +321,7 @@ fn of_node(state: &State, key: &WorkflowKey, node: &Value) -> Vec<LogSource> {
         Some(LogSource {
             pod_name: pod_name(&key.name, template, text("name")),
             node_id: text("id").to_owned(),
+            labels: pod_labels(workflow, template, node),
             fence,
             cluster: row.cluster.clone(),
             live: !row.closed && !row.fenced,

@@ -158,7 +158,7 @@ async fn watches_speak_in_events_to_those_who_ask_and_are_bounded() {
 async fn logs_of_all_steps_or_of_one() {
     let api = Api::new();
     let steps = json!([[{"name": "a", "template": "say"}, {"name": "b", "template": "say"}]]);
-    let templates = json!([{"name": "main", "steps": steps}, {"name": "say", "container": {"image": "i", "command": ["x"]}}]);
+    let templates = json!([{"name": "main", "steps": steps}, {"name": "say", "metadata": {"labels": {"kind": "talk"}}, "container": {"image": "i", "command": ["x"]}}]);
     let body = json!({"workflow": {"metadata": {"name": "w"}, "spec": {"entrypoint": "main", "templates": templates}}});
     assert_eq!(api.call("POST", "/api/v1/workflows/ns", body).await.0, 200);
     let assignments = api.cell.assignments();
@@ -186,8 +186,26 @@ async fn logs_of_all_steps_or_of_one() {
         line["result"],
         json!({"content": format!("from {}", assignments[1].1.node_name), "podName": pod})
     );
-    let refused = api.call("GET", "/api/v1/workflows/ns/w/log?logOptions.timestamps=true", Value::Null).await;
-    assert_eq!(refused.0, 501);
+    for (selector, count) in [
+        ("workflows.argoproj.io/workflow=w", 4),
+        ("workflows.argoproj.io/completed=false", 0),
+        ("kind=talk", 4),
+        ("kind!=talk", 0),
+        ("no-such", 0),
+    ] {
+        let path = format!("/api/v1/workflows/ns/w/log?selector={selector}");
+        let response = api.raw("GET", &path, &[("authorization", "Bearer admin")], "").await;
+        let bytes = to_bytes(response.into_body(), BODY_MAX).await.unwrap();
+        assert_eq!(
+            bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count(),
+            count,
+            "{selector}"
+        );
+    }
+    for (query, status) in [("selector=a(", 400), ("logOptions.timestamps=true", 501)] {
+        let refused = api.call("GET", &format!("/api/v1/workflows/ns/w/log?{query}"), Value::Null).await;
+        assert_eq!(refused.0, status, "{query}");
+    }
 }
 
 #[tokio::test]

@@ -204,6 +204,7 @@ pub(super) async fn print_logs(
     let request = Request::query([
         ("podName", text(&arguments.pod)),
         ("grep", text(&arguments.grep)),
+        ("selector", text(&arguments.selector)),
         ("logOptions.container", arguments.container.clone()),
         ("logOptions.follow", if arguments.follow { "true".to_owned() } else { String::new() }),
         ("logOptions.previous", if arguments.previous { "true".to_owned() } else { String::new() }),
@@ -212,6 +213,7 @@ pub(super) async fn print_logs(
             arguments.since.map(|time| time.as_secs().to_string()).unwrap_or_default(),
         ),
         ("logOptions.sinceTime", text(&arguments.since_time)),
+        ("logOptions.limitBytes", arguments.limit_bytes.map(|bytes| bytes.to_string()).unwrap_or_default()),
         ("logOptions.tailLines", arguments.tail.map(|lines| lines.to_string()).unwrap_or_default()),
     ]);
     let mut lines = client.stream(&path(&["workflows", namespace, name, "log"]), request).await?;
