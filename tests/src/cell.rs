@@ -548,17 +548,26 @@ impl Cell {
         arguments: &[&str],
         environment: &[(String, String)],
     ) -> anyhow::Result<(bool, String)> {
+        let mut command = self.argosy_command(arguments)?;
+        let output = command.envs(environment.iter().map(|(name, value)| (name, value))).output()?;
+        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        Ok((output.status.success(), text.into_owned()))
+    }
+
+    /// `argosy ARGUMENTS`, to be started.
+    ///
+    /// # Errors
+    /// The program is not there.
+    pub fn argosy_command(&self, arguments: &[&str]) -> anyhow::Result<Command> {
         let servers: Vec<String> = self.members.keys().map(|member| self.api(*member)).collect();
-        let output = Command::new(binary("argosy")?)
+        let mut command = Command::new(binary("argosy")?);
+        command
             .args(arguments)
-            .envs(environment.iter().map(|(name, value)| (name, value)))
             .env("ARGOSY_SERVER", servers.join(","))
             .env("ARGOSY_TOKEN", TOKEN)
             .env("ARGOSY_CERTIFICATE_AUTHORITY", self.directory.path().join("pki").join("ca.pem"))
-            .env("ARGOSY_HOME", self.directory.path().join("home"))
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        Ok((output.status.success(), text.into_owned()))
+            .env("ARGOSY_HOME", self.directory.path().join("home"));
+        Ok(command)
     }
 
     /// As [`Self::try_argosy`], when it has to go well.

@@ -1,7 +1,7 @@
 //! Members and agents as real processes on loopback: killed, restarted, fed with what they must refuse.
 
 use anyhow::Context;
-use argosy_tests::cell::{Cell, Options};
+use argosy_tests::cell::{Cell, Options, TOKEN};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -54,6 +54,36 @@ async fn acknowledged_workflows_survive_kill_9_of_each_member_in_turn() -> anyho
         let workflow = cell.finished(name, Duration::from_secs(60)).await?;
         assert_eq!(phase(&workflow), "Succeeded", "{name}: {}", workflow["status"]);
     }
+    Ok(())
+}
+
+/// Whoever asks for a log and does not read it is cut off: steps, other readers and the agent go on meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_that_does_not_read_slows_nobody() -> anyhow::Result<()> {
+    let mut cell = Cell::start(&Options { members: 1, ..Options::default() }).await?;
+    cell.start_agent("east").await?;
+    cell.wait_for_clusters(1).await?;
+    // More than all queues and sockets on the way hold.
+    let script = "head -c 64000000 /dev/zero | tr '\\0' x | fold -w 1000; echo; echo last";
+    let container = json!({"container": {"image": "busybox", "command": ["sh", "-c"], "args": [script]}});
+    let name = cell.submit(&steps("loud", &container)).await?;
+    let url = format!("{}/api/v1/workflows/default/{name}/log?logOptions.follow=true", cell.api(1));
+    let slow = cell.http.get(url).bearer_auth(TOKEN).timeout(Duration::from_secs(300));
+    let mut slow = slow.send().await?;
+    slow.chunk().await?.context("the log has begun")?;
+    for name in [name, cell.submit(&echo("beside")).await?] {
+        let workflow = cell.finished(&name, Duration::from_secs(60)).await?;
+        assert_eq!(phase(&workflow), "Succeeded", "{name}: {}", workflow["status"]);
+    }
+    let tail = cell.argosy(&["logs", "loud", "-n", "default", "--tail", "1"])?;
+    assert!(tail.ends_with(": last\n"), "{tail}");
+    let mut end = Vec::new();
+    while let Some(chunk) = slow.chunk().await? {
+        end.extend_from_slice(&chunk);
+        end.drain(..end.len().saturating_sub(2_000));
+    }
+    let end = String::from_utf8_lossy(&end);
+    assert!(end.contains("read more slowly than it comes"), "{end}");
     Ok(())
 }
 

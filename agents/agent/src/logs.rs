@@ -52,6 +52,7 @@ impl LogReaders {
             artifact,
             since_ms,
             previous,
+            timestamps,
         } = request;
         if let Some(reader) = self.by_request.remove(&number) {
             reader.abort();
@@ -81,7 +82,7 @@ impl LogReaders {
             return;
         }
         let runtime = Arc::clone(&self.runtime);
-        let options = LogOptions { follow, tail_lines, container, since_ms, previous };
+        let options = LogOptions { follow, tail_lines, container, since_ms, previous, timestamps };
         let reader = self.readers.spawn(async move {
             let error = match runtime.logs(fence.unwrap_or_default(), options).await {
                 Err(error) => Some(error.to_string()),

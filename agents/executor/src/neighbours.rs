@@ -164,6 +164,7 @@ impl<'a> Neighbours<'a> {
             }
         }
         let mut all = TaskOutcome::default();
+        let (mut logs, mut problems) = (Vec::new(), Vec::new());
         for (container, outcome) in ended {
             all.containers.push(ContainerOutcome::new(&container.name, container.sidecar, &outcome));
             let (started_at_ms, finished_at_ms) = (all.started_at_ms, all.finished_at_ms);
@@ -171,6 +172,9 @@ impl<'a> Neighbours<'a> {
             let was_told = outcome.told_to_stop || all.told_to_stop;
             if container.name == MAIN && !container.sidecar {
                 all = TaskOutcome { containers: std::mem::take(&mut all.containers), ..*outcome };
+            } else if !container.sidecar {
+                logs.extend(outcome.artifacts);
+                problems.push(outcome.output_error);
             }
             if !container.sidecar {
                 all.told_to_stop |= was_told;
@@ -178,6 +182,11 @@ impl<'a> Neighbours<'a> {
                 all.finished_at_ms = finished_at_ms.max(own_end);
             }
         }
+        // The step's outputs are main's; of the others, what is kept are their logs.
+        all.artifacts.extend(logs);
+        problems.insert(0, std::mem::take(&mut all.output_error));
+        problems.retain(|problem| !problem.is_empty());
+        all.output_error = problems.join("; ");
         Some(all)
     }
 }

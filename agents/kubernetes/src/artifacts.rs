@@ -24,6 +24,12 @@ pub fn add_outputs(task: &mut Task, template: &Value) {
     task.archive_logs = archive_logs;
 }
 
+/// Logs of main containers are kept.
+pub fn archives_logs(template: &Value) -> bool {
+    let (_, _, archive_logs, _) = of_template(template);
+    archive_logs
+}
+
 /// The inputs that have a source.
 fn inputs(template: &Value) -> Vec<InputFile> {
     let (files, ..) = of_template(template);

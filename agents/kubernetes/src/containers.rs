@@ -230,7 +230,9 @@ impl Wrapping<'_> {
             artifacts::add_outputs(&mut task, self.template);
             task
         } else {
-            Task { capture_result: false, ..Task::default() }
+            let is_of_set = written.is_some_and(|one| one.role == Role::Main);
+            let archive_logs = is_of_set && artifacts::archives_logs(self.template);
+            Task { capture_result: false, archive_logs, ..Task::default() }
         };
         let file = container.termination_message_path.clone().filter(|path| !path.is_empty());
         task.termination_message_file = Some(file.unwrap_or_else(|| TERMINATION_MESSAGE_FILE.to_owned()));

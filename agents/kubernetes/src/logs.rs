@@ -33,11 +33,12 @@ pub async fn open(
             options.container
         }),
         follow: options.follow,
-        tail_lines: (options.tail_lines > 0).then_some(options.tail_lines),
+        tail_lines: (options.tail_lines != 0).then_some(options.tail_lines.max(0)),
         since_time: (options.since_ms > 0)
             .then(|| jiff::Timestamp::from_millisecond(options.since_ms).ok())
             .flatten(),
         previous: options.previous,
+        timestamps: options.timestamps,
         ..LogParams::default()
     };
     loop {

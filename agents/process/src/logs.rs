@@ -44,7 +44,7 @@ pub fn read(
     }
     let mut file = File::open(directory.log()).map_err(unreadable)?;
     // Lines have no times of their own: what was last written before is left out.
-    if written_before(&file, options.since_ms).map_err(unreadable)? {
+    if options.tail_lines < 0 || written_before(&file, options.since_ms).map_err(unreadable)? {
         file.seek(SeekFrom::End(0)).map_err(unreadable)?;
     } else if options.tail_lines > 0 {
         seek_to_last_lines(&mut file, options.tail_lines.unsigned_abs()).map_err(unreadable)?;

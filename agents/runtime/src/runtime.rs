@@ -238,7 +238,7 @@ pub fn is_over(report: &AttemptReport) -> bool {
 pub struct LogOptions {
     /// Go on until the step ends.
     pub follow: bool,
-    /// Only the last lines; 0 = all.
+    /// Only the last lines; 0 = all, less = none of what is there.
     pub tail_lines: i64,
     /// Container; empty = `main`.
     pub container: String,
@@ -246,6 +246,8 @@ pub struct LogOptions {
     pub since_ms: i64,
     /// The container's run before this one.
     pub previous: bool,
+    /// Each line begins with the time at which it was written, where the runtime knows it.
+    pub timestamps: bool,
 }
 
 /// Bytes of a log in order. A log read ends when the step's output ended (or what there is, without `follow`).

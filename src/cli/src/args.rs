@@ -340,6 +340,9 @@ pub struct Logs {
     /// Only what was written since this time (RFC 3339).
     #[arg(long)]
     pub since_time: Option<String>,
+    /// Begin each line with the time at which it was written, where that is known.
+    #[arg(long)]
+    pub timestamps: bool,
     /// At most so many bytes of each step.
     #[arg(long)]
     pub limit_bytes: Option<u64>,
@@ -349,6 +352,9 @@ pub struct Logs {
     /// Container.
     #[arg(short, long, default_value = "main")]
     pub container: String,
+    /// Accepted for Argo's sake: NO_COLOR does the same.
+    #[arg(long, hide = true)]
+    pub no_color: bool,
 }
 
 /// `argosy stop`, `argosy terminate`.

@@ -401,6 +401,8 @@ pub struct LogQuery {
     pub since_ms: Option<i64>,
     /// The container's run before this one.
     pub previous: bool,
+    /// Each line begins with the time at which it was written, where that is known.
+    pub timestamps: bool,
 }
 
 /// Why output cannot be had.

@@ -24,8 +24,6 @@ use crate::{App, Cell, Consistency, LogError, LogQuery, LogSource, View};
 const GREP_LENGTH_MAX: usize = 1_000;
 /// Memory of one compiled pattern.
 const GREP_BYTES_MAX: usize = 256 * 1024;
-/// A parameter of Argo's that would change the answer and that no agent can honour yet: refused, not ignored.
-const UNSUPPORTED: &str = "logOptions.timestamps";
 
 pub(crate) async fn of_workflow<C: Cell>(
     State(app): State<App<C>>,
@@ -61,6 +59,7 @@ struct Wanted {
     tail_lines: Option<u64>,
     since_ms: Option<i64>,
     previous: bool,
+    timestamps: bool,
     limit_bytes: Option<u64>,
     grep: Option<Regex>,
     line_bytes_max: usize,
@@ -113,18 +112,13 @@ async fn begin<C: Cell>(
     framing: Framing,
     params: &Params,
 ) -> Result<Response, ApiError> {
-    if params.get(UNSUPPORTED).is_some_and(|value| value != "false" && value != "0") {
-        return Err(ApiError::new(
-            Code::Unimplemented,
-            format!("query parameter {UNSUPPORTED} is not supported yet: leave it out"),
-        ));
-    }
     let wrong = |error: crate::selector::Invalid| ApiError::new(Code::InvalidArgument, error.to_string());
     let selector = LabelSelector::parse(params.get("selector").unwrap_or_default()).map_err(wrong)?;
     let grep = params.get("grep").map(pattern).transpose()?;
     let follow = params.flag("logOptions.follow")?;
     let tail_lines = params.number("logOptions.tailLines")?;
     let previous = params.flag("logOptions.previous")?;
+    let timestamps = params.flag("logOptions.timestamps")?;
     let limit_bytes = params.number("logOptions.limitBytes")?;
     let since_ms = since(params)?;
     let place = Place::take(app, "logs")?;
@@ -141,6 +135,7 @@ async fn begin<C: Cell>(
         tail_lines,
         since_ms,
         previous,
+        timestamps,
         limit_bytes,
         grep,
         line_bytes_max: app.limits.log_line_bytes_max,
@@ -261,6 +256,7 @@ async fn read_one<C: Cell>(
         container: wanted.container.clone(),
         since_ms: wanted.since_ms,
         previous: wanted.previous,
+        timestamps: wanted.timestamps,
     };
     let mut chunks = match cell.logs(query).await {
         Ok(chunks) => match begun(chunks).await {

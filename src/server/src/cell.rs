@@ -177,16 +177,22 @@ impl Cell for MemberCell {
     }
 
     async fn logs(&self, query: LogQuery) -> Result<BoxStream<'static, Result<Bytes, LogError>>, LogError> {
-        let LogQuery { cluster, fence, follow, tail_lines, container, since_ms, previous } = query;
+        let LogQuery { cluster, fence, follow, tail_lines, container, since_ms, previous, timestamps } =
+            query;
         let request = LogRequest {
             request: 0,
             fence: Some(fence),
             follow,
-            tail_lines: tail_lines.map_or(0, |lines| i64::try_from(lines).unwrap_or(i64::MAX)),
+            tail_lines: match tail_lines {
+                None => 0,
+                Some(0) => -1,
+                Some(lines) => i64::try_from(lines).unwrap_or(i64::MAX),
+            },
             cancel: false,
             container,
             since_ms: since_ms.unwrap_or(0),
             previous,
+            timestamps,
             artifact: String::new(),
         };
         self.ask_agent(cluster, request).await

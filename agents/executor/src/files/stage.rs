@@ -82,7 +82,7 @@ impl LogKeeper {
         if !task.archive_logs {
             return None;
         }
-        match Self::begin(&spool(task).join("main.log")) {
+        match Self::begin(&spool(task).join(format!("{}.log", container(task)))) {
             Ok(keeper) => Some(keeper),
             Err(error) => {
                 eprintln!("argosy-executor: the log is not kept: {error}");

@@ -213,6 +213,7 @@ pub(super) async fn print_logs(
             arguments.since.map(|time| time.as_secs().to_string()).unwrap_or_default(),
         ),
         ("logOptions.sinceTime", text(&arguments.since_time)),
+        ("logOptions.timestamps", if arguments.timestamps { "true".to_owned() } else { String::new() }),
         ("logOptions.limitBytes", arguments.limit_bytes.map(|bytes| bytes.to_string()).unwrap_or_default()),
         ("logOptions.tailLines", arguments.tail.map(|lines| lines.to_string()).unwrap_or_default()),
     ]);
