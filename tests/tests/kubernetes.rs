@@ -12,6 +12,8 @@ mod drills;
 mod hosts;
 #[path = "kubernetes/life_cycle.rs"]
 mod life_cycle;
+#[path = "kubernetes/resources.rs"]
+mod resources;
 #[path = "kubernetes/tasks.rs"]
 mod tasks;
 #[path = "kubernetes/webhook.rs"]
@@ -52,6 +54,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     say("two agents enrolled");
     results_come_back(&cell, federation).await?;
     tasks::steps_beside_containers(&cell, clusters).await?;
+    resources::every_action_is_carried_out(&cell, &clusters[0]).await?;
     steps_go_where_what_they_need_is(&cell, clusters).await?;
     life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
     webhook::steps_are_admitted_or_not(&cell, federation, &clusters[0]).await?;

@@ -3,6 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
+#[path = "kubernetes/logs.rs"]
+mod logs;
+
 use argosy_artifacts::{DirectorySecrets, Limits, Stores};
 use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
@@ -100,6 +103,8 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     passed_on(&cell, clusters).await?;
     failures(&cell).await?;
     listed(&cell).await?;
+    a_manifest_is_an_artifact(&cell, clusters).await?;
+    logs::are_the_same_live_and_archived(&cell, &clusters[0]).await?;
     // Where Argo's users look.
     cell.write_secret("s3-cred", "accesskey", "key")?;
     cell.write_secret("s3-cred", "secretkey", "secret")?;
@@ -189,6 +194,36 @@ async fn listed(cell: &Cell) -> anyhow::Result<()> {
     assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
     assert_eq!(node(&done, "list")["outputs"]["result"], r#"["pass/own.txt"]"#);
     assert_eq!(node(&done, "one(0:pass/own.txt)")["phase"], "Succeeded");
+    Ok(())
+}
+
+/// One step makes a manifest, a resource template takes it from the store.
+async fn a_manifest_is_an_artifact(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
+    for cluster in clusters {
+        for arguments in [
+            "create role maker --verb=create,get --resource=configmaps",
+            "create rolebinding maker --role=maker --serviceaccount=default:default",
+        ] {
+            let words: Vec<&str> = ["-n", "default"].into_iter().chain(arguments.split(' ')).collect();
+            cluster.kubectl(&words)?;
+        }
+    }
+    let script = "printf 'apiVersion: v1\\nkind: ConfigMap\\nmetadata: {name: written}\\ndata: {a: b}\\n' > /tmp/m.yaml";
+    let templates = json!([
+        {"name": "main", "steps": [
+            [{"name": "write", "template": "write"}],
+            [{"name": "make", "template": "make", "arguments": {"artifacts": [
+                {"name": "manifest", "from": "{{steps.write.outputs.artifacts.m}}"}]}}],
+        ]},
+        {"name": "write", "container": sh(script), "outputs": {"artifacts": [{"name": "m", "path": "/tmp/m.yaml"}]}},
+        {"name": "make", "inputs": {"artifacts": [{"name": "manifest", "path": "/tmp/manifest.yaml"}]},
+            "resource": {"action": "create", "manifestFrom": {"artifact": {"name": "manifest"}}},
+            "outputs": {"parameters": [{"name": "a", "valueFrom": {"jsonPath": "{.data.a}"}}]}},
+    ]);
+    let name = cell.submit(&workflow("manifest", templates)).await?;
+    let done = cell.finished(&name, WAIT).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    assert_eq!(node(&done, "make")["outputs"]["parameters"][0]["value"], "b");
     Ok(())
 }
 

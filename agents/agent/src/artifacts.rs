@@ -62,6 +62,16 @@ impl Artifacts for Signer {
         answered.map_err(|refusal| (refusal.message, refusal.permanent))
     }
 
+    async fn read_file(
+        &self,
+        ticket: &Ticket,
+        name: &str,
+        bytes_max: u64,
+    ) -> Result<Vec<u8>, (String, bool)> {
+        let read = argosy_artifacts::read_file(&self.0, ticket, name, bytes_max).await;
+        read.map_err(|refusal| (refusal.message, refusal.permanent))
+    }
+
     async fn archive(
         &self,
         _fence: &Fence,

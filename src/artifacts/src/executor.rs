@@ -139,15 +139,15 @@ async fn paths(stores: &Stores, ticket: &Ticket) -> Result<Vec<String>, Refusal>
 }
 
 async fn input_plan(stores: &Stores, ticket: &Ticket, input: &Value) -> Result<InputPlan, Refusal> {
+    let digest = input.pointer("/argosy/digest").and_then(Value::as_str).unwrap_or_default().to_owned();
     let mut artifact = artifact(input)?;
     let name = artifact.name.clone();
-    let stored = artifact.location.shift_remove("argosy");
+    let keys = located(&mut artifact, ticket);
     let failed = |error: Error| {
         let refusal = Refusal::from(error);
         let message = format!("artifact {name} failed to load: {}", refusal.message);
         Refusal { message, ..refusal }
     };
-    relocate(&mut artifact.location, &ticket.archive_location);
     let Some((kind, _)) = artifact.kind() else {
         return Ok(InputPlan { name, source: Source::Missing });
     };
@@ -159,19 +159,19 @@ async fn input_plan(stores: &Stores, ticket: &Ticket, input: &Value) -> Result<I
         let request = store.sign_get("").await.map_err(failed)?;
         return Ok(InputPlan { name, source: Source::Url { request } });
     }
-    let field =
-        |field: &str| stored.as_ref().and_then(|stored| stored.get(field)?.as_str()).unwrap_or_default();
-    let keys: Vec<String> = [field("key"), artifact.key()]
-        .iter()
-        .filter(|key| !key.is_empty())
-        .map(ToString::to_string)
-        .collect();
-    let digest = field("digest").to_owned();
     match files(&store, stores, &keys).await {
         Ok(files) => Ok(InputPlan { name, source: Source::Objects { files, digest } }),
         Err(Error::NotFound) => Ok(InputPlan { name, source: Source::Missing }),
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Completes an input's location. Gives the keys where it may be, first that of the attempt that made it.
+pub(crate) fn located(artifact: &mut Artifact, ticket: &Ticket) -> Vec<String> {
+    let stored = artifact.location.shift_remove("argosy");
+    relocate(&mut artifact.location, &ticket.archive_location);
+    let own = stored.as_ref().and_then(|stored| stored.get("key")?.as_str()).unwrap_or_default();
+    [own, artifact.key()].iter().filter(|key| !key.is_empty()).map(ToString::to_string).collect()
 }
 
 /// Requests for what is under the first of the keys that has anything: one object, or all below it.

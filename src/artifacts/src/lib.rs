@@ -20,6 +20,7 @@ mod location;
 mod operation;
 mod s3;
 mod secrets;
+mod small;
 mod store;
 
 pub use clone::archive;
@@ -27,6 +28,7 @@ pub use executor::{Refusal, answer};
 pub use limits::Limits;
 pub use operation::{Entry, Operation, Outcome, operate};
 pub use secrets::{DirectorySecrets, NoSecrets, Secrets};
+pub use small::read_file;
 pub use store::{Found, Store, Stores};
 
 /// Why something could not be done in a store. Never holds a credential or a signed URL.

@@ -18,6 +18,7 @@ pub mod chaos;
 mod components;
 mod images;
 pub mod network;
+mod plugin;
 mod record;
 
 use anyhow::{Context, Result, bail};
@@ -28,6 +29,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub use images::{BUSYBOX_NAMES, EXECUTOR_IMAGE};
+pub use plugin::executor_plugin;
 
 /// Highest index of a cluster in one federation.
 pub const CLUSTER_INDEX_MAX: u8 = 50;

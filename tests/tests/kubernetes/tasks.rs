@@ -1,19 +1,23 @@
-//! A daemon, a request to it, a container set and a resource, from the manifest to the cluster and back.
+//! A daemon, a request to it, a sidecar, an executor plugin of Argo, a pause, a container set and a resource, from the
+//! manifest to the cluster and back.
 
 use super::{WAIT, nodes, phase, say, workflow};
-use argosy_testcluster::Cluster;
+use argosy_testcluster::{Cluster, executor_plugin};
 use argosy_tests::cell::Cell;
 use serde_json::{Value, json};
 
 pub async fn steps_beside_containers(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
     for cluster in clusters {
         for arguments in [
-            "create role maker --verb=create,get --resource=configmaps",
+            "create role maker --verb=create,get,patch,update,delete --resource=configmaps,services",
             "create rolebinding maker --role=maker --serviceaccount=default:default",
         ] {
             let words: Vec<&str> = ["-n", "default"].into_iter().chain(arguments.split(' ')).collect();
             cluster.kubectl(&words)?;
         }
+        let plugin = cluster.folder().join("plugin.json");
+        std::fs::write(&plugin, executor_plugin().to_string())?;
+        cluster.kubectl(&["-n", "default", "apply", "-f", &plugin.display().to_string()])?;
     }
     let busybox = |name: &str, script: &str, more: Value| {
         let mut container = json!({"name": name, "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c"], "args": [script]});
@@ -28,11 +32,17 @@ pub async fn steps_beside_containers(cell: &Cell, clusters: &[Cluster]) -> anyho
             [{"name": "server", "template": "server"}],
             [{"name": "ask", "template": "ask", "arguments": given("ip", "{{steps.server.ip}}")}],
             [{"name": "make", "template": "make", "arguments": given("body", "{{steps.ask.outputs.result}}")},
-             {"name": "set", "template": "set"}]]},
+             {"name": "beside", "template": "beside"}, {"name": "hello", "template": "hello"},
+             {"name": "pause", "template": "pause"}, {"name": "set", "template": "set"}]]},
         {"name": "server", "daemon": true, "container": busybox("", serve, json!({}))},
         {"name": "ask", "inputs": {"parameters": [{"name": "ip"}]}, "http": {"url": "http://{{inputs.parameters.ip}}:8080/index.html"}},
         {"name": "make", "inputs": {"parameters": [{"name": "body"}]}, "resource": {"action": "create", "manifest": manifest},
             "outputs": {"parameters": [{"name": "made", "valueFrom": {"jqFilter": ".data.body"}}]}},
+        // A sidecar is reached at the Pod's own address; Argo's examples wait for it like this.
+        {"name": "beside", "container": busybox("", "until wget -q -O - http://127.0.0.1:8080/; do sleep 0.2; done", json!({})),
+            "sidecars": [busybox("web", serve, json!({}))]},
+        {"name": "hello", "plugin": {"hello": {"anything": ["that", "the", "plugin", "knows"]}}},
+        {"name": "pause", "suspend": {"duration": "1s"}},
         {"name": "set", "containerSet": {"containers": [
             busybox("a", "exit 0", json!({})), busybox("main", "echo last", json!({"dependencies": ["a"]}))]}},
     ]);
@@ -43,6 +53,11 @@ pub async fn steps_beside_containers(cell: &Cell, clusters: &[Cluster]) -> anyho
     assert_eq!((&node("ask")["type"], &node("ask")["outputs"]["result"]), (&json!("HTTP"), &json!("hi\n")));
     assert_eq!(node("make")["outputs"]["parameters"][0]["value"], "hi");
     assert_eq!(node("server")["phase"], "Succeeded");
+    assert_eq!((&node("pause")["type"], &node("pause")["phase"]), (&json!("Suspend"), &json!("Succeeded")));
+    assert_eq!((&node("beside")["type"], &node("beside")["phase"]), (&json!("Pod"), &json!("Succeeded")));
+    let hello = node("hello");
+    assert_eq!((&hello["type"], &hello["message"]), (&json!("Plugin"), &json!("hello")), "{hello}");
+    assert_eq!(hello["outputs"]["parameters"], json!([{"name": "p", "value": "v"}]));
     for container in ["a", "main"] {
         assert_eq!(
             (&node(container)["type"], &node(container)["phase"]),
@@ -51,6 +66,6 @@ pub async fn steps_beside_containers(cell: &Cell, clusters: &[Cluster]) -> anyho
     }
     let places = |name: &str| node(name)["cluster"].clone();
     assert_eq!(places("ask"), places("server"), "an address is one of its cluster");
-    say("a daemon, a request to it, a resource, a container set");
+    say("a daemon, a request to it, a sidecar, a plugin, a pause, a resource, a container set");
     Ok(())
 }

@@ -14,8 +14,8 @@ use super::target::{self, Kind, Problem};
 use super::{jq, jsonpath};
 
 /// Tries of an action whose failure may pass, and the first wait between two of them.
-const TRIES_MAX: u32 = 5;
-const RETRY_FIRST: Duration = Duration::from_secs(1);
+pub const TRIES_MAX: u32 = 5;
+pub const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// The annotation that says which attempt made an object.
 pub const FENCE: &str = "argosy.dev/fence";
 const WORKFLOW_LABEL: &str = "workflows.argoproj.io/workflow";
@@ -28,10 +28,25 @@ pub struct Resource {
     pub action: String,
     pub merge_strategy: String,
     pub manifest: String,
+    pub manifest_from: Option<ManifestFrom>,
     pub set_owner_reference: bool,
     pub success_condition: String,
     pub failure_condition: String,
     pub flags: Vec<String>,
+}
+
+/// Where else a manifest comes from.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ManifestFrom {
+    pub artifact: NamedArtifact,
+}
+
+/// An input artifact, by its name.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct NamedArtifact {
+    pub name: String,
 }
 
 /// An output parameter of a resource template.

@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{AttemptObservation, RuntimeEvent, is_terminal};
 use argosy_model::{Fence, display_fence};
 use argosy_proto::common::{Assignment, AttemptPhase, OutputParameter};
@@ -26,7 +27,7 @@ use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use action::Step;
+use action::{ManifestFrom, RETRY_FIRST, Step, TRIES_MAX};
 use api::Access;
 use store::{Record, Store};
 
@@ -51,17 +52,20 @@ pub struct Settings {
     pub poll_every_ms: u64,
     /// Steps that act at once; more wait.
     pub running_max: usize,
+    /// Bytes of a manifest that is an artifact.
+    pub manifest_bytes_max: u64,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { directory: None, jq: None, poll_every_ms: 5_000, running_max: 256 }
+        Self { directory: None, jq: None, poll_every_ms: 5_000, running_max: 256, manifest_bytes_max: 4 << 20 }
     }
 }
 
 /// The resource steps of a cluster.
 pub(crate) struct Resources {
     client: kube::Client,
+    executors: Executors,
     settings: Settings,
     events: mpsc::Sender<RuntimeEvent>,
     store: Store,
@@ -79,12 +83,13 @@ struct Held {
 impl Resources {
     pub(crate) fn new(
         client: kube::Client,
+        executors: Executors,
         settings: Settings,
         events: mpsc::Sender<RuntimeEvent>,
     ) -> Arc<Self> {
         let store = Store::new(settings.directory.clone());
         let slots = Arc::new(Semaphore::new(settings.running_max.max(1)));
-        Arc::new(Self { client, settings, events, store, slots, held: Mutex::default() })
+        Arc::new(Self { client, executors, settings, events, store, slots, held: Mutex::default() })
     }
 
     /// The template of an assignment is a resource.
@@ -232,7 +237,7 @@ impl Resources {
     }
 
     async fn carry_out(&self, assignment: &Assignment) -> Result<Vec<OutputParameter>, Ended> {
-        let step = self.step(assignment).map_err(Ended::Told)?;
+        let mut step = self.step(assignment).map_err(Ended::Told)?;
         let fence = assignment.fence.unwrap_or_default();
         let told = |line: String| {
             if let Some(held) = self.held().get_mut(&fence)
@@ -242,12 +247,50 @@ impl Resources {
             }
         };
         let template: Value = serde_json::from_str(&assignment.template_json).unwrap_or_default();
-        let work = step.run(&told);
+        let work = async {
+            if let Some(from) = &step.resource.manifest_from {
+                step.resource.manifest = self.manifest_from(assignment, &template, from).await?;
+            }
+            step.run(&told).await
+        };
         match time_left(&template, assignment.deadline_ms) {
             Some(left) => tokio::time::timeout(left, work).await.map_err(|_| Ended::Deadline)?,
             None => work.await,
         }
         .map_err(Ended::Told)
+    }
+
+    /// The manifest that an input artifact is, as Argo takes it: by the artifact's name alone.
+    async fn manifest_from(
+        &self,
+        assignment: &Assignment,
+        template: &Value,
+        from: &ManifestFrom,
+    ) -> Result<String, String> {
+        let name = from.artifact.name.as_str();
+        let inputs = template.pointer("/inputs/artifacts").and_then(Value::as_array);
+        let mut inputs = inputs.into_iter().flatten();
+        let input = inputs.find(|input| input.get("name").and_then(Value::as_str) == Some(name));
+        let input = input.ok_or_else(|| format!("manifestFrom: the template has no input artifact {name:?}"))?;
+        if let Some(raw) = input.pointer("/raw/data").and_then(Value::as_str) {
+            return Ok(raw.to_owned());
+        }
+        let mut wait = RETRY_FIRST;
+        for attempt in 1.. {
+            match self.executors.read_input(assignment, name, self.settings.manifest_bytes_max).await {
+                Ok(bytes) => {
+                    return String::from_utf8(bytes)
+                        .map_err(|_| format!("manifestFrom: artifact {name} is no text of UTF-8"));
+                }
+                Err((message, is_permanent)) if is_permanent || attempt >= TRIES_MAX => return Err(message),
+                Err((message, _)) => {
+                    tracing::debug!(message, "a manifest's artifact can't be read");
+                    tokio::time::sleep(wait).await;
+                    wait *= 2;
+                }
+            }
+        }
+        Err("manifestFrom: not read".to_owned())
     }
 
     fn step(&self, assignment: &Assignment) -> Result<Step, String> {

@@ -41,6 +41,14 @@ pub trait Artifacts: Send + Sync + 'static {
         operation: Operation,
     ) -> Result<Answer, (String, bool)>;
 
+    /// Reads an input of a ticket of the agent's own that is one file, unpacked.
+    async fn read_file(
+        &self,
+        ticket: &Ticket,
+        name: &str,
+        bytes_max: u64,
+    ) -> Result<Vec<u8>, (String, bool)>;
+
     /// Packs an input that the agent has for an attempt whose ticket was checked, as a gzipped tar: a file at its
     /// beginning, and its bytes.
     async fn archive(
@@ -81,11 +89,25 @@ impl Executors {
     /// The sealed ticket of an assignment; empty where its template can't be read or has nothing to do with stores.
     #[must_use]
     pub fn ticket(&self, assignment: &Assignment) -> String {
-        let template = serde_json::from_str(&assignment.template_json).unwrap_or_default();
-        let (.., Some(mut ticket)) = of_template(&template) else { return String::new() };
-        ticket.namespace.clone_from(&assignment.namespace);
-        ticket.prefix.clone_from(&assignment.artifact_prefix);
-        self.seal(&assignment.fence.unwrap_or_default(), &ticket)
+        ticket_of(assignment)
+            .map_or_else(String::new, |ticket| self.seal(&assignment.fence.unwrap_or_default(), &ticket))
+    }
+
+    /// Reads an input artifact of a step that the agent carries out itself: one file of at most so many bytes.
+    ///
+    /// # Errors
+    /// A message, and whether asking again is of no use.
+    pub async fn read_input(
+        &self,
+        assignment: &Assignment,
+        name: &str,
+        bytes_max: u64,
+    ) -> Result<Vec<u8>, (String, bool)> {
+        let Some(artifacts) = self.shared.artifacts.get() else {
+            return Err(("this cluster's agent has no way to object stores".to_owned(), true));
+        };
+        let ticket = ticket_of(assignment).unwrap_or_default();
+        artifacts.read_file(&ticket, name, bytes_max).await
     }
 
     fn seal(&self, fence: &Fence, ticket: &Ticket) -> String {
@@ -162,6 +184,14 @@ impl Executors {
             Err(failure) => response(failed(&fence, failure)),
         }
     }
+}
+
+/// What an assignment may do in stores; nothing where its template can't be read or has nothing to do with them.
+fn ticket_of(assignment: &Assignment) -> Option<Ticket> {
+    let template = serde_json::from_str(&assignment.template_json).unwrap_or_default();
+    let (.., Some(ticket)) = of_template(&template) else { return None };
+    let (namespace, prefix) = (assignment.namespace.clone(), assignment.artifact_prefix.clone());
+    Some(Ticket { namespace, prefix, ..ticket })
 }
 
 /// A failure as an answer: whether asking again is of no use.

@@ -166,20 +166,7 @@ async fn a_request_is_sent_from_a_pod(agent: &Agent, cluster: &Cluster, address:
 }
 
 async fn an_argo_plugin_carries_a_step_out(agent: &Agent, cluster: &Cluster) {
-    let script = "while true; do nc -l -p 4355 -e sh -c 'length=0; while read -r line; do line=${line%?}; \
-        case \"$line\" in Content-Length:*) length=${line#*: };; Authorization:*) token=${line##* };; \"\") break;; esac; done; \
-        head -c $length >/dev/null; \
-        if [ \"$token\" = \"$(cat /var/run/argo/token)\" ]; then \
-        body=\"{\\\"node\\\":{\\\"phase\\\":\\\"Succeeded\\\",\\\"message\\\":\\\"hello\\\",\\\"outputs\\\":{\\\"parameters\\\":[{\\\"name\\\":\\\"p\\\",\\\"value\\\":\\\"v\\\"}]}}}\"; \
-        printf \"HTTP/1.1 200 OK\\r\\nContent-Length: ${#body}\\r\\nConnection: close\\r\\n\\r\\n$body\"; \
-        else printf \"HTTP/1.1 403 Forbidden\\r\\nContent-Length: 0\\r\\n\\r\\n\"; fi'; done";
-    let container = json!({"name": "hello", "image": "busybox", "imagePullPolicy": "IfNotPresent",
-        "command": ["sh", "-c", script], "ports": [{"containerPort": 4355}],
-        "resources": {"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"cpu": "100m", "memory": "32Mi"}},
-        "securityContext": {"runAsNonRoot": true, "runAsUser": 65534}});
-    let map = json!({"apiVersion": "v1", "kind": "ConfigMap",
-        "metadata": {"name": "hello-executor-plugin", "labels": {"workflows.argoproj.io/configmap-type": "ExecutorPlugin"}},
-        "data": {"sidecar.automountServiceAccountToken": "false", "sidecar.container": container.to_string()}});
+    let map = argosy_testcluster::executor_plugin();
     let file = cluster.folder().join("plugin.json");
     std::fs::write(&file, map.to_string()).unwrap();
     cluster.kubectl(&["-n", "default", "apply", "-f", file.to_str().unwrap()]).unwrap();
