@@ -184,7 +184,8 @@ impl KubernetesRuntime {
         if config.lanes == 0 || config.actions_max == 0 {
             return Err(Error::Setup("lanes and actions_max must be at least 1".to_owned()));
         }
-        let resources = Resources::new(client.clone(), executors.clone(), config.resources.clone(), events.clone());
+        let resources =
+            Resources::new(client.clone(), executors.clone(), config.resources.clone(), events.clone());
         let shared = Arc::new(Shared {
             client,
             config,

@@ -173,7 +173,11 @@ mod tests {
 
     #[test]
     fn what_is_not_one_small_file_is_refused() {
-        assert!(unpack(gzipped(&tar_of(&[("f", "a"), ("g", "b")])), 10_000).unwrap_err().contains("several files"));
+        assert!(
+            unpack(gzipped(&tar_of(&[("f", "a"), ("g", "b")])), 10_000)
+                .unwrap_err()
+                .contains("several files")
+        );
         assert!(unpack(gzipped(&tar_of(&[])), 10_000).is_ok(), "an empty tar has no mark");
         assert!(unpack(gzipped(&[b'x'; 1_000]), 999).unwrap_err().contains("the limit is 999"), "a bomb");
         assert!(unpack(b"PK\x03\x04..".to_vec(), 10_000).unwrap_err().contains("zip"));

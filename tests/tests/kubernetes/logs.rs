@@ -6,7 +6,8 @@ use argosy_tests::cell::Cell;
 use serde_json::json;
 
 /// A step of three containers: what `main` writes has a gap of some seconds and waits for a file at its end.
-const MAIN: &str = "echo early; sleep 3; echo late one; echo late two; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo end";
+const MAIN: &str =
+    "echo early; sleep 3; echo late one; echo late two; while [ ! -e /tmp/go ]; do sleep 0.2; done; echo end";
 
 struct Reading<'a> {
     cell: &'a Cell,
@@ -35,9 +36,7 @@ impl Reading<'_> {
 }
 
 pub async fn are_the_same_live_and_archived(cell: &Cell, cluster: &Cluster) -> anyhow::Result<()> {
-    let busybox = |name: &str, script: &str| {
-        json!({"name": name, "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c"], "args": [script]})
-    };
+    let busybox = |name: &str, script: &str| json!({"name": name, "image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-c"], "args": [script]});
     // An init container that Kubernetes starts again and again has a run before this one.
     let mut again = busybox("again", "echo a run; sleep 2; exit 1");
     again["restartPolicy"] = json!("Always");
@@ -50,7 +49,8 @@ pub async fn are_the_same_live_and_archived(cell: &Cell, cluster: &Cluster) -> a
     let times = reading.lines(&["--timestamps"])?;
     let stamped: Vec<(&str, &str)> = times.iter().filter_map(|line| line.split_once(' ')).collect();
     assert!(
-        stamped.iter().all(|(time, _)| time.starts_with("20") && time.ends_with('Z')) && stamped[1].1 == "late one",
+        stamped.iter().all(|(time, _)| time.starts_with("20") && time.ends_with('Z'))
+            && stamped[1].1 == "late one",
         "{times:?}"
     );
     // Kubernetes counts whole seconds.
@@ -73,7 +73,14 @@ pub async fn are_the_same_live_and_archived(cell: &Cell, cluster: &Cluster) -> a
         command.spawn()?
     };
     let listed = cluster.kubectl(&[
-        "-n", "default", "get", "pods", "-l", "workflows.argoproj.io/workflow=talk", "-o", "name",
+        "-n",
+        "default",
+        "get",
+        "pods",
+        "-l",
+        "workflows.argoproj.io/workflow=talk",
+        "-o",
+        "name",
     ])?;
     cluster.kubectl(&["-n", "default", "exec", listed.trim(), "-c", "main", "--", "touch", "/tmp/go"])?;
     cell.finished(&name, WAIT).await?;

@@ -37,10 +37,13 @@ fn template(cluster: &str, name: &str, resource: &Value, outputs: &[(&str, &str,
 }
 
 fn templates(cluster: &str) -> Vec<Value> {
-    let of = |name: &str, resource: Value, outputs: &[(&str, &str, &str)]| template(cluster, name, &resource, outputs);
+    let of = |name: &str, resource: Value, outputs: &[(&str, &str, &str)]| {
+        template(cluster, name, &resource, outputs)
+    };
     let ports = ("ports", "jqFilter", "[.spec.ports[].name] | join(\",\")");
     let state = ("state", "jsonPath", "{.data.state}");
-    let mut second = of("second", json!({"action": "apply", "manifestFrom": {"artifact": {"name": "written"}}}), &[state]);
+    let mut second =
+        of("second", json!({"action": "apply", "manifestFrom": {"artifact": {"name": "written"}}}), &[state]);
     second["inputs"] = json!({"artifacts": [{"name": "written", "path": "/tmp/manifest.yaml",
         "raw": {"data": config_map("state", "{state: ready}")}}]});
     vec![
@@ -66,10 +69,16 @@ fn templates(cluster: &str) -> Vec<Value> {
             "json",
             json!({"action": "patch", "mergeStrategy": "json", "flags": ["service/web"],
                 "manifest": "- {op: replace, path: /metadata/labels/a, value: c}\n"}),
-            &[("label", "jsonPath", "{.metadata.labels.a}"),
-              ("owner", "jqFilter", ".metadata.labels[\"workflows.argoproj.io/workflow\"]")],
+            &[
+                ("label", "jsonPath", "{.metadata.labels.a}"),
+                ("owner", "jqFilter", ".metadata.labels[\"workflows.argoproj.io/workflow\"]"),
+            ],
         ),
-        of("first", json!({"action": "apply", "manifest": config_map("state", "{state: waiting}")}), &[state]),
+        of(
+            "first",
+            json!({"action": "apply", "manifest": config_map("state", "{state: waiting}")}),
+            &[state],
+        ),
         of(
             "awaited",
             json!({"action": "get", "flags": ["configmap", "state"], "successCondition": "data.state == ready",
@@ -151,6 +160,8 @@ pub async fn every_action_is_carried_out(cell: &Cell, cluster: &Cluster) -> anyh
     );
     let left = cluster.kubectl(&["-n", "default", "get", "configmap,service", "-o", "name"])?;
     assert!(!left.contains("configmap/state") && !left.contains("service/web"), "{left}");
-    say("resource templates: every action, merge strategies, conditions, outputs, flags, a manifest from an artifact");
+    say(
+        "resource templates: every action, merge strategies, conditions, outputs, flags, a manifest from an artifact",
+    );
     Ok(())
 }

@@ -58,7 +58,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { directory: None, jq: None, poll_every_ms: 5_000, running_max: 256, manifest_bytes_max: 4 << 20 }
+        Self {
+            directory: None,
+            jq: None,
+            poll_every_ms: 5_000,
+            running_max: 256,
+            manifest_bytes_max: 4 << 20,
+        }
     }
 }
 
@@ -271,7 +277,8 @@ impl Resources {
         let inputs = template.pointer("/inputs/artifacts").and_then(Value::as_array);
         let mut inputs = inputs.into_iter().flatten();
         let input = inputs.find(|input| input.get("name").and_then(Value::as_str) == Some(name));
-        let input = input.ok_or_else(|| format!("manifestFrom: the template has no input artifact {name:?}"))?;
+        let input =
+            input.ok_or_else(|| format!("manifestFrom: the template has no input artifact {name:?}"))?;
         if let Some(raw) = input.pointer("/raw/data").and_then(Value::as_str) {
             return Ok(raw.to_owned());
         }

@@ -42,12 +42,8 @@ pub trait Artifacts: Send + Sync + 'static {
     ) -> Result<Answer, (String, bool)>;
 
     /// Reads an input of a ticket of the agent's own that is one file, unpacked.
-    async fn read_file(
-        &self,
-        ticket: &Ticket,
-        name: &str,
-        bytes_max: u64,
-    ) -> Result<Vec<u8>, (String, bool)>;
+    async fn read_file(&self, ticket: &Ticket, name: &str, bytes_max: u64)
+    -> Result<Vec<u8>, (String, bool)>;
 
     /// Packs an input that the agent has for an attempt whose ticket was checked, as a gzipped tar: a file at its
     /// beginning, and its bytes.
