@@ -12,6 +12,9 @@ const PAUSE_MAX_MS: u64 = 12_000;
 /// Longest deadline of a drain.
 const DEADLINE_MAX_MS: u64 = 20_000;
 
+/// Orders of an operator that mostly removes clusters, in a hundred.
+const FORGETS_PER_CENT: u64 = 80;
+
 /// What is asked of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
@@ -53,6 +56,8 @@ pub struct Operator {
     random: Random,
     clusters: BTreeMap<String, Standing>,
     next: u64,
+    /// Removes clusters rather than anything else.
+    forgets: bool,
 }
 
 impl Operator {
@@ -60,7 +65,13 @@ impl Operator {
     #[must_use]
     pub fn new(random: Random, clusters: impl IntoIterator<Item = String>) -> Self {
         let clusters = clusters.into_iter().map(|name| (name, Standing::default())).collect();
-        Self { random, clusters, next: 0 }
+        Self { random, clusters, next: 0, forgets: false }
+    }
+
+    /// One that mostly removes clusters, whatever they hold.
+    #[must_use]
+    pub fn forgetting(self, forgets: bool) -> Self {
+        Self { forgets, ..self }
     }
 
     /// How long until the next act.
@@ -98,6 +109,7 @@ impl Operator {
         }
         let order = match self.random.below(100) {
             _ if at_the_end => Order::Cordon(false),
+            drawn if self.forgets && drawn < FORGETS_PER_CENT => Order::Remove { forget: true },
             0..=29 if standing.cordoned => Order::Cordon(false),
             0..=29 => Order::Cordon(true),
             30..=44 => Order::Cordon(false),

@@ -52,6 +52,8 @@ pub struct Options {
 pub struct Circumstances {
     /// Exclusive steps run for so long, with a short lease of their own.
     pub exclusive_ms: Option<u64>,
+    /// Clusters are removed again and again, whatever they hold.
+    pub forgets: bool,
     /// Processes are started a second time again and again.
     pub starts_again: bool,
     /// Leaders are told again and again to hand over to a member that does not hear it, with slow disks at the others.

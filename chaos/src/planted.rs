@@ -56,6 +56,7 @@ pub const EXPECTED: &[Expected] = &[
     Expected { bug: Bug::DroppedStays, invariants: &[Invariant::Agreement], seeds_max: 5 },
     Expected { bug: Bug::VoteOverwritten, invariants: &[Invariant::Agreement], seeds_max: 5 },
     Expected { bug: Bug::RenewalWithoutLease, invariants: &[Invariant::Exclusive], seeds_max: 8 },
+    Expected { bug: Bug::ForgottenAtOnce, invariants: &[Invariant::OneResult], seeds_max: 8 },
     Expected {
         bug: Bug::ReleasedBeforeCommit,
         invariants: &[Invariant::Outage, Invariant::Ending],
@@ -98,6 +99,7 @@ fn options(bug: Bug, seed: u64) -> Options {
     let drawn = if hands_over { Options::of_handovers(seed, true) } else { Options::of_seed(seed) };
     let circumstances = Circumstances {
         exclusive_ms: (bug == Bug::RenewalWithoutLease).then_some(EXCLUSIVE_MS),
+        forgets: bug == Bug::ForgottenAtOnce,
         starts_again: bug == Bug::PermitTwice,
         hands_over: bug == Bug::DroppedStays,
         lags: bug == Bug::VoteOverwritten,

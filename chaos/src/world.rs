@@ -240,11 +240,13 @@ impl World {
         let mut users = vec![User::new(0, part("operator"), enrol.chain(schedule))];
         users.extend((1..=options.users).map(|index| User::new(index, part(&format!("user {index}")), [])));
         // Nobody but members is touched where their absence alone is judged.
-        if options.kind != "blackouts" && part("orders").per_mille(500) {
+        let forgets = options.circumstances.forgets;
+        if options.kind != "blackouts" && (forgets || part("orders").per_mille(500)) {
             let operator = Operator::new(
                 part("orders of clusters"),
                 clusters.iter().map(|cluster| cluster.name.clone()),
-            );
+            )
+            .forgetting(forgets);
             users.push(User::operating(users.len(), part("operator of clusters"), operator));
         }
         if options.kind != "blackouts" && part("drills").per_mille(333) {
