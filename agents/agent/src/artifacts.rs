@@ -25,7 +25,8 @@ pub fn stores(config: &Config, kubernetes: Option<Client>) -> Arc<Stores> {
         (None, None) => Arc::new(NoSecrets),
     };
     let limits = Limits { url_life_ms: config.artifact_url_life_ms, ..Limits::default() };
-    Arc::new(Stores::new(secrets, limits).with_work_directory(config.data_dir.join("clones")))
+    let stores = Stores::new(secrets, limits).with_known_hosts(config.git_known_hosts.clone());
+    Arc::new(stores.with_work_directory(config.data_dir.join("clones")))
 }
 
 /// Secrets of the agent's own directory, and of the cluster's API server.

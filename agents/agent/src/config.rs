@@ -90,6 +90,9 @@ pub struct Config {
     /// cluster's own are used (kubernetes runtime)
     #[arg(long, env = "ARGOSY_ARTIFACT_SECRETS")]
     pub artifact_secrets: Option<PathBuf>,
+    /// Keys of hosts that git artifacts are read from by SSH, as OpenSSH's ssh_known_hosts has them
+    #[arg(long, env = "ARGOSY_GIT_KNOWN_HOSTS", default_value = argosy_artifacts::KNOWN_HOSTS_FILE)]
+    pub git_known_hosts: PathBuf,
     /// How long requests to artifact stores that are signed for steps can be used, milliseconds
     #[arg(long, default_value_t = argosy_artifacts::Limits::default().url_life_ms)]
     pub artifact_url_life_ms: u64,

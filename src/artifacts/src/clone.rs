@@ -5,7 +5,7 @@ use crate::executor::{Refusal, artifact, refused};
 use crate::location::{flag, needed, text};
 use crate::store::Stores;
 use argosy_executor::artifacts::Ticket;
-use argosy_git::{Archive, Login, Request, clone};
+use argosy_git::{Archive, Login, PrivateKey, Request, clone};
 use argosy_spec::artifact::relocate;
 use serde_json::{Map, Value};
 use std::time::Duration;
@@ -54,5 +54,8 @@ async fn request(stores: &Stores, namespace: &str, fields: &Map<String, Value>) 
         without_submodules: flag(fields, "disableSubmodules"),
         insecure_skip_tls: flag(fields, "insecureSkipTLS"),
         login,
+        private_key: of("sshPrivateKeySecret").await?.map(PrivateKey),
+        known_hosts: stores.known_hosts.clone(),
+        insecure_ignore_host_key: flag(fields, "insecureIgnoreHostKey"),
     })
 }

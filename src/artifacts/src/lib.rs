@@ -29,7 +29,7 @@ pub use limits::Limits;
 pub use operation::{Entry, Operation, Outcome, operate};
 pub use secrets::{DirectorySecrets, NoSecrets, Secrets};
 pub use small::read_file;
-pub use store::{Found, Store, Stores};
+pub use store::{Found, KNOWN_HOSTS_FILE, Store, Stores};
 
 /// Why something could not be done in a store. Never holds a credential or a signed URL.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -27,11 +27,15 @@ const PIECE_BYTES: usize = 1 << 20;
 /// Parts of one object that are under way at a time.
 const PARTS_UNDER_WAY_MAX: usize = 4;
 
+/// Where OpenSSH keeps the keys of hosts that everybody on a machine knows.
+pub const KNOWN_HOSTS_FILE: &str = "/etc/ssh/ssh_known_hosts";
+
 /// Opens stores. Cheap to share.
 pub struct Stores {
     pub(crate) credentials: Credentials,
     pub(crate) limits: Limits,
     pub(crate) work_directory: PathBuf,
+    pub(crate) known_hosts: PathBuf,
     pub(crate) clones: Semaphore,
 }
 
@@ -77,7 +81,15 @@ impl Stores {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let credentials = Credentials::new(secrets, &limits);
         let clones = Semaphore::new(limits.clones_under_way_max);
-        Self { credentials, limits, work_directory: std::env::temp_dir(), clones }
+        let (work_directory, known_hosts) = (std::env::temp_dir(), PathBuf::from(KNOWN_HOSTS_FILE));
+        Self { credentials, limits, work_directory, known_hosts, clones }
+    }
+
+    /// Looks there for the keys of hosts that repositories are read from by SSH.
+    #[must_use]
+    pub fn with_known_hosts(mut self, file: PathBuf) -> Self {
+        self.known_hosts = file;
+        self
     }
 
     /// Keeps what is under way in a directory of their own, which is emptied.

@@ -1,8 +1,8 @@
 //! A clone of a Git repository as an archive: what an input artifact of kind `git` is loaded from.
 //!
-//! [`clone`] speaks Git's protocol, version 2, over HTTP(S) and gives a gzipped tar with one directory: the working tree of
+//! [`clone`] speaks Git's protocol, version 2, over HTTP(S) and SSH and gives a gzipped tar with one directory: the working tree of
 //! the revision, its submodules, and a `.git` with the refs and the history that were fetched. It needs no C library and no
-//! `git`. It does not push, merge or run hooks, and it speaks no SSH.
+//! `git`. It does not push, merge or run hooks.
 //!
 //! Invariants: nothing of the credentials is in the archive, in an error or in a log, and they are sent to the repository's own
 //! origin only; no path leaves the archive's directory; what is on the disk and in memory is within [`Limits`].
@@ -13,13 +13,14 @@
 mod packet;
 mod remote;
 mod repository;
+mod ssh;
 mod submodule;
 #[cfg(feature = "testing")]
 #[allow(clippy::unwrap_used, reason = "for tests: a helper that fails fails its test")]
 pub mod testing;
 mod tree;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 use url::Url;
 
@@ -42,8 +43,24 @@ pub struct Request {
     pub without_submodules: bool,
     /// Any certificate of the server is good.
     pub insecure_skip_tls: bool,
-    /// Who asks.
+    /// Who asks by HTTP.
     pub login: Option<Login>,
+    /// What is shown to the repository's own host by SSH.
+    pub private_key: Option<PrivateKey>,
+    /// Keys of hosts that are talked to by SSH, as OpenSSH keeps them.
+    pub known_hosts: PathBuf,
+    /// Any host is good.
+    pub insecure_ignore_host_key: bool,
+}
+
+/// A private key as its file has it.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct PrivateKey(pub String);
+
+impl std::fmt::Debug for PrivateKey {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("PrivateKey(..)")
+    }
 }
 
 /// A user's name and password, or a token in place of one.
@@ -193,19 +210,21 @@ pub async fn clone(request: &Request, directory: &Path, limits: &Limits) -> Resu
         .map_err(|error| Error::Broken(error.to_string()))?
 }
 
-/// Whether a repository's address is one that can be cloned.
+/// Where a repository is: `HOST:PATH`, as SSH's own programs write it, is the path `~/PATH` of that host.
 ///
 /// # Errors
-/// Why not.
+/// When it can't be cloned from there.
 pub fn address(repo: &str) -> Result<Url, Error> {
-    let url = Url::parse(repo).ok().filter(|url| ["http", "https"].contains(&url.scheme()) && url.has_host());
-    url.ok_or_else(|| {
-        Error::Unsupported(
-            "git repositories are read by http and https alone: write the https address, with usernameSecret and \
-             passwordSecret instead of an SSH key"
-                .to_owned(),
-        )
-    })
+    let short = repo.split_once(':').filter(|(host, path)| {
+        !repo.contains("://") && !host.is_empty() && !host.contains('/') && !path.is_empty()
+    });
+    let url = match short {
+        Some((host, path)) if path.starts_with('/') => Url::parse(&format!("ssh://{host}{path}")),
+        Some((host, path)) => Url::parse(&format!("ssh://{host}/~/{path}")),
+        None => Url::parse(repo),
+    };
+    let url = url.ok().filter(|url| ["http", "https", "ssh"].contains(&url.scheme()) && url.has_host());
+    url.ok_or_else(|| Error::Unsupported("git repositories are read by http, https and ssh alone".to_owned()))
 }
 
 fn pause(limits: &Limits) -> Duration {

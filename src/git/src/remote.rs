@@ -1,7 +1,9 @@
 //! The server: its refs, and packs.
 
 use crate::packet::{self, Packet, Packets};
+use crate::ssh::{self, Conversation};
 use crate::{Error, Limits, Login, Request, pause};
+use bytes::Bytes;
 use gix_hash::ObjectId;
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -62,7 +64,54 @@ pub struct Remote<'a> {
     http: &'a reqwest::Client,
     base: Url,
     login: Option<Login>,
+    /// By SSH all is one conversation.
+    conversation: Option<Conversation>,
+    request: &'a Request,
     limits: &'a Limits,
+}
+
+/// What a server answers to one question.
+enum Answer<'a> {
+    Http(reqwest::Response),
+    /// Ends with a mark, and not with the bytes.
+    Ssh(&'a mut Conversation),
+}
+
+impl Answer<'_> {
+    async fn piece(&mut self) -> Result<Option<Bytes>, Error> {
+        match self {
+            Self::Http(answer) => answer.chunk().await.map_err(cut),
+            Self::Ssh(conversation) => conversation.piece().await,
+        }
+    }
+
+    fn broke_off(&self) -> Error {
+        match self {
+            Self::Http(_) => Error::Server("the server broke off".to_owned()),
+            Self::Ssh(conversation) => conversation.broke_off(),
+        }
+    }
+
+    /// All lines of a short one.
+    async fn lines(mut self, bytes_max: usize) -> Result<Vec<String>, Error> {
+        let (mut packets, mut lines, mut bytes) = (Packets::default(), Vec::new(), 0);
+        while let Some(piece) = self.piece().await? {
+            bytes += piece.len();
+            if bytes > bytes_max {
+                return Err(Error::Limit { what: "the refs", max: bytes_max as u64 });
+            }
+            packets.feed(&piece);
+            while let Some(packet) = packets.next()? {
+                match packet {
+                    Packet::Line(line) => lines.push(packet::text(&line)?),
+                    Packet::Flush if matches!(self, Self::Ssh(_)) => return Ok(lines),
+                    Packet::Flush | Packet::Delimiter | Packet::End => {}
+                }
+            }
+        }
+        let is_whole = packets.is_empty() && matches!(self, Self::Http(_));
+        if is_whole { Ok(lines) } else { Err(self.broke_off()) }
+    }
 }
 
 pub fn client(request: &Request, limits: &Limits) -> Result<reqwest::Client, Error> {
@@ -79,14 +128,19 @@ pub fn client(request: &Request, limits: &Limits) -> Result<reqwest::Client, Err
 
 impl<'a> Remote<'a> {
     /// A submodule elsewhere is not told the login.
-    pub fn new(http: &'a reqwest::Client, mut base: Url, request: &Request, limits: &'a Limits) -> Self {
+    pub fn new(
+        http: &'a reqwest::Client,
+        mut base: Url,
+        request: &'a Request,
+        limits: &'a Limits,
+    ) -> Self {
         let own = Url::parse(&request.repo).map(|url| url.origin()).ok();
         let of_url =
             Login { user: decoded(base.username()), password: decoded(base.password().unwrap_or("")) };
         let given = request.login.clone().filter(|_| own == Some(base.origin()));
         let login = given.or_else(|| (!of_url.user.is_empty()).then_some(of_url));
         strip_login(&mut base);
-        Self { http, base, login, limits }
+        Self { http, base, login, conversation: None, request, limits }
     }
 
     fn with_login(&self, builder: reqwest::RequestBuilder) -> reqwest::RequestBuilder {
@@ -124,6 +178,20 @@ impl<'a> Remote<'a> {
 
     /// Asks the server whether it speaks the version that is needed.
     async fn greet(&mut self) -> Result<(), Error> {
+        let lines =
+            if self.base.scheme() == "ssh" { self.greet_by_ssh().await? } else { self.greet_by_http().await? };
+        if !lines.iter().any(|line| line == "version 2") {
+            return Err(Error::Refused("the server does not speak version 2 of Git's protocol".to_owned()));
+        }
+        let is_other =
+            |line: &String| line.strip_prefix("object-format=").is_some_and(|format| format != "sha1");
+        if lines.iter().any(is_other) {
+            return Err(Error::Unsupported("the repository's objects are not named by SHA-1".to_owned()));
+        }
+        Ok(())
+    }
+
+    async fn greet_by_http(&mut self) -> Result<Vec<String>, Error> {
         let mut url = self.service("info/refs");
         url.set_query(Some("service=git-upload-pack"));
         let answer = self.send(self.http.get(url)).await?;
@@ -138,37 +206,23 @@ impl<'a> Remote<'a> {
             base.set_query(None);
             self.base = base;
         }
-        let lines = self.lines(answer).await?;
-        if !lines.iter().any(|line| line == "version 2") {
-            return Err(Error::Refused("the server does not speak version 2 of Git's protocol".to_owned()));
-        }
-        let is_other =
-            |line: &String| line.strip_prefix("object-format=").is_some_and(|format| format != "sha1");
-        if lines.iter().any(is_other) {
-            return Err(Error::Unsupported("the repository's objects are not named by SHA-1".to_owned()));
-        }
-        Ok(())
+        Answer::Http(answer).lines(self.limits.refs_bytes_max).await
     }
 
-    /// All lines of a short answer.
-    async fn lines(&self, mut answer: reqwest::Response) -> Result<Vec<String>, Error> {
-        let (mut packets, mut lines, mut bytes) = (Packets::default(), Vec::new(), 0);
-        while let Some(piece) = answer.chunk().await.map_err(cut)? {
-            bytes += piece.len();
-            if bytes > self.limits.refs_bytes_max {
-                return Err(Error::Limit { what: "the refs", max: self.limits.refs_bytes_max as u64 });
-            }
-            packets.feed(&piece);
-            while let Some(packet) = packets.next()? {
-                if let Packet::Line(line) = packet {
-                    lines.push(packet::text(&line)?);
-                }
+    async fn greet_by_ssh(&mut self) -> Result<Vec<String>, Error> {
+        let mut lines = Vec::new();
+        for by_shell in [false, true] {
+            let conversation = ssh::open(self.request, &self.base, self.limits, by_shell).await?;
+            let conversation = self.conversation.insert(conversation);
+            lines = Answer::Ssh(conversation).lines(self.limits.refs_bytes_max).await?;
+            if lines.iter().any(|line| line == "version 2") {
+                break;
             }
         }
-        if packets.is_empty() { Ok(lines) } else { Err(Error::Server("the server broke off".to_owned())) }
+        Ok(lines)
     }
 
-    async fn refs(&self, prefixes: &[String]) -> Result<(BTreeMap<String, Ref>, Option<String>), Error> {
+    async fn refs(&mut self, prefixes: &[String]) -> Result<(BTreeMap<String, Ref>, Option<String>), Error> {
         let mut body = Vec::new();
         packet::line(&mut body, "command=ls-refs");
         packet::line(&mut body, AGENT);
@@ -179,9 +233,10 @@ impl<'a> Remote<'a> {
             packet::line(&mut body, &format!("ref-prefix {prefix}"));
         }
         packet::flush(&mut body);
+        let bytes_max = self.limits.refs_bytes_max;
         let answer = self.ask(body).await?;
         let (mut refs, mut head) = (BTreeMap::new(), None);
-        for line in self.lines(answer).await? {
+        for line in answer.lines(bytes_max).await? {
             let mut words = line.split(' ');
             let (Some(id), Some(name)) = (words.next().and_then(id), words.next()) else { continue };
             let mut found = Ref { id, peeled: None };
@@ -200,10 +255,20 @@ impl<'a> Remote<'a> {
         Ok((refs, head))
     }
 
-    async fn ask(&self, body: Vec<u8>) -> Result<reqwest::Response, Error> {
+    async fn ask(&mut self, body: Vec<u8>) -> Result<Answer<'_>, Error> {
+        if self.conversation.is_none() {
+            return self.ask_by_http(body).await.map(Answer::Http);
+        }
+        let conversation = self.conversation.as_mut().expect("it was just there");
+        conversation.say(body).await?;
+        Ok(Answer::Ssh(conversation))
+    }
+
+    async fn ask_by_http(&self, body: Vec<u8>) -> Result<reqwest::Response, Error> {
         let request = self.http.post(self.service("git-upload-pack"));
         let request = request.header("Content-Type", "application/x-git-upload-pack-request");
-        self.send(request.header("Accept", "application/x-git-upload-pack-result").body(body)).await
+        let request = request.header("Accept", "application/x-git-upload-pack-result");
+        self.send(request.body(body)).await
     }
 
     /// What of the server is wanted; a submodule wants one commit.
@@ -221,7 +286,7 @@ impl<'a> Remote<'a> {
 
     /// Has the server send what is wanted into a file; `left` is what may still come.
     pub async fn fetch(
-        &self,
+        &mut self,
         wanted: &Wanted,
         depth: u64,
         pack: &Path,
@@ -242,22 +307,25 @@ impl<'a> Remote<'a> {
         }
         packet::line(&mut body, "done");
         packet::flush(&mut body);
+        let bytes_max = self.limits.pack_bytes_max;
         let mut answer = self.ask(body).await?;
         let mut file = std::io::BufWriter::new(std::fs::File::create(pack)?);
         let (mut packets, mut section) = (Packets::default(), Section::default());
-        while let Some(piece) = answer.chunk().await.map_err(cut)? {
+        while !(section.is_over && matches!(answer, Answer::Ssh(_)))
+            && let Some(piece) = answer.piece().await?
+        {
             packets.feed(&piece);
             while let Some(packet) = packets.next()? {
                 let bytes = section.take(packet)?;
                 *left = left
                     .checked_sub(bytes.len() as u64)
-                    .ok_or(Error::Limit { what: "the packed objects", max: self.limits.pack_bytes_max })?;
+                    .ok_or(Error::Limit { what: "the packed objects", max: bytes_max })?;
                 file.write_all(&bytes)?;
             }
         }
         file.flush()?;
         if !section.is_over {
-            return Err(Error::Server("the server broke off".to_owned()));
+            return Err(answer.broke_off());
         }
         Ok(Fetched { shallow: section.shallow })
     }
@@ -408,13 +476,17 @@ fn is_name(name: &str) -> bool {
         && !name.ends_with(['/', '.'])
 }
 
+/// A user's name is part of the address by SSH, where keys log in.
 pub fn strip_login(url: &mut Url) {
+    let _ = url.set_password(None);
+    if url.scheme() == "ssh" {
+        return;
+    }
     // Neither fails for an address with a host.
     let _ = url.set_username("");
-    let _ = url.set_password(None);
 }
 
-fn decoded(text: &str) -> String {
+pub fn decoded(text: &str) -> String {
     let pairs = format!("a={}", text.replace('+', "%2B"));
     url::form_urlencoded::parse(pairs.as_bytes())
         .next()

@@ -76,7 +76,10 @@ mod tests {
         let around = Url::parse("https://h/team/main.git").unwrap();
         assert_eq!(resolve(&around, "../a.git").unwrap().as_str(), "https://h/team/a.git");
         assert_eq!(resolve(&around, "https://o/b").unwrap().as_str(), "https://o/b");
-        for bad in ["../../../../x", "git@h:b", "/etc/passwd", "file:///etc"] {
+        assert_eq!(resolve(&around, "git@h:b").unwrap().as_str(), "ssh://git@h/~/b");
+        let around = resolve(&around, "git@h:team/b").unwrap();
+        assert_eq!(resolve(&around, "../a").unwrap().as_str(), "ssh://git@h/~/team/a");
+        for bad in ["../../../../x", "/etc/passwd", "file:///etc"] {
             assert!(resolve(&around, bad).is_err(), "{bad}");
         }
     }

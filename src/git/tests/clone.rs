@@ -2,9 +2,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
-use argosy_git::testing::{git, serve};
-use argosy_git::{Archive, Error, Limits, Login, Request};
+use argosy_git::testing::{SshServer, git, serve, serve_openssh, serve_ssh};
+use argosy_git::{Archive, Error, Limits, Login, PrivateKey, Request};
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -170,10 +171,104 @@ async fn what_is_too_much_or_not_there_is_refused() {
     }
     let error = world.archive(&world.request("nowhere"), &Limits::default()).await.unwrap_err();
     assert_eq!(error.to_string(), "repository not found");
-    for repo in ["git@github.com:a/b.git", "ssh://h/a", "file:///etc", "/etc"] {
+    for repo in ["git://h/a", "file:///etc", "/etc", "a/b:c"] {
         let request = Request { repo: repo.to_owned(), ..Request::default() };
         let error = world.archive(&request, &Limits::default()).await.unwrap_err();
-        assert!(error.to_string().contains("http and https alone"), "{error}");
+        assert!(error.to_string().contains("http, https and ssh alone"), "{error}");
     }
     assert_eq!(fs::read_dir(world.path("work")).unwrap().count(), 0);
+}
+
+/// The address of a repository below the user's own directory, and what it takes to read it.
+fn by_ssh(world: &World, server: &SshServer, user: &str, path: &str) -> Request {
+    let known_hosts = world.path("known_hosts");
+    fs::write(&known_hosts, format!("# keys\nelsewhere ssh-ed25519 AAAA\n{}", server.known_host)).unwrap();
+    Request {
+        repo: format!("ssh://{user}@{}{path}", server.address),
+        private_key: Some(PrivateKey(server.user_key.clone())),
+        known_hosts,
+        ..Request::default()
+    }
+}
+
+#[tokio::test]
+async fn a_clone_by_ssh_is_the_same_whether_or_not_the_server_takes_variables() {
+    let world = World::new().await;
+    let source = world.repository("source");
+    for takes_variables in [true, false] {
+        let server =
+            serve_ssh(Ipv4Addr::LOCALHOST.into(), world.directory.path().to_owned(), takes_variables).await;
+        let request = by_ssh(&world, &server, "git", "/~/source");
+        let clone = world.clone(&request, &format!("ssh-{takes_variables}")).await;
+        assert_eq!(git(&clone, &["fsck", "--full"]), "");
+        assert_eq!(git(&clone, &["rev-parse", "HEAD"]), git(&source, &["rev-parse", "main"]));
+        let config = fs::read_to_string(clone.join(".git/config")).unwrap();
+        assert!(config.contains(&format!("url = \"{}\"\n", request.repo)), "{config}");
+        let shallow = Request { depth: 1, revision: "v2".to_owned(), ..request };
+        let clone = world.clone(&shallow, &format!("shallow-{takes_variables}")).await;
+        assert!(fs::read_to_string(clone.join("step")).unwrap().starts_with("two "));
+    }
+}
+
+#[tokio::test]
+async fn openssh_serves_as_well() {
+    let world = World::new().await;
+    let source = world.repository("source");
+    let Ok(user) = std::env::var("USER").or_else(|_| std::env::var("LOGNAME")) else {
+        return println!("SKIPPED: nobody says who the user is");
+    };
+    for takes_variables in [true, false] {
+        let Some(server) = serve_openssh(world.directory.path(), takes_variables).await else {
+            return println!("SKIPPED: there is no sshd here");
+        };
+        let request = by_ssh(&world, &server, &user, source.to_str().unwrap());
+        let clone = world.clone(&request, &format!("openssh-{takes_variables}")).await;
+        assert_eq!(git(&clone, &["rev-parse", "HEAD"]), git(&source, &["rev-parse", "main"]));
+    }
+}
+
+#[tokio::test]
+async fn a_host_that_is_not_known_is_told_nothing_and_a_key_goes_to_its_own_host() {
+    let world = World::new().await;
+    world.repository("source");
+    let server = serve_ssh(Ipv4Addr::LOCALHOST.into(), world.directory.path().to_owned(), true).await;
+    let request = by_ssh(&world, &server, "git", "/~/source");
+    let refused = async |request: &Request| world.archive(request, &Limits::default()).await.unwrap_err();
+    let other = serve_ssh(Ipv4Addr::LOCALHOST.into(), world.directory.path().to_owned(), true).await;
+    let mistaken = server.known_host.split(' ').next().unwrap().to_owned()
+        + " "
+        + other.known_host.split_once(' ').unwrap().1;
+    for (known, reason) in [
+        (None, "ssh: handshake failed: knownhosts: key is unknown"),
+        (Some(mistaken), "ssh: handshake failed: knownhosts: key mismatch in line 1"),
+    ] {
+        let known_hosts = world.path("others");
+        let _ = fs::remove_file(&known_hosts);
+        if let Some(line) = known {
+            fs::write(&known_hosts, line).unwrap();
+        }
+        let request = Request { known_hosts, ..request.clone() };
+        let error = refused(&request).await;
+        assert!(error.to_string().starts_with(reason) && error.is_permanent(), "{error}");
+        let ignoring = Request { insecure_ignore_host_key: true, ..request };
+        world.archive(&ignoring, &Limits::default()).await.unwrap();
+    }
+    let foreign = Request { private_key: Some(PrivateKey(other.user_key.clone())), ..request.clone() };
+    let error = refused(&foreign).await;
+    assert!(error.to_string().contains("unable to authenticate") && error.is_permanent(), "{error}");
+    let broken = Request { private_key: Some(PrivateKey("secret text".to_owned())), ..request.clone() };
+    let error = refused(&broken).await;
+    assert!(error.to_string().contains("sshPrivateKeySecret") && !error.to_string().contains("secret text"));
+    let missing = Request { repo: format!("ssh://git@{}/~/none", server.address), ..request.clone() };
+    let error = refused(&missing).await;
+    assert!(error.to_string().contains("the server says: ") && error.to_string().contains("none"), "{error}");
+    // A submodule elsewhere: that host gets no key.
+    let upper = world.repository("upper");
+    git(&upper, &["submodule", "--quiet", "add", world.path("source").to_str().unwrap(), "lib"]);
+    let elsewhere = format!("[submodule \"l\"]\n\tpath = lib\n\turl = ssh://git@{}/~/source\n", other.address);
+    fs::write(upper.join(".gitmodules"), elsewhere).unwrap();
+    git(&upper, &["add", "-A"]);
+    git(&upper, &["commit", "-q", "-m", "lib"]);
+    let error = refused(&Request { repo: format!("ssh://git@{}/~/upper", server.address), ..request }).await;
+    assert!(error.to_string().contains("sshPrivateKeySecret for this host"), "{error}");
 }

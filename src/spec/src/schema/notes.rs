@@ -70,7 +70,6 @@ pub(crate) fn reason(owner: &str, field: &Field) -> &'static str {
 
 const ANY_TYPE: &str = "*";
 const NO_POD: &str = "artifacts are deleted without a Pod of their own";
-const NO_SSH: &str = "repositories are read by https alone; use `usernameSecret` and `passwordSecret`, or a token in their place";
 const BY_SERVER: &str = "Kubernetes fills it in";
 
 /// Type (or any), field, reason.
@@ -101,8 +100,6 @@ pub(crate) static REASONS: &[(&str, &str, &str)] = &[
     ("SubmitArguments", "artifacts", "an event carries no files; Argo ignores them"),
     (ANY_TYPE, "hdfs", "the executor has no HDFS client; write it as `http` with the WebHDFS address"),
     (ANY_TYPE, "plugin", "artifact plugins are drivers beside the step, which the executor does not start"),
-    ("GitArtifact", "sshPrivateKeySecret", NO_SSH),
-    ("GitArtifact", "insecureIgnoreHostKey", NO_SSH),
     ("S3Artifact", "roleARN", "agents sign with the keys they are given and take on no roles"),
     (ANY_TYPE, "createBucketIfNotPresent", "agents may read and write objects only; make the bucket first"),
     (ANY_TYPE, "lifecycleRule", "agents may read and write objects only; set it at the bucket"),

@@ -86,12 +86,10 @@ impl Validator<'_> {
             }
         }
         let repo = artifact.location.get("git").and_then(|git| git.get("repo")?.as_str()).unwrap_or_default();
-        let is_read = ["http://", "https://"].iter().any(|scheme| repo.starts_with(scheme));
-        if !repo.is_empty() && !repo.contains("{{") && !is_read {
+        if !repo.is_empty() && !repo.contains("{{") && !is_cloned(repo) {
             let message =
-                format!("{words}.git.repo is not supported: repositories are read by http and https alone");
-            let suggestion =
-                "write the https address, with usernameSecret and passwordSecret instead of an SSH key";
+                format!("{words}.git.repo is not supported: repositories are read by http, https and ssh alone");
+            let suggestion = "write its address as https://HOST/PATH, ssh://USER@HOST/PATH or USER@HOST:PATH";
             self.tell_with("ARG0005", format!("{at}.git.repo"), message, suggestion.to_owned());
         }
     }
@@ -134,4 +132,13 @@ impl Validator<'_> {
         let message = format!("templates.{} inputs.artifacts.{} was not supplied", template.name, input.name);
         self.tell("ARG0017", path, message);
     }
+}
+
+/// An address of a repository that agents clone from.
+fn is_cloned(repo: &str) -> bool {
+    if repo.contains("://") {
+        return ["http://", "https://", "ssh://"].iter().any(|scheme| repo.starts_with(scheme));
+    }
+    let short = repo.split_once(':');
+    short.is_some_and(|(host, path)| !host.is_empty() && !host.contains('/') && !path.is_empty())
 }

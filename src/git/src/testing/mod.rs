@@ -1,4 +1,8 @@
-//! A server of repositories for tests: Git's own program answers.
+//! Servers of repositories for tests: Git's own program answers.
+
+mod ssh;
+
+pub use ssh::{SshServer, serve_openssh, serve_ssh};
 
 use axum::body::Bytes;
 use axum::extract::{Path as Part, State};
@@ -62,6 +66,14 @@ fn check(repository: &str, headers: &HeaderMap) -> Result<(), StatusCode> {
 /// # Panics
 /// When there is no port.
 pub async fn serve(root: PathBuf) -> String {
+    serve_at(std::net::Ipv4Addr::LOCALHOST.into(), root).await
+}
+
+/// The same at an address.
+///
+/// # Panics
+/// When there is no port.
+pub async fn serve_at(address: std::net::IpAddr, root: PathBuf) -> String {
     let refs = async |State(root): State<PathBuf>, Part(name): Part<String>, headers: HeaderMap| {
         check(&name, &headers)?;
         let repository = root.join(&name);
@@ -81,7 +93,7 @@ pub async fn serve(root: PathBuf) -> String {
         .route("/{name}/info/refs", get(refs))
         .route("/{name}/git-upload-pack", post(pack))
         .with_state(root);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let listener = tokio::net::TcpListener::bind((address, 0)).await.unwrap();
     let server = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move { axum::serve(listener, router).await });
     server
