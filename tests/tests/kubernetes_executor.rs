@@ -74,8 +74,7 @@ fn plain(name: &str, by_init: Option<&Container>) -> anyhow::Result<Pod> {
     if let Some(by_init) = by_init {
         let volumes = by_init.volume_mounts.iter().flatten();
         let volumes = volumes.filter(|mount| !mount.mount_path.starts_with("/var/run/secrets/"));
-        let volumes: Vec<Value> =
-            volumes.map(|mount| json!({"name": mount.name, "emptyDir": {}})).collect();
+        let volumes: Vec<Value> = volumes.map(|mount| json!({"name": mount.name, "emptyDir": {}})).collect();
         pod["spec"]["volumes"] = volumes.into();
         pod["spec"]["initContainers"] = json!([by_init]);
     }
@@ -83,8 +82,10 @@ fn plain(name: &str, by_init: Option<&Container>) -> anyhow::Result<Pod> {
 }
 
 async fn measured(federation: &Federation, cluster: &Cluster) -> anyhow::Result<()> {
-    let rounds = std::env::var("ARGOSY_BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(40);
-    let options = Options { members: 1, address: federation.hub_address(), lease_ms: 20_000, ..Options::default() };
+    let rounds =
+        std::env::var("ARGOSY_BENCH_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(40);
+    let options =
+        Options { members: 1, address: federation.hub_address(), lease_ms: 20_000, ..Options::default() };
     let cell = Cell::start(&options).await?;
     let mut agent = start_agent(&cell, cluster, &AgentOptions::default()).await?;
     cell.wait_for_clusters(1).await?;
@@ -106,8 +107,7 @@ async fn measured(federation: &Federation, cluster: &Cluster) -> anyhow::Result<
         let by_init = pod.spec.and_then(|spec| spec.init_containers).and_then(|mut all| all.pop());
         let by_init = by_init.context("the executor comes by an init container here")?;
         let mut alone = [Duration::ZERO; 2];
-        for (time, (name, by_init)) in
-            alone.iter_mut().zip([("plain", None), ("with-init", Some(&by_init))])
+        for (time, (name, by_init)) in alone.iter_mut().zip([("plain", None), ("with-init", Some(&by_init))])
         {
             let name = format!("{name}-{round}");
             pods.create(&PostParams::default(), &plain(&name, by_init)?).await?;

@@ -128,12 +128,7 @@ pub fn client(request: &Request, limits: &Limits) -> Result<reqwest::Client, Err
 
 impl<'a> Remote<'a> {
     /// A submodule elsewhere is not told the login.
-    pub fn new(
-        http: &'a reqwest::Client,
-        mut base: Url,
-        request: &'a Request,
-        limits: &'a Limits,
-    ) -> Self {
+    pub fn new(http: &'a reqwest::Client, mut base: Url, request: &'a Request, limits: &'a Limits) -> Self {
         let own = Url::parse(&request.repo).map(|url| url.origin()).ok();
         let of_url =
             Login { user: decoded(base.username()), password: decoded(base.password().unwrap_or("")) };
@@ -178,8 +173,11 @@ impl<'a> Remote<'a> {
 
     /// Asks the server whether it speaks the version that is needed.
     async fn greet(&mut self) -> Result<(), Error> {
-        let lines =
-            if self.base.scheme() == "ssh" { self.greet_by_ssh().await? } else { self.greet_by_http().await? };
+        let lines = if self.base.scheme() == "ssh" {
+            self.greet_by_ssh().await?
+        } else {
+            self.greet_by_http().await?
+        };
         if !lines.iter().any(|line| line == "version 2") {
             return Err(Error::Refused("the server does not speak version 2 of Git's protocol".to_owned()));
         }

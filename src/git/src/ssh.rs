@@ -96,8 +96,7 @@ async fn login(request: &Request, url: &Url, limits: &Limits) -> Result<Handle<H
         kinds.sort_by_key(|kind| !known.iter().any(|(_, key)| key.algorithm() == *kind));
         preferred.key = kinds.into();
     }
-    let config =
-        Arc::new(Config { inactivity_timeout: Some(pause(limits)), preferred, ..Config::default() });
+    let config = Arc::new(Config { inactivity_timeout: Some(pause(limits)), preferred, ..Config::default() });
     let refusal = Arc::new(Mutex::new(String::new()));
     let judge = Host { name: name.clone(), port, known_hosts, refusal: Arc::clone(&refusal) };
     let connected = russh::client::connect(config, (name.as_str(), port), judge).await;
@@ -110,7 +109,8 @@ async fn login(request: &Request, url: &Url, limits: &Limits) -> Result<Handle<H
     match handle.authenticate_publickey(user, shown).await {
         Ok(answer) if answer.success() => Ok(handle),
         Ok(_) => Err(Error::Refused(
-            "ssh: handshake failed: ssh: unable to authenticate: the server does not let this key in".to_owned(),
+            "ssh: handshake failed: ssh: unable to authenticate: the server does not let this key in"
+                .to_owned(),
         )),
         Err(error) => Err(told(&error)),
     }
@@ -122,12 +122,16 @@ fn key(request: &Request, url: &Url) -> Result<PrivateKey, Error> {
     let is_own = own.is_some_and(|own| own.host_str() == url.host_str() && own.port() == url.port());
     let key = request.private_key.as_ref().filter(|_| is_own);
     let key = key.ok_or_else(|| {
-        Error::Unsupported(format!("{} is read by SSH, which takes sshPrivateKeySecret for this host", host(url)))
+        Error::Unsupported(format!(
+            "{} is read by SSH, which takes sshPrivateKeySecret for this host",
+            host(url)
+        ))
     })?;
     // The library's words could hold a part of it.
     decode_secret_key(&key.0, None).map_err(|_| {
         Error::Unsupported(
-            "sshPrivateKeySecret can't be used: it takes an ed25519 or ECDSA key without a passphrase".to_owned(),
+            "sshPrivateKeySecret can't be used: it takes an ed25519 or ECDSA key without a passphrase"
+                .to_owned(),
         )
     })
 }

@@ -265,7 +265,8 @@ async fn a_host_that_is_not_known_is_told_nothing_and_a_key_goes_to_its_own_host
     // A submodule elsewhere: that host gets no key.
     let upper = world.repository("upper");
     git(&upper, &["submodule", "--quiet", "add", world.path("source").to_str().unwrap(), "lib"]);
-    let elsewhere = format!("[submodule \"l\"]\n\tpath = lib\n\turl = ssh://git@{}/~/source\n", other.address);
+    let elsewhere =
+        format!("[submodule \"l\"]\n\tpath = lib\n\turl = ssh://git@{}/~/source\n", other.address);
     fs::write(upper.join(".gitmodules"), elsewhere).unwrap();
     git(&upper, &["add", "-A"]);
     git(&upper, &["commit", "-q", "-m", "lib"]);

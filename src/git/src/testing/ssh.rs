@@ -55,11 +55,8 @@ pub async fn serve_ssh(address: IpAddr, root: PathBuf, takes_variables: bool) ->
     let (host, user) = (new_key(), new_key());
     let listener = TcpListener::bind((address, 0)).await.unwrap();
     let server = described(listener.local_addr().unwrap(), host.public_key(), &user, None);
-    let config = Arc::new(Config {
-        keys: vec![host],
-        auth_rejection_time: Duration::ZERO,
-        ..Config::default()
-    });
+    let config =
+        Arc::new(Config { keys: vec![host], auth_rejection_time: Duration::ZERO, ..Config::default() });
     let allowed = user.public_key().clone();
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {

@@ -45,7 +45,7 @@ enum Command {
         #[arg(long)]
         directory: PathBuf,
         /// Size of the file, MiB
-        #[arg(long, default_value_t = 2_048)]
+        #[arg(long, default_value_t = 512)]
         mebibytes: u64,
         /// How often each way
         #[arg(long, default_value_t = 2)]

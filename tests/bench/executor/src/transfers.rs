@@ -172,7 +172,8 @@ impl Way {
 
 fn curl(arguments: &[&str]) -> anyhow::Result<Duration> {
     let begun = Instant::now();
-    let status = Command::new("curl").args(["--silent", "--show-error", "--fail"]).args(arguments).status()?;
+    let status =
+        Command::new("curl").args(["--silent", "--show-error", "--fail"]).args(arguments).status()?;
     ensure!(status.success(), "curl failed: {status}");
     Ok(begun.elapsed())
 }
