@@ -87,8 +87,9 @@ impl Validator<'_> {
         }
         let repo = artifact.location.get("git").and_then(|git| git.get("repo")?.as_str()).unwrap_or_default();
         if !repo.is_empty() && !repo.contains("{{") && !is_cloned(repo) {
-            let message =
-                format!("{words}.git.repo is not supported: repositories are read by http, https and ssh alone");
+            let message = format!(
+                "{words}.git.repo is not supported: repositories are read by http, https and ssh alone"
+            );
             let suggestion = "write its address as https://HOST/PATH, ssh://USER@HOST/PATH or USER@HOST:PATH";
             self.tell_with("ARG0005", format!("{at}.git.repo"), message, suggestion.to_owned());
         }
