@@ -35,6 +35,10 @@ impl Artifacts for Signer {
         answered.map_err(|refusal| (refusal.message, refusal.permanent))
     }
 
+    async fn read_file(&self, _: &Ticket, _: &str, _: u64) -> Result<Vec<u8>, (String, bool)> {
+        Err(("no files here".to_owned(), true))
+    }
+
     async fn archive(&self, _: &Fence, _: &Ticket, _: &str) -> Result<(std::fs::File, u64), (String, bool)> {
         Err(("no repositories here".to_owned(), true))
     }
