@@ -1,4 +1,4 @@
-//! Stores that are no S3 of Amazon's, and stores that fail: plain HTTP with a login, OSS, parts that do not arrive,
+//! Stores that are no S3 of Amazon's, and stores that fail: plain HTTP with a login, parts that do not arrive,
 //! bytes that changed between clusters. One cell of process clusters; all servers are real ones on loopback.
 
 use anyhow::Context;
@@ -310,18 +310,11 @@ async fn files_are_stored_and_read_by_http_with_every_login() -> anyhow::Result<
     artifactory["url"] = at("basic/artifactory").into();
     let oauth2 = json!({"auth": {"oauth2": {"clientIDSecret": secret("user"), "clientSecretSecret": secret("password"),
         "tokenURLSecret": secret("token-url"), "scopes": ["files"]}}});
-    let mut oss = world.repository["s3"].clone();
-    oss["endpoint"] = format!("http://{}", oss["endpoint"].as_str().context("an endpoint")?).into();
-    oss["key"] = "by/oss".into();
-    for field in ["insecure", "region"] {
-        oss.as_object_mut().context("an object")?.shift_remove(field);
-    }
     for (name, to) in [
         ("basic", http("basic/b", json!({"auth": {"basicAuth": basic}}))),
         ("header", http("header/h", json!({"headers": [{"name": "X-Team", "value": "a"}]}))),
         ("oauth2", http("bearer/o", oauth2)),
         ("artifactory", json!({"artifactory": artifactory})),
-        ("oss", json!({"oss": oss})),
     ] {
         let done = world.run(&there_and_back(name, &to, &to)).await?;
         assert_eq!(done["status"]["phase"], "Succeeded", "{name}: {}", done["status"]);
