@@ -24,7 +24,6 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 struct World {
     cell: Cell,
-    repository: Value,
     store: Store,
     /// Parts that did not arrive.
     lost: Arc<AtomicUsize>,
@@ -68,7 +67,7 @@ impl World {
         let stores = Stores::new(Arc::new(secrets), Limits::default());
         let location: Map<String, Value> = repository.as_object().cloned().unwrap_or_default();
         let store = stores.open("default", &location).await?;
-        Ok(Self { cell, repository, store, lost, _serving: serving })
+        Ok(Self { cell, store, lost, _serving: serving })
     }
 
     async fn run(&self, workflow: &Value) -> anyhow::Result<Value> {
