@@ -1,4 +1,4 @@
-//! Stores that are no S3 of Amazon's, and stores that fail: plain HTTP with a login, parts that do not arrive,
+//! Stores that are no S3 of Amazon's, and stores that fail: plain HTTP with a login, OSS, parts that do not arrive,
 //! bytes that changed between clusters. One cell of process clusters; all servers are real ones on loopback.
 
 use anyhow::Context;
@@ -24,6 +24,7 @@ const LIMIT: Duration = Duration::from_secs(90);
 
 struct World {
     cell: Cell,
+    endpoint: String,
     store: Store,
     /// Parts that did not arrive.
     lost: Arc<AtomicUsize>,
@@ -67,7 +68,7 @@ impl World {
         let stores = Stores::new(Arc::new(secrets), Limits::default());
         let location: Map<String, Value> = repository.as_object().cloned().unwrap_or_default();
         let store = stores.open("default", &location).await?;
-        Ok(Self { cell, store, lost, _serving: serving })
+        Ok(Self { cell, endpoint: before.to_string(), store, lost, _serving: serving })
     }
 
     async fn run(&self, workflow: &Value) -> anyhow::Result<Value> {
@@ -309,11 +310,17 @@ async fn files_are_stored_and_read_by_http_with_every_login() -> anyhow::Result<
     artifactory["url"] = at("basic/artifactory").into();
     let oauth2 = json!({"auth": {"oauth2": {"clientIDSecret": secret("user"), "clientSecretSecret": secret("password"),
         "tokenURLSecret": secret("token-url"), "scopes": ["files"]}}});
+    // Its address says how it is spoken to, as users of OSS write it.
+    let oss = json!({
+        "endpoint": format!("http://{}", world.endpoint), "bucket": "argosy", "key": "by/oss",
+        "accessKeySecret": {"name": "store", "key": "access"}, "secretKeySecret": {"name": "store", "key": "secret"},
+    });
     for (name, to) in [
         ("basic", http("basic/b", json!({"auth": {"basicAuth": basic}}))),
         ("header", http("header/h", json!({"headers": [{"name": "X-Team", "value": "a"}]}))),
         ("oauth2", http("bearer/o", oauth2)),
         ("artifactory", json!({"artifactory": artifactory})),
+        ("oss", json!({"oss": oss})),
     ] {
         let done = world.run(&there_and_back(name, &to, &to)).await?;
         assert_eq!(done["status"]["phase"], "Succeeded", "{name}: {}", done["status"]);

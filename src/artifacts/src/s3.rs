@@ -133,7 +133,7 @@ pub(crate) async fn open(
         .with_region(&region)
         .with_endpoint(bucket_endpoint)
         .with_virtual_hosted_style_request(is_virtual)
-        .with_client_options(client_options(is_insecure, ca.as_deref(), limits)?);
+        .with_client_options(client_options(base.scheme() == "http", ca.as_deref(), limits)?);
     if let (Some(access), Some(secret)) = (&access, &secret) {
         builder = builder.with_access_key_id(access).with_secret_access_key(secret);
         if let Some(session) = &session {
