@@ -286,7 +286,12 @@ impl World {
 
     pub(crate) fn action_arrives(&mut self, index: usize, action: RuntimeAction) {
         let now_ms = self.now_ms();
-        self.clusters[index].runtime.act(now_ms, action);
+        let cluster = &mut self.clusters[index];
+        if cluster.gone {
+            // There is no API server any more that could make what was asked for late.
+            return;
+        }
+        cluster.runtime.act(now_ms, action);
         self.note_executions(index);
         self.plan_pods(index);
     }
