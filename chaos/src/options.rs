@@ -61,6 +61,8 @@ pub struct Circumstances {
     /// Members are down for long one after another, and little of the log is kept: they come back to snapshots, with disks
     /// that fail at once.
     pub lags: bool,
+    /// Somebody drills, one loss after the other.
+    pub drills: bool,
 }
 
 /// A bug planted in the world, for the tests of the checkers.

@@ -87,6 +87,7 @@ pub const EXPECTED: &[Expected] = &[
         invariants: &[Invariant::OneResult, Invariant::Ending],
         seeds_max: 20,
     },
+    Expected { bug: Bug::DrillGoesOn, invariants: &[Invariant::Ending], seeds_max: 8 },
     Expected { bug: Bug::TimersForgotten, invariants: &[Invariant::Ending], seeds_max: 40 },
 ];
 
@@ -103,6 +104,7 @@ fn options(bug: Bug, seed: u64) -> Options {
         starts_again: bug == Bug::PermitTwice,
         hands_over: bug == Bug::DroppedStays,
         lags: bug == Bug::VoteOverwritten,
+        drills: bug == Bug::DrillGoesOn,
     };
     let log_entries_kept = if circumstances.lags { FEW_ENTRIES } else { drawn.log_entries_kept };
     Options { bug: Some(bug), held_before_ms: HELD_BEFORE_MS, circumstances, log_entries_kept, ..drawn }

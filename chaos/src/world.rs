@@ -249,7 +249,8 @@ impl World {
             .forgetting(forgets);
             users.push(User::operating(users.len(), part("operator of clusters"), operator));
         }
-        if options.kind != "blackouts" && part("drills").per_mille(333) {
+        let drills = options.circumstances.drills;
+        if options.kind != "blackouts" && (drills || part("drills").per_mille(333)) {
             let names: Vec<String> = clusters.iter().map(|cluster| cluster.name.clone()).collect();
             let random = part("drilling");
             users.push(User::drilling(users.len(), random, &names, options.active_ms));

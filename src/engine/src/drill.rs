@@ -7,6 +7,7 @@
 //! It has three parts: the loss, until its time or an abort; the settling, until the cluster is back and every step that
 //! was lost runs again or has ended; the report, which is kept.
 
+use argosy_model::planted::{Bug, is_planted};
 use argosy_model::{Limits, LogTime};
 use argosy_proto::command::{BeginDrill, Refusal};
 use argosy_proto::fact::{self, fact::Body};
@@ -190,6 +191,9 @@ pub(crate) fn end_loss(draft: &mut Draft, drill: u64, aborted: &str) {
 
 /// A timer of a drill came: its loss ends, or its report is closed as it stands.
 pub(crate) fn due(draft: &mut Draft, drill: u64) {
+    if is_planted(Bug::DrillGoesOn) {
+        return;
+    }
     let now_ms = draft.now().0;
     let Some(row) = draft.state.drills.get(&drill).filter(|row| row.finished_at_ms == 0).cloned() else {
         return;

@@ -50,11 +50,13 @@ pub enum Bug {
     DroppedStays,
     /// A snapshot's installation overwrites the vote.
     VoteOverwritten,
+    /// The timer of a drill ends nothing.
+    DrillGoesOn,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::RenewalWithoutQuorum,
         Self::LeaseFromReceipt,
         Self::TimersForgotten,
@@ -78,6 +80,7 @@ impl Bug {
         Self::EpochAsFence,
         Self::DroppedStays,
         Self::VoteOverwritten,
+        Self::DrillGoesOn,
     ];
 
     /// The rule that is broken, in a sentence.
@@ -107,6 +110,7 @@ impl Bug {
             Self::EpochAsFence => "the fence of an attempt decides, not its session's epoch",
             Self::DroppedStays => "what is dropped leaves the leader's overlay",
             Self::VoteOverwritten => "installing a snapshot keeps term and vote",
+            Self::DrillGoesOn => "a drill ends in time, whatever becomes of leaders",
         }
     }
 }
