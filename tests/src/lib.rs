@@ -3,6 +3,7 @@
 
 pub mod cell;
 pub mod day;
+pub mod manifests;
 pub mod networks;
 pub mod pods;
 pub mod replicas;

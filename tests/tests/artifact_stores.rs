@@ -5,6 +5,7 @@ use anyhow::Context;
 use argosy_artifacts::{DirectorySecrets, Limits, Store, Stores};
 use argosy_objects::Server;
 use argosy_tests::cell::{Cell, Options};
+use argosy_tests::manifests::{node, sh, workflow};
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
@@ -114,22 +115,6 @@ async fn lossy(listener: TcpListener, behind: SocketAddr, lost: Arc<AtomicUsize>
             }
         });
     }
-}
-
-fn sh(script: &str) -> Value {
-    json!({"image": "busybox", "command": ["sh", "-ec"], "args": [script]})
-}
-
-fn workflow(name: &str, templates: Value) -> Value {
-    json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
-        "spec": {"entrypoint": "main", "templates": templates},
-    })
-}
-
-fn node<'a>(workflow: &'a Value, display: &str) -> &'a Value {
-    let nodes = workflow["status"]["nodes"].as_object().map(|nodes| nodes.values());
-    nodes.into_iter().flatten().find(|node| node["displayName"] == display).unwrap_or(&Value::Null)
 }
 
 /// One step stores a file at a location, the next one reads it from a location.

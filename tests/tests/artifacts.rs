@@ -4,6 +4,7 @@ use anyhow::Context;
 use argosy_artifacts::{DirectorySecrets, Limits, Store, Stores};
 use argosy_objects::Server;
 use argosy_tests::cell::{Cell, Options, TOKEN};
+use argosy_tests::manifests::{node, sh, workflow};
 use futures::TryStreamExt;
 use nix::sys::signal::Signal;
 use serde_json::{Map, Value, json};
@@ -77,22 +78,6 @@ impl World {
         let answer = self.cell.http.get(url).bearer_auth(TOKEN).send().await?;
         Ok((answer.status().as_u16(), answer.bytes().await?.to_vec()))
     }
-}
-
-fn sh(script: &str) -> Value {
-    json!({"image": "busybox", "command": ["sh", "-ec"], "args": [script]})
-}
-
-fn workflow(name: &str, templates: Value) -> Value {
-    json!({
-        "apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
-        "spec": {"entrypoint": "main", "templates": templates},
-    })
-}
-
-fn node<'a>(workflow: &'a Value, display: &str) -> &'a Value {
-    let nodes = workflow["status"]["nodes"].as_object().map(|nodes| nodes.values());
-    nodes.into_iter().flatten().find(|node| node["displayName"] == display).unwrap_or(&Value::Null)
 }
 
 fn on(cluster: &str) -> Value {

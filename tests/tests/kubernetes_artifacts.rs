@@ -9,6 +9,7 @@ mod logs;
 use argosy_artifacts::{DirectorySecrets, Limits, Stores};
 use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
 use argosy_tests::cell::{Cell, Options, TOKEN, binary};
+use argosy_tests::manifests::node;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
@@ -63,11 +64,6 @@ fn sh(script: &str) -> Value {
 fn workflow(name: &str, templates: Value) -> Value {
     json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name, "namespace": "default"},
         "spec": {"entrypoint": "main", "templates": templates}})
-}
-
-fn node<'a>(workflow: &'a Value, display: &str) -> &'a Value {
-    let nodes = workflow["status"]["nodes"].as_object().map(|nodes| nodes.values());
-    nodes.into_iter().flatten().find(|node| node["displayName"] == display).unwrap_or(&Value::Null)
 }
 
 async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Result<()> {

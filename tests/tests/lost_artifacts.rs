@@ -4,6 +4,7 @@
 use argosy_objects::{Options as StoreOptions, Server};
 use argosy_server::config::ReproductionConfig;
 use argosy_tests::cell::{Cell, Options};
+use argosy_tests::manifests::node;
 use serde_json::{Value, json};
 use std::net::TcpListener;
 use std::time::Duration;
@@ -88,11 +89,6 @@ impl World {
             })
             .await
     }
-}
-
-fn node<'a>(workflow: &'a Value, display: &str) -> &'a Value {
-    let nodes = workflow["status"]["nodes"].as_object().map(|nodes| nodes.values());
-    nodes.into_iter().flatten().find(|node| node["displayName"] == display).unwrap_or(&Value::Null)
 }
 
 /// `first` and `other` make files, `second` one of what `first` made; then somebody is waited for, and `third` reads what
