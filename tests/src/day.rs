@@ -281,12 +281,16 @@ fn succeeded(workflow: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn pods(workflow: &Value) -> Vec<Value> {
+/// The Pod nodes of a workflow.
+#[must_use]
+pub fn pods(workflow: &Value) -> Vec<Value> {
     let nodes = workflow["status"]["nodes"].as_object().cloned().unwrap_or_default();
     nodes.into_iter().map(|(_, node)| node).filter(|node| node["type"] == "Pod").collect()
 }
 
-fn attempts(pod: &Value) -> Vec<Value> {
+/// The attempts of a node.
+#[must_use]
+pub fn attempts(pod: &Value) -> Vec<Value> {
     pod["attempts"].as_array().cloned().unwrap_or_default()
 }
 

@@ -10,13 +10,14 @@ use anyhow::{Context, ensure};
 use argosy_testcluster::{Cluster, Federation};
 use argosy_tests::bad_days;
 use argosy_tests::cell::{Cell, Options};
-use argosy_tests::day::{Day, LIMIT};
+use argosy_tests::day::{Day, LIMIT, attempts, pods};
 use argosy_tests::networks::{self, Network};
 use argosy_tests::pods::{no_clusters, say};
 use argosy_tests::replicas::{Replicas, Service};
 use argosy_tests::scenarios::{self, CLUSTERS, LEASE, MEMBERS};
 use nix::sys::signal::Signal::{SIGCONT, SIGKILL, SIGSTOP, SIGTERM};
 use nix::unistd::Pid;
+use serde_json::json;
 use std::sync::Arc;
 
 /// `ARGOSY_NETWORKS=cut,agent` runs only scenarios whose names begin so.
@@ -37,8 +38,8 @@ fn whatever_three_real_clusters_lose_each_result_is_committed_once() -> anyhow::
 async fn all(network: Arc<Network>, clusters: Vec<Cluster>) -> anyhow::Result<()> {
     let options = Options {
         lease_ms: u64::try_from(LEASE.as_millis())?,
-        // What runs stays where it is while its API server is away.
-        degraded_after_ms: Some(600_000),
+        // What runs stays where it is while its API server is away; what waits leaves.
+        degraded_after_ms: Some(15_000),
         network: Some(Arc::clone(&network)),
         ..Options::default()
     };
@@ -77,6 +78,10 @@ async fn all(network: Arc<Network>, clusters: Vec<Cluster>) -> anyhow::Result<()
             namespace_deleted(&mut cell, &name.replace('_', "-"), case).await.context(name)?;
             say(name);
         }
+    }
+    if scenarios::is_wanted("waiting_step_leaves") {
+        waiting_step_leaves(&mut cell).await.context("waiting_step_leaves")?;
+        say("waiting-step-leaves");
     }
     if scenarios::is_wanted("two_replicas") {
         two_replicas(&mut cell).await.context("two_replicas")?;
@@ -183,6 +188,49 @@ async fn namespace_deleted(cell: &mut Cell, name: &str, case: Namespace) -> anyh
         ensure!(!succeeded || case == Namespace::ResultsUntold, "{}", ended["status"]);
     }
     day.nothing_is_left_behind(cell).await
+}
+
+/// A Pod waits for a host when its cluster's API server dies: its step runs elsewhere, and never there, although there is a
+/// host by the time when there is an API server again. Then the Pod ends.
+async fn waiting_step_leaves(cell: &mut Cell) -> anyhow::Result<()> {
+    let [home, others @ ..] = CLUSTERS;
+    let cluster = real(cell, home)?;
+    for other in others {
+        real(cell, other)?.kubectl(&["label", "nodes", "--all", "day=fits"])?;
+        cell.argosy(&["cluster", "cordon", other])?;
+    }
+    let records = tempfile::tempdir_in(cell.directory.path())?;
+    let write = format!("echo $ARGOSY_FENCE >> {}/runs", records.path().display());
+    let leaf = json!({"name": "main", "nodeSelector": {"day": "fits"}, "container": {"image": "busybox",
+        "command": ["sh", "-c"], "args": [write], "imagePullPolicy": "IfNotPresent",
+        "volumeMounts": [{"name": "records", "mountPath": records.path()}]}});
+    let workflow = json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow",
+        "metadata": {"name": "waits-for-a-host"}, "spec": {"entrypoint": "main", "templates": [leaf],
+        "volumes": [{"name": "records", "hostPath": {"path": records.path(), "type": "Directory"}}]}});
+    cell.submit(&workflow).await?;
+    let shown = || cluster.kubectl(&["get", "pods", "-o", "name"]).unwrap_or_default();
+    cell.until(LIMIT, "its Pod", async || shown().contains("waits-for-a-host").then_some(())).await?;
+    for other in others {
+        cell.argosy(&["cluster", "uncordon", other])?;
+    }
+    cluster.kill_api_server()?;
+    let ended = cell.finished("waits-for-a-host", LIMIT).await?;
+    ensure!(ended["status"]["phase"] == "Succeeded", "{}", ended["status"]);
+    let attempts = attempts(pods(&ended).first().context("a Pod")?);
+    let phases: Vec<_> = attempts.iter().map(|one| (&one["cluster"], &one["permit"])).collect();
+    ensure!(phases[0] == (&json!(home), &json!("none")) && phases.len() == 2, "{attempts:?}");
+    cluster.start_api_server()?;
+    say("an API server again");
+    cluster.kubectl(&["label", "nodes", "--all", "day=fits"])?;
+    cell.until(LIMIT, "the Pod that waited to go or end", async || {
+        let active =
+            ["get", "pods", "-o", "name", "--field-selector", "status.phase!=Failed,status.phase!=Succeeded"];
+        cluster.kubectl(&active).ok()?.trim().is_empty().then_some(())
+    })
+    .await?;
+    let runs = std::fs::read_to_string(records.path().join("runs"))?;
+    ensure!(runs.lines().count() == 1, "it ran {runs:?}");
+    cell.wait_for_clusters(CLUSTERS.len()).await
 }
 
 /// The replica that acts is killed, then the other one is stopped past its Lease and resumed.

@@ -1,5 +1,5 @@
-//! Artifacts of a cluster that is gone for good: two process clusters, each with an object store of its own at the same
-//! name, and what a later step needs is made again.
+//! Artifacts of a cluster that is gone for good, and what a later step needs is made again: two process clusters, each with an
+//! object store of its own at the same name, or one store that is inside the cluster that is lost, and a spare one.
 
 use argosy_objects::{Options as StoreOptions, Server};
 use argosy_server::config::ReproductionConfig;
@@ -13,8 +13,18 @@ use tokio::task::{JoinHandle, JoinSet};
 const LIMIT: Duration = Duration::from_secs(90);
 /// The stores' name in both clusters.
 const STORE: &str = "minio.argo.test";
+/// The name of a store that is in no cluster.
+const SPARE: &str = "spare.argo.test";
 /// Where each cluster finds its own.
 const ADDRESSES: [(&str, &str); 2] = [("east", "127.0.0.21"), ("west", "127.0.0.22")];
+
+fn repository(endpoint: &str) -> Value {
+    let secret = |key: &str| json!({"name": "store", "key": key});
+    json!({"s3": {
+        "endpoint": endpoint, "insecure": true, "bucket": "argosy", "region": "us-east-1",
+        "accessKeySecret": secret("access"), "secretKeySecret": secret("secret"),
+    }})
+}
 
 struct World {
     cell: Cell,
@@ -32,9 +42,20 @@ fn free_port() -> anyhow::Result<u16> {
     }
 }
 
+/// Who knows of the stores.
+#[derive(Clone, Copy, PartialEq)]
+enum Stores {
+    /// Every cluster has one of its own, and members know.
+    OfEach,
+    /// Every cluster has one of its own, and nobody knows.
+    OfEachUntold,
+    /// Both are reached by all; the first one is inside the first cluster, and members know.
+    OfOne,
+}
+
 impl World {
     /// Both stores, and the first cluster alone: all that is made is there.
-    async fn start(is_told: bool) -> anyhow::Result<Self> {
+    async fn start(kind: Stores) -> anyhow::Result<Self> {
         let port = free_port()?;
         let mut stores = Vec::new();
         for (_, address) in ADDRESSES {
@@ -47,24 +68,30 @@ impl World {
             stores.push(tokio::spawn(async move { while serving.join_next().await.is_some() {} }));
         }
         let endpoint = format!("{STORE}:{port}");
-        let secret = |key: &str| json!({"name": "store", "key": key});
         let options = Options {
             members: 1,
-            artifact_repository: Some(json!({"s3": {
-                "endpoint": endpoint, "insecure": true, "bucket": "argosy", "region": "us-east-1",
-                "accessKeySecret": secret("access"), "secretKeySecret": secret("secret"),
-            }})),
-            reproductions: ReproductionConfig {
-                cluster_stores: if is_told { vec![endpoint] } else { Vec::new() },
-                ..ReproductionConfig::default()
+            artifact_repository: Some(repository(&endpoint)),
+            reproductions: match kind {
+                Stores::OfEach => {
+                    ReproductionConfig { cluster_stores: vec![endpoint], ..ReproductionConfig::default() }
+                }
+                Stores::OfEachUntold => ReproductionConfig::default(),
+                Stores::OfOne => ReproductionConfig {
+                    store_clusters: [(endpoint, "east".to_owned())].into(),
+                    repository: Some(repository(&format!("{SPARE}:{port}"))),
+                    ..ReproductionConfig::default()
+                },
             },
             ..Options::default()
         };
         let mut cell = Cell::start(&options).await?;
         cell.write_secret("store", "access", "access-key")?;
         cell.write_secret("store", "secret", "secret-key")?;
-        for (cluster, address) in ADDRESSES {
-            cell.write_hosts(cluster, &format!("127.0.0.1 localhost\n{address} {STORE}\n"))?;
+        for (cluster, own) in ADDRESSES {
+            let [(_, first), (_, second)] = ADDRESSES;
+            let store = if kind == Stores::OfOne { first } else { own };
+            let hosts = format!("127.0.0.1 localhost\n{store} {STORE}\n{second} {SPARE}\n");
+            cell.write_hosts(cluster, &hosts)?;
         }
         cell.start_agent("east").await?;
         cell.wait_for_clusters(1).await?;
@@ -120,8 +147,8 @@ fn workflow() -> Value {
     })
 }
 
-async fn only_what_is_needed_is_made_again(is_told: bool) -> anyhow::Result<()> {
-    let mut world = World::start(is_told).await?;
+async fn only_what_is_needed_is_made_again(kind: Stores) -> anyhow::Result<()> {
+    let mut world = World::start(kind).await?;
     let name = world.cell.submit(&workflow()).await?;
     world
         .cell
@@ -148,6 +175,14 @@ async fn only_what_is_needed_is_made_again(is_told: bool) -> anyhow::Result<()> 
         assert_eq!(again[0]["outputsDiffer"], true, "{step}");
         assert_eq!((&then["phase"], &then["finishedAt"]), (&now["phase"], &now["finishedAt"]), "{step}");
     }
+    if kind == Stores::OfOne {
+        let shown = &node(&done, "second")["outputs"]["artifacts"][0]["s3"];
+        let endpoint = shown["endpoint"].as_str().unwrap_or_default();
+        assert!(endpoint.starts_with(SPARE), "{shown}");
+        assert!(shown["key"].as_str().is_some_and(|key| key.starts_with("east/argosy/")), "{shown}");
+        let file = world.cell.directory.path().join("out");
+        world.cell.argosy(&["cp", &name, &file.display().to_string(), "--template-name", "middle"])?;
+    }
     assert!(node(&done, "other")["reproductions"].is_null(), "{}", node(&done, "other"));
     world.cell.counted(1, "argosy_reproductions_total{reason=\"artifact\"}", 2.0).await?;
     assert!((world.cell.count(1, "argosy_reproductions_total").await? - 2.0).abs() < f64::EPSILON);
@@ -157,10 +192,15 @@ async fn only_what_is_needed_is_made_again(is_told: bool) -> anyhow::Result<()> 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_cluster_had_is_made_again_where_its_store_is_known_to_be_its_own() -> anyhow::Result<()>
 {
-    only_what_is_needed_is_made_again(true).await
+    only_what_is_needed_is_made_again(Stores::OfEach).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_cluster_had_is_made_again_when_a_reader_does_not_find_it() -> anyhow::Result<()> {
-    only_what_is_needed_is_made_again(false).await
+    only_what_is_needed_is_made_again(Stores::OfEachUntold).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_store_in_a_lost_cluster_had_is_made_again_in_another_store() -> anyhow::Result<()> {
+    only_what_is_needed_is_made_again(Stores::OfOne).await
 }

@@ -162,6 +162,9 @@ pub struct TaskOutcome {
     /// Inputs that their stores do not have, if that is why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missing_inputs: Vec<String>,
+    /// Inputs whose store did not answer, if that is why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unreached_inputs: Vec<String>,
     /// Artifacts that were saved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub artifacts: Vec<SavedArtifact>,

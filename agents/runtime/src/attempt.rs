@@ -101,6 +101,7 @@ impl Attempt {
             ready,
             refused,
             missing_artifacts,
+            unreached_artifacts,
         } = seen;
         let report = &mut self.report;
         report.message = message;
@@ -116,6 +117,9 @@ impl Attempt {
         report.refused |= refused;
         if !missing_artifacts.is_empty() {
             report.missing_artifacts = missing_artifacts;
+        }
+        if !unreached_artifacts.is_empty() {
+            report.unreached_artifacts = unreached_artifacts;
         }
         if !artifacts.is_empty() {
             report.artifacts = artifacts;
@@ -152,8 +156,12 @@ pub fn observe_outcome(fence: Fence, holder: &str, outcome: TaskOutcome) -> Atte
         // Nothing was run: the node has no exit code.
         let message = format!("init: Error (exit code 64): {}", outcome.input_error);
         let seen = AttemptObservation::new(fence, AttemptPhase::Error, message);
-        let missing_artifacts = outcome.missing_inputs;
-        return AttemptObservation { holder: Some(holder.to_owned()), missing_artifacts, ..seen };
+        return AttemptObservation {
+            holder: Some(holder.to_owned()),
+            missing_artifacts: outcome.missing_inputs,
+            unreached_artifacts: outcome.unreached_inputs,
+            ..seen
+        };
     }
     let artifacts = outcome.artifacts.clone().into_iter().map(|one| OutputArtifact {
         name: one.name,

@@ -199,6 +199,8 @@ pub struct AttemptObservation {
     pub refused: bool,
     /// Inputs that their stores do not have: nothing ran.
     pub missing_artifacts: Vec<String>,
+    /// Inputs whose store did not answer: nothing ran.
+    pub unreached_artifacts: Vec<String>,
 }
 
 impl AttemptObservation {

@@ -16,6 +16,7 @@ use std::collections::BTreeMap;
 use crate::advance::Turn;
 use crate::advance::create::{Place, known_scope};
 use crate::express::fill;
+use crate::reproduce;
 use crate::scope::{Scope, Sibling};
 use crate::state::{ROW_VERSION, phase_of, type_of};
 use argosy_spec::shown_name;
@@ -303,7 +304,10 @@ pub(crate) fn of_leaf(turn: &Turn<'_>, index: u32, report: &AttemptReport) -> Yi
             Some(declared) => placed(declared.clone(), &archive),
             None => log_of(&reported.name, &archive),
         };
-        let Some((shown, location)) = shown else { continue };
+        let Some((mut shown, location)) = shown else { continue };
+        if reproduce::is_elsewhere(turn.leader, &whole_location(&written(&shown), &workflow), &location) {
+            shown.location.clone_from(&location);
+        }
         let mut artifact = row::Artifact {
             json: text_of(&shown),
             digest: reported.digest.clone(),
@@ -344,12 +348,15 @@ fn copy(location: &Map<String, Value>, from: &str, to: &str, reported: &OutputAr
 }
 
 /// Copies and attempts' keys exist only where one object can be copied to another.
-fn is_store(location: &Map<String, Value>) -> bool {
+pub(crate) fn is_store(location: &Map<String, Value>) -> bool {
     ["s3", "gcs", "azure", "oss"].iter().any(|kind| location.contains_key(*kind))
 }
 
 /// A declared artifact with its key, and its whole location.
-fn placed(mut artifact: Artifact, archive: &Map<String, Value>) -> Option<(Artifact, Map<String, Value>)> {
+pub(crate) fn placed(
+    mut artifact: Artifact,
+    archive: &Map<String, Value>,
+) -> Option<(Artifact, Map<String, Value>)> {
     if !artifact.has_location() {
         let name = artifact.file_name();
         let (kind, key) = key_of(archive)?;
@@ -371,7 +378,7 @@ fn log_of(name: &str, archive: &Map<String, Value>) -> Option<(Artifact, Map<Str
     Some((artifact, location))
 }
 
-fn key_of(archive: &Map<String, Value>) -> Option<(&'static str, String)> {
+pub(crate) fn key_of(archive: &Map<String, Value>) -> Option<(&'static str, String)> {
     let kinds = [("s3", "key"), ("gcs", "key"), ("oss", "key"), ("azure", "blob"), ("artifactory", "url")];
     kinds.into_iter().find_map(|(kind, field)| {
         let key = archive.get(kind)?.get(field)?.as_str()?.to_owned();

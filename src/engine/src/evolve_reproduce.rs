@@ -40,6 +40,8 @@ impl Step<'_> {
         let known = node.outputs.iter_mut().flat_map(|outputs| &mut outputs.artifacts);
         for artifact in known {
             if let Some(made) = fact.artifacts.iter().find(|made| made.name == artifact.name) {
+                // It may be in another store.
+                artifact.json.clone_from(&made.json);
                 artifact.stored_key.clone_from(&made.stored_key);
                 artifact.digest.clone_from(&made.digest);
                 artifact.size = made.size;

@@ -22,6 +22,11 @@ pub struct Leader {
     pub artifact_repository: String,
     /// Addresses of object stores of which every cluster has one of its own: artifacts in them are where they were made.
     pub cluster_stores: Vec<String>,
+    /// Addresses of object stores that are in one cluster: all clusters reach them, until that cluster is lost.
+    pub store_clusters: BTreeMap<String, String>,
+    /// Where what belongs into the store of a lost cluster is kept meanwhile: Argo's ArtifactRepository object in JSON; empty =
+    /// the cell's default.
+    pub refuge_repository: String,
     /// Laid under every workflow that is submitted (Argo's `workflowDefaults`): `metadata` and `spec`.
     pub defaults: Option<Arc<Value>>,
     parsed: BTreeMap<u64, (Arc<Parsed>, usize)>,
@@ -123,6 +128,14 @@ impl Leader {
     #[must_use]
     pub fn with_cluster_stores(mut self, stores: Vec<String>) -> Self {
         self.cluster_stores = stores;
+        self
+    }
+
+    /// With the clusters that stores are in, by address, and the repository for what belongs into a lost one.
+    #[must_use]
+    pub fn with_store_clusters(mut self, clusters: BTreeMap<String, String>, refuge: String) -> Self {
+        self.store_clusters = clusters;
+        self.refuge_repository = refuge;
         self
     }
 

@@ -341,7 +341,7 @@ pub(crate) fn run(draft: &mut Draft, leader: &mut Leader) {
                         cluster: cluster.clone(),
                     }));
                 }
-                let moved = reproduce::with_current_inputs(&draft.state, workflow, node, &work.template_json);
+                let moved = reproduce::as_of_now(&draft.state, leader, workflow, node, &work.template_json);
                 let template_json = moved.unwrap_or_default();
                 let assigned = fact::AttemptAssigned { workflow, node, cluster, template_json };
                 draft.emit(Body::AttemptAssigned(assigned));

@@ -449,3 +449,112 @@ fn a_step_whose_cluster_is_lost_before_its_artifacts_are_copied_is_taken_over() 
     step(&mut world, "w.third", "t");
     assert_eq!((world.phase("w"), count(&world)), ("Succeeded".to_owned(), 0));
 }
+
+/// A store inside one cluster that all clusters reach, and another one for what belongs into it when that is lost.
+fn world_of_one_store() -> World {
+    let mut world = world();
+    world.leader.cluster_stores.clear();
+    world.leader.store_clusters = [(format!("https://{STORE}"), "east".to_owned())].into();
+    world.leader.refuge_repository =
+        json!({"s3": {"bucket": "spare", "endpoint": "spare.example", "keyFormat": "x/{{pod.name}}"}})
+            .to_string();
+    world
+}
+
+fn template_of(world: &World, fence: &Fence) -> Value {
+    serde_json::from_str(&world.state.assignment(fence).unwrap().template_json).unwrap()
+}
+
+#[test]
+fn what_the_store_of_a_lost_cluster_had_is_made_again_in_another_store() {
+    let mut world = world_of_one_store();
+    world.submit("w", &chain(safe())).unwrap();
+    world.settle();
+    for name in ["w.first", "w.other", "w.second"] {
+        step(&mut world, name, name);
+    }
+    world.join("west", 1_000_000);
+    let (_, reader, _) = only(&world);
+    lose(&mut world, "east");
+    // The reader could not be in the lost cluster, and is not bound to any.
+    assert!(world.state.assignment(&reader).is_none());
+    for name in ["w.first", "w.second"] {
+        let (_, fence, _) = only(&world);
+        let outputs = template_of(&world, &fence)["outputs"]["artifacts"][0].clone();
+        let key = outputs["s3"]["key"].as_str().unwrap_or_default().to_owned();
+        let store = (&outputs["s3"]["bucket"], &outputs["s3"]["endpoint"]);
+        assert_eq!(store, (&json!("spare"), &json!("spare.example")));
+        assert!(key.starts_with("east/b/w/") && key.ends_with("/out.tgz"), "{key}");
+        assert!(outputs["s3"]["accessKeySecret"].is_null(), "{outputs}");
+        step(&mut world, name, &format!("{name} again"));
+        let shown = node(&world, name)["outputs"]["artifacts"][0]["s3"].clone();
+        assert_eq!((&shown["bucket"], &shown["key"]), (&json!("spare"), &json!(key)), "{shown}");
+    }
+    let (_, reader, name) = only(&world);
+    assert_eq!(name, "w.third");
+    let taken = template_of(&world, &reader)["inputs"]["artifacts"][0].clone();
+    let taken = (&taken["s3"]["endpoint"], &taken["argosy"]["digest"]);
+    assert_eq!(taken, (&json!("spare.example"), &json!("w.second again")));
+    assert_eq!(count(&world), 2);
+    // What it makes goes there as well.
+    step(&mut world, "w.third", "t1");
+    assert_eq!(node(&world, "w.third")["outputs"]["artifacts"][0]["s3"]["bucket"], "spare");
+    assert_eq!(world.phase("w"), "Succeeded");
+}
+
+#[test]
+fn a_reader_that_can_not_reach_the_store_of_a_lost_cluster_waits_for_its_input() {
+    for is_lost in [true, false] {
+        let mut world = world_of_one_store();
+        world.submit("w", &chain(safe())).unwrap();
+        world.settle();
+        step(&mut world, "w.first", "f1");
+        world.join("west", 1_000_000);
+        let cordon = ChangeCluster { cluster: "east".into(), cordon: Some(true), ..ChangeCluster::default() };
+        world.command(Body::ChangeCluster(cordon)).unwrap();
+        step(&mut world, "w.other", "o1");
+        // The store is in the other cluster, which does not keep it from running here.
+        let (cluster, reader, _) = only(&world);
+        assert_eq!(cluster, "west");
+        world.running("west", reader);
+        if is_lost {
+            lose(&mut world, "east");
+        }
+        let unreached = AttemptReport {
+            message: "artifact first failed to load: connection refused".into(),
+            unreached_artifacts: vec!["first".into()],
+            ..ended(reader, AttemptPhase::Error)
+        };
+        assert_eq!(world.report("west", unreached), Verdict::Accepted);
+        world.settle();
+        if is_lost {
+            let waits = "waits for first to make its artifacts again: cluster east is lost";
+            assert_eq!(node(&world, "w.second")["message"], waits);
+            step(&mut world, "w.first", "f2");
+            assert_eq!(only(&world).2, "w.second");
+        } else {
+            // An error as any other.
+            assert_eq!(node(&world, "w.second")["phase"], "Error");
+        }
+        assert_eq!(count(&world), u32::from(is_lost));
+    }
+}
+
+#[test]
+fn without_another_store_a_reader_is_told_that_its_input_is_lost() {
+    let mut world = world_of_one_store();
+    world.leader.refuge_repository.clear();
+    world.submit("w", &chain(safe())).unwrap();
+    world.settle();
+    for name in ["w.first", "w.other"] {
+        step(&mut world, name, name);
+    }
+    world.join("west", 1_000_000);
+    lose(&mut world, "east");
+    world.settle();
+    assert_eq!(
+        node(&world, "w.second")["message"],
+        "cluster east is lost, and with it its input first: first is not run again for it, as its store is in that cluster and there is no other (reproductions.repository)"
+    );
+    assert_eq!(count(&world), 0);
+}

@@ -1,4 +1,5 @@
 use argosy_model::{Limits, MemberId};
+use std::collections::BTreeMap;
 
 /// A member's settings. Times are milliseconds of its steady clock unless said otherwise.
 #[derive(Clone, Debug)]
@@ -15,6 +16,10 @@ pub struct Config {
     pub artifact_repository: String,
     /// Addresses of object stores of which every cluster has one of its own.
     pub cluster_stores: Vec<String>,
+    /// Clusters that object stores are in, by the store's address.
+    pub store_clusters: BTreeMap<String, String>,
+    /// Argo's ArtifactRepository object in JSON for what belongs into the store of a lost cluster; empty: the default one.
+    pub refuge_repository: String,
     /// Laid under every workflow that is submitted.
     pub workflow_defaults: Option<std::sync::Arc<serde_json::Value>>,
     /// Times of the agent link.
@@ -68,6 +73,8 @@ impl Config {
             limits: Limits::default(),
             artifact_repository: String::new(),
             cluster_stores: Vec::new(),
+            store_clusters: BTreeMap::new(),
+            refuge_repository: String::new(),
             workflow_defaults: None,
             times: argosy_link::Times::default(),
             link_limits: argosy_link::Limits::default(),

@@ -102,6 +102,7 @@ impl Leading {
             engine: Leader::new(config.engine_limits())
                 .with_artifact_repository(config.artifact_repository.clone())
                 .with_cluster_stores(config.cluster_stores.clone())
+                .with_store_clusters(config.store_clusters.clone(), config.refuge_repository.clone())
                 .with_defaults(config.workflow_defaults.clone()),
             sessions: Sessions::new(
                 config.cell.clone(),

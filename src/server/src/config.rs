@@ -73,6 +73,11 @@ pub struct ReproductionConfig {
     /// Addresses (`HOST:PORT`, as the endpoints of artifact repositories have them) of stores of which every cluster has one
     /// of its own: artifacts in them are where they were made.
     pub cluster_stores: Vec<String>,
+    /// Addresses of stores that are inside one cluster, and its name: all clusters reach them, until that cluster is lost.
+    pub store_clusters: BTreeMap<String, String>,
+    /// Where files are kept meanwhile that belong into the store of a lost cluster: Argo's ArtifactRepository object; none: the
+    /// cell's default repository.
+    pub repository: Option<serde_json::Value>,
     /// How often one step is run again; 0: never.
     pub per_node_max: usize,
 }
@@ -80,7 +85,12 @@ pub struct ReproductionConfig {
 impl Default for ReproductionConfig {
     fn default() -> Self {
         let limits = argosy_model::Limits::default();
-        Self { cluster_stores: Vec::new(), per_node_max: limits.reproductions_per_node_max }
+        Self {
+            cluster_stores: Vec::new(),
+            store_clusters: BTreeMap::new(),
+            repository: None,
+            per_node_max: limits.reproductions_per_node_max,
+        }
     }
 }
 

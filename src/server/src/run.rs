@@ -174,6 +174,10 @@ fn member_config(config: &ServerConfig, consensus: argosy_consensus::Config, see
         member.artifact_repository = repository.to_string();
     }
     member.cluster_stores.clone_from(&config.reproductions.cluster_stores);
+    member.store_clusters.clone_from(&config.reproductions.store_clusters);
+    if let Some(repository) = &config.reproductions.repository {
+        member.refuge_repository = repository.to_string();
+    }
     member.limits.reproductions_per_node_max = config.reproductions.per_node_max;
     if let Some(wait_ms) = config.artifact_sweep_after_ms {
         member.limits.artifact_sweep_after_ms = wait_ms;

@@ -16,11 +16,13 @@ pub struct Problem {
     pub message: String,
     /// Inputs that their stores do not have, if that is why.
     pub missing: Vec<String>,
+    /// Inputs whose store did not answer, if that is why.
+    pub unreached: Vec<String>,
 }
 
 impl From<String> for Problem {
     fn from(message: String) -> Self {
-        Self { message, missing: Vec::new() }
+        Self { message, missing: Vec::new(), unreached: Vec::new() }
     }
 }
 
@@ -32,20 +34,22 @@ pub fn load(
 ) -> Result<(), Problem> {
     let asks = inputs.iter().any(|input| input.raw.is_none());
     let plans = match session {
-        Some(session) if asks => match session.ask(Operation::Inputs)? {
-            Answer::Inputs { inputs } => inputs,
-            Answer::Paths { .. }
-            | Answer::Addresses { .. }
-            | Answer::Signed { .. }
-            | Answer::Upload { .. }
-            | Answer::Done => Vec::new(),
-        },
+        Some(session) if asks => {
+            match session.ask(Operation::Inputs).map_err(|why| unreached(inputs, why))? {
+                Answer::Inputs { inputs } => inputs,
+                Answer::Paths { .. }
+                | Answer::Addresses { .. }
+                | Answer::Signed { .. }
+                | Answer::Upload { .. }
+                | Answer::Done => Vec::new(),
+            }
+        }
         _ => Vec::new(),
     };
     let missing: Vec<String> =
         inputs.iter().filter(|input| is_missing(input, &plans)).map(|input| input.name.clone()).collect();
     if let Some(first) = missing.first() {
-        return Err(Problem { message: not_loaded(first, NO_KEY), missing });
+        return Err(Problem { message: not_loaded(first, NO_KEY), missing, unreached: Vec::new() });
     }
     for (number, input) in inputs.iter().enumerate() {
         let failed = |reason: String| not_loaded(&input.name, &reason);
@@ -54,13 +58,20 @@ pub fn load(
             write_raw(&to, raw).map_err(|error| failed(error.to_string()))?;
         } else {
             let plan = plans.iter().find(|plan| plan.name == input.name);
-            if !fetch(session, input, plan, number, &to).map_err(failed)? {
+            let fetched = fetch(session, input, plan, number, &to);
+            if !fetched.map_err(|why| unreached(std::slice::from_ref(input), failed(why)))? {
                 continue;
             }
         }
         set_mode(input, &to).map_err(|error| failed(error.to_string()))?;
     }
     Ok(())
+}
+
+/// Inputs that could not be had, whatever was in the way: who knows that their store is lost can tell.
+fn unreached(inputs: &[InputFile], message: String) -> Problem {
+    let asked = inputs.iter().filter(|input| input.raw.is_none());
+    Problem { message, missing: Vec::new(), unreached: asked.map(|input| input.name.clone()).collect() }
 }
 
 /// What Argo says of an object that is not there.

@@ -32,6 +32,7 @@ pub fn load_inputs(task: &Task, session: Option<&Session>) -> Result<(), Box<Tas
             exit_code: EXIT_EXECUTOR_ERROR,
             input_error: problem.message,
             missing_inputs: problem.missing,
+            unreached_inputs: problem.unreached,
             ..TaskOutcome::default()
         })
     })

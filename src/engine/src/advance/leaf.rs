@@ -493,7 +493,7 @@ pub(crate) fn attempt_over(
     index: u32,
     report: &AttemptReport,
 ) {
-    if reproduce::reader_lacks(draft, workflow, index, report) {
+    if reproduce::reader_lacks(draft, leader, workflow, index, report) {
         return;
     }
     if reproduce::is_reproduction(&draft.state, workflow, index) {

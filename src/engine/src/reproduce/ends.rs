@@ -61,7 +61,7 @@ pub(crate) fn attempt_over(
             let why = "too many artifacts wait to be copied to their keys".to_owned();
             failed(draft, leader, workflow, index, why);
         }
-        None => made_again(draft, workflow, index, outputs),
+        None => made_again(draft, leader, workflow, index, outputs),
     }
 }
 
@@ -87,15 +87,15 @@ pub(crate) fn published(
     error: &str,
 ) {
     if error.is_empty() {
-        made_again(draft, task.workflow, task.node, outputs.unwrap_or_default());
+        made_again(draft, leader, task.workflow, task.node, outputs.unwrap_or_default());
     } else {
         failed(draft, leader, task.workflow, task.node, format!("failed to put file: {error}"));
     }
 }
 
-fn made_again(draft: &mut Draft, workflow: u64, node: u32, outputs: row::Outputs) {
+fn made_again(draft: &mut Draft, leader: &Leader, workflow: u64, node: u32, outputs: row::Outputs) {
     let work = draft.state.works.get(&(workflow, node)).cloned().unwrap_or_default();
-    if !super::is_needed(&draft.state, workflow, node, &work) {
+    if !super::is_needed(&draft.state, leader, workflow, node, &work) {
         // The first ones are back: whoever reads them finds them together, where they always were.
         return not_needed(draft, workflow, node);
     }
@@ -128,7 +128,7 @@ pub(crate) fn failed(draft: &mut Draft, leader: &mut Leader, workflow: u64, prod
     while let Some((producer, why)) = todo.pop() {
         let name = shown(&draft.state, workflow, producer);
         ended(draft, workflow, producer, row::ReproductionEnd::Failed, clip(&why));
-        for (reader, input, lost) in readers(&draft.state, workflow, producer) {
+        for (reader, input, lost) in readers(&draft.state, leader, workflow, producer) {
             let loss = find::loss(&draft.state, &lost);
             let message = clip(&format!(
                 "{loss}, and with it its input {input}: {name} was run again for it, and failed: {why}"
@@ -143,16 +143,15 @@ pub(crate) fn failed(draft: &mut Draft, leader: &mut Leader, workflow: u64, prod
 }
 
 /// Who waits for what a step makes, by which of their inputs, and the cluster that it was lost with.
-fn readers(state: &State, workflow: u64, producer: u32) -> Vec<(u32, String, String)> {
+fn readers(state: &State, leader: &Leader, workflow: u64, producer: u32) -> Vec<(u32, String, String)> {
     let waiting = state.works.range(all_of(workflow)).filter(|(_, work)| work.fence.is_none());
     let reads = |((_, reader), work): (&(u64, u32), &std::sync::Arc<row::Work>)| {
         let node = state.node(workflow, *reader).filter(|_| !work.bound.is_empty())?;
         let inputs = node.rare().input_artifacts.iter();
         inputs.filter(|input| work.bound.contains(&input.stored_key)).find_map(|input| {
             let source = find::source(state, workflow, input)?;
-            let lost = &source.artifact.cluster;
-            let it_is = source.producer == producer && find::is_gone(state, lost);
-            it_is.then(|| (*reader, input.name.clone(), lost.clone()))
+            let lost = find::gone_with(state, leader, workflow, source.artifact)?;
+            (source.producer == producer).then(|| (*reader, input.name.clone(), lost))
         })
     };
     waiting.filter_map(reads).take(READERS_MAX).collect()
@@ -224,12 +223,18 @@ pub(crate) fn withdraw_all(turn: &mut Turn<'_>) {
     }
 }
 
-/// An attempt did not find inputs that were lost with their cluster: its node waits until they are made again. False: it
-/// ends as Argo has it.
-pub(crate) fn reader_lacks(draft: &mut Draft, workflow: u64, index: u32, report: &AttemptReport) -> bool {
+/// An attempt did not find inputs that were lost with their cluster, or could not reach that cluster's store: its node waits
+/// until they are made again. False: it ends as Argo has it.
+pub(crate) fn reader_lacks(
+    draft: &mut Draft,
+    leader: &Leader,
+    workflow: u64,
+    index: u32,
+    report: &AttemptReport,
+) -> bool {
     let ended_badly = matches!(report.phase(), AttemptPhase::Error | AttemptPhase::Failed);
     let is_over = draft.state.workflows.get(&workflow).is_none_or(|row| row.shutdown != 0);
-    if report.missing_artifacts.is_empty() || !ended_badly || is_over {
+    if !ended_badly || is_over {
         return false;
     }
     let (Some(work), Some(node), Some(fence)) =
@@ -239,19 +244,28 @@ pub(crate) fn reader_lacks(draft: &mut Draft, workflow: u64, index: u32, report:
     };
     let mut lost = None;
     let mut bound = Vec::new();
-    for name in &report.missing_artifacts {
+    let missing = report.missing_artifacts.iter().map(|name| (name, true));
+    let unreached = report.unreached_artifacts.iter().map(|name| (name, false));
+    for (name, is_missing) in missing.chain(unreached) {
         let input = node.rare().input_artifacts.iter().find(|input| input.name == *name);
-        let Some(source) = input.and_then(|input| find::source(&draft.state, workflow, input)) else {
-            return false;
-        };
-        let cluster = &source.artifact.cluster;
-        if !find::is_gone(&draft.state, cluster) || find::is_deleted(source.artifact) {
-            return false;
+        let source = input.and_then(|input| find::source(&draft.state, workflow, input));
+        let source = source.filter(|source| !find::is_deleted(source.artifact));
+        let gone_with =
+            source.and_then(|source| find::gone_with(&draft.state, leader, workflow, source.artifact));
+        match gone_with {
+            // Others that could not be reached at the same time may only have been behind it.
+            None if !is_missing => {}
+            None => return false,
+            Some(cluster) => {
+                bound.extend(input.map(|input| input.stored_key.clone()));
+                lost.get_or_insert_with(|| {
+                    format!("{}, and with it its input {name}", find::loss(&draft.state, &cluster))
+                });
+            }
         }
-        bound.extend(input.map(|input| input.stored_key.clone()));
-        lost.get_or_insert_with(|| {
-            format!("{}, and with it its input {name}", find::loss(&draft.state, cluster))
-        });
+    }
+    if lost.is_none() {
+        return false;
     }
     let mut waiting = work.as_ref().clone();
     bound.retain(|key| !waiting.bound.contains(key));

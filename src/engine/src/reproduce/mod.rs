@@ -5,12 +5,14 @@
 //! nothing else of it is kept. Readers wait in the placement queue, blocked with the reason; whenever something changes
 //! there, they are looked at anew, and so nothing has to be told to anybody.
 //!
-//! Whose artifacts only their cluster has is known of stores that the configuration names (`Leader::cluster_stores`), and
-//! from attempts that did not find an input whose cluster is lost (`AttemptReport.missing_artifacts`).
+//! Whose artifacts only their cluster has is known of stores that the configuration names (`Leader::cluster_stores`,
+//! `Leader::store_clusters`), and from attempts that did not find an input whose cluster is lost
+//! (`AttemptReport.missing_artifacts`) or could not reach its store (`unreached_artifacts`).
 
 mod ends;
 mod find;
 mod policy;
+mod refuge;
 
 use argosy_proto::fact::{self, fact::Body};
 use argosy_proto::state as row;
@@ -19,17 +21,20 @@ use std::ops::RangeInclusive;
 
 use crate::Leader;
 use crate::advance::{Turn, leaf};
+use crate::artifacts;
 use crate::draft::Draft;
 use crate::recall;
 use crate::scope::display_name;
 use crate::state::State;
+use find::Whereabouts;
 use policy::Verdict;
 
 pub(crate) use ends::{
     Unpublished, attempt_over, end_reader, failed, not_needed, published, reader_lacks, unpublished,
     withdraw_all,
 };
-pub(crate) use find::{attempt_of, bound, current, with_current_inputs};
+pub(crate) use find::{as_of_now, attempt_of, bound, current};
+pub(crate) use refuge::is_elsewhere;
 
 /// Where a step that waits for placement stands to its inputs.
 pub(crate) enum Standing {
@@ -56,10 +61,10 @@ pub(crate) fn standing(
     node: u32,
     work: &row::Work,
 ) -> Standing {
-    if work.reproduces && !is_needed(&draft.state, workflow, node, work) {
+    if work.reproduces && !is_needed(&draft.state, leader, workflow, node, work) {
         return Standing::NotNeeded;
     }
-    let found = look(&draft.state, workflow, node, work);
+    let found = look(&draft.state, leader, workflow, node, work);
     if let Some(waits) = find_producers(draft, leader, workflow, node, &found) {
         return waits;
     }
@@ -91,7 +96,7 @@ struct Away {
     cluster: String,
 }
 
-fn look(state: &State, workflow: u64, node: u32, work: &row::Work) -> Found {
+fn look(state: &State, leader: &Leader, workflow: u64, node: u32, work: &row::Work) -> Found {
     let mut found = Found::default();
     let Some(row) = state.node(workflow, node).filter(|_| !work.bound.is_empty()) else { return found };
     let mut bytes: BTreeMap<String, (u64, String)> = BTreeMap::new();
@@ -101,7 +106,8 @@ fn look(state: &State, workflow: u64, node: u32, work: &row::Work) -> Found {
             // As Argo: whoever reads it finds that it is not there.
             continue;
         }
-        let cluster = source.as_ref().map_or(&input.cluster, |source| &source.artifact.cluster).clone();
+        let artifact = source.as_ref().map_or(input, |source| source.artifact);
+        let Whereabouts::In(cluster) = find::whereabouts(state, leader, workflow, artifact) else { continue };
         if !find::is_gone(state, &cluster) {
             let (sum, _) = bytes.entry(cluster.clone()).or_insert_with(|| (0, input.name.clone()));
             *sum = sum.saturating_add(input.size);
@@ -185,6 +191,11 @@ fn again(
         let why = draft.state.blocked.get(&work.shape).filter(|_| work.fence.is_none());
         return Ok(why.map_or(waits.clone(), |why| format!("{waits}; {name} {}", why.message)));
     }
+    if find::is_gone(&draft.state, lost) && has_nowhere_to_go(&draft.state, leader, workflow, producer) {
+        return Err(format!(
+            "{name} is not run again for it, as its store is in that cluster and there is no other (reproductions.repository)"
+        ));
+    }
     match policy::verdict(&draft.state, leader, workflow, producer, lost, draft.now().0)
         .map_err(|why| format!("{name} is not run again for it, as {why}"))?
     {
@@ -222,15 +233,31 @@ fn again(
     Ok(waits)
 }
 
+/// What the step makes belongs into the store of a lost cluster, and no other repository is known.
+fn has_nowhere_to_go(state: &State, leader: &Leader, workflow: u64, producer: u32) -> bool {
+    let Some(row) = state.workflows.get(&workflow) else { return false };
+    let is_lost = |artifact: &row::Artifact| {
+        let location = artifacts::whole_location(artifact, row);
+        refuge::owner(leader, &location).is_some_and(|owner| find::is_gone(state, owner))
+    };
+    stored_outputs(state, workflow, producer).any(is_lost) && !refuge::is_there(state, leader)
+}
+
 /// Some artifact of the step is still where nobody can have it, or not where its reader needs it.
-fn is_needed(state: &State, workflow: u64, node: u32, work: &row::Work) -> bool {
-    let outputs = state.node(workflow, node).and_then(|row| row.outputs.as_ref());
-    let mut artifacts = outputs.iter().flat_map(|outputs| &outputs.artifacts);
+fn is_needed(state: &State, leader: &Leader, workflow: u64, node: u32, work: &row::Work) -> bool {
     let is_elsewhere = |cluster: &str| !work.beside.is_empty() && cluster != work.beside;
-    artifacts.any(|artifact| {
-        let cluster = artifact.cluster.as_str();
-        !artifact.stored_key.is_empty() && (find::is_gone(state, cluster) || is_elsewhere(cluster))
+    stored_outputs(state, workflow, node).any(|artifact| {
+        match find::whereabouts(state, leader, workflow, artifact) {
+            Whereabouts::In(cluster) => find::is_gone(state, &cluster) || is_elsewhere(&cluster),
+            Whereabouts::Anywhere => false,
+        }
     })
+}
+
+fn stored_outputs(state: &State, workflow: u64, node: u32) -> impl Iterator<Item = &row::Artifact> {
+    let outputs = state.node(workflow, node).and_then(|row| row.outputs.as_ref());
+    let artifacts = outputs.into_iter().flat_map(|outputs| &outputs.artifacts);
+    artifacts.filter(|artifact| !artifact.stored_key.is_empty())
 }
 
 /// Where a step goes that has the choice: to its reader's other inputs, else to where others of its workflow went, so
