@@ -102,6 +102,8 @@ pub struct Cell {
     pub authority: Authority,
     /// Those of its clusters that are real ones, by name: their agents make Pods. All others are process clusters.
     pub kubernetes: BTreeMap<String, Arc<Cluster>>,
+    /// Variables (`NAME=VALUE`) that agents of process clusters have from their next start on, by cluster.
+    pub variables: BTreeMap<String, Vec<String>>,
     network: Option<Arc<Network>>,
 }
 
@@ -141,8 +143,10 @@ impl Cell {
         let configs = configurations(options, path)?;
         let http = client_of(&authority.roots())?;
         let network = options.network.clone();
-        let (members, agents, kubernetes) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
-        let mut cell = Self { directory, configs, members, agents, http, authority, kubernetes, network };
+        let (members, agents) = (BTreeMap::new(), BTreeMap::new());
+        let (kubernetes, variables) = (BTreeMap::new(), BTreeMap::new());
+        let mut cell =
+            Self { directory, configs, members, agents, http, authority, kubernetes, variables, network };
         for member in 1..=options.members {
             cell.start_member(member)?;
         }
@@ -296,6 +300,20 @@ impl Cell {
         (PathBuf::from("unshare"), all)
     }
 
+    /// A command with the cluster's own variables, if it has any.
+    fn with_variables(
+        &self,
+        cluster: &str,
+        program: PathBuf,
+        arguments: Vec<String>,
+    ) -> (PathBuf, Vec<String>) {
+        let Some(variables) = self.variables.get(cluster) else { return (program, arguments) };
+        let mut all = variables.clone();
+        all.push(program.display().to_string());
+        all.extend(arguments);
+        (PathBuf::from("env"), all)
+    }
+
     /// Enrols a cluster and starts its agent, or starts it again.
     ///
     /// # Errors
@@ -308,7 +326,8 @@ impl Cell {
             }
             None => {
                 let arguments = self.process_agent_arguments(cluster).await?;
-                self.with_hosts(cluster, binary("argosy-agent")?, arguments)
+                let (program, arguments) = self.with_hosts(cluster, binary("argosy-agent")?, arguments);
+                self.with_variables(cluster, program, arguments)
             }
         };
         let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));

@@ -1,5 +1,10 @@
-//! Stores that are no S3 of Amazon's, and stores that fail: plain HTTP with a login, OSS, parts that do not arrive,
+//! Stores that are no S3 of Amazon's, and stores that fail: plain HTTP with a login, OSS, WebHDFS, parts that do not arrive,
 //! bytes that changed between clusters. One cell of process clusters; all servers are real ones on loopback.
+
+#[path = "artifact_stores/own_identity.rs"]
+mod own_identity;
+#[path = "artifact_stores/web_hdfs.rs"]
+mod web_hdfs;
 
 use anyhow::Context;
 use argosy_artifacts::{DirectorySecrets, Limits, Store, Stores};
@@ -35,6 +40,12 @@ struct World {
 impl World {
     /// Clusters, and the embedded store behind something that loses the first try of every part.
     async fn start(clusters: &[&str]) -> anyhow::Result<Self> {
+        let clusters: Vec<_> = clusters.iter().map(|cluster| (*cluster, Vec::new())).collect();
+        Self::start_with(&clusters).await
+    }
+
+    /// The same; agents have these variables.
+    async fn start_with(clusters: &[(&str, Vec<String>)]) -> anyhow::Result<Self> {
         let objects = tempfile::tempdir()?.keep();
         let options =
             argosy_objects::Options::new("127.0.0.1:0".parse()?, objects, "access-key", "secret-key");
@@ -61,7 +72,8 @@ impl World {
         ] {
             cell.write_secret(name, key, value)?;
         }
-        for cluster in clusters {
+        for (cluster, variables) in clusters {
+            cell.variables.insert((*cluster).to_owned(), variables.clone());
             cell.start_agent(cluster).await?;
         }
         cell.wait_for_clusters(clusters.len()).await?;
@@ -140,7 +152,7 @@ fn there_and_back(name: &str, to: &Value, from: &Value) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn parts_that_do_not_arrive_are_sent_again() -> anyhow::Result<()> {
     let world = World::start(&["east"]).await?;
-    let script = "head -c 23000000 /dev/urandom > /tmp/x; sha256sum < /tmp/x > /tmp/sum";
+    let script = "head -c 40000000 /dev/urandom > /tmp/x; sha256sum < /tmp/x > /tmp/sum";
     let sum = json!({"parameters": [{"name": "sum", "valueFrom": {"path": "/tmp/sum"}}]});
     let mut outputs = sum.clone();
     outputs["artifacts"] = json!([{"name": "x", "path": "/tmp/x", "archive": {"none": {}}}]);

@@ -425,27 +425,54 @@ async fn artifact_gc_deletes_what_its_strategy_says() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Many parts, each tried again where the store fails, and the same bytes at the other end.
+/// Many parts, more than are under way at a time, of a file and of an archive that is made as it is sent.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_large_artifact_streams_in_parts() -> anyhow::Result<()> {
     let world = World::start(&["east", "west"], &json!({}), 600_000).await?;
+    let pass = |name: &str, artifact: &str| json!({"name": name, "from": format!("{{{{steps.make.outputs.artifacts.{artifact}}}}}")});
+    let sum = json!([{"name": "sum", "valueFrom": {"path": "/tmp/sum"}}]);
     let templates = json!([
         {"name": "main", "steps": [
             [{"name": "make", "template": "make"}],
-            [{"name": "use", "template": "use", "arguments": {"artifacts": [
-                {"name": "f", "from": "{{steps.make.outputs.artifacts.x}}"}]}}],
+            [{"name": "use", "template": "use", "arguments": {"artifacts": [pass("f", "x"), pass("g", "packed")]}}],
         ]},
         {"name": "make", "container": sh("head -c 60000000 /dev/urandom > /tmp/x; sha256sum < /tmp/x > /tmp/sum"),
-         "outputs": {"artifacts": [{"name": "x", "path": "/tmp/x", "archive": {"none": {}}}],
-                     "parameters": [{"name": "sum", "valueFrom": {"path": "/tmp/sum"}}]}},
-        {"name": "use", "inputs": {"artifacts": [{"name": "f", "path": "/tmp/f"}]},
-         "container": sh("sha256sum < /tmp/f > /tmp/sum"),
-         "outputs": {"parameters": [{"name": "sum", "valueFrom": {"path": "/tmp/sum"}}]}},
+         "outputs": {"parameters": sum, "artifacts": [
+            {"name": "x", "path": "/tmp/x", "archive": {"none": {}}},
+            {"name": "packed", "path": "/tmp/x", "archive": {"tar": {"compressionLevel": 0}}}]}},
+        {"name": "use", "inputs": {"artifacts": [{"name": "f", "path": "/tmp/f"}, {"name": "g", "path": "/tmp/g"}]},
+         "container": sh("cmp /tmp/f /tmp/g; sha256sum < /tmp/g > /tmp/sum"), "outputs": {"parameters": sum}},
     ]);
     let done = world.run(&workflow("large", templates)).await?;
     assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
     let sum = |step: &str| node(&done, step)["outputs"]["parameters"][0]["value"].clone();
     assert!(sum("make").is_string());
     assert_eq!(sum("make"), sum("use"));
+    Ok(())
+}
+
+/// A global artifact is read by its global name; `recurseMode` gives the mode to all that is below, `mode` alone does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn modes_reach_what_is_below_and_global_names_the_workflow() -> anyhow::Result<()> {
+    let world = World::start(&["east"], &json!({}), 600_000).await?;
+    let global = |name: &str| json!({"name": name, "from": "{{workflow.outputs.artifacts.shared}}"});
+    let templates = json!([
+        {"name": "main", "steps": [
+            [{"name": "make", "template": "make"}],
+            [{"name": "use", "template": "use", "arguments": {"artifacts": [global("all"), global("top")]}}],
+        ]},
+        {"name": "make", "container": sh("mkdir -p /tmp/x/d; echo 1 > /tmp/x/d/b; chmod 600 /tmp/x/d/b; chmod 755 /tmp/x /tmp/x/d"),
+         "outputs": {"artifacts": [{"name": "x", "path": "/tmp/x", "archive": {"zip": {}}, "globalName": "shared"}]}},
+        {"name": "use", "inputs": {"artifacts": [
+            {"name": "all", "path": "/tmp/all", "mode": 0o711, "recurseMode": true},
+            {"name": "top", "path": "/tmp/top", "mode": 0o711}]},
+         "container": sh("cd /tmp; stat -c '%n %a' all all/d all/d/b top top/d top/d/b > /tmp/out"),
+         "outputs": {"parameters": [{"name": "out", "valueFrom": {"path": "/tmp/out"}}]}},
+    ]);
+    let done = world.run(&workflow("modes", templates)).await?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    let out = node(&done, "use")["outputs"]["parameters"][0]["value"].clone();
+    assert_eq!(out, "all 711\nall/d 711\nall/d/b 711\ntop 711\ntop/d 755\ntop/d/b 600");
+    assert_eq!(done["status"]["outputs"]["artifacts"][0]["name"], "shared", "{}", done["status"]["outputs"]);
     Ok(())
 }

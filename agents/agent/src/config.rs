@@ -1,6 +1,7 @@
 //! Flags, environment and file.
 
 use argosy_agent_runtime::election::Times;
+use argosy_executor::artifacts::{PARTS_AT_ONCE, PARTS_AT_ONCE_MAX};
 use argosy_proto::common::Resources;
 use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
 use std::collections::BTreeMap;
@@ -96,6 +97,9 @@ pub struct Config {
     /// How long requests to artifact stores that are signed for steps can be used, milliseconds
     #[arg(long, default_value_t = argosy_artifacts::Limits::default().url_life_ms)]
     pub artifact_url_life_ms: u64,
+    /// Parts of one large output artifact that an executor sends side by side, 1 to 16; each takes some memory of the step's
+    #[arg(long, default_value_t = PARTS_AT_ONCE, value_parser = clap::value_parser!(u64).range(1..=PARTS_AT_ONCE_MAX))]
+    pub artifact_parts_at_once: u64,
     /// A namespace whose ConfigMaps with Argo's label are told to the control plane; may be repeated; default: those that are
     /// served (Kubernetes runtime)
     #[arg(long = "config-map-namespace")]

@@ -123,6 +123,7 @@ impl Prepared {
         }
         let options = ServerOptions {
             address: config.executor_address,
+            artifact_parts_at_once: config.artifact_parts_at_once,
             ..ServerOptions::new(config.executor_listen, &config.data_dir)
         };
         let server = ExecutorServer::start(options, events.clone()).await?;

@@ -7,6 +7,18 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+/// Parts of one large output that an executor sends side by side, unless its agent says otherwise.
+pub const PARTS_AT_ONCE: u64 = 4;
+/// At most so many: each takes a thread and a connection with its buffers, and an executor has 15 MB.
+pub const PARTS_AT_ONCE_MAX: u64 = 16;
+
+/// What a task says, within its bounds.
+#[must_use]
+pub fn parts_at_once(told: u64) -> usize {
+    let wanted = if told == 0 { PARTS_AT_ONCE } else { told };
+    usize::try_from(wanted.min(PARTS_AT_ONCE_MAX)).unwrap_or(1)
+}
+
 /// What an attempt may read and write in stores. Made by its agent, sealed, and handed back with every request: an agent
 /// that was started anew knows it again.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

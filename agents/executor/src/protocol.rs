@@ -276,6 +276,9 @@ pub struct Task {
     /// The sealed [`crate::artifacts::Ticket`]; empty: the task has nothing to do with stores.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ticket: String,
+    /// Parts of one large output that are sent side by side; 0: [`crate::artifacts::PARTS_AT_ONCE`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub parts_at_once: u64,
 }
 
 /// A step without a command.
@@ -364,6 +367,7 @@ impl Default for Task {
             output_files: Vec::new(),
             archive_logs: false,
             ticket: String::new(),
+            parts_at_once: 0,
         }
     }
 }

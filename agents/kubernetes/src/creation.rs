@@ -155,7 +155,7 @@ pub async fn ensure(shared: &Shared, assignment: &Assignment, has_turn: bool) ->
     let environment = |task: &Task| {
         let mut task = task.clone();
         if task.touches_stores() {
-            task.ticket = shared.executors.ticket(assignment);
+            shared.executors.give_ticket(assignment, &mut task);
         }
         shared.executors.environment(&fence, &task)
     };

@@ -61,6 +61,8 @@ pub struct Options {
     pub answer_wait_ms: u64,
     /// How long a connection may take from its start to the whole request, milliseconds.
     pub request_wait_ms: u64,
+    /// Parts of one large output that an executor sends side by side.
+    pub artifact_parts_at_once: u64,
 }
 
 impl Options {
@@ -74,6 +76,7 @@ impl Options {
             connections_max: 1_024,
             answer_wait_ms: 5_000,
             request_wait_ms: 10_000,
+            artifact_parts_at_once: argosy_executor::artifacts::PARTS_AT_ONCE,
         }
     }
 }
@@ -130,6 +133,7 @@ struct Shared {
     under_way: Mutex<UnderWay>,
     answer_wait: Duration,
     artifacts: OnceLock<Arc<dyn Artifacts>>,
+    artifact_parts_at_once: u64,
     /// End of the lease under which requests to stores are signed.
     lease_until: AtomicU64,
 }
@@ -182,6 +186,7 @@ impl ExecutorServer {
             under_way: Mutex::default(),
             answer_wait: Duration::from_millis(options.answer_wait_ms),
             artifacts: OnceLock::new(),
+            artifact_parts_at_once: options.artifact_parts_at_once,
             lease_until: AtomicU64::new(0),
         };
         Ok(Self {

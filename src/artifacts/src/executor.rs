@@ -62,7 +62,12 @@ pub async fn answer(
         }
         Operation::Complete { name, file, upload, tags } => {
             let (store, key) = output(stores, fence, ticket, &name, &file).await?;
-            store.complete(&key, &upload, &tags).await?;
+            if let Err(error) = store.complete(&key, &upload, &tags).await {
+                // It may be done all the same: an answer is lost, or comes later than anyone waits for it, and then the
+                // store knows the upload no more. Nobody but this attempt stores under its key.
+                let there = store.head(&key).await;
+                there.ok().flatten().ok_or(error)?;
+            }
             Ok(Answer::Done)
         }
         Operation::Abort { name, file, upload } => {

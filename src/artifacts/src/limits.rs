@@ -5,6 +5,8 @@ pub struct Limits {
     pub url_life_ms: u64,
     /// How long one call to a store may take, milliseconds; copies of large objects aside.
     pub call_ms: u64,
+    /// How long a store may take to join the parts of an upload, milliseconds; less than executors wait for an answer.
+    pub join_ms: u64,
     /// How long a copy may take, milliseconds.
     pub copy_ms: u64,
     /// Objects of one artifact that is a directory.
@@ -28,6 +30,7 @@ impl Default for Limits {
         Self {
             url_life_ms: 15 * 60 * 1000,
             call_ms: 30_000,
+            join_ms: 80_000,
             copy_ms: 60 * 60 * 1000,
             files_max: 10_000,
             listed_max: 100_000,

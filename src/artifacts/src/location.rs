@@ -2,6 +2,7 @@
 
 use crate::secrets::Secrets;
 use crate::{Error, Limits};
+use object_store::aws::{AmazonS3Builder, AwsCredentialProvider};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,6 +10,9 @@ use std::time::{Duration, Instant};
 
 /// Secrets kept; beyond, all are read anew.
 const KEPT_MAX: usize = 1_000;
+
+/// Regions whose service of identities has been asked; beyond, all are asked anew.
+const REGIONS_MAX: usize = 64;
 
 /// Values of Secrets by namespace, name and key, each with the time it was read.
 type Kept = BTreeMap<(String, String, String), (Instant, String)>;
@@ -18,11 +22,32 @@ pub(crate) struct Credentials {
     secrets: Arc<dyn Secrets>,
     kept: Mutex<Kept>,
     kept_for: Duration,
+    /// The agent's own identity at Amazon, by region: what it is given holds for an hour, and every request would ask for it.
+    own: Mutex<BTreeMap<String, AwsCredentialProvider>>,
 }
 
 impl Credentials {
     pub(crate) fn new(secrets: Arc<dyn Secrets>, limits: &Limits) -> Self {
-        Self { secrets, kept: Mutex::default(), kept_for: Duration::from_millis(limits.secrets_kept_ms) }
+        let kept_for = Duration::from_millis(limits.secrets_kept_ms);
+        Self { secrets, kept: Mutex::default(), kept_for, own: Mutex::default() }
+    }
+
+    /// What the agent's environment says of its own identity at Amazon: keys, a web identity, the identity of its Pod, its
+    /// task or its machine. It renews by itself what it is given.
+    pub(crate) fn own(&self, region: &str) -> Result<AwsCredentialProvider, Error> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = own.get(region) {
+            return Ok(Arc::clone(found));
+        }
+        // It is asked for no object, so any bucket will do.
+        let built = AmazonS3Builder::from_env().with_region(region).with_bucket_name("none").build();
+        let built =
+            built.map_err(|error| Error::Location(format!("the agent's own credentials: {error}")))?;
+        if own.len() >= REGIONS_MAX {
+            own.clear();
+        }
+        own.insert(region.to_owned(), Arc::clone(built.credentials()));
+        Ok(Arc::clone(built.credentials()))
     }
 
     /// The value that a selector of a location names; `None` where there is no selector, or an optional one has nothing.

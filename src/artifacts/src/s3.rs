@@ -21,6 +21,7 @@ pub(crate) struct Signing {
     bucket: Bucket,
     keys: Option<Keys>,
     life: Duration,
+    join_time_max: Duration,
     http: reqwest::Client,
     encryption: Encryption,
 }
@@ -119,8 +120,12 @@ pub(crate) async fn open(
         token => Some(token.to_owned()),
     };
     let ca = credentials.of(namespace, fields, "caSecret").await?;
-    let own = flag(fields, "useSDKCreds") || (access.is_none() && secret.is_none());
-    let builder = if own { AmazonS3Builder::from_env() } else { AmazonS3Builder::new() };
+    // Keys that are named win, as in Argo, whatever `useSDKCreds` says.
+    let builder = if access.is_none() || secret.is_none() {
+        AmazonS3Builder::from_env().with_credentials(credentials.own(&region)?)
+    } else {
+        AmazonS3Builder::new()
+    };
     let bucket_endpoint = if is_virtual {
         format!("{}://{bucket}.{}", base.scheme(), authority(&base))
     } else {
@@ -154,6 +159,7 @@ pub(crate) async fn open(
         bucket,
         keys,
         life: Duration::from_millis(limits.url_life_ms),
+        join_time_max: Duration::from_millis(limits.join_ms),
         http: http_client(ca.as_deref(), limits)?,
         encryption,
     };
@@ -260,7 +266,8 @@ impl Signing {
         let tags = tags.iter().map(String::as_str);
         let action = CompleteMultipartUpload::new(&self.bucket, self.keys(), key, upload, tags);
         let url = action.sign(self.life);
-        let answer = self.call(self.http.post(url).body(action.body())).await?;
+        let request = self.http.post(url).timeout(self.join_time_max);
+        let answer = self.call(request.body(action.body())).await?;
         // Stores may answer 200 and tell an error in the text.
         if answer.contains("<Error>") {
             return Err(Error::Store(format!(

@@ -14,6 +14,7 @@
 //! fails the upload, which executors try again.
 
 use async_trait::async_trait;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use s3s::access::S3Access;
@@ -148,6 +149,25 @@ impl S3Access for Access {
     }
 }
 
+/// What a request began goes on when whoever sent it is gone: half a join of an upload's parts would lose the upload.
+fn detached(
+    service: s3s::service::S3Service,
+) -> impl hyper::service::Service<
+    hyper::Request<Incoming>,
+    Response = hyper::Response<s3s::Body>,
+    Error = std::io::Error,
+    Future: Send,
+> + Clone
++ Send {
+    hyper::service::service_fn(move |request| {
+        let service = service.clone();
+        async move {
+            let answer = tokio::spawn(async move { hyper::service::Service::call(&service, request).await });
+            answer.await.map_err(std::io::Error::other)?.map_err(std::io::Error::other)
+        }
+    })
+}
+
 /// A store that listens; see [`Server::run`].
 pub struct Server {
     listener: TcpListener,
@@ -205,7 +225,7 @@ impl Server {
             let Ok(permit) = Arc::clone(&self.connections).acquire_owned().await else { return };
             match self.listener.accept().await {
                 Ok((socket, _)) => {
-                    let (service, http) = (self.service.clone(), Arc::clone(&http));
+                    let (service, http) = (detached(self.service.clone()), Arc::clone(&http));
                     tasks.spawn(async move {
                         if let Err(error) = http.serve_connection(TokioIo::new(socket), service).await {
                             tracing::debug!(%error, "a connection to the store broke");

@@ -2,13 +2,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
-use argosy_artifacts::{DirectorySecrets, Limits, Store, Stores};
+use argosy_artifacts::{DirectorySecrets, Limits, Store, Stores, answer};
+use argosy_executor::artifacts::{Answer, Operation, Ticket};
+use argosy_model::Fence;
 use argosy_objects::{Options, Server};
 use bytes::Bytes;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 use std::path::Path;
 use std::sync::Arc;
+
+const PART_BYTES: usize = 6 << 20;
 
 async fn start(directory: &Path, secret_key: &str) -> (Store, tokio::task::JoinSet<()>) {
     start_with(directory, secret_key, &json!({})).await
@@ -20,6 +24,15 @@ async fn start_with(
     secret_key: &str,
     encryption: &Value,
 ) -> (Store, tokio::task::JoinSet<()>) {
+    let (stores, location, serving) = serve(directory, secret_key, encryption).await;
+    (stores.open("default", &location).await.unwrap(), serving)
+}
+
+async fn serve(
+    directory: &Path,
+    secret_key: &str,
+    encryption: &Value,
+) -> (Stores, Map<String, Value>, tokio::task::JoinSet<()>) {
     let options = Options::new("127.0.0.1:0".parse().unwrap(), directory.join("objects"), "access", "secret");
     let server = Server::start(options).await.unwrap();
     let keys = directory.join("secrets/_/keys");
@@ -34,8 +47,7 @@ async fn start_with(
     let mut serving = tokio::task::JoinSet::new();
     serving.spawn(server.run());
     let stores = Stores::new(Arc::new(DirectorySecrets(directory.join("secrets"))), Limits::default());
-    let location: Map<String, Value> = location.as_object().unwrap().clone();
-    (stores.open("default", &location).await.unwrap(), serving)
+    (stores, location.as_object().unwrap().clone(), serving)
 }
 
 async fn keys(store: &Store, prefix: &str) -> Vec<String> {
@@ -58,6 +70,63 @@ async fn a_directory_is_no_object() {
     store.copy("a/b/c", "d", 4).await.unwrap();
     store.delete("a/b/c").await.unwrap();
     assert_eq!(keys(&store, "").await, ["d"]);
+}
+
+/// Parts of an upload to a key, sent as an executor sends them; their tags.
+async fn send_parts(store: &Store, key: &str, upload: &str, parts: u16) -> Vec<String> {
+    let (client, mut tags) = (reqwest::Client::new(), Vec::new());
+    for number in 1..=parts {
+        let request = store.sign_part(key, upload, number).await.unwrap();
+        let sent = client.put(request.url).body(vec![number as u8; PART_BYTES]).send().await.unwrap();
+        tags.push(sent.error_for_status().unwrap().headers()["etag"].to_str().unwrap().to_owned());
+    }
+    tags
+}
+
+/// Whoever asked for the join may be gone, or wait no longer: the parts are joined once, and asking again is answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn parts_are_joined_even_if_nobody_waits_for_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let (stores, location, _serving) = serve(directory.path(), "secret", &json!({})).await;
+    let store = stores.open("default", &location).await.unwrap();
+    let fence = Fence { incarnation: 1, index: 2, ordinal: 0 };
+    let output = json!({"name": "x", "s3": location["s3"].clone()});
+    let mut ticket =
+        Ticket { prefix: "attempts/".to_owned(), namespace: "default".to_owned(), ..Ticket::default() };
+    ticket.outputs = vec![output];
+    ticket.outputs[0]["s3"]["key"] = "x".into();
+    let key = argosy_model::artifact_key(&ticket.prefix, &fence, "x");
+    let upload = store.begin(&key).await.unwrap();
+    let tags = send_parts(&store, &key, &upload, 4).await;
+    let complete = || Operation::Complete {
+        name: "x".to_owned(),
+        file: String::new(),
+        upload: upload.clone(),
+        tags: tags.clone(),
+    };
+    let asking = {
+        let (stores, ticket, operation) = (Arc::new(stores), ticket.clone(), complete());
+        let asking = Arc::clone(&stores);
+        let task = tokio::spawn(async move { answer(&asking, &fence, &ticket, operation).await });
+        let is_joining = || {
+            let files = std::fs::read_dir(directory.path().join("objects")).unwrap();
+            files.flatten().any(|file| file.file_name().to_string_lossy().starts_with(".tmp."))
+        };
+        while !is_joining() && !task.is_finished() {
+            tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        }
+        task.abort();
+        stores
+    };
+    let limit = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while store.head(&key).await.unwrap().is_none() {
+        assert!(std::time::Instant::now() < limit, "the parts were never joined");
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    assert_eq!(store.head(&key).await.unwrap().unwrap().size, 4 * PART_BYTES as u64);
+    assert_eq!(answer(&asking, &fence, &ticket, complete()).await, Ok(Answer::Done));
+    store.delete(&key).await.unwrap();
+    assert!(answer(&asking, &fence, &ticket, complete()).await.is_err(), "nothing is there");
 }
 
 #[tokio::test]

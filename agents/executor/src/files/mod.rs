@@ -1,11 +1,14 @@
 //! Artifacts in a step's container: loaded before its command, saved after it.
 //!
-//! Everything streams: memory holds one part of an upload, whatever the artifact's size. The executor has no credentials; it
-//! asks its agent for signed requests and for the addresses of hosts.
+//! Everything streams, whatever the artifact's size: a part of an upload is sent from the file that it is in, or from a spool
+//! file if it is packed. The executor has no credentials; it asks its agent for signed requests and for the addresses of hosts.
 
+mod content;
 mod load;
 mod pack;
+mod parts;
 mod save;
+mod spool;
 mod stage;
 mod transfer;
 mod unpack;
@@ -34,6 +37,10 @@ impl<T> Digesting<T> {
     /// The digest in hex, the number of bytes, and what was inside.
     pub(crate) fn finish(self) -> (String, u64, T) {
         (hex(self.context.finish().as_ref()), self.size, self.inner)
+    }
+
+    fn start_anew(&mut self) {
+        (self.context, self.size) = (Context::new(&SHA256), 0);
     }
 
     fn saw(&mut self, bytes: &[u8]) {

@@ -1,19 +1,22 @@
 //! Outputs.
 
-use super::transfer::{Failure, Session, tries};
-use super::{Digesting, digest_of_files, pack};
-use crate::artifacts::{Answer, Operation, OutputFile, Packing, SavedArtifact, Signed};
-use std::fs::{self, File};
-use std::io::{self, Seek, SeekFrom, Write};
+use super::content::{CHANGED, Range};
+use super::parts::{Object, PARTS_MAX, Part, Parts};
+use super::spool::{self, PART_BYTES, Spool};
+use super::transfer::{Session, tries};
+use super::{Digesting, digest_of_files, hex, pack};
+use crate::artifacts::{OutputFile, Packing, SavedArtifact, Signed};
+use flate2::Crc;
+use ring::digest::{Context, SHA256};
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 
-/// Bytes of a part: the least that S3 takes, since it is held in memory.
-const PART_BYTES: usize = 5 * 1024 * 1024;
-/// From this part on, parts are larger, so that their number suffices.
-const PARTS_SMALL_MAX: usize = 4_000;
-const PART_BYTES_LARGE: usize = 32 * 1024 * 1024;
-/// Parts of one object, which S3 allows: 19.5 GiB in small and 187.5 GiB in large ones.
-const PARTS_MAX: usize = 10_000;
+/// What is read at once of a file.
+const PIECE_BYTES: usize = 128 * 1024;
 /// Files of an artifact that is a directory.
 const FILES_MAX: usize = 10_000;
 
@@ -59,11 +62,12 @@ fn save_one(session: &Session, output: &OutputFile, spool: &Path) -> Result<Opti
     if is_tree {
         return tree(session, output, path, spool).map(Some);
     }
-    let (digest, size) = object(session, &output.name, "", spool, |out| match output.packing {
-        Packing::Tar { level } => pack::tar(path, level, out),
-        Packing::Zip => pack::zip(path, out),
-        Packing::None => io::copy(&mut File::open(path)?, out).map(drop),
-    })?;
+    let object = Object { session, name: output.name.clone(), file: String::new() };
+    let (digest, size) = match output.packing {
+        Packing::Tar { level } => packed(&object, spool, &|out| pack::tar(path, level, out))?,
+        Packing::Zip => packed(&object, spool, &|out| pack::zip(path, out))?,
+        Packing::None => unpacked(&object, spool, path)?,
+    };
     Ok(Some(SavedArtifact { name: output.name.clone(), digest, size, directory: false }))
 }
 
@@ -75,9 +79,8 @@ fn tree(session: &Session, output: &OutputFile, path: &Path, spool: &Path) -> Re
     let mut digests = Vec::with_capacity(files.len());
     let mut total = 0;
     for file in files {
-        let (digest, size) = object(session, &output.name, &file, spool, |out| {
-            io::copy(&mut File::open(path.join(&file))?, out).map(drop)
-        })?;
+        let object = Object { session, name: output.name.clone(), file: file.clone() };
+        let (digest, size) = unpacked(&object, spool, &path.join(&file))?;
         total += size;
         digests.push((file, digest));
     }
@@ -85,183 +88,107 @@ fn tree(session: &Session, output: &OutputFile, path: &Path, spool: &Path) -> Re
     Ok(SavedArtifact { name: output.name.clone(), digest, size: total, directory: true })
 }
 
-/// Stores one object; gives digest and size of its bytes.
-fn object(
-    session: &Session,
-    name: &str,
-    file: &str,
-    spool: &Path,
-    write: impl Fn(&mut dyn Write) -> io::Result<()>,
-) -> Result<(String, u64), String> {
-    let first = signed(session, name, file)?;
-    if !first.1 {
-        return spooled(session, name, file, spool, write);
-    }
-    let mut sink = Digesting::new(Upload::new(session, name, file));
-    let written = write(&mut sink);
-    let (digest, size, upload) = sink.finish();
-    let ended = match written {
-        Ok(()) => upload.finish(),
-        Err(error) => Err(upload.give_up(&error)),
-    };
-    ended.map(|()| (digest, size))
-}
-
-fn signed(session: &Session, name: &str, file: &str) -> Result<(Signed, bool), String> {
-    match session.ask(Operation::Put { name: name.to_owned(), file: file.to_owned() })? {
-        Answer::Signed { request, parts } => Ok((request, parts)),
-        Answer::Inputs { .. }
-        | Answer::Paths { .. }
-        | Answer::Addresses { .. }
-        | Answer::Upload { .. }
-        | Answer::Done => Err("the agent's answer is not a signed request".to_owned()),
-    }
-}
-
-/// For stores that take an object only whole, with its length: by way of a file.
-fn spooled(
-    session: &Session,
-    name: &str,
-    file: &str,
-    spool: &Path,
-    write: impl Fn(&mut dyn Write) -> io::Result<()>,
-) -> Result<(String, u64), String> {
-    let path = spool.join(format!("upload-{}", std::process::id()));
+/// Stores a file as it is; gives digest and size of its bytes.
+fn unpacked(object: &Object<'_>, spool: &Path, path: &Path) -> Result<(String, u64), String> {
     let told = |error: io::Error| error.to_string();
-    let sent = (|| {
-        let target =
-            File::options().create(true).truncate(true).read(true).write(true).open(&path).map_err(told)?;
-        let mut sink = Digesting::new(target);
-        write(&mut sink).map_err(told)?;
-        let (digest, size, mut target) = sink.finish();
-        tries(|| {
-            target
-                .seek(SeekFrom::Start(0))
-                .map_err(|error| Failure { message: error.to_string(), again: false })?;
-            let (request, _) =
-                signed(session, name, file).map_err(|message| Failure { message, again: false })?;
-            session.put_from(&request, &mut target, size)
-        })?;
-        Ok((digest, size))
-    })();
-    let _ = fs::remove_file(&path);
-    sent
-}
-
-/// An object that is sent as it comes: whole if it is small, else in parts.
-struct Upload<'a> {
-    session: &'a Session,
-    name: String,
-    file: String,
-    part: Vec<u8>,
-    upload: Option<String>,
-    tags: Vec<String>,
-    problem: Option<String>,
-}
-
-impl<'a> Upload<'a> {
-    fn new(session: &'a Session, name: &str, file: &str) -> Self {
-        Self {
-            session,
-            name: name.to_owned(),
-            file: file.to_owned(),
-            part: Vec::new(),
-            upload: None,
-            tags: Vec::new(),
-            problem: None,
-        }
-    }
-
-    fn part_bytes(&self) -> usize {
-        if self.tags.len() < PARTS_SMALL_MAX { PART_BYTES } else { PART_BYTES_LARGE }
-    }
-
-    fn send_part(&mut self) -> Result<(), String> {
-        let (name, file) = (self.name.clone(), self.file.clone());
-        let upload = match &self.upload {
-            Some(upload) => upload.clone(),
-            None => match self.session.ask(Operation::Begin { name: name.clone(), file: file.clone() })? {
-                Answer::Upload { upload } => self.upload.insert(upload).clone(),
-                Answer::Inputs { .. }
-                | Answer::Paths { .. }
-                | Answer::Addresses { .. }
-                | Answer::Signed { .. }
-                | Answer::Done => {
-                    return Err("the agent's answer is not an upload".to_owned());
-                }
-            },
-        };
-        let number = self.tags.len() + 1;
-        if number > PARTS_MAX {
-            return Err(format!("artifact {name} needs more than {PARTS_MAX} parts"));
-        }
-        let number = u16::try_from(number).unwrap_or(u16::MAX);
-        let tag = tries(|| {
-            let operation =
-                Operation::Part { name: name.clone(), file: file.clone(), upload: upload.clone(), number };
-            match self.session.ask(operation) {
-                Ok(Answer::Signed { request, .. }) => self.session.put(&request, &self.part),
-                Ok(_) => {
-                    Err(Failure { message: "the agent's answer is not a request".to_owned(), again: false })
-                }
-                Err(message) => Err(Failure { message, again: false }),
+    let file = File::open(path).map_err(told)?;
+    let length = Some(file.metadata().map_err(told)?).filter(|metadata| metadata.is_file());
+    match length.map(|metadata| metadata.len()).unwrap_or(0) {
+        // What has no length, as the kernel's own files, may have bytes all the same.
+        0 => packed(object, spool, &|out| io::copy(&mut &file, out).map(drop)),
+        length => {
+            let (first, has_parts) = object.signed().map_err(|failure| failure.message)?;
+            if has_parts && length > PART_BYTES {
+                return in_parts(object, file, length);
             }
-        })?;
-        self.tags.push(tag);
-        self.part.clear();
-        Ok(())
-    }
-
-    fn finish(mut self) -> Result<(), String> {
-        if let Some(problem) = self.problem.take() {
-            return Err(problem);
+            whole(object, first, Range::new(&file, 0, length))
         }
-        if self.upload.is_none() {
-            return tries(|| {
-                let (request, _) = signed(self.session, &self.name, &self.file)
-                    .map_err(|message| Failure { message, again: false })?;
-                self.session.put(&request, &self.part)
-            })
-            .map(drop);
-        }
-        if !self.part.is_empty() {
-            self.send_part()?;
-        }
-        let upload = self.upload.take().unwrap_or_default();
-        let (name, file, tags) = (self.name, self.file, self.tags);
-        self.session.ask(Operation::Complete { name, file, upload, tags }).map(drop)
-    }
-
-    /// Nothing of it stays; gives why.
-    fn give_up(mut self, error: &io::Error) -> String {
-        if let Some(upload) = self.upload.take() {
-            let (name, file) = (self.name.clone(), self.file.clone());
-            let _ = self.session.ask(Operation::Abort { name, file, upload });
-        }
-        self.problem.unwrap_or_else(|| error.to_string())
     }
 }
 
-impl Write for Upload<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.part.capacity() == 0 {
-            self.part.reserve(bytes.len().min(PART_BYTES));
-        }
-        let room = self.part_bytes() - self.part.len();
-        let taken = bytes.len().min(room);
-        self.part.extend_from_slice(&bytes[..taken]);
-        if self.part.len() >= self.part_bytes()
-            && let Err(problem) = self.send_part()
-        {
-            self.problem = Some(problem.clone());
-            return Err(io::Error::other(problem));
-        }
-        Ok(taken)
+/// Stores what is made as it is sent; gives digest and size of its bytes.
+fn packed(
+    object: &Object<'_>,
+    directory: &Path,
+    write: &dyn Fn(&mut dyn Write) -> io::Result<()>,
+) -> Result<(String, u64), String> {
+    let (first, has_parts) = object.signed().map_err(|failure| failure.message)?;
+    if !has_parts {
+        // Such stores take an object only whole, with its length.
+        let told = |error: io::Error| error.to_string();
+        let mut file = spool::nameless(directory).map_err(told)?;
+        write(&mut file).map_err(told)?;
+        let length = file.metadata().map_err(told)?.len();
+        return whole(object, first, Range::new(&file, 0, length));
     }
+    thread::scope(|scope| {
+        let mut sink = Digesting::new(Spool::new(directory, Parts::new(scope, object.clone())));
+        let written = write(&mut sink);
+        let (digest, size, spool) = sink.finish();
+        let ended = match written {
+            Ok(()) => spool.finish(object, first),
+            Err(error) => Err(spool.give_up().unwrap_or_else(|| error.to_string())),
+        };
+        ended.map(|()| (digest, size))
+    })
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+/// One request; the digest is that of the bytes that were sent.
+fn whole(object: &Object<'_>, first: Signed, range: Range<'_>) -> Result<(String, u64), String> {
+    let mut bytes = Digesting::new(range);
+    let mut first = Some(first);
+    tries(|| {
+        // Another try needs a request that is still good.
+        let request = first.take().map_or_else(|| object.signed().map(|(request, _)| request), Ok)?;
+        object.session.put(&request, &mut bytes)
+    })?;
+    let (digest, size, _) = bytes.finish();
+    Ok((digest, size))
+}
+
+/// A file that is too large for one request: it is digested while the parts before are sent.
+fn in_parts(object: &Object<'_>, file: File, length: u64) -> Result<(String, u64), String> {
+    let file = Arc::new(file);
+    let part_bytes = PART_BYTES.max(length.div_ceil(PARTS_MAX));
+    let mut digest = Context::new(&SHA256);
+    thread::scope(|scope| {
+        let mut parts = Parts::new(scope, object.clone());
+        match give(&mut parts, &file, (length, part_bytes), &mut digest) {
+            Ok(()) => parts.finish(),
+            Err(problem) => Err(parts.give_up().unwrap_or(problem)),
+        }
+    })?;
+    Ok((hex(digest.finish().as_ref()), length))
+}
+
+fn give(
+    parts: &mut Parts<'_, '_>,
+    file: &Arc<File>,
+    (length, part_bytes): (u64, u64),
+    digest: &mut Context,
+) -> Result<(), String> {
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut offset = 0;
+    while offset < length {
+        let mut part = Part { slot: parts.slot()?, offset, length: 0, checksum: 0 };
+        let mut sum = Crc::new();
+        let wanted = part_bytes.min(length - offset);
+        while part.length < wanted {
+            let room = usize::try_from(wanted - part.length).unwrap_or(usize::MAX).min(PIECE_BYTES);
+            let read = file.read_at(&mut piece[..room], offset + part.length);
+            let read = read.map_err(|error| error.to_string())?;
+            if read == 0 {
+                return Err(CHANGED.to_owned());
+            }
+            digest.update(&piece[..read]);
+            sum.update(&piece[..read]);
+            part.length += read as u64;
+        }
+        part.checksum = sum.sum();
+        parts.send(file, part)?;
+        offset += wanted;
     }
+    Ok(())
 }
 
 /// The output that is the log of a container.

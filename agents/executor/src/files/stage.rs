@@ -1,7 +1,7 @@
 //! What happens around a task's command.
 
 use super::{Session, load, log_output, save};
-use crate::artifacts::OutputFile;
+use crate::artifacts::{OutputFile, parts_at_once};
 use crate::client::Client;
 use crate::protocol::{EXIT_EXECUTOR_ERROR, Task, TaskOutcome};
 use nix::unistd::{dup, dup2_stderr, dup2_stdout, pipe};
@@ -20,9 +20,9 @@ const LOG_DRAIN_MAX: Duration = Duration::from_secs(2);
 
 /// Asks the agent about artifacts, if the task has any.
 pub fn session(task: &Task, client: &Arc<Client>, fence: &str, holder: &str) -> Option<Arc<Session>> {
-    let ticket = task.ticket.clone();
-    (!ticket.is_empty())
-        .then(|| Arc::new(Session::new(Arc::clone(client), fence.to_owned(), holder.to_owned(), ticket)))
+    let (ticket, parts) = (task.ticket.clone(), parts_at_once(task.parts_at_once));
+    let (fence, holder) = (fence.to_owned(), holder.to_owned());
+    (!ticket.is_empty()).then(|| Arc::new(Session::new(Arc::clone(client), fence, holder, ticket, parts)))
 }
 
 /// Loads the inputs to their paths; the outcome of a task that can't have them otherwise.

@@ -1,7 +1,9 @@
 //! Questions to the agent, and requests to stores.
 
+use super::content::Source;
 use crate::artifacts::{Answer, Operation, Request, Signed};
 use crate::client::Client;
+use crate::web::{Address, PRIVATE_HEADERS, REDIRECTS_MAX};
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::net::SocketAddr;
@@ -23,6 +25,8 @@ const ARCHIVE_TIMEOUT: Duration = Duration::from_secs(11 * 60);
 /// Bytes of a refusal that are read.
 const MESSAGE_BYTES_MAX: u64 = 64 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to a store that are kept for the next request.
+const IDLE_MIN: usize = 3;
 /// Hosts whose addresses are kept.
 const HOSTS_MAX: usize = 64;
 
@@ -32,6 +36,7 @@ pub struct Session {
     fence: String,
     holder: String,
     ticket: String,
+    parts_at_once: usize,
     hosts: Arc<Mutex<BTreeMap<String, Vec<SocketAddr>>>>,
     agents: Mutex<BTreeMap<Option<String>, Agent>>,
 }
@@ -46,8 +51,20 @@ pub struct Failure {
 }
 
 impl Session {
-    pub fn new(client: Arc<Client>, fence: String, holder: String, ticket: String) -> Self {
-        Self { client, fence, holder, ticket, hosts: Arc::default(), agents: Mutex::default() }
+    pub fn new(
+        client: Arc<Client>,
+        fence: String,
+        holder: String,
+        ticket: String,
+        parts_at_once: usize,
+    ) -> Self {
+        let (hosts, agents) = (Arc::default(), Mutex::default());
+        Self { client, fence, holder, ticket, parts_at_once, hosts, agents }
+    }
+
+    /// Parts of one object that are sent side by side.
+    pub fn parts_at_once(&self) -> usize {
+        self.parts_at_once
     }
 
     /// Asks the agent: for as long as it is away or out of touch, a few times while a store fails.
@@ -108,7 +125,10 @@ impl Session {
             if hosts.len() >= HOSTS_MAX {
                 hosts.clear();
             }
-            hosts.insert(authority(&url), known);
+            // Of the place of a redirection nothing is known yet: the agent is asked.
+            if !known.is_empty() {
+                hosts.insert(authority(&url), known);
+            }
         }
         let mut agents = self.agents.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(agent) = agents.get(&signed.ca) {
@@ -127,6 +147,9 @@ impl Session {
         let config = Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(CONNECT_TIMEOUT))
+            // Where another place is named, we go there ourselves: see `Session::put`.
+            .max_redirects(0)
+            .max_idle_connections_per_host(self.parts_at_once.max(IDLE_MIN))
             .proxy(None)
             .tls_config(tls.build())
             .build();
@@ -142,11 +165,19 @@ impl Session {
 
     /// Reads what a request gives; the status is a success.
     pub fn get(&self, signed: &Signed, is_url: bool) -> Result<impl Read + use<>, Failure> {
-        let request = with_headers(self.agent(signed)?.get(&signed.url), signed);
-        let answer = request.call().map_err(|error| told("Get", signed, &error))?;
-        let status = answer.status();
-        if !status.is_success() {
-            let reason = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
+        let mut next = signed.clone();
+        for _ in 0..=REDIRECTS_MAX {
+            let request = with_headers(self.agent(&next)?.get(&next.url), &next);
+            let answer = request.call().map_err(|error| told("Get", &next, &error))?;
+            if let Some(target) = moved(&answer, &[301, 302, 303, 307, 308]) {
+                next = elsewhere(&next, &target)?;
+                continue;
+            }
+            let status = answer.status();
+            if status.is_success() {
+                return Ok(answer.into_body().into_reader());
+            }
+            let reason = reason(status);
             let message = match (is_url, status.as_u16()) {
                 (true, 404) => reason,
                 (true, _) => {
@@ -157,35 +188,86 @@ impl Session {
             };
             return Err(Failure { message, again: status.is_server_error() || status.as_u16() == 429 });
         }
-        Ok(answer.into_body().into_reader())
+        Err(astray(signed))
     }
 
-    /// Stores bytes at hand; gives the store's tag of them.
-    pub fn put(&self, signed: &Signed, bytes: &[u8]) -> Result<String, Failure> {
-        let request = with_headers(self.agent(signed)?.put(&signed.url), signed);
-        stored(signed, request.send(bytes))
-    }
-
-    /// Stores what a reader gives, of a known length.
-    pub fn put_from(&self, signed: &Signed, from: &mut dyn Read, length: u64) -> Result<String, Failure> {
-        let request = with_headers(self.agent(signed)?.put(&signed.url), signed);
-        let request = request.header("Content-Length", length.to_string());
-        let mut from = from;
-        stored(signed, request.send(SendBody::from_reader(&mut from)))
+    /// Stores bytes; gives the store's tag of them. A server may send us elsewhere with them. WebHDFS always does: its name
+    /// node takes no bytes, so that they go only where they are kept.
+    pub fn put(&self, signed: &Signed, bytes: &mut dyn Source) -> Result<String, Failure> {
+        let mut next = signed.clone();
+        let mut asks_first = is_web_hdfs(&signed.url);
+        for _ in 0..=REDIRECTS_MAX {
+            let request = with_headers(self.agent(&next)?.put(&next.url), &next);
+            let answer = if asks_first {
+                request.send_empty()
+            } else {
+                bytes.rewind();
+                let request = request.header("Content-Length", bytes.length().to_string());
+                let mut bytes: &mut dyn Read = bytes;
+                request.send(SendBody::from_reader(&mut bytes))
+            };
+            let answer = answer.map_err(|error| told("Put", &next, &error))?;
+            if let Some(target) = moved(&answer, &[307, 308]) {
+                next = elsewhere(&next, &target)?;
+                if asks_first {
+                    // A gateway of WebHDFS takes bytes only if they are called so.
+                    let is_told =
+                        next.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+                    let kind = ("Content-Type".to_owned(), "application/octet-stream".to_owned());
+                    next.headers.extend((!is_told).then_some(kind));
+                }
+                asks_first = false;
+            } else if asks_first && answer.status().is_success() {
+                asks_first = false;
+            } else {
+                return stored(&answer);
+            }
+        }
+        Err(astray(signed))
     }
 }
 
-fn stored(
-    signed: &Signed,
-    answer: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-) -> Result<String, Failure> {
-    let answer = answer.map_err(|error| told("Put", signed, &error))?;
+type Response = ureq::http::Response<ureq::Body>;
+
+/// Where an answer of one of these kinds sends us.
+fn moved(answer: &Response, kinds: &[u16]) -> Option<String> {
+    let target = answer.headers().get("location").filter(|_| kinds.contains(&answer.status().as_u16()));
+    target.and_then(|target| target.to_str().ok()).map(str::to_owned)
+}
+
+/// The same request at another place; another host is not told who asks.
+fn elsewhere(signed: &Signed, target: &str) -> Result<Signed, Failure> {
+    let address = Address::parse(&signed.url).map_err(|reason| broken(&reason))?;
+    let url = address.join(target);
+    let next = Address::parse(&url).map_err(|reason| broken(&reason))?;
+    let mut headers = signed.headers.clone();
+    if next.host != address.host {
+        headers.retain(|(name, _)| !PRIVATE_HEADERS.contains(&name.to_ascii_lowercase().as_str()));
+    }
+    Ok(Signed { url, headers, addresses: Vec::new(), ca: signed.ca.clone() })
+}
+
+/// A URL as WebHDFS has it, at the name node or at a gateway, that makes a file.
+fn is_web_hdfs(url: &str) -> bool {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    path.contains("/webhdfs/v1/") && query.split('&').any(|part| part.eq_ignore_ascii_case("op=CREATE"))
+}
+
+fn astray(signed: &Signed) -> Failure {
+    broken(&format!("\"{}\": stopped after {REDIRECTS_MAX} redirects", plain(&signed.url)))
+}
+
+fn reason(status: ureq::http::StatusCode) -> String {
+    format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default())
+}
+
+fn stored(answer: &Response) -> Result<String, Failure> {
     let status = answer.status();
     if !status.is_success() {
-        let reason = format!("{} {}", status.as_u16(), status.canonical_reason().unwrap_or_default());
         // A signature may have run out meanwhile: the next try has a new one.
         let again = status.is_server_error() || matches!(status.as_u16(), 403 | 408 | 429);
-        return Err(Failure { message: format!("failed to put file: the store answered {reason}"), again });
+        let message = format!("failed to put file: the store answered {}", reason(status));
+        return Err(Failure { message, again });
     }
     let tag = answer.headers().get("etag").and_then(|tag| tag.to_str().ok());
     Ok(tag.unwrap_or_default().to_owned())

@@ -12,7 +12,9 @@ pub use exchange::{Answer, canonical};
 use std::time::{Duration, Instant};
 
 /// Redirects that are followed; Go's bound.
-const REDIRECTS_MAX: usize = 10;
+pub const REDIRECTS_MAX: usize = 10;
+/// Headers that another host is not told.
+pub const PRIVATE_HEADERS: [&str; 4] = ["authorization", "cookie", "host", "www-authenticate"];
 /// How long a request may take that says nothing itself. Argo's waits for ever.
 pub const TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
@@ -57,8 +59,9 @@ pub fn send(request: &Request, time_max: Duration) -> Result<Answer, String> {
             request.headers.retain(|(name, _)| !name.to_ascii_lowercase().starts_with("content-"));
         }
         if next.host != address.host {
-            let private = ["authorization", "cookie", "host", "www-authenticate"];
-            request.headers.retain(|(name, _)| !private.contains(&name.to_ascii_lowercase().as_str()));
+            request
+                .headers
+                .retain(|(name, _)| !PRIVATE_HEADERS.contains(&name.to_ascii_lowercase().as_str()));
         }
         verb = title(&request.method);
         request.url = url;

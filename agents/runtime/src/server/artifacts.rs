@@ -77,16 +77,17 @@ impl Executors {
         let (inputs, outputs, archive_logs, ticket) = of_template(&template);
         (task.input_files, task.output_files, task.archive_logs) = (inputs, outputs, archive_logs);
         if ticket.is_some() {
-            task.ticket = self.ticket(assignment);
+            self.give_ticket(assignment, task);
         }
         Ok(())
     }
 
-    /// The sealed ticket of an assignment; empty where its template can't be read or has nothing to do with stores.
-    #[must_use]
-    pub fn ticket(&self, assignment: &Assignment) -> String {
-        ticket_of(assignment)
-            .map_or_else(String::new, |ticket| self.seal(&assignment.fence.unwrap_or_default(), &ticket))
+    /// Gives a task the sealed ticket of its assignment, unless its template can't be read or has nothing to do with stores.
+    pub fn give_ticket(&self, assignment: &Assignment, task: &mut Task) {
+        if let Some(ticket) = ticket_of(assignment) {
+            task.ticket = self.seal(&assignment.fence.unwrap_or_default(), &ticket);
+            task.parts_at_once = self.shared.artifact_parts_at_once;
+        }
     }
 
     /// Reads an input artifact of a step that the agent carries out itself: one file of at most so many bytes.

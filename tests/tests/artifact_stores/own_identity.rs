@@ -1,0 +1,60 @@
+//! Stores that are opened with the agent's own identity: its keys, or what its Pod's identity is given for them.
+
+use crate::{World, there_and_back};
+use argosy_tests::manifests::node;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::net::TcpListener;
+
+/// Who asks with the token of a Pod gets the store's keys for a while, as EKS has it.
+async fn give(State(asked): State<Arc<AtomicUsize>>, headers: HeaderMap) -> Response {
+    asked.fetch_add(1, Ordering::SeqCst);
+    if headers.get("authorization").is_none_or(|token| token != "token-of-the-pod") {
+        return StatusCode::FORBIDDEN.into_response();
+    }
+    let keys = json!({"AccessKeyId": "access-key", "SecretAccessKey": "secret-key", "Token": "for-a-while",
+        "Expiration": "2126-01-01T00:00:00Z"});
+    axum::Json(keys).into_response()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_is_opened_with_the_agents_own_identity() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let at = format!("http://{}/identity", listener.local_addr()?);
+    let asked = Arc::new(AtomicUsize::new(0));
+    let router = axum::Router::new().fallback(give).with_state(Arc::clone(&asked));
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let files = tempfile::tempdir()?;
+    let token = files.path().join("token");
+    std::fs::write(&token, "token-of-the-pod")?;
+    let keys = |secret: &str| {
+        vec!["AWS_ACCESS_KEY_ID=access-key".to_owned(), format!("AWS_SECRET_ACCESS_KEY={secret}")]
+    };
+    let identity = vec![
+        format!("AWS_CONTAINER_CREDENTIALS_FULL_URI={at}"),
+        format!("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE={}", token.display()),
+    ];
+    let clusters = [("keys", keys("secret-key")), ("identity", identity), ("stranger", keys("guessed"))];
+    let world = World::start_with(&clusters).await?;
+    for (cluster, _) in &clusters {
+        let location = json!({"s3": {"endpoint": world.endpoint, "insecure": true, "bucket": "argosy",
+            "region": "us-east-1", "useSDKCreds": true, "key": format!("own/{cluster}")}});
+        let mut made = there_and_back(cluster, &location, &location);
+        made["spec"]["nodeSelector"] = json!({"cluster.argosy.dev/name": cluster});
+        let done = world.run(&made).await?;
+        if *cluster == "stranger" {
+            let message = node(&done, "make")["message"].as_str().unwrap_or_default();
+            assert!(message.contains("403 Forbidden"), "{}", done["status"]);
+            continue;
+        }
+        assert_eq!(done["status"]["phase"], "Succeeded", "{cluster}: {}", done["status"]);
+        assert_eq!(node(&done, "use")["outputs"]["parameters"][0]["value"], format!("by {cluster}"));
+        assert_eq!(node(&done, "make")["cluster"], *cluster);
+    }
+    assert_eq!(asked.load(Ordering::SeqCst), 1, "what was given is used until it runs out");
+    Ok(())
+}
