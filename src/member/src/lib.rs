@@ -20,6 +20,7 @@
 //! durable stays valid.
 
 mod agent_clocks;
+pub mod backup;
 mod clock;
 mod config;
 mod drill;

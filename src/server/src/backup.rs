@@ -3,61 +3,20 @@
 use crate::config::ServerConfig;
 use crate::mailbox::Mailbox;
 use anyhow::{Context, bail, ensure};
-use argosy_engine::State;
 use argosy_gateway::CommandError;
-use argosy_proto::state::Meta;
-use argosy_store::{
-    BackupReader, BackupWriter, Batch, Checkpoint, Cursor, Family, Kv, Options, RocksKv, Row, Sync,
-};
+pub use argosy_member::backup::{Checked, Header};
+use argosy_store::{Checkpoint, Options, RocksKv};
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
-use prost::Message;
-use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-/// Rows in one frame, about so many bytes.
-const FRAME_BYTES: usize = 1 << 20;
 /// Frames that wait for a slow reader.
 const FRAMES_WAITING_MAX: usize = 4;
-/// The key of the row of counters, by which a state tells how old it is.
-const META_KEY: [u8; 1] = [1];
-
-/// What a backup says of itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Header {
-    /// The cell.
-    pub cell: String,
-    /// Number of its history.
-    pub incarnation: u64,
-    /// Batches that its state holds.
-    pub sequence: u64,
-    /// Log time of the last one, milliseconds since 1970.
-    pub log_time_ms: i64,
-    /// Hash of its state, hexadecimal.
-    pub state_hash: String,
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-impl Header {
-    fn of(meta: &Meta) -> Self {
-        Self {
-            cell: meta.cell.clone(),
-            incarnation: meta.incarnation,
-            sequence: meta.sequence,
-            log_time_ms: meta.log_time_ms,
-            state_hash: hex(&meta.hash),
-        }
-    }
-}
 
 /// A backup of what this member has applied, which is at least everything that was acknowledged before the call.
 ///
@@ -77,51 +36,13 @@ pub async fn stream(mailbox: &Mailbox) -> Result<BoxStream<'static, std::io::Res
 }
 
 fn write(checkpoint: &dyn Checkpoint, sender: &mpsc::Sender<std::io::Result<Bytes>>) -> std::io::Result<()> {
-    let meta = checkpoint.get(Family::State, &META_KEY).map_err(std::io::Error::other)?;
-    let meta = meta.ok_or_else(|| std::io::Error::other("the cell has no state yet"))?;
-    let header = Header::of(&Meta::decode(meta.as_slice()).map_err(std::io::Error::other)?);
-    let (mut writer, begin) = BackupWriter::begin(&serde_json::to_vec(&header)?);
-    let give = |bytes: Vec<u8>| sender.blocking_send(Ok(bytes.into())).is_ok();
-    let mut cursor = Cursor::default();
-    let mut goes_on = give(begin);
-    while goes_on {
-        let rows = checkpoint.rows(&mut cursor, FRAME_BYTES).map_err(std::io::Error::other)?;
-        if rows.is_empty() {
-            give(writer.finish());
-            break;
-        }
-        // Nobody reads any more: it is theirs to end.
-        goes_on = give(writer.rows(&rows));
-    }
-    Ok(())
+    let mut give = |bytes: Vec<u8>| sender.blocking_send(Ok(bytes.into())).is_ok();
+    argosy_member::backup::write(checkpoint, &mut give).map_err(std::io::Error::other)
 }
 
-/// What a check of a backup found.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Checked {
-    /// What it says of itself; the state in it agrees.
-    pub header: Header,
-    /// Rows in all.
-    pub rows: u64,
-    /// Workflows that are not over.
-    pub workflows_active: usize,
-}
-
-fn open(path: &Path) -> anyhow::Result<(Header, BackupReader<BufReader<File>>)> {
+fn open(path: &Path) -> anyhow::Result<BufReader<File>> {
     let file = File::open(path).with_context(|| format!("backup {}", path.display()))?;
-    let (reader, header) =
-        BackupReader::open(BufReader::new(file)).with_context(|| format!("backup {}", path.display()))?;
-    let header = serde_json::from_slice(&header)
-        .with_context(|| format!("backup {}: its header can't be read", path.display()))?;
-    Ok((header, reader))
-}
-
-fn each_frame(path: &Path, mut take: impl FnMut(Vec<Row>) -> anyhow::Result<()>) -> anyhow::Result<Header> {
-    let (header, mut reader) = open(path)?;
-    while let Some(rows) = reader.next().with_context(|| format!("backup {}", path.display()))? {
-        take(rows)?;
-    }
-    Ok(header)
+    Ok(BufReader::new(file))
 }
 
 /// Reads a whole backup: every byte is as written, and the state in it is the one that the header names.
@@ -129,20 +50,7 @@ fn each_frame(path: &Path, mut take: impl FnMut(Vec<Row>) -> anyhow::Result<()>)
 /// # Errors
 /// It is not whole, or this version can't read the state.
 pub fn verify(path: &Path) -> anyhow::Result<Checked> {
-    let (mut rows, mut state_rows) = (0, Vec::new());
-    let header = each_frame(path, |frame| {
-        rows += frame.len() as u64;
-        let of_state = frame.into_iter().filter(|row| row.family == Family::State);
-        state_rows.extend(of_state.map(|row| (row.key, row.value)));
-        Ok(())
-    })?;
-    let state = State::load(state_rows.into_iter()).with_context(|| format!("backup {}", path.display()))?;
-    ensure!(
-        state.sequence() == header.sequence && hex(&state.hash()) == header.state_hash,
-        "backup {}: its state is not the one that its header names",
-        path.display()
-    );
-    Ok(Checked { header, rows, workflows_active: state.workflows_active() })
+    argosy_member::backup::verify(open(path)?).with_context(|| format!("backup {}", path.display()))
 }
 
 fn store_of(config: &ServerConfig) -> PathBuf {
@@ -174,18 +82,8 @@ pub fn restore(path: &Path, config: &ServerConfig) -> anyhow::Result<Checked> {
     }
     crate::run::make_private(&half)?;
     let mut kv = RocksKv::open(&half, &Options::default())?;
-    argosy_store::claim(
-        &mut kv,
-        &argosy_store::Identity { cell: config.cell.clone(), member: config.member },
-    )?;
-    each_frame(path, |rows| {
-        let mut batch = Batch::new();
-        for row in rows {
-            batch.put(row.family, row.key, row.value);
-        }
-        Ok(kv.write(batch, Sync::No)?)
-    })?;
-    argosy_consensus::found_restored(&mut kv, &config.cell, config.member, checked.header.incarnation)?;
+    argosy_member::backup::restore(&mut kv, open(path)?, config.member, &checked)
+        .with_context(|| format!("backup {}", path.display()))?;
     drop(kv);
     std::fs::rename(&half, &store).with_context(|| format!("{}", store.display()))?;
     Ok(checked)
@@ -213,11 +111,7 @@ pub fn recover(config: &ServerConfig, lost: &[u64]) -> anyhow::Result<argosy_con
         );
     }
     ensure!(!found.others.is_empty(), "member {} is the only one of its cell already", config.member);
-    let meta = kv.get(Family::State, &META_KEY)?;
-    let incarnation = match meta {
-        Some(bytes) => Meta::decode(bytes.as_slice())?.incarnation,
-        None => 0,
-    };
+    let incarnation = argosy_member::backup::incarnation_of(&kv)?;
     // At least 1: a cell that was lost before its first fact has a history all the same.
     let outlived = argosy_consensus::outlive(&mut kv, &config.cell, config.member, incarnation.max(1))?;
     Ok(outlived)
@@ -226,9 +120,9 @@ pub fn recover(config: &ServerConfig, lost: &[u64]) -> anyhow::Result<argosy_con
 #[cfg(test)]
 mod tests {
     use super::*;
-    use argosy_engine::{Draft, Position};
+    use argosy_engine::{Draft, Position, State};
     use argosy_model::LogTime;
-    use argosy_store::MemoryKv;
+    use argosy_store::{Batch, Family, Kv, MemoryKv, Sync};
 
     /// A backup of a cell that was just created.
     fn backup(directory: &Path) -> PathBuf {
