@@ -1,5 +1,6 @@
 //! One held attempt: its report, what binds it, and what is wanted of it.
 
+use crate::ledger::PermitRecord;
 use crate::runtime::{AttemptObservation, is_over};
 use argosy_executor::protocol::{
     ContainerOutcome, EXIT_EXECUTOR_ERROR, REASON_DEADLINE, TaskOutcome, Verdict,
@@ -62,6 +63,16 @@ impl Attempt {
             withheld: None,
             ensured: 0,
             ensured_at: 0,
+        }
+    }
+
+    /// What the ledger keeps of its start permit.
+    pub fn permit_record(&self, fence: Fence, holder: &str) -> PermitRecord {
+        PermitRecord {
+            fence,
+            holder: holder.to_owned(),
+            exclusive_lease_ms: self.exclusive_lease_ms,
+            exclusive_workflow_uid: self.report.exclusive_workflow_uid.clone(),
         }
     }
 

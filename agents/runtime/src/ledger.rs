@@ -59,6 +59,9 @@ pub struct PermitRecord {
     /// Of an exclusive step; 0 for others.
     #[prost(int64, tag = "220")]
     pub exclusive_lease_ms: i64,
+    /// Whose step it is, if it is exclusive.
+    #[prost(string, tag = "300")]
+    pub exclusive_workflow_uid: String,
 }
 
 impl LedgerRecord {
@@ -451,6 +454,7 @@ mod tests {
             fence,
             holder: "pod-a".to_owned(),
             exclusive_lease_ms: 0,
+            exclusive_workflow_uid: String::new(),
         }))
     }
 
@@ -472,6 +476,8 @@ mod tests {
         assert_eq!(LedgerRecord::new(LedgerEntry::Named(9)).encode_to_vec(), [8, 1, 0xe0, 0x0d, 9]);
         let permit = PermitRecord { exclusive_lease_ms: 5, ..PermitRecord::default() };
         assert_eq!(permit.encode_to_vec(), [0x0a, 0, 0xe0, 0x0d, 5]);
+        let permit = PermitRecord { exclusive_workflow_uid: "u".to_owned(), ..PermitRecord::default() };
+        assert_eq!(permit.encode_to_vec(), [0x0a, 0, 0xe2, 0x12, 1, b'u']);
     }
 
     #[test]

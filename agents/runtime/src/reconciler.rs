@@ -45,12 +45,14 @@ impl<L: Ledger> Reconciler<L> {
             match record.entry {
                 Some(LedgerEntry::Started(number)) => starts = number,
                 Some(LedgerEntry::Named(named)) => name = named,
-                Some(LedgerEntry::Permitted(PermitRecord { fence, holder, exclusive_lease_ms })) => {
+                Some(LedgerEntry::Permitted(record)) => {
+                    let PermitRecord { fence, holder, exclusive_lease_ms, exclusive_workflow_uid } = record;
                     let attempt =
                         attempts.entry(fence).or_insert_with(|| Attempt::new(fence, AttemptPhase::Running));
                     attempt.report.permitted = true;
                     attempt.holder = Some(holder);
                     attempt.exclusive_lease_ms = exclusive_lease_ms;
+                    attempt.report.exclusive_workflow_uid = exclusive_workflow_uid;
                 }
                 Some(LedgerEntry::Ended(report)) => {
                     let fence = report.fence.unwrap_or_default();
@@ -412,8 +414,10 @@ impl<L: Ledger> Reconciler<L> {
         }
         attempt.holder = Some(holder.to_owned());
         attempt.report.permitted = true;
-        let exclusive_lease_ms = attempt.exclusive_lease_ms;
-        let record = PermitRecord { fence, holder: holder.to_owned(), exclusive_lease_ms };
+        if let Some(assignment) = attempt.assignment.as_ref().filter(|_| attempt.exclusive_lease_ms > 0) {
+            attempt.report.exclusive_workflow_uid.clone_from(&assignment.workflow_uid);
+        }
+        let record = attempt.permit_record(fence, holder);
         self.ledger.append(&LedgerRecord::new(LedgerEntry::Permitted(record)));
         true
     }
@@ -677,8 +681,7 @@ impl<L: Ledger> Reconciler<L> {
         let mut live = vec![named, LedgerRecord::new(LedgerEntry::Started(self.starts))];
         for (fence, attempt) in &self.attempts {
             if let Some(holder) = &attempt.holder {
-                let exclusive_lease_ms = attempt.exclusive_lease_ms;
-                let record = PermitRecord { fence: *fence, holder: holder.clone(), exclusive_lease_ms };
+                let record = attempt.permit_record(*fence, holder);
                 live.push(LedgerRecord::new(LedgerEntry::Permitted(record)));
             }
             if attempt.is_over() {

@@ -140,7 +140,7 @@ impl Draft {
                 commands::update_template::decide(self, leader, command)
             }
             command::Body::DeleteTemplate(command) => commands::delete_template::decide(self, command),
-            command::Body::GrantPermit(command) => commands::grant_permit::decide(self, command),
+            command::Body::GrantPermit(command) => commands::grant_permit::decide(self, leader, command),
             command::Body::AddMember(command) => commands::add_member::decide(self, command),
             command::Body::RemoveMember(command) => Ok(commands::remove_member::decide(self, command)),
             command::Body::ReleaseQuarantine(command) => commands::release_quarantine::decide(self, command),

@@ -37,6 +37,8 @@ pub enum Code {
     InviteOtherCluster,
     /// An older session speaks.
     StaleSession,
+    /// A lost part of history may run the step that must not overlap.
+    LostPartRuns,
     /// An invite's lifetime is out of range.
     InvalidTtl,
     /// A field that is required is missing or wrong.
@@ -151,6 +153,7 @@ impl Code {
         Self::InviteUsed,
         Self::InviteOtherCluster,
         Self::StaleSession,
+        Self::LostPartRuns,
         Self::InvalidTtl,
         Self::InvalidArgument,
         Self::Unplaceable,
@@ -219,6 +222,7 @@ impl Code {
             Self::InviteUsed => ("ARG1015", 7, 403),
             Self::InviteOtherCluster => ("ARG1016", 7, 403),
             Self::StaleSession => ("ARG1017", 9, 409),
+            Self::LostPartRuns => ("ARG1250", 9, 409),
             Self::InvalidTtl => ("ARG1018", 3, 400),
             Self::InvalidArgument => ("ARG1019", 3, 400),
             Self::Unplaceable => ("ARG1020", 3, 400),

@@ -2,16 +2,16 @@ use argosy_model::planted::{Bug, is_planted};
 use argosy_proto::command::{GrantPermit, PermitDecided, Refusal, Reply, reply};
 use argosy_proto::fact::{self, fact::Body};
 
-use crate::Code;
 use crate::draft::Draft;
 use crate::state::State;
+use crate::{Code, Leader, recovery};
 
 /// Bytes of a holder's name: a Pod's uid, or what a runtime drew.
 const HOLDER_BYTES_MAX: usize = 256;
 
 /// A start permit through the log: one holder per attempt, and none for an attempt that is not to run. Its place in
 /// the log decides against a take-over that comes at the same time.
-pub(crate) fn decide(draft: &mut Draft, command: &GrantPermit) -> Result<Reply, Refusal> {
+pub(crate) fn decide(draft: &mut Draft, leader: &Leader, command: &GrantPermit) -> Result<Reply, Refusal> {
     let name = &command.cluster;
     let cluster = draft
         .state
@@ -29,6 +29,9 @@ pub(crate) fn decide(draft: &mut Draft, command: &GrantPermit) -> Result<Reply, 
     }
     let reason = why_not(&draft.state, command);
     if reason.is_none() && !is_held(&draft.state, command) {
+        if let Some(attempt) = draft.state.attempt(&command.fence.unwrap_or_default()) {
+            recovery::lost_part_is_over(&draft.state, attempt, &leader.limits, draft.now())?;
+        }
         let (fence, holder) = (command.fence, command.holder.clone());
         draft.emit(Body::AttemptPermitted(fact::AttemptPermitted { fence, holder }));
     }
@@ -53,7 +56,9 @@ fn why_not(state: &State, command: &GrantPermit) -> Option<&'static str> {
     let Some(attempt) = state.attempt(&fence).filter(|attempt| attempt.cluster == command.cluster) else {
         return Some("nothing is known of the attempt on this cluster");
     };
-    if attempt.fenced || attempt.left {
+    if attempt.quarantined {
+        Some("the attempt is of a part of history that is lost")
+    } else if attempt.fenced || attempt.left {
         Some("the step was given to another attempt")
     } else if attempt.closed {
         Some("the attempt is over")

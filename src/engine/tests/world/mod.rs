@@ -58,7 +58,7 @@ impl World {
     /// Makes a batch, and lets the follower agree.
     pub fn batch<T>(&mut self, make: impl FnOnce(&mut Draft, &mut Leader) -> T) -> T {
         self.index += 1;
-        let position = Position { incarnation: 1, index: self.index };
+        let position = Position { incarnation: self.state.incarnation().max(1), index: self.index };
         let mut draft = Draft::new(&self.state, position, LogTime(self.now), self.index);
         let made = make(&mut draft, &mut self.leader);
         self.work_max = self.work_max.max(draft.work());
