@@ -77,6 +77,8 @@ impl World {
                 self.clusters[cluster].runtime.start_again(now_ms);
                 self.pods_due(cluster);
             }
+            Fault::BackUp { member } => self.back_up(member),
+            Fault::Restore { founder, down_ms, releases } => self.restore(founder, down_ms, releases),
             Fault::HandOver { to, deaf_ms } => self.hand_over(to, deaf_ms),
             Fault::Strand { cluster, for_ms } => self.strand(cluster, for_ms),
             Fault::HoldStarts { cluster, for_ms } => {
@@ -136,6 +138,8 @@ impl World {
             | Fault::LoseForGood { .. }
             | Fault::StartAgain { .. }
             | Fault::HandOver { .. }
+            | Fault::BackUp { .. }
+            | Fault::Restore { .. }
             | Fault::Strand { .. }
             | Fault::Sicken { .. }
             | Fault::FreezeCluster { .. }

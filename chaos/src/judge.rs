@@ -10,7 +10,7 @@ use crate::world::World;
 /// How late the end of a drill's loss, or its report, may come by log time: batches are small in some runs.
 const DRILL_GRACE_MS: i64 = 10_000;
 
-fn node_seen(workflow: u64, number: u32, node: &row::Node) -> NodeSeen {
+pub(crate) fn node_seen(workflow: u64, number: u32, node: &row::Node) -> NodeSeen {
     let outputs = node.outputs.as_ref();
     NodeSeen {
         workflow,
@@ -20,6 +20,23 @@ fn node_seen(workflow: u64, number: u32, node: &row::Node) -> NodeSeen {
         outputs: outputs.map(shown).unwrap_or_default(),
         result: outputs.and_then(|outputs| outputs.result.clone()),
         pod: NodeType::from_number(node.r#type) == Some(NodeType::Pod),
+    }
+}
+
+pub(crate) fn attempt_seen(
+    fence: argosy_model::Fence,
+    attempt: &row::Attempt,
+    reproduces: bool,
+) -> AttemptSeen {
+    AttemptSeen {
+        fence,
+        workflow: attempt.workflow,
+        node: attempt.node,
+        cluster: attempt.cluster.clone(),
+        fenced: attempt.fenced,
+        closed: attempt.closed,
+        may_return: attempt.on_reconnect != 0,
+        reproduces,
     }
 }
 
@@ -34,12 +51,7 @@ impl World {
     /// Feeds the checkers with what a newly committed state changed.
     pub(crate) fn inspect(&mut self, before: &State, after: &State) {
         let difference = after.difference(before);
-        for ((workflow, number), node) in &difference.nodes {
-            let retried = i32::from(row::NodeFlag::Retried);
-            if let Some(node) = node.filter(|node| node.flag == retried) {
-                self.checkers.exclusive.try_of(*workflow, *number, node.parent);
-            }
-        }
+        self.name_steps(&difference.nodes);
         // What is fenced first: an original takes the place of its replacement in one step.
         for fenced in [true, false] {
             for (fence, attempt) in &difference.attempts {
@@ -73,6 +85,17 @@ impl World {
         self.inspect_queues();
     }
 
+    /// Tells what nodes are called, and which are tries of others.
+    pub(crate) fn name_steps(&mut self, nodes: &[((u64, u32), Option<&row::Node>)]) {
+        for ((workflow, number), node) in nodes {
+            let Some(node) = node else { continue };
+            self.checkers.exclusive.named(*workflow, *number, &node.name);
+            if node.flag == i32::from(row::NodeFlag::Retried) {
+                self.checkers.exclusive.try_of(*workflow, *number, node.parent);
+            }
+        }
+    }
+
     fn inspect_attempt(
         &mut self,
         fence: argosy_model::Fence,
@@ -80,16 +103,7 @@ impl World {
         reproduces: bool,
         is_removed: bool,
     ) {
-        let seen = AttemptSeen {
-            fence,
-            workflow: attempt.workflow,
-            node: attempt.node,
-            cluster: attempt.cluster.clone(),
-            fenced: attempt.fenced,
-            closed: attempt.closed,
-            may_return: attempt.on_reconnect != 0,
-            reproduces,
-        };
+        let seen = attempt_seen(fence, attempt, reproduces);
         if attempt.exclusive_lease_ms > 0 {
             self.checkers.exclusive.attempt(fence, attempt.workflow, attempt.node);
         }

@@ -24,6 +24,8 @@ pub(crate) struct Connection {
     accepted: bool,
     /// It carries nothing more.
     broken: bool,
+    /// Its member is gone, and so may be what it said.
+    lost: bool,
 }
 
 impl World {
@@ -41,8 +43,15 @@ impl World {
         cluster.last_member = cluster.last_member % members + 1;
         let (member, life) = (cluster.last_member, cluster.life);
         let id = self.fresh_id();
-        let connection =
-            Connection { cluster: index, life, member, member_life: 0, accepted: false, broken: false };
+        let connection = Connection {
+            cluster: index,
+            life,
+            member,
+            member_life: 0,
+            accepted: false,
+            broken: false,
+            lost: false,
+        };
         self.connections.insert(id, connection);
         self.clusters[index].connection = Some(id);
         let (from, to) = (End::Cluster(index), End::Member(member));
@@ -141,7 +150,7 @@ impl World {
             return;
         }
         let Some(connection) = self.connections.get(&id) else { return };
-        let (index, life) = (connection.cluster, connection.life);
+        let (index, life, lost) = (connection.cluster, connection.life, connection.lost);
         if self.clusters[index].connection != Some(id) || self.clusters[index].life != life {
             return;
         }
@@ -152,7 +161,7 @@ impl World {
         {
             let fence = verdict.fence.unwrap_or_default();
             let (acknowledged, final_report) = self.recorded(index, &fence, verdict.revision);
-            if final_report {
+            if final_report && !lost {
                 let text = format!("{} ({:?})", display_fence(&fence), self.latest.attempt(&fence));
                 let check = self.checkers.durability.result_acknowledged(&text, acknowledged);
                 self.judge(Invariant::Durable, check);
@@ -219,6 +228,11 @@ impl World {
     pub(crate) fn member_closes(&mut self, id: u64) {
         let noticed_ms = self.network.draw_ms(1, 50);
         self.break_connection(id, Some(noticed_ms), Some(1));
+    }
+
+    /// All members are gone.
+    pub(crate) fn connections_lost(&mut self) {
+        self.connections.values_mut().for_each(|connection| connection.lost = true);
     }
 
     pub(crate) fn drop_connections_of_member(&mut self, member: u64) {

@@ -30,6 +30,9 @@ struct Arguments {
     /// Clusters come and go, and workflows hand artifacts on in stores of which every cluster has its own; whether members know.
     #[arg(long)]
     handovers: Option<bool>,
+    /// The control plane is lost in every seed, and a backup restored.
+    #[arg(long, conflicts_with = "handovers")]
+    restores: bool,
     /// Certificates over weeks, instead of the federation.
     #[arg(long, conflicts_with = "handovers")]
     identities: bool,
@@ -164,6 +167,7 @@ impl Totals {
         sum.faults += counts.faults;
         sum.crashes += counts.crashes;
         sum.snapshots += counts.snapshots;
+        sum.restores += counts.restores;
         sum.reproduced += counts.reproduced;
         sum.reproduced_apart += counts.reproduced_apart;
         sum.recovered += counts.recovered;
@@ -178,7 +182,7 @@ impl Totals {
             println!("{name:<50} {judged:>12}");
         }
         println!(
-            "\n{} workflows, {} attempts, {} take-overs ({} of them counted again), {} commands begun again elsewhere, {} faults, {} crashes, {} snapshots, {} events",
+            "\n{} workflows, {} attempts, {} take-overs ({} of them counted again), {} commands begun again elsewhere, {} faults, {} crashes, {} snapshots, {} restores, {} events",
             counts.workflows,
             counts.attempts,
             counts.taken_over,
@@ -187,6 +191,7 @@ impl Totals {
             counts.faults,
             counts.crashes,
             counts.snapshots,
+            counts.restores,
             counts.events,
         );
         println!(
@@ -261,6 +266,7 @@ fn main() -> ExitCode {
         }
         let options = match arguments.handovers {
             Some(is_told) => Options::of_handovers(seed, is_told),
+            None if arguments.restores => Options::of_restores(seed),
             None => Options::of_seed(seed),
         };
         let report = World::run(Options { echo_trace: arguments.trace, ..options });

@@ -44,6 +44,10 @@ pub(crate) struct MemberProcess {
     paused_until_ms: u64,
     /// What came meanwhile.
     held: Vec<(Input, Stamp)>,
+    /// It began with an empty store, after the cell was founded.
+    joins: bool,
+    /// Who votes, as it knew before its last flush.
+    voters: Vec<u64>,
 }
 
 impl MemberProcess {
@@ -65,6 +69,8 @@ impl MemberProcess {
             down_until_ms: 0,
             paused_until_ms: 0,
             held: Vec::new(),
+            joins: false,
+            voters: Vec::new(),
         }
     }
 
@@ -88,6 +94,12 @@ impl MemberProcess {
         status.map_or(0, |status| status.consensus.counters.snapshots_installed)
     }
 
+    /// Who votes by what it knows: now, and before its last flush.
+    pub fn voters(&self, at_ms: u64) -> (Vec<u64>, &[u64]) {
+        let status = self.machine.as_ref().map(|machine| machine.status(self.now(at_ms)).consensus);
+        (status.map(|status| status.voters).unwrap_or_default(), &self.voters)
+    }
+
     fn now(&self, at_ms: u64) -> Now {
         Now { steady_ms: self.clock.steady_ms(at_ms), wall_ms: self.clock.wall_ms(at_ms) }
     }
@@ -96,7 +108,9 @@ impl MemberProcess {
 impl World {
     pub(crate) fn config(&mut self, id: u64) -> Config {
         let options = &self.options;
-        let mut consensus = argosy_consensus::Config::new(id, CELL, (1..=options.members).collect());
+        let joins = self.members.get(&id).is_some_and(|member| member.joins);
+        let founders = if joins { Vec::new() } else { (1..=options.members).collect() };
+        let mut consensus = argosy_consensus::Config::new(id, CELL, founders);
         consensus.seed = self.random.draw();
         consensus.log = argosy_consensus::LogTarget::Discard;
         consensus.limits.log_entries_kept = options.log_entries_kept;
@@ -201,6 +215,15 @@ impl World {
         self.note_outage();
     }
 
+    /// The member's host is another one: with an empty disk, or with this one.
+    pub(crate) fn member_replaced(&mut self, id: u64, down_ms: u64, disk: Option<MemoryKv>) {
+        self.member_crash(id, down_ms, false);
+        let Some(member) = self.members.get_mut(&id) else { return };
+        member.joins = disk.is_none();
+        member.disk = disk.unwrap_or_default();
+        member.disk_fault = None;
+    }
+
     fn note_outage(&mut self) {
         let up = self.members.values().filter(|member| member.is_up()).count();
         if up <= self.members.len() / 2 {
@@ -291,6 +314,9 @@ impl World {
         self.judge(Invariant::Agreement, agrees);
         self.witness_flush(id);
         self.outputs(id, outputs);
+        if let Some(member) = self.members.get_mut(&id) {
+            member.voters = member.voters(now_ms).0;
+        }
     }
 
     fn outputs(&mut self, id: u64, outputs: Vec<Output>) {
@@ -311,7 +337,9 @@ impl World {
                     self.answer_send(id, request, UserAnswer::Outcome(outcome));
                 }
                 Output::Read { request, state } => {
-                    self.answer_send(id, request, UserAnswer::State(state.map(Box::new)))
+                    if !self.backed_up(id, request, state.is_some()) {
+                        self.answer_send(id, request, UserAnswer::State(state.map(Box::new)));
+                    }
                 }
                 Output::Archived { .. } | Output::Published { .. } | Output::Committed { .. } => {}
             }

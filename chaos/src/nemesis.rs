@@ -146,6 +146,20 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
+    /// Somebody makes a backup of the control plane.
+    BackUp {
+        /// The member that is asked first.
+        member: u64,
+    },
+    /// All members' disks are lost, and the backup is restored.
+    Restore {
+        /// The member whose store is made of it; the others join with empty ones.
+        founder: u64,
+        /// Until the first starts.
+        down_ms: u64,
+        /// Somebody ends what is left in quarantine.
+        releases: bool,
+    },
     /// Images come slowly to a cluster: its pods start at some time up to the end.
     HoldStarts {
         /// Which.
@@ -603,6 +617,8 @@ impl Fault {
             | Self::LoseForGood { .. }
             | Self::StartAgain { .. }
             | Self::HandOver { .. }
+            | Self::BackUp { .. }
+            | Self::Restore { .. }
             | Self::Strand { .. }
             | Self::Sicken { .. }
             | Self::HoldStarts { .. }
@@ -622,6 +638,7 @@ impl Fault {
             | Self::Blackout { down_ms }
             | Self::CrashAgent { down_ms, .. }
             | Self::LoseAgent { down_ms, .. }
+            | Self::Restore { down_ms, .. }
             | Self::LoseCluster { down_ms, .. } => *down_ms,
             Self::SlowDisk { for_ms, .. }
             | Self::Sicken { for_ms, .. }
@@ -636,6 +653,7 @@ impl Fault {
             | Self::BadNetwork { for_ms, .. } => *for_ms,
             Self::HandOver { deaf_ms, .. } => *deaf_ms,
             Self::DiskFails { .. }
+            | Self::BackUp { .. }
             | Self::ResetPeers { .. }
             | Self::ResetAgent { .. }
             | Self::LoseHosts { .. }

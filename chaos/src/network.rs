@@ -76,6 +76,8 @@ pub enum Carried {
 struct LaneState {
     last_arrival_ms: u64,
     generation: u64,
+    /// What was sent before it does not arrive.
+    least: u64,
 }
 
 /// Links with latency, loss, spikes, cuts in one or both directions, and lanes that keep order until they are reset.
@@ -173,8 +175,23 @@ impl Network {
 
     /// Whether a frame that was sent in that generation arrives now.
     pub fn arrives(&mut self, lane: Lane, generation: u64) -> bool {
-        let current = self.lanes.get(&lane).map_or(0, |state| state.generation);
-        current == generation || self.random.per_mille(IN_FLIGHT_SURVIVES_PER_MILLE)
+        let state = self.lanes.get(&lane).copied().unwrap_or_default();
+        if generation < state.least {
+            return false;
+        }
+        state.generation == generation || self.random.per_mille(IN_FLIGHT_SURVIVES_PER_MILLE)
+    }
+
+    /// All members are replaced: nothing that was on its way between them arrives.
+    pub fn forget_peers(&mut self) {
+        let between = |lane: &Lane| matches!(lane, Lane::Peer { .. });
+        for (_, state) in self.lanes.iter_mut().filter(|(lane, _)| between(lane)) {
+            *state = LaneState {
+                generation: state.generation + 1,
+                least: state.generation + 1,
+                last_arrival_ms: 0,
+            };
+        }
     }
 
     /// The lane will not be used again.

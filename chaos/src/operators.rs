@@ -85,6 +85,13 @@ impl Operator {
         self.clusters.values().all(|standing| *standing == Standing::default())
     }
 
+    /// It turns out to stand so.
+    pub fn finds(&mut self, cluster: &str, standing: Standing) {
+        if let Some(known) = self.clusters.get_mut(cluster) {
+            *known = standing;
+        }
+    }
+
     /// How a cluster stands.
     #[must_use]
     pub fn standing(&self, cluster: &str) -> Standing {
@@ -132,6 +139,8 @@ impl Operator {
             | Wish::Invite(..)
             | Wish::Drill(..)
             | Wish::AbortDrill(_)
+            | Wish::AddMember(_)
+            | Wish::Release(_)
             | Wish::Schedule(..) => return,
         };
         self.clusters.insert(name.clone(), standing);

@@ -36,6 +36,8 @@ pub struct Options {
     /// Somebody's workflows hand artifacts on, in stores of which every cluster has one of its own; true: the control plane
     /// was told so.
     pub handovers: Option<bool>,
+    /// A backup is made and restored.
+    pub restores: bool,
     /// Keep every line of the trace.
     pub keep_trace: bool,
     /// Print every line of the trace as it comes.
@@ -79,6 +81,10 @@ pub enum Planted {
 /// How long a cluster that makes no pods keeps what has not started.
 const DEGRADED_AFTER_MS: u64 = 8_000;
 
+/// Of so many federations in a thousand, where clusters are touched and no artifacts are handed on, the control plane is lost and
+/// restored.
+const RESTORES_PER_MILLE: u64 = 250;
+
 impl Options {
     /// What a seed stands for where clusters come and go, and artifacts with them.
     #[must_use]
@@ -89,8 +95,19 @@ impl Options {
             clusters: 4,
             users: 1,
             handovers: Some(is_told),
+            restores: false,
             ..Self::of_seed(seed)
         }
+    }
+
+    /// What a seed stands for where the control plane is lost and a backup restored.
+    #[must_use]
+    pub fn of_restores(seed: u64) -> Self {
+        let drawn = Self::of_seed(seed);
+        let intensity =
+            if drawn.intensity.lose_cluster > 0 { drawn.intensity.clone() } else { Intensity::usual() };
+        let kind = if drawn.intensity == intensity { drawn.kind } else { "usual" };
+        Self { kind, intensity, handovers: None, restores: true, ..drawn }
     }
 
     /// What a seed stands for.
@@ -111,6 +128,11 @@ impl Options {
             degraded_after_ms: DEGRADED_AFTER_MS,
             ..Times::with_lease(lease_ms)
         };
+        let handovers = {
+            let mut random = Random::of_part(seed, "handovers");
+            random.per_mille(250).then(|| random.per_mille(750))
+        };
+        let intensity_touches_clusters = intensity.lose_cluster > 0;
         Self {
             seed,
             members: if random.per_mille(150) { 5 } else { 3 },
@@ -125,10 +147,10 @@ impl Options {
             decide_work_max: if random.per_mille(300) { random.between(20, 200) as u32 } else { 2_000 },
             held_before_ms: 2_500,
             circumstances: Circumstances::default(),
-            handovers: {
-                let mut random = Random::of_part(seed, "handovers");
-                random.per_mille(250).then(|| random.per_mille(750))
-            },
+            handovers,
+            restores: Random::of_part(seed, "whether restored").per_mille(RESTORES_PER_MILLE)
+                && intensity_touches_clusters
+                && handovers.is_none(),
             keep_trace: false,
             echo_trace: false,
             planted: None,

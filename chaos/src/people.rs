@@ -22,6 +22,8 @@ fn operation(wish: &Wish) -> Option<(&str, Operation)> {
         | Wish::Order(..)
         | Wish::Drill(..)
         | Wish::AbortDrill(_)
+        | Wish::AddMember(_)
+        | Wish::Release(_)
         | Wish::Schedule(..) => None,
     }
 }
@@ -55,7 +57,7 @@ impl World {
         doing.tries += 1;
         let is_read = doing.command.is_none();
         let read = is_read.then(|| self.checkers.durability.read_begins(now_ms));
-        self.requests.insert(request, Request { user, member, read });
+        self.requests.insert(request, Request { user, member, read, lost: false });
         self.line(format_args!("user {user} asks member {member}: request {request}"));
         if let Some(at_ms) = self.network.send_alone(now_ms, End::User(user), End::Member(member)) {
             self.queue.plan(at_ms, Event::RequestArrives { request });
@@ -97,6 +99,8 @@ impl World {
             return;
         };
         let wish = doing.wish;
+        // What gone members said is not known to be so any more.
+        let answer = if request.lost { UserAnswer::Broken } else { answer };
         let settled = match answer {
             UserAnswer::Broken => None,
             UserAnswer::State(None) => None,
@@ -110,6 +114,8 @@ impl World {
                 self.acknowledged(&wish);
                 Some(true)
             }
+            // Another one is joining, or has not finished.
+            UserAnswer::Outcome(Outcome::Refused(_)) if matches!(wish, Wish::AddMember(_)) => None,
             UserAnswer::Outcome(Outcome::Refused(refusal)) => {
                 self.refused(&wish, &format!("{} {}", refusal.code, refusal.message));
                 Some(false)
@@ -161,6 +167,8 @@ impl World {
             }
             // As things stand there: another is under way, nothing else has room, nothing is left to end.
             None if matches!(wish, Wish::Drill(..) | Wish::AbortDrill(_)) => Ok(()),
+            // Its invite is of before the restore, and void.
+            None if matches!(wish, Wish::Redeem(..)) && self.restores.lost > 0 => Ok(()),
             // Rightly, while it holds something.
             None if matches!(wish, Wish::Order(_, Order::Remove { forget: false }, _)) => Ok(()),
             None => Err(format!("{wish:?} was refused: {message}")),

@@ -87,6 +87,7 @@ pub const EXPECTED: &[Expected] = &[
         invariants: &[Invariant::OneResult, Invariant::Ending],
         seeds_max: 20,
     },
+    Expected { bug: Bug::IncarnationKept, invariants: &[Invariant::OneResult], seeds_max: 4 },
     Expected { bug: Bug::DrillGoesOn, invariants: &[Invariant::Ending], seeds_max: 8 },
     Expected { bug: Bug::TimersForgotten, invariants: &[Invariant::Ending], seeds_max: 40 },
 ];
@@ -96,8 +97,13 @@ const HELD_BEFORE_MS: u64 = 10_000;
 
 /// What a seed stands for when a bug is looked for: the circumstances that the bug needs come more often.
 fn options(bug: Bug, seed: u64) -> Options {
-    let hands_over = bug == Bug::ArtifactFenceUnchecked;
-    let drawn = if hands_over { Options::of_handovers(seed, true) } else { Options::of_seed(seed) };
+    let drawn = if bug == Bug::ArtifactFenceUnchecked {
+        Options::of_handovers(seed, true)
+    } else if bug == Bug::IncarnationKept {
+        Options::of_restores(seed)
+    } else {
+        Options::of_seed(seed)
+    };
     let circumstances = Circumstances {
         exclusive_ms: (bug == Bug::RenewalWithoutLease).then_some(EXCLUSIVE_MS),
         forgets: bug == Bug::ForgottenAtOnce,
@@ -106,8 +112,17 @@ fn options(bug: Bug, seed: u64) -> Options {
         lags: bug == Bug::VoteOverwritten,
         drills: bug == Bug::DrillGoesOn,
     };
+    // A restore has checkers of its own begin anew: only the bug that needs one has it.
+    let restores = bug == Bug::IncarnationKept;
     let log_entries_kept = if circumstances.lags { FEW_ENTRIES } else { drawn.log_entries_kept };
-    Options { bug: Some(bug), held_before_ms: HELD_BEFORE_MS, circumstances, log_entries_kept, ..drawn }
+    Options {
+        bug: Some(bug),
+        held_before_ms: HELD_BEFORE_MS,
+        circumstances,
+        log_entries_kept,
+        restores,
+        ..drawn
+    }
 }
 
 /// Fewer than are written while a member is down.

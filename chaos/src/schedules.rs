@@ -56,7 +56,7 @@ pub(crate) fn create(random: &mut Random, name: &str, active_ms: u64) -> Body {
 }
 
 /// What a state says of its CronWorkflows, by number.
-fn seen(state: &State) -> Vec<(u64, CronSeen)> {
+pub(crate) fn seen(state: &State) -> Vec<(u64, CronSeen)> {
     let of = |(id, row): (u64, &argosy_proto::state::Cron)| {
         let object: serde_json::Value = serde_json::from_str(&row.json).ok()?;
         let label = |name: &str| object["metadata"]["labels"][name].as_str()?.parse::<i64>().ok();

@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use argosy_proto::command::{
-    AbortDrill, Command, CreateInvite, DeleteWorkflow, IdempotencyKey, RedeemInvite, ShutdownStrategy,
-    ShutdownWorkflow, SubmitWorkflow, command::Body,
+    AbortDrill, AddMember, Command, CreateInvite, DeleteWorkflow, IdempotencyKey, RedeemInvite,
+    ReleaseQuarantine, ShutdownStrategy, ShutdownWorkflow, SubmitWorkflow, command::Body,
 };
+use argosy_proto::common::MemberAddresses;
 use prost::Message;
 
 use crate::drills;
@@ -39,6 +40,10 @@ pub enum Wish {
     Drill(drills::Plan, u64),
     /// End the loss of the drill under way.
     AbortDrill(u64),
+    /// Let a member join.
+    AddMember(u64),
+    /// End what is in quarantine on the cluster.
+    Release(String),
     /// Store a CronWorkflow of that name that starts workflows for so many milliseconds of the run.
     Schedule(String, u64),
 }
@@ -71,6 +76,8 @@ pub struct User {
     operator: Option<Operator>,
     /// This one is for drills, and takes its time between them.
     drills: bool,
+    /// This one does what the script says and nothing else.
+    is_scripted: bool,
     /// The workflows of this one hand artifacts on.
     hands_over: bool,
     /// And the control plane knows whose store is whose.
@@ -104,6 +111,7 @@ impl User {
             next: 0,
             operator: None,
             drills: false,
+            is_scripted: false,
             hands_over: false,
             is_told: false,
             exclusive_ms: None,
@@ -122,6 +130,18 @@ impl User {
     pub fn drilling(index: usize, mut random: Random, clusters: &[String], active_ms: u64) -> Self {
         let script = drills::script(&mut random, clusters, active_ms);
         Self { drills: true, ..Self::new(index, random, script) }
+    }
+
+    /// One who lets members join after a restore, and then releases what is in quarantine on these clusters.
+    #[must_use]
+    pub fn recovering(
+        index: usize,
+        random: Random,
+        joining: impl Iterator<Item = u64>,
+        released: Vec<String>,
+    ) -> Self {
+        let script = joining.map(Wish::AddMember).chain(released.into_iter().map(Wish::Release));
+        Self { is_scripted: true, ..Self::new(index, random, script) }
     }
 
     /// One whose workflows hand artifacts on.
@@ -173,6 +193,13 @@ impl User {
         Some(self.operator.as_ref()?.standing(cluster))
     }
 
+    /// A cluster turns out to stand so.
+    pub fn finds(&mut self, cluster: &str, standing: operators::Standing) {
+        if let Some(operator) = &mut self.operator {
+            operator.finds(cluster, standing);
+        }
+    }
+
     /// The workflows this user made.
     #[must_use]
     pub fn made(&self) -> &BTreeMap<String, Workload> {
@@ -216,7 +243,7 @@ impl User {
         }
         let wish = match self.script.pop_front() {
             Some(wish) => wish,
-            None if new_work && !self.drills => self.invent(),
+            None if new_work && !self.drills && !self.is_scripted => self.invent(),
             None => return None,
         };
         let command = self.command(&wish);
@@ -291,6 +318,12 @@ impl User {
             }
             Wish::Schedule(name, active_ms) => schedules::create(&mut self.random, &name, active_ms),
             Wish::Drill(plan, _) => drills::command(&plan),
+            Wish::AddMember(member) => {
+                let address = |port: u64| format!("member-{member}.test:{port}");
+                let addresses = MemberAddresses { peer: address(1), agent: address(2), api: address(3) };
+                Body::AddMember(AddMember { member, addresses: Some(addresses), replaces: 0 })
+            }
+            Wish::Release(cluster) => Body::ReleaseQuarantine(ReleaseQuarantine { cluster }),
             Wish::AbortDrill(_) => Body::AbortDrill(AbortDrill::default()),
             Wish::Redeem(cluster, number) => {
                 let (cluster_uid, token_hash) = (uid_of_cluster(&cluster), token_hash(&cluster, number));

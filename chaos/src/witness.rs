@@ -93,7 +93,9 @@ impl World {
         };
         let Some((connection, number)) = acknowledgement else { return };
         let key = self.renewal_key(member, connection, number);
-        let check = self.checkers.rounds.acknowledged(key, self.options.members);
+        let voters = self.members.get(&member).map(|host| host.voters(self.queue.now_ms()));
+        let (now, before) = voters.unwrap_or_default();
+        let check = self.checkers.rounds.acknowledged(key, [&now, before]);
         self.judge(Invariant::OneResult, check);
     }
 
@@ -156,6 +158,9 @@ impl World {
 
     /// A frame for a cluster's agent has arrived.
     pub(crate) fn witness_down(&mut self, index: usize, frame: &ControlFrame) {
+        if let Some(control_frame::Body::Welcome(welcome)) = &frame.body {
+            self.checkers.leases.welcomed(index, welcome.incarnation);
+        }
         if let Some(number) = acknowledged(frame) {
             let lease_ms = self.options.times.lease_ms;
             self.checkers.leases.acknowledged(index, frame.session_epoch, number, lease_ms);

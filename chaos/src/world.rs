@@ -17,6 +17,7 @@ use crate::options::Options;
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::rarities;
+use crate::restores::{self, Restores};
 use crate::trace::Trace;
 use crate::users::{User, Wish};
 
@@ -112,6 +113,10 @@ pub(crate) enum Event {
         request: u64,
     },
     Fault(Box<Fault>),
+    /// A backup is asked for again.
+    BackUp {
+        member: u64,
+    },
     Mend(Box<Mend>),
     /// Something may be to be done in object stores.
     ArtifactsDue,
@@ -143,6 +148,8 @@ pub(crate) struct Request {
     pub user: usize,
     pub member: u64,
     pub read: Option<Read>,
+    /// Whoever was asked is gone with all that was answered.
+    pub lost: bool,
 }
 
 /// How a run went.
@@ -185,6 +192,8 @@ pub struct Counts {
     pub crashes: u64,
     /// Snapshots installed.
     pub snapshots: u64,
+    /// Backups restored.
+    pub restores: u64,
     /// Times of schedules that had to start something.
     pub scheduled: u64,
     /// Steps run again for artifacts.
@@ -212,6 +221,7 @@ pub struct World {
     pub(crate) next_id: u64,
     /// The newest committed state that any member has shown.
     pub(crate) latest: State,
+    pub(crate) restores: Restores,
     pub(crate) counts: Counts,
     pub(crate) done: bool,
 }
@@ -274,6 +284,7 @@ impl World {
             connections: BTreeMap::new(),
             next_id: 0,
             latest: State::new(),
+            restores: Restores::default(),
             counts: Counts::default(),
             done: false,
             options,
@@ -321,6 +332,10 @@ impl World {
         let mut random = Random::of_part(self.options.seed, "rarities");
         faults.extend(rarities::schedule(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
         faults.extend(rarities::more(self.options.circumstances, targets, FAULTS_FROM_MS, until_ms));
+        if self.options.restores {
+            let mut random = Random::of_part(self.options.seed, "restores");
+            faults.extend(restores::schedule(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        }
         faults.extend(nemesis::held_starts(&faults, self.options.held_before_ms));
         for (at_ms, fault) in faults {
             self.queue.plan(at_ms, Event::Fault(Box::new(fault)));
@@ -373,6 +388,7 @@ impl World {
             Event::AnswerArrives { request, answer } => self.answer_arrives(request, *answer),
             Event::PatienceEnds { request } => self.answer_arrives(request, UserAnswer::Broken),
             Event::Fault(fault) => self.fault(*fault),
+            Event::BackUp { member } => self.back_up(member),
             Event::Mend(mend) => self.mend(*mend),
             Event::ArtifactsDue => self.artifacts_due(),
             Event::Look => self.look(),

@@ -16,6 +16,11 @@ impl Agreement {
         self.compared
     }
 
+    /// Another history begins, in another log.
+    pub fn restored(&mut self) {
+        self.hashes.clear();
+    }
+
     /// A member has applied the log up to this index and has this state.
     ///
     /// # Errors

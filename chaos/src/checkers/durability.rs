@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Check;
 use crate::operators::Standing;
@@ -50,6 +50,8 @@ pub struct Durability {
     workflows: BTreeMap<String, BTreeMap<Operation, Times>>,
     /// How each cluster has to stand, and since when; none while an order for it is under way.
     clusters: BTreeMap<String, (u64, Standing)>,
+    /// Workflows that are not in the backup that was restored.
+    forgotten: BTreeSet<String>,
     floor_sequence: u64,
     judged: u64,
 }
@@ -85,6 +87,9 @@ impl Durability {
         self.judged += 1;
         let deleting = self.times(workflow, Operation::Delete).begun_ms.is_some();
         if operation == Operation::Stop && (ended || deleting) {
+            return Ok(());
+        }
+        if operation != Operation::Submit && self.forgotten.contains(workflow) {
             return Ok(());
         }
         Err(format!("{operation:?} of workflow {workflow} was refused: {message}"))
@@ -137,6 +142,37 @@ impl Durability {
             }
         }
         Ok(())
+    }
+
+    /// A backup was restored, whose state shows this: what was acknowledged after it was made may be forgotten, and nothing else.
+    /// That the state has all that was acknowledged before, was judged when it was made, as of any other read.
+    pub fn restored(&mut self, sequence: u64, find: impl Fn(&str) -> Option<Found>) {
+        self.floor_sequence = sequence;
+        self.forgotten.clear();
+        for (name, operations) in &mut self.workflows {
+            let Some(found) = find(name) else {
+                if let Some(submitted) = operations.get_mut(&Operation::Submit) {
+                    submitted.acknowledged_ms = None;
+                }
+                self.forgotten.insert(name.clone());
+                continue;
+            };
+            if operations.get(&Operation::Delete).is_some_and(|deleted| deleted.acknowledged_ms.is_some()) {
+                operations.remove(&Operation::Delete);
+            }
+            if !found.stopped_or_over
+                && let Some(stopped) = operations.get_mut(&Operation::Stop)
+            {
+                stopped.acknowledged_ms = None;
+            }
+        }
+    }
+
+    /// A cluster stands so by the backup that was restored, unless an order for it is under way.
+    pub fn order_restored(&mut self, at_ms: u64, cluster: &str, standing: Standing) {
+        if let Some(known) = self.clusters.get_mut(cluster) {
+            *known = (at_ms, standing);
+        }
     }
 
     /// An operator asks something of a cluster: until that is settled, it may stand either way.
@@ -220,6 +256,27 @@ mod tests {
         assert!(durability.read_ends(early, 30, 1, |_| None).is_ok());
         assert!(durability.read_ends(late, 30, 1, |_| GOES_ON).is_ok());
         assert!(durability.read_ends(late, 30, 1, |_| None).is_err());
+    }
+
+    #[test]
+    fn a_restore_forgets_what_came_after_its_backup_and_nothing_else() {
+        let mut durability = submitted();
+        durability.begun(30, "later", Operation::Submit);
+        durability.acknowledged(40, "later", Operation::Submit);
+        for operation in [Operation::Stop, Operation::Delete] {
+            durability.begun(50, "w", operation);
+            durability.acknowledged(60, "w", operation);
+        }
+        let find = |name: &str| if name == "w" { GOES_ON } else { None };
+        let read = durability.read_begins(100);
+        assert!(durability.read_ends(read, 110, 9, find).is_err());
+        durability.restored(3, find);
+        let read = durability.read_begins(120);
+        assert!(durability.read_ends(read, 130, 3, find).is_ok(), "later is forgotten, w goes on");
+        assert!(durability.read_ends(read, 130, 2, find).is_err(), "before the backup");
+        assert!(durability.read_ends(read, 130, 3, |_| None).is_err(), "w was in the backup");
+        assert!(durability.refused("later", Operation::Delete, true, "missing").is_ok());
+        assert!(durability.refused("later", Operation::Submit, true, "?").is_err());
     }
 
     #[test]

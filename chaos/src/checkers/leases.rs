@@ -5,6 +5,10 @@ use super::Check;
 /// What one agent's process may believe. Times are milliseconds of its own steady clock.
 #[derive(Debug, Default)]
 struct Agent {
+    /// The history that it was welcomed to last.
+    incarnation: u64,
+    /// The end of the lease that it was given in earlier ones.
+    given_before: u64,
     /// Renewals that were sent: by epoch and number.
     sent: BTreeMap<(u64, u64), u64>,
     /// By epoch: the end of the lease that its acknowledged renewals give.
@@ -23,6 +27,7 @@ impl Agent {
             .copied()
             .max()
             .unwrap_or(0)
+            .max(self.given_before)
     }
 }
 
@@ -45,6 +50,15 @@ impl Leases {
     /// A new process of the cluster's agent knows of no lease.
     pub fn started(&mut self, cluster: usize) {
         self.agents.insert(cluster, Agent::default());
+    }
+
+    /// The agent is welcomed by a cell in that history, whose epochs are others: what it was given in an earlier one lasts as long
+    /// as it did.
+    pub fn welcomed(&mut self, cluster: usize, incarnation: u64) {
+        let agent = self.agents.entry(cluster).or_default();
+        if incarnation > agent.incarnation {
+            *agent = Agent { incarnation, given_before: agent.until(), ..Agent::default() };
+        }
     }
 
     /// A renewal left the agent.
@@ -122,6 +136,20 @@ mod tests {
         leases.started(0);
         assert!(leases.believed(0, 1_100).is_err(), "another process");
         assert!(leases.believed(0, 0).is_ok());
+    }
+
+    #[test]
+    fn epochs_of_two_histories_are_not_mixed_up() {
+        let mut leases = leased();
+        leases.synced(0, 7);
+        leases.welcomed(0, 2);
+        assert!(leases.believed(0, 1_100).is_ok(), "as it was given");
+        leases.sent(0, 7, 1, 500);
+        leases.acknowledged(0, 7, 1, 1_000);
+        assert!(leases.believed(0, 1_500).is_err(), "not in step");
+        leases.synced(0, 7);
+        assert!(leases.believed(0, 1_500).is_ok());
+        assert!(leases.believed(0, 1_501).is_err());
     }
 
     #[test]

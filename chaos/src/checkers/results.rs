@@ -70,6 +70,8 @@ pub struct Results {
     judged: u64,
     overlaps: u64,
     returned: BTreeSet<Fence>,
+    /// Attempts of lost parts of history; whether they had been taken over.
+    lost: BTreeMap<Fence, bool>,
 }
 
 impl Results {
@@ -82,7 +84,8 @@ impl Results {
     /// Take-overs seen.
     #[must_use]
     pub fn taken_over(&self) -> u64 {
-        self.attempts.values().filter(|known| known.fenced_at_ms.is_some()).count() as u64
+        let lost = self.lost.values().filter(|fenced| **fenced).count();
+        (self.attempts.values().filter(|known| known.fenced_at_ms.is_some()).count() + lost) as u64
     }
 
     /// Attempts that were taken over and counted again.
@@ -100,7 +103,7 @@ impl Results {
     /// Attempts seen.
     #[must_use]
     pub fn attempts(&self) -> u64 {
-        self.attempts.len() as u64
+        (self.attempts.len() + self.lost.len()) as u64
     }
 
     /// User commands started for a node that had an earlier attempt started: allowed while that one is fenced.
@@ -127,6 +130,9 @@ impl Results {
                     display_fence(&other.seen.fence)
                 ));
             }
+        }
+        if self.lost.contains_key(&fence) {
+            return Err(format!("fence {text} was given before, in a part of history that is lost"));
         }
         let Some(known) = self.attempts.get_mut(&fence) else {
             let fenced_at_ms = seen.fenced.then_some(at_ms);
@@ -155,6 +161,24 @@ impl Results {
         let reproduces = seen.reproduces || known.seen.reproduces;
         known.seen = AttemptSeen { workflow, node, reproduces, ..seen };
         Ok(now_fenced)
+    }
+
+    /// A backup was restored, of a log up to that index, with these nodes and attempts: what was committed after it is forgotten.
+    /// What commands did is not: a fence of the lost part is never given again.
+    pub fn restored(&mut self, at_ms: u64, applied: u64, nodes: Vec<NodeSeen>, attempts: Vec<AttemptSeen>) {
+        let is_lost = |fence: &Fence| fence.index > applied;
+        for (fence, known) in self.attempts.extract_if(.., |fence, _| is_lost(fence)) {
+            self.lost.insert(fence, known.fenced_at_ms.is_some());
+        }
+        self.of_node.values_mut().for_each(|fences| fences.retain(|fence| !is_lost(fence)));
+        self.of_node.retain(|_, fences| !fences.is_empty());
+        self.nodes = nodes.into_iter().map(|node| ((node.workflow, node.node), node)).collect();
+        for seen in attempts {
+            let Some(known) = self.attempts.get_mut(&seen.fence) else { continue };
+            known.fenced_at_ms = seen.fenced.then(|| known.fenced_at_ms.unwrap_or(at_ms));
+            let (workflow, node) = (known.seen.workflow, known.seen.node);
+            known.seen = AttemptSeen { workflow, node, ..seen };
+        }
     }
 
     fn of_node(&self, node: (u64, u32)) -> impl Iterator<Item = &Known> {
@@ -365,6 +389,23 @@ mod tests {
         assert_eq!(results.returned(), 1);
         assert!(results.node(node(NodePhase::Succeeded, Some("1.9.0"))).is_err(), "of its replacement");
         assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok());
+    }
+
+    #[test]
+    fn a_restore_forgets_results_and_no_fences() {
+        let mut results = ran(5);
+        results.attempt(9, AttemptSeen { fenced: true, ..attempt(5) }).unwrap();
+        results.attempt(10, attempt(9)).unwrap();
+        results.permit(11, "a", &fence(9), "pod").unwrap();
+        results.completed(&fence(9), "pod").unwrap();
+        results.node(node(NodePhase::Succeeded, Some("1.9.0"))).unwrap();
+        results.restored(20, 8, vec![node(NodePhase::Running, None)], vec![attempt(5)]);
+        assert!(results.attempt(21, attempt(9)).is_err(), "its fence is given again");
+        let risen = Fence { incarnation: 2, ..fence(9) };
+        assert!(results.attempt(21, AttemptSeen { fence: risen, ..attempt(9) }).is_err(), "two that count");
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.9.0"))).is_err(), "of the lost part");
+        assert!(results.node(node(NodePhase::Succeeded, Some("1.5.0"))).is_ok(), "it was never taken over");
+        assert_eq!((results.attempts(), results.taken_over()), (2, 0));
     }
 
     #[test]

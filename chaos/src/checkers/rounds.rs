@@ -65,11 +65,11 @@ impl Rounds {
         self.relayed.insert(key);
     }
 
-    /// An acknowledgement leaves a member of so many.
+    /// An acknowledgement leaves a member, where these vote: the configuration may have changed in the same moment.
     ///
     /// # Errors
     /// It is the member's own, and no majority has answered anything since the renewal came.
-    pub fn acknowledged(&mut self, key: RenewalKey, members: u64) -> Check {
+    pub fn acknowledged(&mut self, key: RenewalKey, voters: [&[u64]; 2]) -> Check {
         if self.relayed.remove(&key) {
             return Ok(());
         }
@@ -80,15 +80,18 @@ impl Rounds {
                 "member {member} acknowledged renewal {number} of connection {connection}, which never came"
             ));
         };
-        let others = (1..=members).filter(|peer| *peer != member);
-        let since = |peer: &u64| self.echoed.get(&(member, *peer)).is_some_and(|echo| *echo > arrived);
-        let with_it = 1 + others.filter(since).count() as u64;
-        if with_it > members / 2 {
+        let since = |peer: &u64| {
+            *peer == member || self.echoed.get(&(member, *peer)).is_some_and(|echo| *echo > arrived)
+        };
+        let with_it = |voters: &[u64]| voters.iter().copied().filter(|voter| since(voter)).count();
+        if voters.into_iter().any(|voters| with_it(voters) > voters.len() / 2) {
             return Ok(());
         }
         Err(format!(
-            "member {member} acknowledged renewal {number} of connection {connection} without a quorum round: {with_it} of \
-             {members} members had heard of it since"
+            "member {member} acknowledged renewal {number} of connection {connection} without a quorum round: {} of \
+             {} members had heard of it since",
+            with_it(voters[0]),
+            voters[0].len()
         ))
     }
 }
@@ -98,6 +101,8 @@ mod tests {
     use super::*;
 
     const KEY: RenewalKey = (1, 1, 9, 4);
+    const THREE: [&[u64]; 2] = [&[1, 2, 3]; 2];
+    const FIVE: [&[u64]; 2] = [&[1, 2, 3, 4, 5]; 2];
 
     fn round(rounds: &mut Rounds, peer: u64) {
         let asked = rounds.sent(1, peer);
@@ -111,10 +116,10 @@ mod tests {
         let mut rounds = Rounds::default();
         round(&mut rounds, 2);
         rounds.renewal_arrived(KEY);
-        assert!(rounds.acknowledged(KEY, 3).is_err());
+        assert!(rounds.acknowledged(KEY, THREE).is_err());
         rounds.renewal_arrived(KEY);
         round(&mut rounds, 3);
-        assert!(rounds.acknowledged(KEY, 3).is_ok());
+        assert!(rounds.acknowledged(KEY, THREE).is_ok());
         assert_eq!(rounds.exercised(), 2);
     }
 
@@ -126,7 +131,7 @@ mod tests {
         rounds.taken(2, 1, asked);
         let answer = rounds.sent(2, 1);
         rounds.taken(1, 2, answer);
-        assert!(rounds.acknowledged(KEY, 3).is_err());
+        assert!(rounds.acknowledged(KEY, THREE).is_err());
     }
 
     #[test]
@@ -134,19 +139,30 @@ mod tests {
         let mut rounds = Rounds::default();
         rounds.renewal_arrived(KEY);
         round(&mut rounds, 2);
-        assert!(rounds.acknowledged(KEY, 5).is_err());
+        assert!(rounds.acknowledged(KEY, FIVE).is_err());
         rounds.renewal_arrived(KEY);
         round(&mut rounds, 2);
         round(&mut rounds, 5);
-        assert!(rounds.acknowledged(KEY, 5).is_ok());
+        assert!(rounds.acknowledged(KEY, FIVE).is_ok());
+    }
+
+    #[test]
+    fn a_member_alone_is_a_majority_and_one_that_just_joined_may_not_count_yet() {
+        let mut rounds = Rounds::default();
+        rounds.renewal_arrived(KEY);
+        assert!(rounds.acknowledged(KEY, [&[1], &[1]]).is_ok());
+        rounds.renewal_arrived(KEY);
+        assert!(rounds.acknowledged(KEY, [&[1, 2], &[1]]).is_ok());
+        rounds.renewal_arrived(KEY);
+        assert!(rounds.acknowledged(KEY, [&[1, 2], &[1, 2]]).is_err());
     }
 
     #[test]
     fn what_never_came_is_not_acknowledged_and_what_is_handed_on_is_not_judged() {
         let mut rounds = Rounds::default();
-        assert!(rounds.acknowledged(KEY, 3).is_err());
+        assert!(rounds.acknowledged(KEY, THREE).is_err());
         rounds.relayed(KEY);
-        assert!(rounds.acknowledged(KEY, 3).is_ok());
+        assert!(rounds.acknowledged(KEY, THREE).is_ok());
         assert_eq!(rounds.exercised(), 1);
     }
 }

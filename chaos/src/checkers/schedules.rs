@@ -35,6 +35,12 @@ impl Schedules {
         self.judged
     }
 
+    /// What was started after a backup is forgotten: these are the cursors of the state in it.
+    pub fn restored(&mut self, crons: impl Iterator<Item = CronSeen>) {
+        self.started.clear();
+        self.cursors = crons.map(|cron| (cron.cron, cron.considered_ms)).collect();
+    }
+
     /// A workflow of the CronWorkflow is there, made for that time.
     ///
     /// # Errors

@@ -17,6 +17,11 @@ impl Votes {
         self.judged
     }
 
+    /// All members begin anew, in another history.
+    pub fn restored(&mut self) {
+        self.kept.clear();
+    }
+
     /// A member has this term and vote in its store.
     ///
     /// # Errors

@@ -25,7 +25,7 @@ pub(crate) const FIRST_INCARNATION: u64 = 1;
 
 /// The incarnation after a recovery; 0 if there was none.
 fn risen(history_floor: u64) -> u64 {
-    if history_floor == 0 { 0 } else { history_floor + 1 }
+    if history_floor == 0 || is_planted(Bug::IncarnationKept) { 0 } else { history_floor + 1 }
 }
 
 /// Who waits for a decision.

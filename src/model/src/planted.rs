@@ -52,11 +52,13 @@ pub enum Bug {
     VoteOverwritten,
     /// The timer of a drill ends nothing.
     DrillGoesOn,
+    /// A restored cell goes on under the incarnation of its backup.
+    IncarnationKept,
 }
 
 impl Bug {
     /// Every one.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::RenewalWithoutQuorum,
         Self::LeaseFromReceipt,
         Self::TimersForgotten,
@@ -81,6 +83,7 @@ impl Bug {
         Self::DroppedStays,
         Self::VoteOverwritten,
         Self::DrillGoesOn,
+        Self::IncarnationKept,
     ];
 
     /// The rule that is broken, in a sentence.
@@ -111,6 +114,7 @@ impl Bug {
             Self::DroppedStays => "what is dropped leaves the leader's overlay",
             Self::VoteOverwritten => "installing a snapshot keeps term and vote",
             Self::DrillGoesOn => "a drill ends in time, whatever becomes of leaders",
+            Self::IncarnationKept => "a restore raises the incarnation",
         }
     }
 }
