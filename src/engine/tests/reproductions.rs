@@ -541,6 +541,18 @@ fn a_reader_that_can_not_reach_the_store_of_a_lost_cluster_waits_for_its_input()
 }
 
 #[test]
+fn a_store_in_a_cluster_that_nobody_knows_is_there() {
+    let mut world = world_of_one_store();
+    world.leader.store_clusters = [(STORE.to_owned(), "eats".to_owned())].into();
+    world.submit("w", &chain(safe())).unwrap();
+    world.settle();
+    let (_, fence, _) = only(&world);
+    let template = template_of(&world, &fence);
+    assert_eq!(template["archiveLocation"]["s3"]["bucket"], "b", "{template}");
+    assert!(template["outputs"]["artifacts"][0]["s3"].is_null(), "{template}");
+}
+
+#[test]
 fn without_another_store_a_reader_is_told_that_its_input_is_lost() {
     let mut world = world_of_one_store();
     world.leader.refuge_repository.clear();

@@ -65,7 +65,7 @@ pub(crate) fn whereabouts(
     let Some(row) = state.workflows.get(&workflow) else { return made() };
     let location = artifacts::whole_location(artifact, row);
     match refuge::owner(leader, &location) {
-        Some(owner) if is_gone(state, owner) => Whereabouts::In(owner.to_owned()),
+        Some(owner) if refuge::is_lost(state, owner) => Whereabouts::In(owner.to_owned()),
         Some(_) => Whereabouts::Anywhere,
         None if refuge::is_refuge(leader, &location) => Whereabouts::Anywhere,
         None => made(),
@@ -125,11 +125,12 @@ pub(crate) fn as_of_now(
 ) -> Option<String> {
     let inputs = &state.node(workflow, node)?.rare().input_artifacts;
     let now: Vec<row::Artifact> = inputs.iter().map(|input| current(state, workflow, input)).collect();
-    if now == *inputs && leader.store_clusters.is_empty() {
+    let is_lost = refuge::is_any_lost(state, leader);
+    if now == *inputs && !is_lost {
         return None;
     }
     let mut raw = serde_json::from_str::<Value>(template).ok()?;
-    let is_moved = refuge::redirect(state, leader, &mut raw);
+    let is_moved = is_lost && refuge::redirect(state, leader, &mut raw);
     if now == *inputs {
         return is_moved.then(|| raw.to_string());
     }

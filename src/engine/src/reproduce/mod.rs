@@ -238,7 +238,7 @@ fn has_nowhere_to_go(state: &State, leader: &Leader, workflow: u64, producer: u3
     let Some(row) = state.workflows.get(&workflow) else { return false };
     let is_lost = |artifact: &row::Artifact| {
         let location = artifacts::whole_location(artifact, row);
-        refuge::owner(leader, &location).is_some_and(|owner| find::is_gone(state, owner))
+        refuge::owner(leader, &location).is_some_and(|owner| refuge::is_lost(state, owner))
     };
     stored_outputs(state, workflow, producer).any(is_lost) && !refuge::is_there(state, leader)
 }

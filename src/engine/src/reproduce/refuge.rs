@@ -4,7 +4,6 @@ use argosy_spec::Artifact;
 use argosy_spec::artifact::archive_location;
 use serde_json::{Map, Value};
 
-use super::find::is_gone;
 use crate::artifacts;
 use crate::leader::Leader;
 use crate::state::State;
@@ -39,8 +38,18 @@ pub(crate) fn is_elsewhere(leader: &Leader, said: &Location, is: &Location) -> b
 /// What belongs into the store of a lost cluster can be kept somewhere else.
 pub(super) fn is_there(state: &State, leader: &Leader) -> bool {
     repository(leader).is_some_and(|location| {
-        !is_of_each(leader, &location) && owner(leader, &location).is_none_or(|owner| !is_gone(state, owner))
+        !is_of_each(leader, &location) && owner(leader, &location).is_none_or(|owner| !is_lost(state, owner))
     })
+}
+
+/// The cluster that a store is in is lost. A name that no cluster has ever had says nothing: it may be a mistake.
+pub(super) fn is_lost(state: &State, owner: &str) -> bool {
+    state.cluster(owner).is_some_and(|row| row.lost || row.removed)
+}
+
+/// Some cluster that has a store is lost.
+pub(super) fn is_any_lost(state: &State, leader: &Leader) -> bool {
+    leader.store_clusters.values().any(|cluster| is_lost(state, cluster))
 }
 
 /// Has a step's files go elsewhere which belong into the store of a lost cluster; false: none does, or there is no elsewhere.
@@ -48,7 +57,7 @@ pub(super) fn is_there(state: &State, leader: &Leader) -> bool {
 pub(super) fn redirect(state: &State, leader: &Leader, template: &mut Value) -> bool {
     let archive = template.get("archiveLocation").and_then(Value::as_object).cloned().unwrap_or_default();
     let Some(refuge) = repository(leader).filter(|_| is_there(state, leader)) else { return false };
-    let lost = |location: &Location| owner(leader, location).filter(|owner| is_gone(state, owner));
+    let lost = |location: &Location| owner(leader, location).filter(|owner| is_lost(state, owner));
     let mut is_moved = false;
     let outputs = template.pointer_mut("/outputs/artifacts").and_then(Value::as_array_mut);
     for raw in outputs.into_iter().flatten() {
