@@ -46,11 +46,11 @@ fn free_port() -> anyhow::Result<u16> {
 #[derive(Clone, Copy, PartialEq)]
 enum Stores {
     /// Every cluster has one of its own, and members know.
-    OfEach,
+    Each,
     /// Every cluster has one of its own, and nobody knows.
-    OfEachUntold,
+    EachUntold,
     /// Both are reached by all; the first one is inside the first cluster, and members know.
-    OfOne,
+    One,
 }
 
 impl World {
@@ -72,11 +72,11 @@ impl World {
             members: 1,
             artifact_repository: Some(repository(&endpoint)),
             reproductions: match kind {
-                Stores::OfEach => {
+                Stores::Each => {
                     ReproductionConfig { cluster_stores: vec![endpoint], ..ReproductionConfig::default() }
                 }
-                Stores::OfEachUntold => ReproductionConfig::default(),
-                Stores::OfOne => ReproductionConfig {
+                Stores::EachUntold => ReproductionConfig::default(),
+                Stores::One => ReproductionConfig {
                     store_clusters: [(endpoint, "east".to_owned())].into(),
                     repository: Some(repository(&format!("{SPARE}:{port}"))),
                     ..ReproductionConfig::default()
@@ -89,7 +89,7 @@ impl World {
         cell.write_secret("store", "secret", "secret-key")?;
         for (cluster, own) in ADDRESSES {
             let [(_, first), (_, second)] = ADDRESSES;
-            let store = if kind == Stores::OfOne { first } else { own };
+            let store = if kind == Stores::One { first } else { own };
             let hosts = format!("127.0.0.1 localhost\n{store} {STORE}\n{second} {SPARE}\n");
             cell.write_hosts(cluster, &hosts)?;
         }
@@ -175,7 +175,7 @@ async fn only_what_is_needed_is_made_again(kind: Stores) -> anyhow::Result<()> {
         assert_eq!(again[0]["outputsDiffer"], true, "{step}");
         assert_eq!((&then["phase"], &then["finishedAt"]), (&now["phase"], &now["finishedAt"]), "{step}");
     }
-    if kind == Stores::OfOne {
+    if kind == Stores::One {
         let shown = &node(&done, "second")["outputs"]["artifacts"][0]["s3"];
         let endpoint = shown["endpoint"].as_str().unwrap_or_default();
         assert!(endpoint.starts_with(SPARE), "{shown}");
@@ -192,15 +192,15 @@ async fn only_what_is_needed_is_made_again(kind: Stores) -> anyhow::Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_cluster_had_is_made_again_where_its_store_is_known_to_be_its_own() -> anyhow::Result<()>
 {
-    only_what_is_needed_is_made_again(Stores::OfEach).await
+    only_what_is_needed_is_made_again(Stores::Each).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_lost_cluster_had_is_made_again_when_a_reader_does_not_find_it() -> anyhow::Result<()> {
-    only_what_is_needed_is_made_again(Stores::OfEachUntold).await
+    only_what_is_needed_is_made_again(Stores::EachUntold).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_store_in_a_lost_cluster_had_is_made_again_in_another_store() -> anyhow::Result<()> {
-    only_what_is_needed_is_made_again(Stores::OfOne).await
+    only_what_is_needed_is_made_again(Stores::One).await
 }
