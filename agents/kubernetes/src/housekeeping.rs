@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::api::{DeleteParams, ListParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -24,6 +24,8 @@ const NOT_FOUND: u16 = 404;
 const CONFLICT: u16 = 409;
 /// Workflows in one question.
 const ASKED_MAX: usize = 500;
+/// What keeps a claim that a Pod names.
+const CLAIM_PROTECTION: &str = "kubernetes.io/pvc-protection";
 /// How long a workflow must be unknown until what is kept for it is removed: the control plane may be restored, or lag.
 const UNKNOWN_KEEP_MS: i64 = 600_000;
 /// Rounds between two questions about workflows of which only ended Pods are left.
@@ -298,10 +300,42 @@ async fn clear(shared: &Shared, key: &Key, succeeded: bool) -> Result<(), kube::
         for claim in &kept.claims {
             gone(claims.delete(claim, &DeleteParams::default()).await.map(drop))?;
         }
+        if is_in_use(shared, key).await? {
+            // It is asked about again.
+            return Ok(());
+        }
+        for claim in &kept.claims {
+            let_go(&claims, claim).await?;
+        }
     }
     // Claims of a failed workflow stay for whoever looks into it, as Argo keeps them; nothing is asked about them any more.
     shared.keeping.change(|kept| kept.remove(key));
     Ok(())
+}
+
+/// A Pod of the workflow may still write to its claims.
+async fn is_in_use(shared: &Shared, key: &Key) -> Result<bool, kube::Error> {
+    let settings = &shared.config.settings;
+    let uid = names::label_value(&key.uid);
+    let selector = names::selector(&settings.cell, &settings.cluster);
+    let options = ListParams::default().labels(&format!("{selector},{}={uid}", names::WORKFLOW_UID));
+    let pods: Api<Pod> = Api::namespaced(shared.client.clone(), &key.namespace);
+    let phase = |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.clone());
+    let is_over = |pod: &Pod| matches!(phase(pod).as_deref(), Some("Succeeded" | "Failed"));
+    Ok(!pods.list(&options).await?.items.iter().all(is_over))
+}
+
+/// Kubernetes keeps a claim for as long as there is a Pod that names it, ended or not, and ended Pods stay for whoever looks
+/// into them. As Argo does, we let it go once none of them runs.
+async fn let_go(claims: &Api<PersistentVolumeClaim>, name: &str) -> Result<(), kube::Error> {
+    let Some(claim) = claims.get_opt(name).await?.filter(|claim| claim.metadata.deletion_timestamp.is_some())
+    else {
+        return Ok(());
+    };
+    let others: Vec<&String> = claim.finalizers().iter().filter(|one| *one != CLAIM_PROTECTION).collect();
+    let patch = json!({"metadata": {
+        "uid": claim.metadata.uid, "resourceVersion": claim.metadata.resource_version, "finalizers": others}});
+    gone(claims.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await.map(drop))
 }
 
 fn gone(deleted: Result<(), kube::Error>) -> Result<(), kube::Error> {
