@@ -12,6 +12,8 @@ mod drills;
 mod hosts;
 #[path = "kubernetes/life_cycle.rs"]
 mod life_cycle;
+#[path = "kubernetes/pod_fields.rs"]
+mod pod_fields;
 #[path = "kubernetes/resources.rs"]
 mod resources;
 #[path = "kubernetes/tasks.rs"]
@@ -56,6 +58,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     tasks::steps_beside_containers(&cell, clusters).await?;
     resources::every_action_is_carried_out(&cell, &clusters[0]).await?;
     steps_go_where_what_they_need_is(&cell, clusters).await?;
+    pod_fields::are_what_the_workflow_says(&cell, &clusters[0]).await?;
     life_cycle::every_end_has_its_words(&cell, &clusters[0]).await?;
     webhook::steps_are_admitted_or_not(&cell, federation, &clusters[0]).await?;
     an_agent_is_killed_and_adopts_its_steps(&cell, clusters, &mut agents).await?;

@@ -5,6 +5,8 @@
 
 #[path = "kubernetes/logs.rs"]
 mod logs;
+#[path = "kubernetes/repositories.rs"]
+mod repositories;
 
 use argosy_artifacts::{DirectorySecrets, Limits, Stores};
 use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
@@ -98,6 +100,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     cell.wait_for_clusters(2).await?;
     passed_on(&cell, clusters).await?;
     failures(&cell).await?;
+    repositories::are_cloned_with_logins_that_stay_in_secrets(federation, &cell, &clusters[0]).await?;
     listed(&cell).await?;
     a_manifest_is_an_artifact(&cell, clusters).await?;
     logs::are_the_same_live_and_archived(&cell, &clusters[0]).await?;
