@@ -92,8 +92,17 @@ fn shaped(home: &Cluster) -> Value {
 pub async fn are_what_the_workflow_says(cell: &Cell, home: &Cluster) -> anyhow::Result<()> {
     apply(home, "shaped.yaml", CLASS)?;
     make_volumes(home)?;
-    home.kubectl(&["-n", "default", "create", "secret", "docker-registry", "pull", "--docker-server=registry.example",
-        "--docker-username=user", "--docker-password=word"])?;
+    home.kubectl(&[
+        "-n",
+        "default",
+        "create",
+        "secret",
+        "docker-registry",
+        "pull",
+        "--docker-server=registry.example",
+        "--docker-username=user",
+        "--docker-password=word",
+    ])?;
     cell.submit(&shaped(home)).await?;
     until("the Pod to be made", || pods(home).iter().any(|pod| pod.workflow == NAME)).await;
     let pod = pods(home).into_iter().find(|pod| pod.workflow == NAME).unwrap();
@@ -102,11 +111,19 @@ pub async fn are_what_the_workflow_says(cell: &Cell, home: &Cluster) -> anyhow::
     assert!(made["spec"]["nodeName"].is_null(), "{made}");
     let target = json!({"apiVersion": "v1", "kind": "Node", "name": home.name});
     let metadata = json!({"name": pod.name, "namespace": "default"});
-    send(home, &pod.name, "binding", &json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target}))?;
+    send(
+        home,
+        &pod.name,
+        "binding",
+        &json!({"apiVersion": "v1", "kind": "Binding", "metadata": metadata, "target": target}),
+    )?;
     let spec = &made["spec"];
     assert_eq!(spec["imagePullSecrets"], json!([{"name": "pull"}]));
     assert_eq!((&spec["priorityClassName"], &spec["priority"]), (&json!("shaped"), &json!(7)));
-    assert_eq!((&made["metadata"]["labels"]["team"], &made["metadata"]["annotations"]["note"]), (&json!("a"), &json!("b")));
+    assert_eq!(
+        (&made["metadata"]["labels"]["team"], &made["metadata"]["annotations"]["note"]),
+        (&json!("a"), &json!("b"))
+    );
     until("the step to run", || running(home, NAME).len() == 1).await;
     // The budget protects it, whoever asks.
     let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata});
@@ -119,11 +136,21 @@ pub async fn are_what_the_workflow_says(cell: &Cell, home: &Cluster) -> anyhow::
     assert_eq!(phase(&ended), "Succeeded", "{}", ended["status"]);
     let step = nodes(&ended).find(|node| node["type"] == "Pod").unwrap();
     let seen: Vec<&str> = step["outputs"]["parameters"][0]["value"].as_str().unwrap().lines().collect();
-    let expected = ["from-init", "from-side", "10.9.8.7 named.example", "search team.example", "nameserver 10.1.2.3",
-        "options ndots:3", "patched", "by-patch"];
+    let expected = [
+        "from-init",
+        "from-side",
+        "10.9.8.7 named.example",
+        "search team.example",
+        "nameserver 10.1.2.3",
+        "options ndots:3",
+        "patched",
+        "by-patch",
+    ];
     assert_eq!(seen, expected);
     until("claim and budget to go", || !is_there(home, "pvc", &claim) && !is_there(home, "pdb", NAME)).await;
-    say("hosts, names, secrets, class, scheduler, budget, patch, metadata, claim, init container, sidecar: as written");
+    say(
+        "hosts, names, secrets, class, scheduler, budget, patch, metadata, claim, init container, sidecar: as written",
+    );
     claims_go_with_the_outcome(cell, home).await
 }
 
@@ -132,8 +159,7 @@ async fn claims_go_with_the_outcome(cell: &Cell, home: &Cluster) -> anyhow::Resu
     for (name, strategy) in [("claim-stays", "OnWorkflowSuccess"), ("claim-goes", "OnWorkflowCompletion")] {
         let mut main = busybox("", "echo used > /work/file; exit 1");
         main["volumeMounts"] = json!([{"name": "work", "mountPath": "/work"}]);
-        let template =
-            json!({"name": "main", "nodeSelector": {"cluster.argosy.dev/name": home.name}, "container": main});
+        let template = json!({"name": "main", "nodeSelector": {"cluster.argosy.dev/name": home.name}, "container": main});
         let mut made = workflow(name, &json!([template]));
         made["spec"]["volumeClaimTemplates"] = claims();
         made["spec"]["volumeClaimGC"] = json!({"strategy": strategy});

@@ -100,8 +100,15 @@ pub async fn are_cloned_with_logins_that_stay_in_secrets(
         }
     }
     let everything = everything(east)?;
-    assert!(everything.contains("git-ssh") && !everything.contains("secretKeyRef"), "a Pod refers to a Secret");
-    assert_eq!(held(&everything, &credentials), Vec::<&str>::new(), "an object of the cluster has a credential");
+    assert!(
+        everything.contains("git-ssh") && !everything.contains("secretKeyRef"),
+        "a Pod refers to a Secret"
+    );
+    assert_eq!(
+        held(&everything, &credentials),
+        Vec::<&str>::new(),
+        "an object of the cluster has a credential"
+    );
     Ok(())
 }
 
