@@ -3,24 +3,25 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
+#[path = "kubernetes/left.rs"]
+mod left;
 #[path = "kubernetes/logs.rs"]
 mod logs;
 #[path = "kubernetes/repositories.rs"]
 mod repositories;
 
 use argosy_artifacts::{DirectorySecrets, Limits, Stores};
-use argosy_testcluster::{Cluster, EXECUTOR_IMAGE, Federation, unavailable};
-use argosy_tests::cell::{Cell, Options, TOKEN, binary};
+use argosy_testcluster::{Cluster, Federation, unavailable};
+use argosy_tests::cell::{Cell, Options, TOKEN};
 use argosy_tests::manifests::node;
+use argosy_tests::pods::{AgentOptions, start_agent};
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 use std::net::SocketAddr;
-use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
 const WAIT: Duration = Duration::from_secs(180);
-const EXECUTOR_PORT: u16 = 2749;
 
 #[test]
 fn artifacts_pass_between_pods_of_two_real_clusters() {
@@ -36,36 +37,13 @@ fn artifacts_pass_between_pods_of_two_real_clusters() {
     done.unwrap();
 }
 
-async fn start_agent(cell: &Cell, cluster: &Cluster) -> anyhow::Result<Child> {
-    let data = cluster.folder().join("agent");
-    let invite = data.join("invite");
-    std::fs::create_dir_all(&data)?;
-    let path = format!("/api/v1/clusters/{}/invite", cluster.name);
-    let answer = cell.post(&path, &json!({"ttlSeconds": 600})).await?;
-    std::fs::write(&invite, answer["token"].as_str().unwrap())?;
-    let mut command = cluster.command(binary("argosy-agent")?);
-    command
-        .args(["--runtime", "kubernetes", "--cluster", &cluster.name, "--executor-image", EXECUTOR_IMAGE])
-        .arg("--kubeconfig")
-        .arg(cluster.agent_kubeconfig()?)
-        .arg("--data-dir")
-        .arg(&data)
-        .arg("--invite-file")
-        .arg(&invite)
-        .arg(format!("--executor-listen={}:{EXECUTOR_PORT}", cluster.address()))
-        .arg(format!("--metrics-listen={}:9091", cluster.address()));
-    let logs = std::env::var_os("ARGOSY_TEST_LOGS").map_or_else(|| cluster.folder().to_owned(), Into::into);
-    std::fs::create_dir_all(&logs)?;
-    cluster.spawn(&mut command, &logs.join(format!("agent-{}.log", cluster.name)))
-}
-
 fn sh(script: &str) -> Value {
     json!({"image": "busybox", "imagePullPolicy": "IfNotPresent", "command": ["sh", "-ec"], "args": [script]})
 }
 
 fn workflow(name: &str, templates: Value) -> Value {
     json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name, "namespace": "default"},
-        "spec": {"entrypoint": "main", "templates": templates}})
+        "spec": {"entrypoint": "main", "archiveLogs": true, "templates": templates}})
 }
 
 async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Result<()> {
@@ -78,7 +56,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     let server = argosy_objects::Server::start(options).await?;
     let _serving = tokio::spawn(server.run());
     let secret = |key: &str| json!({"name": "s3-cred", "key": key});
-    let repository = json!({"archiveLogs": true, "s3": {
+    let repository = json!({"s3": {
         "endpoint": address.to_string(), "insecure": true, "bucket": "my-bucket", "region": "us-east-1",
         "keyFormat": "{{workflow.name}}/{{pod.name}}",
         "accessKeySecret": secret("accesskey"), "secretKeySecret": secret("secretkey"),
@@ -89,13 +67,17 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
         ..Options::default()
     };
     let cell = Cell::start(&options).await?;
+    let agent_options = AgentOptions {
+        arguments: vec!["--result-object-after-ms=1000".to_owned()],
+        ..AgentOptions::default()
+    };
     let mut agents = Vec::new();
     for cluster in clusters {
         let made = ["create", "secret", "generic", "s3-cred", "-n", "default"];
         let keys = ["--from-literal=accesskey=key", "--from-literal=secretkey=secret"];
         cluster.kubectl(&[made.as_slice(), keys.as_slice()].concat())?;
         cluster.let_agent_read_secrets()?;
-        agents.push(start_agent(&cell, cluster).await?);
+        agents.push(start_agent(&cell, cluster, &agent_options).await?);
     }
     cell.wait_for_clusters(2).await?;
     passed_on(&cell, clusters).await?;
@@ -118,6 +100,14 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     );
     let parts: Vec<bytes::Bytes> = store.read("pass/own.txt", 0..100).await?.try_collect().await?;
     assert_eq!(parts.concat(), b"own\n");
+    left::results_are_taken_when_the_agent_is_back(
+        &cell,
+        &clusters[0],
+        &store,
+        &mut agents[0],
+        &agent_options,
+    )
+    .await?;
     for agent in &mut agents {
         agent.kill()?;
     }

@@ -24,7 +24,11 @@ pub fn stores(config: &Config, kubernetes: Option<Client>) -> Arc<Stores> {
         (None, Some(directory)) => Arc::new(directory),
         (None, None) => Arc::new(NoSecrets),
     };
-    let limits = Limits { url_life_ms: config.artifact_url_life_ms, ..Limits::default() };
+    let limits = Limits {
+        url_life_ms: config.artifact_url_life_ms,
+        result_after_ms: config.result_object_after_ms,
+        ..Limits::default()
+    };
     let stores = Stores::new(secrets, limits).with_known_hosts(config.git_known_hosts.clone());
     Arc::new(stores.with_work_directory(config.data_dir.join("clones")))
 }
@@ -83,6 +87,21 @@ impl Artifacts for Signer {
             Ok(archive) => Ok((archive.file, archive.bytes)),
             Err(refusal) => Err((refusal.message, refusal.permanent)),
         }
+    }
+
+    async fn read_result(
+        &self,
+        fence: &Fence,
+        ticket: &Ticket,
+        bytes: u64,
+    ) -> Result<(String, Vec<u8>), (String, bool)> {
+        let read = argosy_artifacts::read_result(&self.0, fence, ticket, bytes).await;
+        read.map_err(|refusal| (refusal.message, refusal.permanent))
+    }
+
+    async fn delete_result(&self, fence: &Fence, ticket: &Ticket) -> Result<(), (String, bool)> {
+        let deleted = argosy_artifacts::delete_result(&self.0, fence, ticket).await;
+        deleted.map_err(|refusal| (refusal.message, refusal.permanent))
     }
 }
 

@@ -100,6 +100,10 @@ pub struct Config {
     /// Parts of one large output artifact that an executor sends side by side, 1 to 16; each takes some memory of the step's
     #[arg(long, default_value_t = PARTS_AT_ONCE, value_parser = clap::value_parser!(u64).range(1..=PARTS_AT_ONCE_MAX))]
     pub artifact_parts_at_once: u64,
+    /// How long a step that has ended offers its result to an agent that it can't reach, before it leaves it in the artifact
+    /// store and ends, milliseconds (Kubernetes runtime)
+    #[arg(long, default_value_t = argosy_artifacts::Limits::default().result_after_ms)]
+    pub result_object_after_ms: u64,
     /// A namespace whose ConfigMaps with Argo's label are told to the control plane; may be repeated; default: those that are
     /// served (Kubernetes runtime)
     #[arg(long = "config-map-namespace")]
@@ -117,6 +121,10 @@ pub struct Config {
     /// the data directory (Kubernetes runtime)
     #[arg(long, default_value_t = argosy_kubernetes::FINALIZER_MAX_MS)]
     pub finalizer_max_ms: i64,
+    /// How long after its grace a Pod that is being deleted may take to end before it counts as lost with its host, milliseconds
+    /// (Kubernetes runtime)
+    #[arg(long, default_value_t = argosy_kubernetes::HOST_LOST_AFTER_MS)]
+    pub host_lost_after_ms: i64,
     /// The Lease of which several replicas of this agent, with one data directory, have one to act; none: there is one replica
     /// (Kubernetes runtime)
     #[arg(long, env = "ARGOSY_LEASE_NAME")]

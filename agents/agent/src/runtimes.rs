@@ -164,6 +164,7 @@ impl Prepared {
                         bytes_max: config.config_maps_bytes_max,
                     },
                     finalizer_max_ms: config.finalizer_max_ms,
+                    host_lost_after_ms: config.host_lost_after_ms,
                     policy,
                     ..argosy_kubernetes::Config::new(settings)
                 };

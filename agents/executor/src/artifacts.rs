@@ -4,6 +4,7 @@
 //! node's message), 503 (ask again) or 401. A request names what its [`Ticket`] allows, and nothing else is signed.
 //! [`Operation::Archive`] goes to `POST /v1/artifacts/archive` and is answered with the archive itself.
 
+use crate::protocol::ResultObject;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -62,6 +63,8 @@ pub enum Operation {
     Inputs,
     /// The keys below the location that a `data` template names.
     Paths,
+    /// Where the result may be left when the agent can't be reached.
+    ResultObject,
     /// The addresses of a URL's host, after a redirection.
     Resolve {
         /// The URL.
@@ -144,6 +147,11 @@ pub enum Answer {
         request: Signed,
         /// The store takes parts.
         parts: bool,
+    },
+    /// Where the result may be left; nowhere if the attempt's location is no store.
+    ResultObject {
+        /// The place.
+        object: Option<ResultObject>,
     },
     /// An upload was begun.
     Upload {
@@ -296,6 +304,9 @@ fn packing(archive: Option<&Value>) -> Option<Packing> {
     }
 }
 
+/// Locations of object stores, as Argo names them: what is there can be read, copied and deleted.
+pub const STORES: [&str; 4] = ["s3", "gcs", "azure", "oss"];
+
 /// The artifacts of a template: what is loaded, what is saved, whether logs are kept, and the ticket for it (its namespace
 /// and prefix are the agent's to fill in).
 #[must_use]
@@ -336,8 +347,11 @@ pub fn of_template(template: &Value) -> (Vec<InputFile>, Vec<OutputFile>, bool, 
     });
     let (input_files, output_files): (Vec<_>, Vec<_>) = (input_files.collect(), output_files.collect());
     let needs_store = |input: &InputFile| input.raw.is_none();
-    let has_ticket =
-        input_files.iter().any(needs_store) || !output_files.is_empty() || archive_logs || paths_of.is_some();
+    let has_ticket = input_files.iter().any(needs_store)
+        || !output_files.is_empty()
+        || archive_logs
+        || paths_of.is_some()
+        || STORES.iter().any(|kind| archive_location.contains_key(*kind));
     let mut inputs = inputs;
     for artifact in &mut inputs {
         // The contents are in the task; the ticket stays small.

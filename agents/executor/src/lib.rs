@@ -7,8 +7,8 @@
 //! that cannot be reached is asked again for as long as the Pod lives.
 //!
 //! Invariants: the user's command starts at most once per executor, after a permit for this fence and holder; the
-//! executor ends with the user's exit code; the outcome is handed over before it ends (or left in the termination
-//! message and, where the runtime names one, the outcome file).
+//! executor ends with the user's exit code; the outcome is handed over before it ends, or left: in the outcome file where the
+//! runtime names one, else in the termination message, else, where it is too long for that, in an object of the attempt's own.
 //!
 //! Several containers of one Pod find each other in a shared directory: a container waits there for those it depends
 //! on, sidecars for the end of the main containers, and the last main container hands the outcome of all over. One that was
@@ -28,6 +28,8 @@ mod files;
 mod isolation;
 #[cfg(feature = "client")]
 mod lease;
+#[cfg(feature = "client")]
+mod left;
 #[cfg(feature = "client")]
 mod memory;
 #[cfg(feature = "client")]

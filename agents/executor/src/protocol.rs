@@ -7,10 +7,13 @@
 //! or 401. `POST /v1/progress` with a [`ProgressRequest`] is answered 200 or 401 and is not repeated. All carry
 //! `Authorization: Bearer TOKEN`. All other answers mean: try again.
 //!
+//! A granted permit answers with a [`PermitAnswer`]: where the step's result may be left in an object store when the agent can't be
+//! reached at its end. An executor that left it there says so by a [`ResultReference`] in its termination message.
+//!
 //! The containers of one Pod ask for the same permit, each by itself: they are one holder. One outcome is handed over for all
 //! of them, by the last main container that ends (see [`Task::containers`]).
 
-use crate::artifacts::{InputFile, OutputFile, SavedArtifact};
+use crate::artifacts::{InputFile, OutputFile, SavedArtifact, Signed};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -33,7 +36,7 @@ pub const TASK_CHUNK_BYTES_MAX: usize = 96 * 1024;
 pub const RESULT_BYTES_MAX: usize = 256 * 1024;
 /// Bytes of one output parameter.
 pub const PARAMETER_BYTES_MAX: usize = 256 * 1024;
-/// Bytes of a request's body.
+/// Bytes of a request's body, and of a result that is left in an object store.
 pub const REQUEST_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of a termination message: the kubelet takes 4 KiB.
 pub const TERMINATION_MESSAGE_BYTES_MAX: usize = 4096;
@@ -49,7 +52,47 @@ pub struct PermitRequest {
     pub fence: String,
     /// Who asks.
     pub holder: String,
+    /// The sealed [`crate::artifacts::Ticket`], for a place to leave the result in; empty: the task has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub ticket: String,
 }
+
+/// What comes with a granted permit. An agent that says nothing has nothing to say.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PermitAnswer {
+    /// Where the result may be left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result_object: Option<ResultObject>,
+}
+
+/// Where an executor may leave its result when it can't reach its agent: an object of this attempt alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultObject {
+    /// The object's key.
+    pub key: String,
+    /// Stores it. Its URL is a credential.
+    pub request: Signed,
+    /// After these milliseconds another request is asked for: by then this one has lived half its life.
+    pub renew_after_ms: u64,
+    /// So many milliseconds an outcome is offered to an agent that can't be reached, before it is left there.
+    pub outage_ms: u64,
+}
+
+/// Left in the termination message in place of an outcome that does not fit there: where it is. Never holds a credential.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResultReference {
+    /// [`RESULT_REFERENCE_VERSION`], or that of a newer executor.
+    pub result_object: u32,
+    /// The object's key: it holds an [`OutcomeRequest`] in JSON.
+    pub key: String,
+    /// SHA-256 of the object in lower-case hex.
+    pub sha256: String,
+    /// Bytes of the object.
+    pub bytes: u64,
+}
+
+/// Version of the references that this executor leaves.
+pub const RESULT_REFERENCE_VERSION: u32 = 1;
 
 /// Renews the lease of an exclusive step.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

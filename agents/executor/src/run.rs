@@ -3,11 +3,12 @@
 use crate::client::Client;
 use crate::files::{self, Session};
 use crate::lease::{Lease, boot_time_ms};
+use crate::left::Place;
 use crate::neighbours::{Hindrance, Neighbours};
 use crate::process::{Child, Ended, Finished, Signals};
 use crate::protocol::{
-    self, EXIT_EXECUTOR_ERROR, EXIT_REFUSED, OutcomeRequest, PermitRequest, REASON_DEADLINE, RenewRequest,
-    Task, TaskOutcome,
+    self, EXIT_EXECUTOR_ERROR, EXIT_REFUSED, OutcomeRequest, PermitAnswer, PermitRequest, REASON_DEADLINE,
+    RenewRequest, ResultObject, Task, TaskOutcome,
 };
 use crate::{isolation, memory, outputs, program, progress, work};
 use nix::sys::signal::{Signal, kill};
@@ -21,7 +22,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(2);
@@ -106,7 +107,7 @@ fn load() -> i32 {
         (Err(error), _) => return fail(&error.to_string()),
         (_, Err(error)) => return fail(&error.to_string()),
     };
-    let PermitRequest { fence, holder } = identity();
+    let PermitRequest { fence, holder, .. } = identity();
     let session = files::session(&task, &client, &fence, &holder);
     match files::load_inputs(&task, session.as_deref()) {
         Ok(()) => 0,
@@ -179,6 +180,7 @@ fn identity() -> PermitRequest {
     PermitRequest {
         fence: lookup(protocol::ENV_FENCE).unwrap_or_default(),
         holder: lookup(protocol::ENV_HOLDER).unwrap_or_default(),
+        ticket: String::new(),
     }
 }
 
@@ -188,7 +190,7 @@ fn await_permit() -> i32 {
         Err(error) => return fail(&error.to_string()),
     };
     match ask_permit(&client, &identity(), &Signals::block()) {
-        Permit::Granted { asked_at_ms: _ } => 0,
+        Permit::Granted { .. } => 0,
         Permit::Refused(reason) => {
             eprintln!("argosy-executor: not started: {reason}");
             EXIT_REFUSED
@@ -211,16 +213,19 @@ fn step(arguments: &[OsString]) -> i32 {
         Ok(neighbours) => neighbours,
         Err(error) => return fail(&format!("cannot use the directory shared by the containers: {error}")),
     };
-    let request = identity();
-    let asked_at_ms = match ask_permit(&client, &request, &signals) {
-        Permit::Granted { asked_at_ms } => asked_at_ms,
+    let mut request = identity();
+    if task.outcome_file.is_none() {
+        request.ticket.clone_from(&task.ticket);
+    }
+    let (asked_at_ms, result_object) = match ask_permit(&client, &request, &signals) {
+        Permit::Granted { asked_at_ms, result_object } => (asked_at_ms, result_object),
         Permit::Refused(reason) => {
             eprintln!("argosy-executor: not started: {reason}");
             return EXIT_REFUSED;
         }
         Permit::Stopped(signal) => return 128 + signal,
     };
-    let PermitRequest { fence, holder } = request;
+    let PermitRequest { fence, holder, .. } = request;
     let client = Arc::new(client);
     let lease = task.exclusive_lease_ms.map(|lease_ms| {
         let renewal = RenewRequest { fence: fence.clone(), holder: holder.clone() };
@@ -228,6 +233,7 @@ fn step(arguments: &[OsString]) -> i32 {
     });
     let (over, is_over) = mpsc::sync_channel::<()>(0);
     let session = files::session(&task, &client, &fence, &holder);
+    let place = Place::new(&task, session.as_ref(), result_object.map(|object| *object));
     let outcome = thread::scope(|scope| {
         if let Some(file) = &task.progress_file {
             let (client, fence, holder) = (&client, &fence, &holder);
@@ -250,7 +256,6 @@ fn step(arguments: &[OsString]) -> i32 {
     });
     outputs::leave(&task, &outcome);
     let exit_code = outcome.exit_code;
-    let is_left = outputs::is_left(&task, &outcome);
     let outcome = match &neighbours {
         None => Some(outcome),
         Some(neighbours) => {
@@ -259,7 +264,9 @@ fn step(arguments: &[OsString]) -> i32 {
         }
     };
     if let Some(outcome) = outcome {
-        hand_over(&client, &OutcomeRequest { fence, holder, outcome }, is_left);
+        // What every container has left for itself is all of it, if all of it would have been small enough.
+        let is_left = outputs::is_left(&task, &outcome);
+        hand_over(&client, &OutcomeRequest { fence, holder, outcome }, is_left, place.as_ref());
     }
     exit_code
 }
@@ -268,6 +275,8 @@ enum Permit {
     /// When the question that was answered so was sent (CLOCK_BOOTTIME).
     Granted {
         asked_at_ms: u64,
+        /// Where the result may be left.
+        result_object: Option<Box<ResultObject>>,
     },
     Refused(String),
     Stopped(i32),
@@ -279,7 +288,10 @@ fn ask_permit(client: &Client, request: &PermitRequest, signals: &Signals) -> Pe
     loop {
         let asked_at_ms = boot_time_ms();
         let problem = match client.post("/v1/permit", request) {
-            Ok(answer) if answer.status == 200 => return Permit::Granted { asked_at_ms },
+            Ok(answer) if answer.status == 200 => {
+                let said = serde_json::from_str::<PermitAnswer>(&answer.body).unwrap_or_default();
+                return Permit::Granted { asked_at_ms, result_object: said.result_object.map(Box::new) };
+            }
             Ok(answer) if answer.status == 403 => return Permit::Refused(answer.body),
             Ok(answer) => format!("the agent answered {}: {}", answer.status, answer.body),
             Err(error) => error.to_string(),
@@ -295,9 +307,12 @@ fn ask_permit(client: &Client, request: &PermitRequest, signals: &Signals) -> Pe
     }
 }
 
-fn hand_over(client: &Client, request: &OutcomeRequest, is_left: bool) {
+/// Offers the outcome until the agent has taken it. One that is left elsewhere is offered for a while only; one that may be left
+/// in an object is, once the agent can't be reached for too long.
+fn hand_over(client: &Client, request: &OutcomeRequest, is_left: bool, place: Option<&Place>) {
+    let begun = Instant::now();
     let mut wait = RETRY_FIRST;
-    let mut waited = Duration::ZERO;
+    let mut last_problem = String::new();
     loop {
         let problem = match client.post("/v1/outcome", request) {
             Ok(answer) if answer.status == 200 => return,
@@ -307,11 +322,27 @@ fn hand_over(client: &Client, request: &OutcomeRequest, is_left: bool) {
             Ok(answer) => format!("the agent answered {}: {}", answer.status, answer.body),
             Err(error) => error.to_string(),
         };
-        if is_left && waited >= OFFER_OUTCOME_MAX {
+        if is_left && begun.elapsed() >= OFFER_OUTCOME_MAX {
             return eprintln!("argosy-executor: the outcome is left in a file: {problem}");
         }
+        let place = place.filter(|_| !is_left);
+        if let Some(place) =
+            place.filter(|place| place.outage().is_some_and(|limit| begun.elapsed() >= limit))
+        {
+            match place.leave(request) {
+                Ok(()) => {
+                    return eprintln!("argosy-executor: the outcome is left in the object store: {problem}");
+                }
+                Err(reason) if reason != last_problem => {
+                    eprintln!(
+                        "argosy-executor: the outcome is offered again: {problem}; it can't be left: {reason}"
+                    );
+                    last_problem = reason;
+                }
+                Err(_) => {}
+            }
+        }
         thread::sleep(wait);
-        waited += wait;
         wait = (wait * 2).min(RETRY_MAX);
     }
 }

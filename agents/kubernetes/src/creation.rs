@@ -154,7 +154,8 @@ pub async fn ensure(shared: &Shared, assignment: &Assignment, has_turn: bool) ->
     let assignment = prepared.as_ref();
     let environment = |task: &Task| {
         let mut task = task.clone();
-        if task.touches_stores() {
+        // A result may have to be left in the store.
+        if task.touches_stores() || task.termination_message_file.is_some() {
             shared.executors.give_ticket(assignment, &mut task);
         }
         shared.executors.environment(&fence, &task)

@@ -44,6 +44,7 @@ mod fields;
 mod gc;
 mod housekeeping;
 pub mod lease;
+mod left;
 mod logs;
 pub mod names;
 pub mod observe;
@@ -59,5 +60,5 @@ mod transport;
 mod watch;
 
 pub use kube::Client;
-pub use runtime::{Config, FINALIZER_MAX_MS, KubernetesRuntime};
+pub use runtime::{Config, FINALIZER_MAX_MS, HOST_LOST_AFTER_MS, KubernetesRuntime};
 pub use setup::{address_towards_hosts, cluster_uid, connect, own_namespace, secret};

@@ -4,8 +4,11 @@
 use crate::gc::Removal;
 use crate::housekeeping::Key;
 use crate::names;
+use argosy_agent_runtime::server::Left;
 use argosy_agent_runtime::{AttemptObservation, container_phase, is_terminal};
-use argosy_executor::protocol::{ContainerOutcome, EXIT_REFUSED, ParameterValue, TaskOutcome};
+use argosy_executor::protocol::{
+    ContainerOutcome, EXIT_REFUSED, ParameterValue, ResultReference, Task, TaskOutcome,
+};
 use argosy_model::{Fence, parse_fence};
 use argosy_proto::common::{AttemptPhase, ContainerState, OutputParameter};
 use k8s_openapi::api::core::v1::{
@@ -19,13 +22,32 @@ pub const POD_DELETED: &str = "pod deleted";
 const OUTCOME_LOST: &str =
     "the step ended, but its outcome was lost: neither the agent nor the termination message has it";
 
+/// A Pod whose executor left its result in an object that can't be used.
+pub const RESULT_LOST: &str =
+    "ARG1260: the step ended, but the result that it left in its object store is lost";
+
+/// What is known of a result that a Pod's executor left in an object store.
+#[derive(Clone, Copy, Debug)]
+pub enum Fetched<'a> {
+    /// It was not read: the Pod's end is not told before that.
+    Not,
+    /// This is it.
+    Outcome(&'a TaskOutcome),
+    /// It can't be had, for this reason.
+    Never(&'a str),
+    /// Nobody wants it.
+    Unwanted,
+}
+
 /// One Pod of ours, read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Seen {
     /// State for the reconciler. A terminal state follows the outcome, where there is one.
     pub observation: AttemptObservation,
-    /// What the executor left in the termination message.
+    /// What the executor left in the termination message, or in an object store.
     pub outcome: Option<TaskOutcome>,
+    /// Where the executor left its result, if in an object store. Its Pod runs until that is read.
+    pub left: Option<Left>,
     /// Its namespace.
     pub namespace: String,
     /// Its name.
@@ -34,8 +56,8 @@ pub struct Seen {
     pub uid: String,
     /// Without our finalizer: released, kept for its log only.
     pub released: bool,
-    /// It is to be deleted, and goes once nothing holds it.
-    pub deleting: bool,
+    /// It is to be deleted, and goes once nothing holds it: by then its kubelet should have ended it, milliseconds since 1970.
+    pub delete_by_ms: Option<i64>,
     /// Its workflow.
     pub workflow: Option<Key>,
     /// When it is to be removed, once it is released.
@@ -46,19 +68,45 @@ impl Seen {
     /// Reads a Pod; nothing when it carries no fence of ours.
     #[must_use]
     pub fn new(pod: &Pod) -> Option<Self> {
+        Self::with(pod, Fetched::Not)
+    }
+
+    /// Reads a Pod whose executor may have left its result elsewhere.
+    #[must_use]
+    pub fn with(pod: &Pod, fetched: Fetched<'_>) -> Option<Self> {
         let labels = pod.metadata.labels.as_ref()?;
         let fence = parse_fence(labels.get(names::FENCE)?)?;
         let status = pod.status.clone().unwrap_or_default();
-        let containers = Containers::of(pod, &status);
+        let mut containers = Containers::of(pod, &status);
+        let is_held = pod.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER);
+        let left = containers.reference.take().map(|reference| Left { reference, ticket: ticket(pod) });
+        if let Fetched::Outcome(outcome) = fetched {
+            containers.take_outcome(outcome);
+        }
+        let mut observation = observe(pod, fence, &status, &containers);
+        let is_bound_end = observation.holder.is_some() && is_terminal(observation.phase);
+        match fetched {
+            Fetched::Not if left.is_some() && is_held && is_bound_end => {
+                observation.phase = AttemptPhase::Running;
+                observation.message.clear();
+                (observation.exit_code, observation.finished_at_ms) = (None, 0);
+            }
+            Fetched::Never(reason) if left.is_some() => {
+                observation.phase = AttemptPhase::Error;
+                observation.message = format!("{RESULT_LOST}: {reason}");
+            }
+            Fetched::Not | Fetched::Outcome(_) | Fetched::Never(_) | Fetched::Unwanted => {}
+        }
         let outcome = containers.outcome();
         Some(Self {
-            observation: observe(pod, fence, &status, &containers),
+            observation,
             outcome,
+            left,
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             name: pod.metadata.name.clone().unwrap_or_default(),
             uid: pod.metadata.uid.clone().unwrap_or_default(),
-            released: !pod.metadata.finalizers.iter().flatten().any(|name| name == names::FINALIZER),
-            deleting: pod.metadata.deletion_timestamp.is_some(),
+            released: !is_held,
+            delete_by_ms: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0.as_millisecond()),
             workflow: Key::of(&pod.metadata),
             removal: pod.metadata.annotations.as_ref().and_then(|all| Removal::read(all.get(names::GC)?)),
         })
@@ -126,6 +174,21 @@ impl Container<'_> {
 struct Containers<'a> {
     all: Vec<Container<'a>>,
     has_executor: bool,
+    /// Where the last of them left the outcome of all.
+    reference: Option<ResultReference>,
+    /// The outcome of all, read there.
+    fetched: Option<TaskOutcome>,
+}
+
+/// The sealed ticket that the executors of a Pod were given.
+fn ticket(pod: &Pod) -> String {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let tickets = containers.filter_map(|container| {
+        let variables = container.env.as_ref()?;
+        let lookup = |name: &str| variables.iter().find(|one| one.name == name)?.value.clone();
+        Some(Task::from_environment(lookup).ok()?.ticket).filter(|ticket| !ticket.is_empty())
+    });
+    tickets.into_iter().next().unwrap_or_default()
 }
 
 impl<'a> Containers<'a> {
@@ -151,7 +214,35 @@ impl<'a> Containers<'a> {
         let mut all: Vec<Container<'a>> = status.container_statuses.iter().flatten().map(read).collect();
         // The kubelet sorts by name.
         all.sort_by_key(|one| (one.sidecar, order.iter().position(|name| *name == one.name)));
-        Self { all, has_executor: annotation(names::NO_EXECUTOR).is_none() }
+        let messages = all.iter().filter_map(|one| one.ended()?.message.as_ref());
+        let reference = messages.into_iter().find_map(|message| serde_json::from_str(message).ok());
+        Self { all, has_executor: annotation(names::NO_EXECUTOR).is_none(), reference, fetched: None }
+    }
+
+    /// Gives each container its part of the outcome of all.
+    fn take_outcome(&mut self, outcome: &TaskOutcome) {
+        for container in &mut self.all {
+            let own = outcome.containers.iter().find(|one| one.name == container.name);
+            if container.name == names::MAIN && !container.sidecar {
+                let mut main = TaskOutcome { containers: Vec::new(), ..outcome.clone() };
+                if let Some(own) = own {
+                    main.exit_code = own.exit_code;
+                    main.reason.clone_from(&own.reason);
+                    main.message.clone_from(&own.message);
+                }
+                container.outcome = Some(main);
+            } else if let (None, Some(own)) = (&container.outcome, own) {
+                container.outcome = Some(TaskOutcome {
+                    exit_code: own.exit_code,
+                    reason: own.reason.clone(),
+                    message: own.message.clone(),
+                    started_at_ms: own.started_at_ms,
+                    finished_at_ms: own.finished_at_ms,
+                    ..TaskOutcome::default()
+                });
+            }
+        }
+        self.fetched = Some(outcome.clone());
     }
 
     /// The command of a main container ended by a signal of its kubelet.
@@ -171,6 +262,9 @@ impl<'a> Containers<'a> {
 
     /// The attempt's outcome, once every container has left its own.
     fn outcome(&self) -> Option<TaskOutcome> {
+        if self.fetched.is_some() {
+            return self.fetched.clone();
+        }
         if let [one] = self.all.as_slice()
             && one.name == names::MAIN
         {
@@ -481,6 +575,80 @@ mod tests {
         );
         assert_eq!(of(true, "").message, "main: Error (exit code 143)");
         assert_eq!(of(false, told).message, "main: Error (exit code 143)");
+    }
+
+    /// A Pod whose main container ended and left a reference.
+    fn left(ended: Value, finalizers: Value) -> Pod {
+        let task = Task { ticket: "sealed".to_owned(), ..Task::default() };
+        let env: Vec<Value> =
+            task.to_environment().iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+        let pod = json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "finalizers": finalizers,
+                "annotations": {(names::PERMIT): "u"}, "labels": {(names::FENCE): "1.2.3"}},
+            "spec": {"nodeName": "h", "containers": [{"name": "side"}, {"name": "main", "env": env}]},
+            "status": {"phase": "Succeeded", "containerStatuses": ended},
+        });
+        serde_json::from_value(pod).unwrap()
+    }
+
+    const REFERENCE: &str = r#"{"result_object":1,"key":"own/1.2.3.result.json","sha256":"ab","bytes":9000}"#;
+
+    #[test]
+    fn a_pod_whose_result_is_elsewhere_runs_until_it_is_read() {
+        let pod = left(ended(0, "Completed", REFERENCE), json!([names::FINALIZER]));
+        let seen = Seen::new(&pod).unwrap();
+        assert_eq!((seen.observation.phase, seen.outcome.clone()), (AttemptPhase::Running, None));
+        assert_eq!((seen.observation.exit_code, seen.observation.message.as_str()), (None, ""));
+        let place = seen.left.unwrap();
+        assert_eq!((place.ticket.as_str(), place.reference.bytes), ("sealed", 9000));
+        let outcome = TaskOutcome { result: Some("r".to_owned()), ..TaskOutcome::default() };
+        let read = Seen::with(&pod, Fetched::Outcome(&outcome)).unwrap();
+        assert_eq!((read.observation.phase, read.observation.exit_code), (AttemptPhase::Succeeded, Some(0)));
+        assert_eq!(read.outcome, Some(outcome.clone()));
+        let lost = Seen::with(&pod, Fetched::Never("it was changed")).unwrap().observation;
+        assert_eq!(lost.phase, AttemptPhase::Error);
+        assert!(lost.message.starts_with("ARG1260: ") && lost.message.ends_with(": it was changed"));
+        // Outputs that could not be read make an error of it, wherever that was told.
+        let unread = TaskOutcome { output_error: "open x".to_owned(), ..outcome };
+        let read = Seen::with(&pod, Fetched::Outcome(&unread)).unwrap().observation;
+        assert_eq!(
+            (read.phase, read.message.as_str()),
+            (AttemptPhase::Error, "wait: Error (exit code 64): open x")
+        );
+    }
+
+    #[test]
+    fn nobody_waits_for_what_a_released_pod_left() {
+        let seen = Seen::new(&left(ended(3, "Error", REFERENCE), json!([]))).unwrap();
+        assert!(seen.is_over() && seen.left.is_some());
+        let unwanted = left(ended(3, "Error", REFERENCE), json!([names::FINALIZER]));
+        assert!(Seen::with(&unwanted, Fetched::Unwanted).unwrap().is_over());
+    }
+
+    #[test]
+    fn the_outcome_of_all_containers_says_how_each_ended() {
+        let status = |name: &str, code: i32, message: &str| {
+            json!({"name": name, "ready": false, "restartCount": 0, "image": "", "imageID": "",
+                "state": {"terminated": {"exitCode": code, "reason": "Error", "message": message}}})
+        };
+        let statuses = json!([status("main", 3, REFERENCE), status("side", 2, "")]);
+        let mut pod = left(statuses, json!([names::FINALIZER]));
+        pod.status.as_mut().unwrap().phase = Some("Failed".to_owned());
+        let container = |name: &str, exit_code, message: &str| ContainerOutcome {
+            name: name.to_owned(),
+            exit_code,
+            message: message.to_owned(),
+            ..ContainerOutcome::default()
+        };
+        let containers = vec![container("main", 3, "why"), container("side", 2, "also")];
+        let outcome = TaskOutcome { exit_code: 3, containers, ..TaskOutcome::default() };
+        let read = Seen::with(&pod, Fetched::Outcome(&outcome)).unwrap();
+        assert_eq!(
+            (read.observation.phase, read.observation.message.as_str()),
+            (AttemptPhase::Failed, "side: Error (exit code 2): also"),
+            "in the order of the Pod"
+        );
+        assert_eq!(read.outcome, Some(outcome));
     }
 
     #[test]

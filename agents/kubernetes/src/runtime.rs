@@ -5,7 +5,7 @@ use crate::housekeeping::{self, Keeping};
 use crate::prerequisites::{self, Asked};
 use crate::resource::{self, Resources};
 use crate::watch::{self, Held, Table};
-use crate::{config_maps, logs, names, pod};
+use crate::{config_maps, left, logs, names, pod};
 use argosy_agent_runtime::server::Executors;
 use argosy_agent_runtime::{
     Error, ExecutorAnswer, Figure, LogOptions, LogStream, Policy, Runtime, RuntimeAction, RuntimeEvent,
@@ -55,6 +55,8 @@ pub struct Config {
     pub capacity_every_ms: u64,
     /// How long a Pod that has ended is held for a verdict on its end, milliseconds; the end stays in the agent's ledger.
     pub finalizer_max_ms: i64,
+    /// A Pod that is still there so long after it was to be gone, and that no kubelet has ended, is lost with its host, milliseconds.
+    pub host_lost_after_ms: i64,
     /// How long a released Pod that has ended stays for its log, milliseconds.
     pub released_pod_keep_ms: i64,
     /// Released Pods kept at most; the oldest go first.
@@ -74,6 +76,9 @@ pub struct Config {
 /// How long a Pod that has ended is held for a verdict on its end, unless something else is said, milliseconds.
 pub const FINALIZER_MAX_MS: i64 = 86_400_000;
 
+/// How long after its time a Pod that is being deleted is waited for, unless something else is said, milliseconds.
+pub const HOST_LOST_AFTER_MS: i64 = 60_000;
+
 impl Config {
     /// The defaults for a cluster of a cell.
     #[must_use]
@@ -88,6 +93,7 @@ impl Config {
             capacity: Amounts::default(),
             capacity_every_ms: 15_000,
             finalizer_max_ms: FINALIZER_MAX_MS,
+            host_lost_after_ms: HOST_LOST_AFTER_MS,
             released_pod_keep_ms: 3_600_000,
             released_pods_max: 1_000,
             own_namespace: String::new(),
@@ -203,6 +209,7 @@ impl KubernetesRuntime {
         tasks.spawn(watch::tell_capacity(Arc::clone(&shared)));
         tasks.spawn(watch::sweep_released(Arc::clone(&shared)));
         tasks.spawn(watch::give_way(Arc::clone(&shared)));
+        tasks.spawn(left::read_left(Arc::clone(&shared)));
         tasks.spawn(housekeeping::keep_house(Arc::clone(&shared)));
         tasks.spawn(prerequisites::look(Arc::clone(&shared)));
         tasks.spawn(config_maps::tell(Arc::clone(&shared)));
@@ -417,6 +424,7 @@ async fn stop(shared: &Shared, fence: Fence, grace_ms: i64) -> Result<(), kube::
         shared.send(RuntimeEvent::Observed(held.observation)).await;
         return Ok(());
     }
+    left::give_up(shared, fence).await;
     delete(shared, &held, pod::grace_seconds(grace_ms)).await?;
     Ok(())
 }
@@ -450,6 +458,9 @@ async fn delete(shared: &Shared, held: &Held, grace_seconds: i64) -> Result<(), 
 /// reconciler does not want was stopped before. The sweep repeats what fails here, and deletes what does not end.
 async fn release(shared: &Shared, fence: Fence) -> Result<(), kube::Error> {
     let Some(held) = shared.table.get(&fence) else { return Ok(()) };
+    if !left::delete(shared, fence, &held).await {
+        return Ok(());
+    }
     let pods = shared.pods(&held.namespace);
     for _ in 0..CONFLICTS_MAX {
         let Some(pod) = pods.get_opt(&held.name).await? else {

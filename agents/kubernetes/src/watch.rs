@@ -2,9 +2,11 @@
 
 use crate::gc::Removal;
 use crate::housekeeping::Key;
-use crate::observe::Seen;
+use crate::left::Unread;
+use crate::observe::{POD_DELETED, Seen};
 use crate::runtime::{Shared, delete_released, finish_release};
 use crate::{capacity, names};
+use argosy_agent_runtime::server::Left;
 use argosy_agent_runtime::{AttemptObservation, RuntimeEvent, is_terminal};
 use argosy_model::{Fence, display_fence};
 use argosy_proto::common::{AttemptPhase, Resources};
@@ -43,12 +45,14 @@ pub struct Held {
     pub released_at_ms: Option<i64>,
     /// It still carries our finalizer.
     pub has_finalizer: bool,
-    /// It is to be deleted, and goes once nothing holds it.
-    pub deleting: bool,
+    /// It is to be deleted, and goes once nothing holds it: by then its kubelet should have ended it, milliseconds since 1970.
+    pub delete_by_ms: Option<i64>,
     /// Since when its end is in the agent's ledger, milliseconds since 1970.
     pub recorded_at_ms: Option<i64>,
     /// The newest one told.
     pub observation: AttemptObservation,
+    /// Where its executor left its result, if in an object store.
+    pub left: Option<Arc<Left>>,
     pub workflow: Option<Key>,
     pub removal: Option<Removal>,
     /// It is to go then, milliseconds since 1970.
@@ -56,6 +60,12 @@ pub struct Held {
 }
 
 impl Held {
+    /// Its executor left its result in an object store, and nobody knows it yet.
+    pub fn is_unread(&self) -> bool {
+        let is_open = self.released_at_ms.is_none() && self.recorded_at_ms.is_none();
+        self.left.is_some() && is_open && !is_terminal(self.observation.phase)
+    }
+
     /// When it is to be removed, as far as it hangs on this Pod alone.
     fn own_due_ms(&self) -> Option<i64> {
         let removal = self.removal.filter(|removal| !removal.strategy.waits_for_workflow())?;
@@ -71,6 +81,8 @@ pub struct Table {
     held: Mutex<BTreeMap<Fence, Held>>,
     /// Missing in a list, and not asked for with success since: the sweep asks.
     doubtful: Mutex<BTreeSet<Fence>>,
+    /// Results in object stores that are to be read.
+    pub unread: Unread,
     listed: latch::Sender<bool>,
     watch_healthy: AtomicBool,
     watch_breaks: AtomicU64,
@@ -81,6 +93,7 @@ impl Default for Table {
         Self {
             held: Mutex::default(),
             doubtful: Mutex::default(),
+            unread: Unread::default(),
             listed: latch::Sender::new(false),
             watch_healthy: AtomicBool::new(false),
             watch_breaks: AtomicU64::new(0),
@@ -138,6 +151,26 @@ impl Table {
         table.iter().filter(|(_, held)| waits(held)).map(|(fence, held)| (*fence, held.clone())).collect()
     }
 
+    /// Pods that were to be gone before that time, milliseconds since 1970, and that no kubelet ends: their hosts are lost, as far as
+    /// anybody here can say. Each is named once.
+    pub fn lost(&self, before_ms: i64) -> Vec<AttemptObservation> {
+        let is_lost = |held: &&mut Held| {
+            let is_held = held.released_at_ms.is_none() && held.left.is_none();
+            is_held
+                && held.delete_by_ms.is_some_and(|by_ms| by_ms < before_ms)
+                && !is_terminal(held.observation.phase)
+        };
+        let mut table = self.lock();
+        let lost = table.values_mut().filter(is_lost);
+        let ended = lost.map(|held| {
+            held.observation.phase = AttemptPhase::Error;
+            POD_DELETED.clone_into(&mut held.observation.message);
+            held.observation.ready = false;
+            held.observation.clone()
+        });
+        ended.collect()
+    }
+
     /// Released Pods that are to be removed now. They are not named again for a while.
     pub fn due(&self, now_ms: i64) -> Vec<Held> {
         let mut due = Vec::new();
@@ -183,7 +216,7 @@ impl Table {
     }
 
     /// Remembers a Pod; says whether there is something new to tell.
-    fn put(&self, seen: &Seen) -> bool {
+    pub fn put(&self, seen: &Seen) -> bool {
         let mut table = self.lock();
         let fence = seen.observation.fence;
         let before = table.get(&fence);
@@ -192,25 +225,31 @@ impl Table {
         let released_at_ms = known.or_else(|| seen.released.then(|| Timestamp::now().as_millisecond()));
         let is_stale =
             before.is_some_and(|before| before.uid == seen.uid && is_terminal(before.observation.phase));
-        if is_stale && !is_terminal(seen.observation.phase) {
-            return false;
-        }
+        let observation = match before {
+            // What was seen, read in an object store or concluded from a host's silence stands.
+            Some(before) if is_stale && !is_terminal(seen.observation.phase) => before.observation.clone(),
+            Some(_) | None => seen.observation.clone(),
+        };
         let same = before.filter(|before| before.uid == seen.uid);
         let recorded_at_ms = same.and_then(|before| before.recorded_at_ms);
-        let is_new = before.is_none_or(|before| before.observation != seen.observation);
+        let is_new = before.is_none_or(|before| before.observation != observation);
         let held = Held {
             namespace: seen.namespace.clone(),
             name: seen.name.clone(),
             uid: seen.uid.clone(),
             released_at_ms,
             has_finalizer: !seen.released,
-            deleting: seen.deleting,
+            delete_by_ms: seen.delete_by_ms,
             recorded_at_ms,
-            observation: seen.observation.clone(),
+            observation,
+            left: seen.left.clone().map(Arc::new),
             workflow: seen.workflow.clone(),
             removal: seen.removal,
             due_at_ms: before.and_then(|before| before.due_at_ms),
         };
+        if held.is_unread() {
+            self.unread.add(fence);
+        }
         table.insert(fence, held);
         is_new && released_at_ms.is_none()
     }
@@ -241,7 +280,7 @@ pub async fn find(shared: &Shared, fence: Fence) -> Result<Option<Held>, kube::E
 }
 
 /// The outcome first: the first terminal state counts, and only the outcome has the outputs.
-async fn tell(shared: &Shared, seen: Seen) {
+pub async fn tell(shared: &Shared, seen: Seen) {
     let fence = seen.observation.fence;
     if let (Some(outcome), Some(holder)) = (seen.outcome, seen.observation.holder.clone()) {
         shared.send(RuntimeEvent::Outcome { fence, holder, outcome }).await;
@@ -421,7 +460,7 @@ async fn list_hosts(shared: &Shared) -> Result<Vec<Node>, kube::Error> {
     }
 }
 
-/// Lets go of Pods whose end is recorded and on which no verdict comes, where they stand in the way: at once in a namespace
+/// Tells the end of Pods whose hosts are lost. Lets go of Pods whose end is recorded and on which no verdict comes, where they stand in the way: at once in a namespace
 /// that is being deleted, elsewhere when their time is over. The record stays in the ledger, and is reported until the verdict.
 pub async fn give_way(shared: Arc<Shared>) {
     shared.table.listed().await;
@@ -429,11 +468,19 @@ pub async fn give_way(shared: Arc<Shared>) {
     loop {
         rounds.tick().await;
         let now_ms = Timestamp::now().as_millisecond();
+        for lost in shared.table.lost(now_ms.saturating_sub(shared.config.host_lost_after_ms)) {
+            tracing::warn!(
+                pod = lost.handle,
+                host = lost.host,
+                "a Pod that is to be gone is not ended by its host, which is lost"
+            );
+            shared.send(RuntimeEvent::Observed(lost)).await;
+        }
         let mut namespaces = BTreeMap::new();
         for (fence, held) in shared.table.unanswered() {
             let waited_ms = now_ms.saturating_sub(held.recorded_at_ms.unwrap_or(now_ms));
             let mut goes = waited_ms >= shared.config.finalizer_max_ms;
-            if !goes && held.deleting {
+            if !goes && held.delete_by_ms.is_some() {
                 goes = match namespaces.get(&held.namespace) {
                     Some(known) => *known,
                     None => {
@@ -506,6 +553,7 @@ fn too_many(held: &BTreeMap<Fence, Held>, now_ms: i64, keep_ms: i64, keep_max: u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use argosy_executor::protocol::ResultReference;
 
     fn held(released_at_ms: Option<i64>, phase: AttemptPhase) -> Held {
         Held {
@@ -514,11 +562,12 @@ mod tests {
             uid: "u".into(),
             released_at_ms,
             has_finalizer: false,
-            deleting: false,
+            delete_by_ms: None,
             recorded_at_ms: None,
             workflow: None,
             removal: None,
             due_at_ms: None,
+            left: None,
             observation: AttemptObservation { phase, ..AttemptObservation::default() },
         }
     }
@@ -578,13 +627,36 @@ mod tests {
         table.put(&ended);
         assert!(table.unanswered().is_empty(), "its end is not in the ledger yet");
         table.mark_recorded(&fence(1), 1_000);
-        ended.deleting = true;
+        ended.delete_by_ms = Some(700);
         ended.observation.message = "news".into();
         table.put(&ended);
         let waiting = table.unanswered();
-        assert_eq!((waiting.len(), waiting[0].1.recorded_at_ms, waiting[0].1.deleting), (1, Some(500), true));
+        assert_eq!(
+            (waiting.len(), waiting[0].1.recorded_at_ms, waiting[0].1.delete_by_ms),
+            (1, Some(500), Some(700))
+        );
         table.mark_released(&fence(1));
         assert!(table.unanswered().is_empty());
+    }
+
+    #[test]
+    fn a_pod_that_its_host_does_not_end_in_time_is_deleted() {
+        let table = Table::default();
+        let mut running = seen(AttemptPhase::Running, false);
+        table.put(&running);
+        assert!(table.lost(i64::MAX).is_empty(), "nobody deletes it");
+        running.delete_by_ms = Some(1_000);
+        table.put(&running);
+        assert!(table.lost(1_000).is_empty(), "its host has time yet");
+        let lost = table.lost(1_001);
+        assert_eq!(
+            (lost.len(), lost[0].phase, lost[0].message.as_str()),
+            (1, AttemptPhase::Error, POD_DELETED)
+        );
+        assert_eq!(lost[0].exit_code, None, "nobody saw it end");
+        assert!(table.lost(2_000).is_empty(), "it is told once");
+        assert!(!table.put(&running), "the Pod still says that it runs");
+        assert!(table.put(&seen(AttemptPhase::Failed, false)), "its host is back");
     }
 
     #[test]
@@ -598,14 +670,38 @@ mod tests {
         Seen {
             observation: AttemptObservation::new(fence(1), phase, ""),
             outcome: None,
+            left: None,
             namespace: "n".into(),
             name: "p".into(),
             uid: "u".into(),
             released,
-            deleting: false,
+            delete_by_ms: None,
             workflow: None,
             removal: None,
         }
+    }
+
+    #[test]
+    fn what_was_read_of_a_result_stands_whatever_the_pod_says() {
+        let reference = ResultReference { result_object: 1, key: "k".into(), sha256: "d".into(), bytes: 9 };
+        let left = Some(Left { reference, ticket: "sealed".into() });
+        let table = Table::default();
+        let mut running = seen(AttemptPhase::Running, false);
+        running.left.clone_from(&left);
+        assert!(table.put(&running));
+        assert!(table.get(&fence(1)).is_some_and(|held| held.is_unread()));
+        assert_eq!(table.unread.next(), Some(fence(1)));
+        assert_eq!(table.unread.next(), None, "it is being read");
+        table.unread.again(&fence(1));
+        assert_eq!(table.unread.next(), None, "it waits");
+        let read = Seen { left: left.clone(), ..seen(AttemptPhase::Succeeded, false) };
+        assert!(table.put(&read));
+        let mut deleting = running;
+        deleting.delete_by_ms = Some(1);
+        assert!(!table.put(&deleting), "nothing new is told");
+        let held = table.get(&fence(1)).unwrap();
+        assert_eq!((held.observation.phase, held.delete_by_ms), (AttemptPhase::Succeeded, Some(1)));
+        assert!(!held.is_unread());
     }
 
     #[test]

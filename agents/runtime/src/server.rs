@@ -6,13 +6,15 @@
 //! Pod ask side by side and get the same answer.
 
 mod artifacts;
+mod left;
 
 pub use artifacts::Artifacts;
+pub use left::{Left, Unread};
 
 use crate::runtime::{ExecutorAnswer, RuntimeEvent};
 use argosy_executor::protocol::{
-    ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitRequest, ProgressRequest,
-    REQUEST_BYTES_MAX, RenewRequest, Task, is_progress,
+    ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitAnswer, PermitRequest,
+    ProgressRequest, REQUEST_BYTES_MAX, RenewRequest, ResultObject, Task, is_progress,
 };
 use argosy_link::Millis;
 use argosy_model::{display_fence, parse_fence};
@@ -116,6 +118,8 @@ struct Asked {
     event: RuntimeEvent,
     /// None: only told.
     question: Option<Question>,
+    /// The sealed ticket that came with it.
+    ticket: String,
 }
 
 /// Those that wait for one answer: each container of a Pod asks by itself.
@@ -373,8 +377,12 @@ impl Executors {
         let (status, body) = match tokio::time::timeout(request_wait, self.read_request(request)).await {
             Err(_) => (StatusCode::REQUEST_TIMEOUT, "the request took too long".to_owned()),
             Ok(Err(refusal)) => refusal,
-            Ok(Ok(Asked { fence, holder, event, question: Some(question) })) => {
-                self.ask(question, fence, holder, event).await
+            Ok(Ok(Asked { fence, holder, event, question: Some(question), ticket })) => {
+                let (answer, object) = tokio::join!(
+                    self.ask(question, fence, holder, event),
+                    self.result_object(&fence, &ticket)
+                );
+                with_result_object(answer, object)
             }
             Ok(Ok(Asked { event, question: None, .. })) => self.tell(event).await,
         };
@@ -408,22 +416,22 @@ impl Executors {
         };
         match path {
             "/v1/permit" => {
-                let PermitRequest { fence, holder } = read(body)?;
+                let PermitRequest { fence, holder, ticket } = read(body)?;
                 let fence = check(&fence)?;
                 let event = RuntimeEvent::PermitAsked { fence, holder: holder.clone() };
-                Ok(Asked { fence, holder, event, question: Some(Question::Permit) })
+                Ok(Asked { fence, holder, event, question: Some(Question::Permit), ticket })
             }
             "/v1/renew" => {
                 let RenewRequest { fence, holder } = read(body)?;
                 let fence = check(&fence)?;
                 let event = RuntimeEvent::RenewAsked { fence, holder: holder.clone() };
-                Ok(Asked { fence, holder, event, question: Some(Question::Renewal) })
+                Ok(Asked { fence, holder, event, question: Some(Question::Renewal), ticket: String::new() })
             }
             "/v1/outcome" => {
                 let OutcomeRequest { fence, holder, outcome } = read(body)?;
                 let fence = check(&fence)?;
                 let event = RuntimeEvent::Outcome { fence, holder: holder.clone(), outcome };
-                Ok(Asked { fence, holder, event, question: Some(Question::Outcome) })
+                Ok(Asked { fence, holder, event, question: Some(Question::Outcome), ticket: String::new() })
             }
             _ => {
                 let ProgressRequest { fence, holder, progress } = read(body)?;
@@ -432,7 +440,7 @@ impl Executors {
                     return Err(bad(format!("{progress:?} is no progress")));
                 }
                 let event = RuntimeEvent::Progress { fence, holder: holder.clone(), progress };
-                Ok(Asked { fence, holder, event, question: None })
+                Ok(Asked { fence, holder, event, question: None, ticket: String::new() })
             }
         }
     }
@@ -476,6 +484,17 @@ impl Executors {
             }
         }
     }
+}
+
+/// A granted permit, with a place for the result where there is one.
+fn with_result_object(
+    (status, body): (StatusCode, String),
+    result_object: Option<ResultObject>,
+) -> (StatusCode, String) {
+    if status != StatusCode::OK || result_object.is_none() {
+        return (status, body);
+    }
+    (status, serde_json::to_string(&PermitAnswer { result_object }).unwrap_or_default())
 }
 
 fn forget_closed(waiting: &mut Waiting) {

@@ -536,6 +536,47 @@ fn a_result_survives_the_agent_until_its_verdict() {
     assert_eq!(rig.reconciler.reports().count(), 0);
 }
 
+/// What its executor left in an object store is read, and told as if the executor had handed it over: once, whoever dies when.
+#[test]
+fn a_result_that_was_left_in_a_store_is_taken_once() {
+    let mut rig = Rig::new();
+    rig.assign(1);
+    rig.ask(1, "pod");
+    // The agent is away when the step ends; its Pod runs, as far as anybody knows, until the object is read.
+    let unread = || AttemptObservation {
+        holder: Some("pod".to_owned()),
+        ..AttemptObservation::new(fence(1), AttemptPhase::Running, "")
+    };
+    let mut rig = rig.restart(vec![unread()]);
+    rig.connect();
+    assert_eq!(rig.phase(1), AttemptPhase::Running);
+    let waits = AttemptObservation { message: "the store can't be read".to_owned(), ..unread() };
+    rig.runtime(RuntimeEvent::Observed(waits));
+    assert_eq!(
+        (rig.phase(1), rig.reports[&fence(1)].message.as_str()),
+        (AttemptPhase::Running, "the store can't be read")
+    );
+    // Read by an agent that dies before its ledger knows: nobody heard of it, and it is read again.
+    let mut rig = rig.restart(vec![unread()]);
+    rig.connect();
+    let left = || TaskOutcome { result: Some("r".to_owned()), ..TaskOutcome::default() };
+    let told =
+        |holder: &str| RuntimeEvent::Outcome { fence: fence(1), holder: holder.to_owned(), outcome: left() };
+    rig.runtime(told("another"));
+    assert_eq!(rig.phase(1), AttemptPhase::Running, "nobody else's object counts");
+    rig.runtime(told("pod"));
+    let first = rig.reports[&fence(1)].clone();
+    assert_eq!((first.phase(), first.result.as_deref()), (AttemptPhase::Succeeded, Some("r")));
+    rig.runtime(told("pod"));
+    let mut rig = rig.restart(vec![unread()]);
+    rig.connect();
+    rig.runtime(told("pod"));
+    let again = &rig.reports[&fence(1)];
+    assert_eq!((again.phase(), again.finished_at_ms), (first.phase(), first.finished_at_ms));
+    // Taken over meanwhile: what it brings is dropped, and the Pod goes.
+    assert_eq!(rig.judge(1, Verdict::Superseded), [release(1)]);
+}
+
 #[test]
 fn what_was_permitted_and_is_gone_is_lost_and_never_made_again() {
     let mut rig = Rig::new();

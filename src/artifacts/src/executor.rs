@@ -42,6 +42,10 @@ pub async fn answer(
             }
             Ok(Answer::Inputs { inputs: plans })
         }
+        Operation::ResultObject => {
+            let object = crate::result::place(stores, fence, ticket).await?;
+            Ok(Answer::ResultObject { object })
+        }
         Operation::Paths => Ok(Answer::Paths { paths: paths(stores, ticket).await? }),
         Operation::Resolve { url } => {
             let parsed = url.parse().map_err(|_| refused("the address of a redirection can't be read"))?;

@@ -2,7 +2,7 @@
 //!
 //! A [`Stores`] opens the store of an Argo location with the Secrets that the location names; a [`Store`] reads, copies,
 //! deletes and lists, and signs requests that anyone may send for a while. [`answer`] serves the questions of executors
-//! ([`argosy_executor::artifacts`]), [`archive`] packs a repository for them, [`operate`] those of the control plane ([`Operation`]).
+//! ([`argosy_executor::artifacts`]), [`read_result`] fetches what one left that could not reach its agent, [`archive`] packs a repository for them, [`operate`] those of the control plane ([`Operation`]).
 //!
 //! It keeps no credentials: they are read for every store that is opened, cached for [`Limits::secrets_kept_ms`], and
 //! neither logged nor sent to anyone. It does not know Pods, leases or Raft, and decides nothing.
@@ -18,6 +18,7 @@ mod executor;
 mod limits;
 mod location;
 mod operation;
+mod result;
 mod s3;
 mod secrets;
 mod small;
@@ -27,6 +28,7 @@ pub use clone::archive;
 pub use executor::{Refusal, answer};
 pub use limits::Limits;
 pub use operation::{Entry, Operation, Outcome, operate};
+pub use result::{delete_result, read_result};
 pub use secrets::{DirectorySecrets, NoSecrets, Secrets};
 pub use small::read_file;
 pub use store::{Found, KNOWN_HOSTS_FILE, Store, Stores};

@@ -3,6 +3,8 @@
 pub struct Limits {
     /// How long a signed request can be used, milliseconds. Less than the control plane's `artifact_sweep_after_ms`.
     pub url_life_ms: u64,
+    /// How long an executor offers its result to an agent that can't be reached before it leaves it in the store, milliseconds.
+    pub result_after_ms: u64,
     /// How long one call to a store may take, milliseconds; copies of large objects aside.
     pub call_ms: u64,
     /// How long a store may take to join the parts of an upload, milliseconds; less than executors wait for an answer.
@@ -29,6 +31,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             url_life_ms: 15 * 60 * 1000,
+            result_after_ms: 20_000,
             call_ms: 30_000,
             join_ms: 80_000,
             copy_ms: 60 * 60 * 1000,

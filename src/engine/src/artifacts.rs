@@ -6,12 +6,12 @@
 
 use argosy_expr::{Environment, Rules, Value as Computed, program};
 use argosy_model::{NodePhase, NodeType, artifact_key, artifact_prefix, pod_name};
-use argosy_proto::common::{AttemptReport, OutputArtifact};
+use argosy_proto::common::{AttemptReport, Fence, OutputArtifact};
 use argosy_proto::state as row;
 use argosy_spec::artifact::{archive_location, relocate};
 use argosy_spec::{Arguments, Artifact, Template};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::advance::Turn;
 use crate::advance::create::{Place, known_scope};
@@ -484,6 +484,30 @@ pub(crate) fn prefix_of(state: &crate::State, workflow: &row::Workflow) -> Strin
     artifact_prefix(state.cell(), &workflow.uid)
 }
 
+/// Stores in which attempts that may have run, and whose end nobody heard of, may leave their results yet.
+pub(crate) fn stores_of_unheard(
+    state: &crate::State,
+    workflow: u64,
+    row: &row::Workflow,
+) -> BTreeSet<String> {
+    let of_workflow = (workflow, 0, Fence::default())..(workflow + 1, 0, Fence::default());
+    let attempts = state.index.of_node.range(of_workflow);
+    let unheard = attempts.filter(|(.., fence)| {
+        state.attempt(fence).is_some_and(|attempt| attempt.permitted && !attempt.closed)
+    });
+    let locations = unheard.filter_map(|(workflow, node, _)| {
+        let template = state.works.get(&(*workflow, *node));
+        let template = template.and_then(|work| serde_json::from_str::<Value>(&work.template_json).ok());
+        let own = template.and_then(|template| template.get("archiveLocation")?.as_object().cloned());
+        own.or_else(|| archive_location(repository_of(row)?.get("artifactRepository")?.as_object()?))
+    });
+    locations.filter(is_store).map(|location| Value::Object(location).to_string()).collect()
+}
+
+fn repository_of(workflow: &row::Workflow) -> Option<Value> {
+    serde_json::from_str(&workflow.artifact_repository_json).ok()
+}
+
 /// Whether a node can have artifacts of its own that are to be deleted with its workflow.
 pub(crate) fn owns(node: &row::Node) -> bool {
     type_of(node) == NodeType::Pod && phase_of(node) != NodePhase::Skipped
@@ -519,14 +543,13 @@ pub(crate) fn unresolved(problem: &str) -> String {
 
 /// Why a workflow's repository could not be found.
 pub(crate) fn problem(workflow: &row::Workflow) -> Option<String> {
-    let reference: Value = serde_json::from_str(&workflow.artifact_repository_json).ok()?;
-    reference.get("error")?.as_str().map(str::to_owned)
+    repository_of(workflow)?.get("error")?.as_str().map(str::to_owned)
 }
 
 /// Where an artifact is, with what its workflow's repository adds.
 pub(crate) fn whole_location(artifact: &row::Artifact, workflow: &row::Workflow) -> Map<String, Value> {
     let shown: Artifact = serde_json::from_str(&artifact.json).unwrap_or_default();
-    let reference: Value = serde_json::from_str(&workflow.artifact_repository_json).unwrap_or_default();
+    let reference = repository_of(workflow).unwrap_or_default();
     let mut location = shown.location;
     let repository = reference.get("artifactRepository").and_then(Value::as_object);
     if let Some(archive) = repository.and_then(archive_location) {

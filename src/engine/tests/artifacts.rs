@@ -199,3 +199,40 @@ fn state_with_artifacts_loads_as_it_was() {
     let loaded = argosy_engine::State::load(world.state.rows().into_iter()).unwrap();
     assert_eq!(loaded, world.state);
 }
+
+/// A cluster that is cut off may yet leave the result of its attempt in the store: nobody may ever tell of it.
+#[test]
+fn what_an_attempt_leaves_that_nobody_hears_of_is_swept() {
+    let template = |name: &str| json!([{"name": name, "container": {"image": "i", "command": ["c"]}, "retryStrategy": {"limit": 1}}]);
+    let of = |name: &str| {
+        json!({"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": {"name": name},
+            "spec": {"entrypoint": "main", "templates": template("main")}})
+    };
+    let mut world = world();
+    world.submit("heard", &of("heard")).unwrap();
+    world.settle();
+    let (cluster, fence) = only(&world);
+    world.running(&cluster, fence);
+    world.end(&cluster, fence, AttemptPhase::Succeeded);
+    world.settle();
+    assert_eq!(world.phase("heard"), "Succeeded");
+    assert!(tasks(&world, world.now + 60_000).is_empty(), "nothing was stored");
+    world.submit("w", &of("w")).unwrap();
+    world.settle();
+    let (lost, original) = only(&world);
+    world.running(&lost, original);
+    world.take_over(&lost, true);
+    world.settle();
+    let (other, replacement) = only(&world);
+    world.end(&other, replacement, AttemptPhase::Succeeded);
+    world.settle();
+    assert_eq!(world.phase("w"), "Succeeded");
+    assert!(tasks(&world, world.now + 59_000).is_empty());
+    let sweeps = tasks(&world, world.now + 60_000);
+    assert_eq!((sweeps.len(), sweeps[0].1.kind()), (1, ArtifactTaskKind::Sweep));
+    let uid = &world.json("w")["metadata"]["uid"];
+    let left =
+        argosy_model::result_key(&argosy_model::artifact_prefix("test", uid.as_str().unwrap()), &original);
+    let copy = &sweeps[0].1.copies[0];
+    assert!(left.starts_with(&copy.from) && copy.location_json.contains("accessKeySecret"), "{copy:?}");
+}

@@ -31,6 +31,12 @@ pub fn artifact_key(prefix: &str, fence: &Fence, key: &str) -> String {
     format!("{prefix}{}/{}", display_fence(fence), key.trim_start_matches('/'))
 }
 
+/// The key under which an attempt leaves its result when its agent can't be reached: beside its artifacts, and none of theirs.
+#[must_use]
+pub fn result_key(prefix: &str, fence: &Fence) -> String {
+    format!("{prefix}{}.result.json", display_fence(fence))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -18,7 +18,7 @@ mod time;
 
 pub use cluster_selector::{SELECTOR_NAME, SELECTOR_PREFIX, selector_matches};
 pub use duration::parse_duration;
-pub use fence::{artifact_key, artifact_prefix, display_fence, parse_fence};
+pub use fence::{artifact_key, artifact_prefix, display_fence, parse_fence, result_key};
 pub use ids::{ClusterName, InvalidName, MemberId, NodeIndex, WorkflowId, WorkflowKey, node_id, pod_name};
 pub use label_selector::{InvalidSelector, LabelSelector, REQUIREMENTS_MAX as SELECTOR_REQUIREMENTS_MAX};
 pub use limits::Limits;

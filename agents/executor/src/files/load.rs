@@ -41,6 +41,7 @@ pub fn load(
                 | Answer::Addresses { .. }
                 | Answer::Signed { .. }
                 | Answer::Upload { .. }
+                | Answer::ResultObject { .. }
                 | Answer::Done => Vec::new(),
             }
         }

@@ -67,14 +67,20 @@ impl Session {
         self.parts_at_once
     }
 
+    fn request(&self, operation: Operation) -> Request {
+        let (fence, holder, ticket) = (self.fence.clone(), self.holder.clone(), self.ticket.clone());
+        Request { fence, holder, ticket, operation }
+    }
+
+    /// Asks the agent once; nothing when there is no answer, or a refusal.
+    pub fn ask_once(&self, operation: Operation) -> Option<Answer> {
+        let answer = self.client.post_within("/v1/artifacts", &self.request(operation), QUESTION_TIMEOUT).ok()?;
+        if answer.status == 200 { serde_json::from_str(&answer.body).ok() } else { None }
+    }
+
     /// Asks the agent: for as long as it is away or out of touch, a few times while a store fails.
     pub fn ask(&self, operation: Operation) -> Result<Answer, String> {
-        let request = Request {
-            fence: self.fence.clone(),
-            holder: self.holder.clone(),
-            ticket: self.ticket.clone(),
-            operation,
-        };
+        let request = self.request(operation);
         let mut wait = WAIT_FIRST;
         let mut failed = 0;
         loop {
@@ -99,12 +105,7 @@ impl Session {
 
     /// An input that the agent packs itself.
     pub fn archive(&self, name: &str) -> Result<impl Read + use<>, Failure> {
-        let request = Request {
-            fence: self.fence.clone(),
-            holder: self.holder.clone(),
-            ticket: self.ticket.clone(),
-            operation: Operation::Archive { name: name.to_owned() },
-        };
+        let request = self.request(Operation::Archive { name: name.to_owned() });
         let opened = self.client.open("/v1/artifacts/archive", &request, ARCHIVE_TIMEOUT);
         let (status, mut body) =
             opened.map_err(|error| Failure { message: error.to_string(), again: true })?;
@@ -224,6 +225,13 @@ impl Session {
             }
         }
         Err(astray(signed))
+    }
+
+    /// Stores bytes at hand within a limit of time for all of it, in a store that takes them where it is asked.
+    pub fn put_within(&self, signed: &Signed, bytes: &[u8], limit: Duration) -> Result<(), Failure> {
+        let request = with_headers(self.agent(signed)?.put(&signed.url), signed);
+        let answer = request.config().timeout_global(Some(limit)).build().send(bytes);
+        stored(&answer.map_err(|error| told("Put", signed, &error))?).map(drop)
     }
 }
 
@@ -363,6 +371,7 @@ impl AgentResolver {
             | Answer::Paths { .. }
             | Answer::Signed { .. }
             | Answer::Upload { .. }
+            | Answer::ResultObject { .. }
             | Answer::Done => None,
         }
     }

@@ -18,6 +18,7 @@ pub fn run(expressions: &[String], session: Option<&Session>) -> Result<String, 
             | Answer::Addresses { .. }
             | Answer::Signed { .. }
             | Answer::Upload { .. }
+            | Answer::ResultObject { .. }
             | Answer::Done,
         )) => Err("unable to source artifact paths: the agent does not list stores; upgrade it".to_owned()),
         Some(Err(message)) => Err(format!("unable to source artifact paths: {message}")),

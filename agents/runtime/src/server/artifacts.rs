@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::{Response, StatusCode};
-use ring::hmac;
+use ring::{digest, hmac};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -53,6 +53,17 @@ pub trait Artifacts: Send + Sync + 'static {
         ticket: &Ticket,
         name: &str,
     ) -> Result<(std::fs::File, u64), (String, bool)>;
+
+    /// Reads the object that an attempt may have left its result in: its key and its bytes. An object of another size is not read.
+    async fn read_result(
+        &self,
+        fence: &Fence,
+        ticket: &Ticket,
+        bytes: u64,
+    ) -> Result<(String, Vec<u8>), (String, bool)>;
+
+    /// Deletes that object; one that is not there is deleted.
+    async fn delete_result(&self, fence: &Fence, ticket: &Ticket) -> Result<(), (String, bool)>;
 }
 
 impl Executors {
@@ -113,7 +124,7 @@ impl Executors {
         format!("{json}.{}", hex(tag.as_ref()))
     }
 
-    fn unseal(&self, fence: &Fence, sealed: &str) -> Option<Ticket> {
+    pub(super) fn unseal(&self, fence: &Fence, sealed: &str) -> Option<Ticket> {
         let (json, tag) = sealed.rsplit_once('.')?;
         let bytes = sealed_bytes(fence, json);
         hmac::verify(&self.shared.token_key, bytes.as_bytes(), &from_hex(tag)?).ok()?;
@@ -208,6 +219,11 @@ fn pieces(file: std::fs::File) -> Body {
         Ok::<_, std::io::Error>((read > 0).then(|| (Frame::data(piece.freeze()), file)))
     });
     StreamBody::new(stream).boxed_unsync()
+}
+
+/// SHA-256 in lower-case hex.
+pub(super) fn hex_of(bytes: &[u8]) -> String {
+    hex(digest::digest(&digest::SHA256, bytes).as_ref())
 }
 
 fn sealed_bytes(fence: &Fence, json: &str) -> String {

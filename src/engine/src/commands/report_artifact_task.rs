@@ -110,7 +110,9 @@ pub(crate) fn workflow_over(draft: &mut Draft, leader: &Leader, workflow: u64, s
     let Some(row) = draft.state.workflows.get(&workflow).cloned() else { return };
     let prefix = artifacts::prefix_of(&draft.state, &row);
     let not_before_ms = draft.now().plus_ms(leader.limits.artifact_sweep_after_ms).0;
-    for location_json in &row.artifact_stores {
+    let mut stores = artifacts::stores_of_unheard(&draft.state, workflow, &row);
+    stores.extend(row.artifact_stores.iter().cloned());
+    for location_json in &stores {
         let copy = row::ArtifactCopy {
             location_json: location_json.clone(),
             from: prefix.clone(),
