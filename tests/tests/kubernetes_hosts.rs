@@ -174,14 +174,47 @@ async fn a_host_is_cut_off(
     Ok(())
 }
 
+/// Its kubelet falls silent and nobody deletes its object: the cluster wants its Pods gone, and no kubelet says that they are.
+async fn a_host_falls_silent(cell: &Cell, cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
+    let mut submitted = tried_again("silent", "test {{retries}} = 1 || while true; do sleep 0.2; done");
+    // As everywhere, after five minutes; here after two seconds.
+    let taint =
+        |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 2});
+    submitted["spec"]["tolerations"] =
+        json!([taint("node.kubernetes.io/unreachable"), taint("node.kubernetes.io/not-ready")]);
+    cluster.kubectl(&["cordon", &cluster.name])?;
+    cell.submit(&submitted).await?;
+    let first = runs_on(cell, cluster, "silent", host.name()).await?;
+    cluster.kubectl(&["uncordon", &cluster.name])?;
+    host.cut()?;
+    let ended = cell.finished("silent", WAIT).await?;
+    assert_eq!(ended["status"]["phase"], "Succeeded", "{}", ended["status"]);
+    let deleted = ("Error".to_owned(), "pod deleted".to_owned());
+    assert_eq!(tries(&ended), [deleted, ("Succeeded".to_owned(), String::new())]);
+    let still = pods(cluster, "silent").into_iter().find(|pod| pod.name == first);
+    assert!(still.is_some_and(|pod| pod.runs), "the cluster still says that the first one runs");
+    host.restore()?;
+    cell.until(WAIT, "the Pod to go once its host is back", async || {
+        pods(cluster, "silent").iter().all(|pod| pod.name != first).then_some(())
+    })
+    .await?;
+    say(
+        "a silent host whose object stays: its step is lost after its grace, and tried again on the other one",
+    );
+    Ok(())
+}
+
 async fn all_cases(federation: &Federation, cluster: &Cluster, host: &Host) -> anyhow::Result<()> {
     let options =
         Options { members: 1, address: federation.hub_address(), lease_ms: 20_000, ..Options::default() };
     let cell = Cell::start(&options).await?;
-    let mut agent = start_agent(&cell, cluster, &AgentOptions::default()).await?;
+    let options =
+        AgentOptions { arguments: vec!["--host-lost-after-ms=5000".to_owned()], ..AgentOptions::default() };
+    let mut agent = start_agent(&cell, cluster, &options).await?;
     cell.wait_for_clusters(1).await?;
     a_try_goes_to_the_other_host(&cell, cluster).await?;
     a_host_is_cut_off(federation, &cell, cluster, host).await?;
+    a_host_falls_silent(&cell, cluster, host).await?;
 
     make_volumes(federation, cluster, host)?;
     cluster.kubectl(&["cordon", &cluster.name])?;
