@@ -74,7 +74,8 @@ impl Session {
 
     /// Asks the agent once; nothing when there is no answer, or a refusal.
     pub fn ask_once(&self, operation: Operation) -> Option<Answer> {
-        let answer = self.client.post_within("/v1/artifacts", &self.request(operation), QUESTION_TIMEOUT).ok()?;
+        let answer =
+            self.client.post_within("/v1/artifacts", &self.request(operation), QUESTION_TIMEOUT).ok()?;
         if answer.status == 200 { serde_json::from_str(&answer.body).ok() } else { None }
     }
 
