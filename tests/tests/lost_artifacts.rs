@@ -43,7 +43,6 @@ fn free_port() -> anyhow::Result<u16> {
 }
 
 /// Who knows of the stores.
-#[expect(clippy::enum_variant_names, reason = "of whom a store is, is what they say")]
 #[derive(Clone, Copy, PartialEq)]
 enum Stores {
     /// Every cluster has one of its own, and members know.
