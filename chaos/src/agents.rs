@@ -11,6 +11,7 @@ use crate::checkers::Invariant;
 use crate::clocks::HostClock;
 use crate::nemesis::{CLUSTER_WALL_OFFSET_MAX_MS, DRIFT_MAX_PPM, Fault};
 use crate::random::Random;
+use crate::replicas::{Happening, REPLICAS, Replicas};
 use crate::users::User;
 use crate::world::{Event, World};
 
@@ -54,6 +55,8 @@ pub(crate) struct Cluster {
     down_until_ms: u64,
     /// It does not come back.
     pub gone: bool,
+    /// Its agent is one of several processes.
+    pub replicas: Option<Replicas>,
 }
 
 impl Cluster {
@@ -94,11 +97,20 @@ impl Cluster {
             enforces_exclusive: index == 0 || random.per_mille(700),
             down_until_ms: 0,
             gone: false,
+            replicas: None,
         }
     }
 
     pub fn is_up(&self) -> bool {
         self.agent.is_some()
+    }
+
+    /// The agent's process is there no more; what its ledger had synced is.
+    pub fn agent_stops(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            self.ledger = agent.into_ledger();
+            self.ledger.crash();
+        }
     }
 
     /// Attempts with a pod, and attempts the agent holds.
@@ -134,11 +146,24 @@ impl World {
 
     pub(crate) fn agent_start(&mut self, index: usize) {
         let now_ms = self.now_ms();
-        let options = self.session_options(index);
         let cluster = &mut self.clusters[index];
+        if cluster.replicas.is_some() {
+            for which in 0..REPLICAS {
+                self.replica_happens(index, which, Happening::Start);
+            }
+            return;
+        }
         if cluster.is_up() || !cluster.enrolled || now_ms < cluster.down_until_ms {
             return;
         }
+        self.agent_begins(index);
+    }
+
+    /// A process of the agent begins over the cluster's ledger.
+    pub(crate) fn agent_begins(&mut self, index: usize) {
+        let now_ms = self.now_ms();
+        let options = self.session_options(index);
+        let cluster = &mut self.clusters[index];
         let ledger = std::mem::take(&mut cluster.ledger);
         match Reconciler::new(options, Limits::default(), ledger) {
             Ok(agent) => cluster.agent = Some(agent),
@@ -168,14 +193,16 @@ impl World {
 
     /// The agent's process is killed. The connection ends; pods and ledger stay.
     pub(crate) fn agent_crash(&mut self, index: usize, down_ms: u64) {
+        if self.clusters[index].replicas.is_some() {
+            let which = self.acting_replica(index);
+            self.line(format_args!("replica {which} of agent {index} is killed for {down_ms} ms"));
+            return self.replica_dies(index, which, down_ms);
+        }
         let now_ms = self.now_ms();
         let cluster = &mut self.clusters[index];
         cluster.down_until_ms = cluster.down_until_ms.max(now_ms + down_ms);
         let start_ms = cluster.down_until_ms;
-        if let Some(agent) = cluster.agent.take() {
-            cluster.ledger = agent.into_ledger();
-            cluster.ledger.crash();
-        }
+        cluster.agent_stops();
         if let Some(connection) = cluster.connection.take() {
             let noticed_ms = self.network.draw_ms(1, 50);
             self.break_connection(connection, None, Some(noticed_ms));
@@ -184,21 +211,45 @@ impl World {
         self.queue.plan(start_ms, Event::AgentStart { cluster: index });
     }
 
+    /// Whatever there is of the agent is killed.
+    fn agents_crash(&mut self, index: usize, down_ms: u64) {
+        if self.clusters[index].replicas.is_none() {
+            return self.agent_crash(index, down_ms);
+        }
+        for which in 0..REPLICAS {
+            self.replica_dies(index, which, down_ms);
+        }
+    }
+
+    /// The executors of some pods are killed, and nothing else.
+    pub(crate) fn executors_killed(&mut self, index: usize) {
+        let now_ms = self.now_ms();
+        let killed = self.clusters[index].runtime.kill_executor(now_ms);
+        if let Some(fence) = killed {
+            self.counts.executors_killed += 1;
+            self.line(format_args!("cluster {index}: the executor of {} is killed", display_fence(&fence)));
+        }
+        self.note_executions(index);
+        self.plan_pods(index);
+    }
+
     /// The cluster is lost with its pods.
     pub(crate) fn cluster_lost(&mut self, index: usize, down_ms: u64, with_ledger: bool) {
         let now_ms = self.now_ms();
-        self.agent_crash(index, down_ms);
+        self.agents_crash(index, down_ms);
         let cluster = &mut self.clusters[index];
         cluster.runtime.lose_pods(now_ms);
         self.note_executions(index);
         let cluster = &mut self.clusters[index];
         if with_ledger {
             cluster.ledger = MemoryLedger::new();
+            self.replicas_forget(index);
         }
         self.line(format_args!("cluster {index} lost its pods"));
     }
 
     pub(crate) fn agent_input(&mut self, index: usize, input: Input) {
+        let Some(input) = self.replica_takes(index, input) else { return };
         let now_ms = self.now_ms();
         let cluster = &mut self.clusters[index];
         let Some(agent) = cluster.agent.as_mut() else { return };
@@ -217,7 +268,7 @@ impl World {
         }
     }
 
-    fn agent_output(&mut self, index: usize, output: Output) {
+    pub(crate) fn agent_output(&mut self, index: usize, output: Output) {
         match output {
             Output::Send(frame) => self.up_send(index, frame),
             Output::Runtime(action) => self.action_send(index, action),
@@ -348,9 +399,10 @@ impl World {
 
     /// The agent's process dies; its ledger or its hosts, or both, with it.
     pub(crate) fn agent_lost(&mut self, index: usize, down_ms: u64, ledger: bool, hosts: bool) {
-        self.agent_crash(index, down_ms);
+        self.agents_crash(index, down_ms);
         if ledger {
             self.clusters[index].ledger = MemoryLedger::new();
+            self.replicas_forget(index);
             self.line(format_args!("agent {index} lost its ledger"));
         }
         if hosts {

@@ -77,6 +77,8 @@ impl World {
                 self.clusters[cluster].runtime.start_again(now_ms);
                 self.pods_due(cluster);
             }
+            Fault::PauseReplica { cluster, for_ms } => self.replica_pauses(cluster, for_ms),
+            Fault::KillExecutor { cluster } => self.executors_killed(cluster),
             Fault::BackUp { member } => self.back_up(member),
             Fault::Restore { founder, down_ms, releases } => self.restore(founder, down_ms, releases),
             Fault::HandOver { to, deaf_ms } => self.hand_over(to, deaf_ms),
@@ -139,6 +141,8 @@ impl World {
             | Fault::StartAgain { .. }
             | Fault::HandOver { .. }
             | Fault::BackUp { .. }
+            | Fault::PauseReplica { .. }
+            | Fault::KillExecutor { .. }
             | Fault::Restore { .. }
             | Fault::Strand { .. }
             | Fault::Sicken { .. }

@@ -34,6 +34,7 @@ pub mod planted;
 mod queue;
 mod random;
 mod rarities;
+mod replicas;
 mod restores;
 mod schedules;
 mod trace;

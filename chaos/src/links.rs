@@ -99,12 +99,17 @@ impl World {
     }
 
     pub(crate) fn up_send(&mut self, index: usize, frame: AgentFrame) {
+        if let Some(id) = self.clusters[index].connection {
+            self.up_send_on(id, frame);
+        }
+    }
+
+    pub(crate) fn up_send_on(&mut self, id: u64, frame: AgentFrame) {
         let now_ms = self.now_ms();
-        let Some(id) = self.clusters[index].connection else { return };
         let Some(connection) = self.connections.get(&id).filter(|connection| !connection.broken) else {
             return;
         };
-        let (from, to) = (End::Cluster(index), End::Member(connection.member));
+        let (from, to) = (End::Cluster(connection.cluster), End::Member(connection.member));
         match self.network.send_whole(now_ms, Lane::Up(id), from, to) {
             Carried::Arrives { at_ms, generation } => {
                 self.queue

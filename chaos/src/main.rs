@@ -33,6 +33,9 @@ struct Arguments {
     /// The control plane is lost in every seed, and a backup restored.
     #[arg(long, conflicts_with = "handovers")]
     restores: bool,
+    /// Agents are in replicas in every seed, and executors are killed.
+    #[arg(long, conflicts_with_all = ["handovers", "restores"])]
+    replicas: bool,
     /// Certificates over weeks, instead of the federation.
     #[arg(long, conflicts_with = "handovers")]
     identities: bool,
@@ -168,6 +171,8 @@ impl Totals {
         sum.crashes += counts.crashes;
         sum.snapshots += counts.snapshots;
         sum.restores += counts.restores;
+        sum.followed += counts.followed;
+        sum.executors_killed += counts.executors_killed;
         sum.reproduced += counts.reproduced;
         sum.reproduced_apart += counts.reproduced_apart;
         sum.recovered += counts.recovered;
@@ -182,7 +187,7 @@ impl Totals {
             println!("{name:<50} {judged:>12}");
         }
         println!(
-            "\n{} workflows, {} attempts, {} take-overs ({} of them counted again), {} commands begun again elsewhere, {} faults, {} crashes, {} snapshots, {} restores, {} events",
+            "\n{} workflows, {} attempts, {} take-overs ({} of them counted again), {} commands begun again elsewhere, {} faults, {} crashes, {} snapshots, {} restores, {} replicas that followed one which stood still, {} executors killed, {} events",
             counts.workflows,
             counts.attempts,
             counts.taken_over,
@@ -192,6 +197,8 @@ impl Totals {
             counts.crashes,
             counts.snapshots,
             counts.restores,
+            counts.followed,
+            counts.executors_killed,
             counts.events,
         );
         println!(
@@ -266,6 +273,7 @@ fn main() -> ExitCode {
         }
         let options = match arguments.handovers {
             Some(is_told) => Options::of_handovers(seed, is_told),
+            None if arguments.replicas => Options::of_replicas(seed),
             None if arguments.restores => Options::of_restores(seed),
             None => Options::of_seed(seed),
         };

@@ -146,6 +146,18 @@ pub enum Fault {
         /// How long.
         for_ms: u64,
     },
+    /// The replica of an agent that acts stands still, past its Lease or not, and goes on where it was.
+    PauseReplica {
+        /// Its cluster.
+        cluster: usize,
+        /// How long.
+        for_ms: u64,
+    },
+    /// The executor of a pod is killed.
+    KillExecutor {
+        /// Its cluster.
+        cluster: usize,
+    },
     /// Somebody makes a backup of the control plane.
     BackUp {
         /// The member that is asked first.
@@ -618,6 +630,8 @@ impl Fault {
             | Self::StartAgain { .. }
             | Self::HandOver { .. }
             | Self::BackUp { .. }
+            | Self::PauseReplica { .. }
+            | Self::KillExecutor { .. }
             | Self::Restore { .. }
             | Self::Strand { .. }
             | Self::Sicken { .. }
@@ -641,6 +655,7 @@ impl Fault {
             | Self::Restore { down_ms, .. }
             | Self::LoseCluster { down_ms, .. } => *down_ms,
             Self::SlowDisk { for_ms, .. }
+            | Self::PauseReplica { for_ms, .. }
             | Self::Sicken { for_ms, .. }
             | Self::HoldStarts { for_ms, .. }
             | Self::Strand { for_ms, .. }
@@ -654,6 +669,7 @@ impl Fault {
             Self::HandOver { deaf_ms, .. } => *deaf_ms,
             Self::DiskFails { .. }
             | Self::BackUp { .. }
+            | Self::KillExecutor { .. }
             | Self::ResetPeers { .. }
             | Self::ResetAgent { .. }
             | Self::LoseHosts { .. }

@@ -38,6 +38,10 @@ pub struct Options {
     pub handovers: Option<bool>,
     /// A backup is made and restored.
     pub restores: bool,
+    /// Every cluster's agent is one of two replicas, by a Lease.
+    pub replicas: bool,
+    /// Executors are killed.
+    pub kills_executors: bool,
     /// Keep every line of the trace.
     pub keep_trace: bool,
     /// Print every line of the trace as it comes.
@@ -84,6 +88,10 @@ const DEGRADED_AFTER_MS: u64 = 8_000;
 /// Of so many federations in a thousand, where clusters are touched and no artifacts are handed on, the control plane is lost and
 /// restored.
 const RESTORES_PER_MILLE: u64 = 250;
+/// Of those where clusters are touched, agents are in replicas in so many of a thousand.
+const REPLICAS_PER_MILLE: u64 = 200;
+/// And executors are killed.
+const EXECUTORS_PER_MILLE: u64 = 250;
 
 impl Options {
     /// What a seed stands for where clusters come and go, and artifacts with them.
@@ -98,6 +106,16 @@ impl Options {
             restores: false,
             ..Self::of_seed(seed)
         }
+    }
+
+    /// What a seed stands for where agents are in replicas, and executors killed.
+    #[must_use]
+    pub fn of_replicas(seed: u64) -> Self {
+        let drawn = Self::of_seed(seed);
+        let intensity =
+            if drawn.intensity.lose_cluster > 0 { drawn.intensity.clone() } else { Intensity::usual() };
+        let kind = if drawn.intensity == intensity { drawn.kind } else { "usual" };
+        Self { kind, intensity, replicas: true, kills_executors: true, ..drawn }
     }
 
     /// What a seed stands for where the control plane is lost and a backup restored.
@@ -132,7 +150,9 @@ impl Options {
             let mut random = Random::of_part(seed, "handovers");
             random.per_mille(250).then(|| random.per_mille(750))
         };
-        let intensity_touches_clusters = intensity.lose_cluster > 0;
+        let touches_clusters = intensity.lose_cluster > 0;
+        let touched =
+            |part: &str, per_mille: u64| touches_clusters && Random::of_part(seed, part).per_mille(per_mille);
         Self {
             seed,
             members: if random.per_mille(150) { 5 } else { 3 },
@@ -148,9 +168,9 @@ impl Options {
             held_before_ms: 2_500,
             circumstances: Circumstances::default(),
             handovers,
-            restores: Random::of_part(seed, "whether restored").per_mille(RESTORES_PER_MILLE)
-                && intensity_touches_clusters
-                && handovers.is_none(),
+            restores: touched("whether restored", RESTORES_PER_MILLE) && handovers.is_none(),
+            replicas: touched("whether in replicas", REPLICAS_PER_MILLE),
+            kills_executors: touched("whether executors are killed", EXECUTORS_PER_MILLE),
             keep_trace: false,
             echo_trace: false,
             planted: None,

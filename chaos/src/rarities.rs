@@ -39,6 +39,43 @@ pub fn schedule(
     }
 }
 
+/// Mean time between two of those in pods.
+const IN_PODS_EVERY_MS: u64 = 4_000;
+/// A pause that is hardly noticed.
+const PAUSE_MIN_MS: u64 = 500;
+/// Longer than a replica's Lease, a cluster's lease and most exclusive ones.
+const PAUSE_MAX_MS: u64 = 45_000;
+
+/// What happens to processes in pods: replicas of agents that stand still or are killed, executors that are killed.
+#[must_use]
+pub fn in_pods(
+    random: &mut Random,
+    (pauses, kills): (bool, bool),
+    targets: Targets,
+    from_ms: u64,
+    until_ms: u64,
+) -> Vec<(u64, Fault)> {
+    let mut faults = Vec::new();
+    let mut at_ms = from_ms;
+    while pauses || kills {
+        at_ms += random.between(1, 2 * IN_PODS_EVERY_MS);
+        let cluster = random.position(targets.clusters);
+        let left_ms = until_ms.saturating_sub(at_ms + 1_000);
+        if left_ms < PAUSE_MIN_MS {
+            break;
+        }
+        let for_ms = random.between(PAUSE_MIN_MS, PAUSE_MAX_MS.min(left_ms));
+        let fault = match random.below(4) {
+            0 | 1 if kills => Fault::KillExecutor { cluster },
+            2 if pauses => Fault::CrashAgent { cluster, down_ms: for_ms / 3 },
+            _ if pauses => Fault::PauseReplica { cluster, for_ms },
+            _ => continue,
+        };
+        faults.push((at_ms, fault));
+    }
+    faults
+}
+
 /// How often, in runs that ask for more of it: processes that are started again, leaders that hand over, members that lag.
 const START_AGAIN_EVERY_MS: u64 = 2_000;
 const HAND_OVER_EVERY_MS: u64 = 5_000;

@@ -17,6 +17,7 @@ use crate::options::Options;
 use crate::queue::Queue;
 use crate::random::Random;
 use crate::rarities;
+use crate::replicas::{Happening, Replicas};
 use crate::restores::{self, Restores};
 use crate::trace::Trace;
 use crate::users::{User, Wish};
@@ -113,6 +114,12 @@ pub(crate) enum Event {
         request: u64,
     },
     Fault(Box<Fault>),
+    /// Something happens to a replica of a cluster's agent.
+    Replica {
+        cluster: usize,
+        which: usize,
+        happening: Box<Happening>,
+    },
     /// A backup is asked for again.
     BackUp {
         member: u64,
@@ -194,6 +201,10 @@ pub struct Counts {
     pub snapshots: u64,
     /// Backups restored.
     pub restores: u64,
+    /// Replicas of agents that followed one which stood still.
+    pub followed: u64,
+    /// Executors killed.
+    pub executors_killed: u64,
     /// Times of schedules that had to start something.
     pub scheduled: u64,
     /// Steps run again for artifacts.
@@ -241,6 +252,10 @@ impl World {
         let members = (1..=options.members).map(|id| (id, MemberProcess::new(id, &mut random))).collect();
         let clusters: Vec<Cluster> =
             (0..options.clusters).map(|index| Cluster::new(index, seed, &mut random)).collect();
+        let mut clusters = clusters;
+        if options.replicas {
+            clusters.iter_mut().for_each(|cluster| cluster.replicas = Some(Replicas::new()));
+        }
         // The first user is the operator, who registers the clusters.
         let enrol = clusters.iter().flat_map(|cluster| {
             [Wish::Invite(cluster.name.clone(), 0), Wish::Redeem(cluster.name.clone(), 0)]
@@ -331,6 +346,9 @@ impl World {
         faults.extend(nemesis::long_cut(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
         let mut random = Random::of_part(self.options.seed, "rarities");
         faults.extend(rarities::schedule(&mut random, &intensity, targets, FAULTS_FROM_MS, until_ms));
+        let mut random = Random::of_part(self.options.seed, "agents and executors");
+        let (pauses, kills) = (self.options.replicas, self.options.kills_executors);
+        faults.extend(rarities::in_pods(&mut random, (pauses, kills), targets, FAULTS_FROM_MS, until_ms));
         faults.extend(rarities::more(self.options.circumstances, targets, FAULTS_FROM_MS, until_ms));
         if self.options.restores {
             let mut random = Random::of_part(self.options.seed, "restores");
@@ -388,6 +406,7 @@ impl World {
             Event::AnswerArrives { request, answer } => self.answer_arrives(request, *answer),
             Event::PatienceEnds { request } => self.answer_arrives(request, UserAnswer::Broken),
             Event::Fault(fault) => self.fault(*fault),
+            Event::Replica { cluster, which, happening } => self.replica_happens(cluster, which, *happening),
             Event::BackUp { member } => self.back_up(member),
             Event::Mend(mend) => self.mend(*mend),
             Event::ArtifactsDue => self.artifacts_due(),

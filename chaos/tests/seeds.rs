@@ -96,6 +96,23 @@ fn restored_backups_keep_every_invariant() {
     assert_eq!(restores, 3);
 }
 
+/// Agents in two replicas: the one that acts is killed, or stands still past its Lease and goes on with what it had begun.
+/// Executors are killed, and nothing else with them.
+#[test]
+fn agents_in_replicas_and_killed_executors_keep_every_invariant() {
+    let (mut followed, mut executors) = (0, 0);
+    for seed in [1, 2, 3] {
+        let report = World::run(Options::of_replicas(seed));
+        assert!(report.violations.is_empty(), "{}", describe(&report));
+        followed += report.counts.followed;
+        executors += report.counts.executors_killed;
+    }
+    assert!(
+        followed > 0 && executors > 0,
+        "{followed} replicas followed another, {executors} executors killed"
+    );
+}
+
 #[test]
 fn seeds_that_once_failed_stay_good() {
     let lines = include_str!("../seeds.txt").lines().map(str::trim);

@@ -113,6 +113,8 @@ enum Stage {
     HandingOver(TaskOutcome),
     /// Nothing runs any more.
     Over,
+    /// Its executor was killed, and all that it ran.
+    Killed,
 }
 
 #[derive(Clone, Debug)]
@@ -155,6 +157,9 @@ struct Lease {
     /// Nothing of the command runs after this moment.
     ends_at: Millis,
 }
+
+/// How a process ends that is killed.
+const KILLED: i32 = 137;
 
 /// What the holder of a process that was started a second time ends with.
 const SECOND: &str = "-again";
@@ -230,6 +235,30 @@ impl Simulated {
     pub fn set_healthy(&mut self, healthy: bool) {
         self.healthy = healthy;
         self.events.push(RuntimeEvent::Capacity { allocatable: self.options.allocatable.clone(), healthy });
+    }
+
+    /// Its API server answers.
+    #[must_use]
+    pub fn is_healthy(&self) -> bool {
+        self.healthy
+    }
+
+    /// The executor of one pod is killed, and with it what it runs; the pod has failed.
+    pub fn kill_executor(&mut self, now: Millis) -> Option<Fence> {
+        let has_one = |pod: &Pod| {
+            matches!(pod.stage, Stage::Asking | Stage::Running | Stage::HandingOver(_))
+                && pod.frozen_until.is_none()
+        };
+        let up: Vec<Fence> =
+            self.pods.iter().filter(|(_, pod)| has_one(pod)).map(|(fence, _)| *fence).collect();
+        let drawn = usize::try_from(self.draw()).unwrap_or_default();
+        let fence = *up.get(drawn.checked_rem(up.len())?)?;
+        self.kill(now, fence);
+        let pod = self.pods.get_mut(&fence)?;
+        pod.stage = Stage::Killed;
+        let seen = observe(fence, pod);
+        self.events.push(RuntimeEvent::Observed(seen));
+        Some(fence)
     }
 
     /// Images come slowly: pods made before that time start at some time up to it.
@@ -603,7 +632,7 @@ impl Simulated {
         let is_stopped = pod.stop_at.is_some_and(|at| at <= now);
         match &pod.stage {
             // What has ended and was told of is deleted when that is asked for: an agent that lost its ledger asks.
-            Stage::Starting | Stage::Asking | Stage::Over if is_stopped => {
+            Stage::Starting | Stage::Asking | Stage::Over | Stage::Killed if is_stopped => {
                 self.pods.remove(&fence);
                 self.events.push(RuntimeEvent::Gone(fence));
             }
@@ -645,7 +674,12 @@ impl Simulated {
                 self.events.push(RuntimeEvent::Outcome { fence, holder, outcome });
                 self.plan_at(now + self.options.ask_again_ms, fence);
             }
-            Stage::Starting | Stage::Asking | Stage::HandingOver(_) | Stage::Running | Stage::Over => {}
+            Stage::Starting
+            | Stage::Asking
+            | Stage::HandingOver(_)
+            | Stage::Running
+            | Stage::Over
+            | Stage::Killed => {}
         }
     }
 
@@ -705,13 +739,17 @@ fn observe(fence: Fence, pod: &Pod) -> AttemptObservation {
     let phase = match &pod.stage {
         Stage::Starting | Stage::Asking => AttemptPhase::Pending,
         Stage::Running | Stage::HandingOver(_) | Stage::Over => AttemptPhase::Running,
+        Stage::Killed => AttemptPhase::Failed,
     };
+    let killed = pod.stage == Stage::Killed;
+    let message = if killed { format!("main: Error (exit code {KILLED})") } else { String::new() };
     AttemptObservation {
         holder: pod.bound.clone(),
         ready: phase == AttemptPhase::Running,
         host: "simulated".to_owned(),
         handle: pod.holder.clone(),
-        ..AttemptObservation::new(fence, phase, "")
+        exit_code: killed.then_some(KILLED),
+        ..AttemptObservation::new(fence, phase, message)
     }
 }
 
