@@ -9,8 +9,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         "argosy/command.proto",
         "argosy/fact.proto",
         "argosy/state.proto",
+        "argo/artifact.proto",
     ];
     println!("cargo:rerun-if-changed=argosy");
+    println!("cargo:rerun-if-changed=argo");
     let descriptors = protox::compile(files, ["."])?;
     let mut config = prost_build::Config::new();
     config.include_file("schemas.rs");

@@ -23,6 +23,8 @@ pub use generated::argosy::fact::v1 as fact;
 pub use generated::argosy::peer::v1 as peer;
 /// Rows of the `state` family.
 pub use generated::argosy::state::v1 as state;
+/// Argo's artifact drivers: the one schema that is not ours (`proto/argo/`).
+pub use generated::artifact;
 
 static NOTHING_RARE: std::sync::LazyLock<state::NodeRare> = std::sync::LazyLock::new(Default::default);
 

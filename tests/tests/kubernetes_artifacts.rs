@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
 
+#[path = "kubernetes/drivers.rs"]
+mod drivers;
 #[path = "kubernetes/left.rs"]
 mod left;
 #[path = "kubernetes/logs.rs"]
@@ -68,7 +70,10 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     };
     let cell = Cell::start(&options).await?;
     let agent_options = AgentOptions {
-        arguments: vec!["--result-object-after-ms=1000".to_owned()],
+        arguments: vec![
+            "--result-object-after-ms=1000".to_owned(),
+            format!("--artifact-drivers={}", drivers::list()),
+        ],
         ..AgentOptions::default()
     };
     let mut agents = Vec::new();
@@ -85,6 +90,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     repositories::are_cloned_with_logins_that_stay_in_secrets(federation, &cell, &clusters[0]).await?;
     listed(&cell).await?;
     a_manifest_is_an_artifact(&cell, clusters).await?;
+    drivers::keep_artifacts(&cell, clusters).await?;
     logs::are_the_same_live_and_archived(&cell, &clusters[0]).await?;
     // Where Argo's users look.
     cell.write_secret("s3-cred", "accesskey", "key")?;

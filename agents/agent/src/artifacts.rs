@@ -1,6 +1,7 @@
 //! Object stores: the agent signs for its steps, and does what the control plane asks.
 
 use crate::Config;
+use argosy_agent_runtime::Runtime;
 use argosy_agent_runtime::policy::{CODE, Policy};
 use argosy_agent_runtime::server::Artifacts;
 use argosy_artifacts::{DirectorySecrets, Error, Limits, NoSecrets, Operation, Secrets, Stores, operate};
@@ -108,6 +109,7 @@ impl Artifacts for Signer {
 /// Does what the control plane asks, in the namespace that the owner of the cluster has for it; what comes of it, in pieces.
 pub async fn carry_out(
     stores: &Stores,
+    runtime: &dyn Runtime,
     policy: Option<&Policy>,
     operation: &str,
 ) -> Result<BoxStream<'static, Result<Bytes, String>>, String> {
@@ -118,6 +120,15 @@ pub async fn carry_out(
         let local = policy.local_namespace(namespace).map(str::to_owned);
         *namespace = local
             .ok_or_else(|| format!("{CODE}: namespace {namespace:?} is another one's in this cluster"))?;
+    }
+    // What a driver keeps, only its container can delete.
+    if let Operation::Delete { namespace, location, key, .. } = &operation
+        && let Some(plugin) = location.get("plugin").and_then(serde_json::Value::as_object)
+    {
+        let mut plugin = plugin.clone();
+        plugin.insert("key".to_owned(), key.clone().into());
+        let deleted = runtime.delete_artifact(namespace, &plugin).await;
+        return deleted.map(|()| futures::stream::empty().boxed()).map_err(|error| error.to_string());
     }
     let outcome = operate(stores, operation).await.map_err(|error| error.to_string())?;
     let pieces = |part: Result<Bytes, Error>| {

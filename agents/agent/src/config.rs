@@ -53,6 +53,10 @@ pub struct Config {
     /// (`images: {busybox: {cmd: [sh]}}`) (kubernetes runtime)
     #[arg(long, env = "ARGOSY_IMAGES", value_parser = images, default_value = "{}", hide_default_value = true)]
     pub images: Images,
+    /// Drivers that keep artifacts (Argo's artifact plugins), as Argo's list `artifactDrivers`: JSON, or YAML in the file
+    /// (`artifactDrivers: [{name: x, image: y, connectionTimeoutSeconds: 5}]`) (kubernetes runtime)
+    #[arg(long, env = "ARGOSY_ARTIFACT_DRIVERS", value_parser = artifact_drivers, default_value = "[]", hide_default_value = true)]
+    pub artifact_drivers: ArtifactDrivers,
     /// A kubeconfig (kubernetes runtime); default: the Pod's service account, or KUBECONFIG
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
@@ -164,6 +168,10 @@ pub enum ExecutorDelivery {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Images(pub BTreeMap<String, argosy_kubernetes::pod::Image>);
 
+/// The drivers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArtifactDrivers(pub Vec<argosy_kubernetes::ArtifactDriver>);
+
 /// What runs the steps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum RuntimeKind {
@@ -193,11 +201,17 @@ impl Config {
             serde_yaml::from_str(&text).map_err(|error| refuse(&mut command, error.to_string()))?;
         // The file's values become defaults, which environment and command line override.
         for (name, value) in file {
-            let values = file_values(&value);
             let id = name.replace('-', "_");
             let id = match id.as_str() {
                 "label" | "namespace" => format!("{id}s"),
+                // As Argo writes it.
+                "artifactDrivers" => "artifact_drivers".to_owned(),
                 _ => id,
+            };
+            let values = match (id.as_str(), &value) {
+                // One value that is a list, and not a list of values.
+                ("artifact_drivers", serde_json::Value::Array(_)) => vec![value.to_string()],
+                _ => file_values(&value),
             };
             if !command.get_arguments().any(|argument| argument.get_id() == id.as_str()) {
                 return Err(refuse(&mut command, format!("there is no option {name:?}")));
@@ -242,6 +256,10 @@ fn file_values(value: &serde_json::Value) -> Vec<String> {
 
 fn images(text: &str) -> Result<Images, String> {
     serde_json::from_str(text).map(Images).map_err(|error| format!("no table of images: {error}"))
+}
+
+fn artifact_drivers(text: &str) -> Result<ArtifactDrivers, String> {
+    argosy_kubernetes::ArtifactDriver::list(text).map(ArtifactDrivers)
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -324,6 +342,17 @@ mod tests {
         assert_eq!(config.images.0["busybox"].cmd, ["sh"]);
         assert_eq!(config.executor_delivery, ExecutorDelivery::ImageVolume);
         assert!(of(&["--images", "{\"x\":{\"command\":[]}}"]).is_err());
+        let drivers = "- {name: a, image: x}\n- {name: b, image: y, connectionTimeoutSeconds: 7}\n";
+        for text in [
+            // As a list, and as the text that Argo's ConfigMap has.
+            format!("artifactDrivers:\n{drivers}"),
+            format!("artifactDrivers: |\n  {}\n", drivers.replace('\n', "\n  ")),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let drivers = of(&["--config", path_text]).unwrap().artifact_drivers.0;
+            assert_eq!((drivers.len(), drivers[1].connection_timeout_seconds), (2, 7));
+        }
+        assert!(of(&["--artifact-drivers", "[{\"name\":\"a\"}]"]).is_err());
         std::fs::write(&path, "colour: red\n").unwrap();
         assert!(of(&["--config", path_text]).unwrap_err().to_string().contains("colour"));
     }

@@ -68,8 +68,9 @@ impl LogReaders {
         }
         if !artifact.is_empty() {
             let (stores, policy) = (Arc::clone(&self.stores), self.policy.clone());
+            let runtime = Arc::clone(&self.runtime);
             let work = self.readers.spawn(async move {
-                let outcome = artifacts::carry_out(&stores, policy.as_deref(), &artifact).await;
+                let outcome = artifacts::carry_out(&stores, &*runtime, policy.as_deref(), &artifact).await;
                 let error = match outcome {
                     Ok(outcome) => pass_on(&pieces, number, outcome).await,
                     Err(error) => Some(error),

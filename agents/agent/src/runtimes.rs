@@ -142,6 +142,7 @@ impl Prepared {
                         ExecutorDelivery::ImageVolume => Delivery::ImageVolume,
                     },
                     images: config.images.0.clone(),
+                    artifact_drivers: config.artifact_drivers.0.clone(),
                 };
                 let options = argosy_kubernetes::Config {
                     image_volumes_where_possible: config.executor_delivery == ExecutorDelivery::Auto,

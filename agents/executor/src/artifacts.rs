@@ -111,6 +111,11 @@ pub enum Operation {
         /// What the store answered to the parts, in order.
         tags: Vec<String>,
     },
+    /// Whether an output that a driver keeps may be saved now.
+    Save {
+        /// The artifact.
+        name: String,
+    },
     /// Gives an upload up.
     Abort {
         /// The artifact.
@@ -189,6 +194,8 @@ pub enum Source {
     },
     /// The agent has it: what it takes to get it (a repository's login, say) stays there.
     Agent,
+    /// A driver in the step's Pod has it.
+    Driver,
     /// Nowhere.
     Missing,
 }
@@ -258,6 +265,60 @@ pub struct OutputFile {
     /// Its location is a URL: one request stores it, and it can't be a directory.
     #[serde(default)]
     pub is_url: bool,
+    /// The driver that keeps it; empty: no driver does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub driver: String,
+}
+
+/// A driver of Argo's ("artifact plugin") in the step's Pod, and what it is to load or save there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Driver {
+    /// Its name.
+    pub name: String,
+    /// Seconds until it must answer, where its configuration says so; 0 = Argo's limits.
+    #[serde(default)]
+    pub connection_timeout_seconds: u32,
+    /// What it keeps of this step's.
+    pub artifacts: Vec<DriverArtifact>,
+}
+
+/// An artifact as its driver is told of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DriverArtifact {
+    /// The artifact.
+    pub name: String,
+    /// The file or directory in the main container.
+    #[serde(default)]
+    pub path: String,
+    /// Permissions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<i32>,
+    /// For everything below, too.
+    #[serde(default)]
+    pub recurse_mode: bool,
+    /// Not having it is no failure.
+    #[serde(default)]
+    pub optional: bool,
+    /// For the driver alone to understand.
+    #[serde(default)]
+    pub configuration: String,
+    /// What the driver is to find it by.
+    pub key: String,
+    /// Of this artifact, instead of the driver's; 0 = the driver's.
+    #[serde(default)]
+    pub connection_timeout_seconds: u32,
+}
+
+/// Where a driver's socket is: Argo's place.
+#[must_use]
+pub fn driver_folder(driver: &str) -> String {
+    format!("/tmp/artifact-plugins/{driver}")
+}
+
+/// A driver's socket, which is its only argument.
+#[must_use]
+pub fn driver_socket(driver: &str) -> String {
+    format!("{}/socket", driver_folder(driver))
 }
 
 /// How an artifact is packed.
@@ -344,6 +405,7 @@ pub fn of_template(template: &Value) -> (Vec<InputFile>, Vec<OutputFile>, bool, 
         optional: flag(artifact, "optional"),
         packing: packing(artifact.get("archive")).unwrap_or(Packing::Tar { level: None }),
         is_url: artifact.get("http").is_some() || artifact.get("artifactory").is_some(),
+        driver: String::new(),
     });
     let (input_files, output_files): (Vec<_>, Vec<_>) = (input_files.collect(), output_files.collect());
     let needs_store = |input: &InputFile| input.raw.is_none();

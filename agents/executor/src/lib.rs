@@ -13,7 +13,8 @@
 //! Several containers of one Pod find each other in a shared directory: a container waits there for those it depends
 //! on, sidecars for the end of the main containers, and the last main container hands the outcome of all over. One that was
 //! killed together with its executor leaves nothing there; then nobody hands over, and the agent reads the Pod's status.
-//! It is static and small: no tokio, no name resolution (the agent is an address), one thread per pipe.
+//! It is static and small: no name resolution (the agent is an address), one thread per pipe. Beside a step's command it needs
+//! no tokio; the containers that speak to artifact drivers run it on one thread (HTTP/2).
 //! Built for images with `cargo rustc -p argosy-executor --profile executor -- -C target-feature=+crt-static`.
 //!
 //! Failure model: the agent may be away or restart at any time (retries with backoff); signals to the executor reach the
@@ -22,6 +23,8 @@
 pub mod artifacts;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "client")]
+mod driver;
 #[cfg(feature = "client")]
 mod files;
 #[cfg(feature = "client")]

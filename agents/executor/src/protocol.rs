@@ -13,7 +13,7 @@
 //! The containers of one Pod ask for the same permit, each by itself: they are one holder. One outcome is handed over for all
 //! of them, by the last main container that ends (see [`Task::containers`]).
 
-use crate::artifacts::{InputFile, OutputFile, SavedArtifact, Signed};
+use crate::artifacts::{Driver, InputFile, OutputFile, SavedArtifact, Signed};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -316,6 +316,12 @@ pub struct Task {
     /// Save its log as an artifact, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub archive_logs: bool,
+    /// The driver that keeps the log; empty: no driver does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub log_driver: String,
+    /// What this container does with a driver: it loads inputs before, or saves outputs after the main container.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
     /// The sealed [`crate::artifacts::Ticket`]; empty: the task has nothing to do with stores.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub ticket: String,
@@ -409,6 +415,8 @@ impl Default for Task {
             input_files: Vec::new(),
             output_files: Vec::new(),
             archive_logs: false,
+            log_driver: String::new(),
+            driver: None,
             ticket: String::new(),
             parts_at_once: 0,
         }
@@ -485,6 +493,7 @@ impl Task {
         self.archive_logs
             || !self.output_files.is_empty()
             || matches!(self.work, Some(Work::Data(_)))
+            || self.driver.is_some()
             || self.input_files.iter().any(|input| input.raw.is_none())
     }
 

@@ -10,7 +10,7 @@ use crate::protocol::{
     self, EXIT_EXECUTOR_ERROR, EXIT_REFUSED, OutcomeRequest, PermitAnswer, PermitRequest, REASON_DEADLINE,
     RenewRequest, ResultObject, Task, TaskOutcome,
 };
-use crate::{isolation, memory, outputs, program, progress, work};
+use crate::{driver, isolation, memory, outputs, program, progress, work};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::env::{self, var};
@@ -40,6 +40,7 @@ const PRIVATE: [&str; 4] =
 
 const USAGE: &str = "usage: argosy-executor [isolated DIRECTORY] -- COMMAND [ARGUMENT...]\n       \
                      argosy-executor [await-permit] [install DIRECTORY] [load]\n       \
+                     argosy-executor driver-load | driver-save | driver-delete\n       \
                      argosy-executor plugin-tokens DIRECTORY NAME...\n       \
                      argosy-executor can-isolate DIRECTORY";
 
@@ -47,7 +48,7 @@ const USAGE: &str = "usage: argosy-executor [isolated DIRECTORY] -- COMMAND [ARG
 ///
 /// `-- COMMAND...` runs a step as the environment tells (see [`protocol`]); `isolated DIRECTORY -- COMMAND...` does so in
 /// private mount and pid namespaces with the directory as `/tmp`; `can-isolate DIRECTORY` says by its exit code whether
-/// the kernel allows that; `plugin-tokens DIRECTORY NAME...` makes the tokens of executor plugins. In an init container, one
+/// the kernel allows that; `driver-load`, `driver-save` and `driver-delete` speak to an artifact driver in the same Pod; `plugin-tokens DIRECTORY NAME...` makes the tokens of executor plugins. In an init container, one
 /// after the other: `await-permit` waits for the start permit, so that what comes after it may run; `install DIRECTORY` copies
 /// the executor there; `load` loads the task's input artifacts.
 #[must_use]
@@ -56,6 +57,9 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
     let code = match words.as_slice() {
         ["--", ..] => step(&arguments[1..]),
         ["await-permit" | "install" | "load", ..] => prepare_pod(&words),
+        ["driver-load"] => with_driver(driver::load),
+        ["driver-delete"] => with_driver(driver::delete),
+        ["driver-save"] => driver_save(),
         ["plugin-tokens", directory, plugins @ ..] => {
             match work::make_tokens(Path::new(directory), plugins) {
                 Ok(()) => 0,
@@ -115,6 +119,37 @@ fn load() -> i32 {
             let _ = std::fs::write(TERMINATION_LOG, &outcome.input_error);
             fail(&outcome.input_error)
         }
+    }
+}
+
+/// Has a driver do what the task says; why it could not goes into the termination message.
+fn with_driver(act: fn(&Task) -> Result<(), String>) -> i32 {
+    let task = Task::from_environment(lookup).map_err(|error| error.to_string());
+    match task.and_then(|task| act(&task)) {
+        Ok(()) => 0,
+        Err(message) => {
+            let _ = std::fs::write(TERMINATION_LOG, &message);
+            fail(&message)
+        }
+    }
+}
+
+/// Saves outputs with a driver whenever the step's executor asks, until a signal comes.
+fn driver_save() -> i32 {
+    let (task, client) = match (Task::from_environment(lookup), Client::new(lookup)) {
+        (Ok(task), Ok(client)) => (task, Arc::new(client)),
+        (Err(error), _) => return fail(&error.to_string()),
+        (_, Err(error)) => return fail(&error.to_string()),
+    };
+    let signals = Signals::block();
+    let PermitRequest { fence, holder, .. } = identity();
+    let session = files::session(&task, &client, &fence, &holder);
+    let (Some(driver), Some(shared), Some(session)) = (&task.driver, &task.shared_directory, session) else {
+        return fail("the task names no driver");
+    };
+    match driver::save(driver, Path::new(shared), session, &signals) {
+        Ok(()) => 0,
+        Err(error) => fail(&format!("cannot listen in {shared}: {error}")),
     }
 }
 

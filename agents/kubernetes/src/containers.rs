@@ -1,6 +1,7 @@
 //! The containers that a user wrote, and how they run under the executor. Pure.
 
 use crate::artifacts;
+use crate::drivers::Kept;
 use crate::fields::Part;
 use crate::names;
 use crate::pod::{Delivery, Error, Image, Settings};
@@ -114,6 +115,8 @@ pub struct Wrapping<'a> {
     pub template: &'a Value,
     pub settings: &'a Settings,
     pub written: &'a [Written],
+    /// What drivers keep of its artifacts.
+    pub kept: &'a Kept,
     /// The executor's variables for a task, all but its holder.
     pub environment: &'a dyn Fn(&Task) -> Vec<(String, String)>,
     /// Seconds that the user gave the Pod to end, where he did.
@@ -169,7 +172,11 @@ impl Wrapping<'_> {
             self.add_environment(container, Vec::new(), true);
             mount(container, SHARED_VOLUME, SHARED_FOLDER, false);
         }
-        let first_in_init = has_inits || !mains_known || !native.is_empty() || wrapped.iter().any(has_hooks);
+        let first_in_init = has_inits
+            || !self.kept.is_empty()
+            || !mains_known
+            || !native.is_empty()
+            || wrapped.iter().any(has_hooks);
         for mut container in native {
             container.restart_policy = Some("Always".to_owned());
             self.add_environment(&mut container, Vec::new(), false);
@@ -228,11 +235,14 @@ impl Wrapping<'_> {
                 .map_err(|error| Error::Malformed { what: "template", reason: error.to_string() })?;
             task.capture_result = self.assignment.capture_result.unwrap_or(true);
             artifacts::add_outputs(&mut task, self.template);
+            self.kept.name_drivers(&mut task);
             task
         } else {
             let is_of_set = written.is_some_and(|one| one.role == Role::Main);
             let archive_logs = is_of_set && artifacts::archives_logs(self.template);
-            Task { capture_result: false, archive_logs, ..Task::default() }
+            let mut task = Task { capture_result: false, archive_logs, ..Task::default() };
+            self.kept.name_drivers(&mut task);
+            task
         };
         let file = container.termination_message_path.clone().filter(|path| !path.is_empty());
         task.termination_message_file = Some(file.unwrap_or_else(|| TERMINATION_MESSAGE_FILE.to_owned()));
@@ -278,7 +288,7 @@ impl Wrapping<'_> {
     }
 
     /// Argo's variables, after the user's own; before them those that are given.
-    fn add_environment(&self, container: &mut Container, first: Vec<EnvVar>, is_init: bool) {
+    pub fn add_environment(&self, container: &mut Container, first: Vec<EnvVar>, is_init: bool) {
         let name = container.name.clone();
         let mut variables = first;
         variables.extend(container.env.take().unwrap_or_default());

@@ -162,6 +162,13 @@ pub async fn ensure(shared: &Shared, assignment: &Assignment, has_turn: bool) ->
     };
     let pod = match pod::build(assignment, &settings, &environment, Timestamp::now().as_millisecond()) {
         Ok(pod) => pod,
+        // Another cluster may have the driver.
+        Err(error @ pod::Error::NoDriver(_)) => {
+            let failed = AttemptObservation::new(fence, AttemptPhase::Error, error.to_string());
+            let refused = AttemptObservation { refused: true, ..failed };
+            shared.send(RuntimeEvent::Observed(refused)).await;
+            return Ok(());
+        }
         Err(error) => {
             shared.send(failure(error.to_string())).await;
             return Ok(());

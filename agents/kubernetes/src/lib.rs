@@ -40,6 +40,8 @@ pub mod capacity;
 pub mod config_maps;
 mod containers;
 mod creation;
+mod deletion;
+mod drivers;
 mod fields;
 mod gc;
 mod housekeeping;
@@ -59,6 +61,7 @@ mod tasks;
 mod transport;
 mod watch;
 
+pub use drivers::ArtifactDriver;
 pub use kube::Client;
 pub use runtime::{Config, FINALIZER_MAX_MS, HOST_LOST_AFTER_MS, KubernetesRuntime};
 pub use setup::{address_towards_hosts, cluster_uid, connect, own_namespace, secret};

@@ -38,6 +38,8 @@ pub const NODE_ID: &str = "workflows.argoproj.io/node-id";
 pub const MAIN: &str = "main";
 /// The container that puts the executor in place.
 pub const INIT: &str = "init";
+/// What stands before a driver's name in that of the container that loads its artifacts: Argo's.
+pub const INIT_ARTIFACT: &str = "init-artifact-";
 
 const POD_NAME_LENGTH_MAX: usize = 253;
 const LABEL_LENGTH_MAX: usize = 63;

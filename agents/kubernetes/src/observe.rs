@@ -371,7 +371,7 @@ fn phase(pod: &Pod, status: &PodStatus, containers: &Containers<'_>, bound: bool
         }
         Some("Running") if bound => (AttemptPhase::Running, String::new()),
         Some("Succeeded") => succeeded(containers, bound),
-        Some("Failed") => failed(status, containers, bound),
+        Some("Failed") => failed(pod, status, containers, bound),
         // Also "Unknown": the kubelet is out of touch, and what runs there is not over.
         _ if bound && status.phase.as_deref() != Some("Pending") => (AttemptPhase::Running, String::new()),
         _ => (AttemptPhase::Pending, pending_message(status)),
@@ -430,15 +430,33 @@ fn describe(name: &str, ended: &ContainerStateTerminated, reason: Option<&str>, 
     if text.is_empty() { head } else { format!("{head}: {text}") }
 }
 
+/// Why a Pod that is no attempt failed: what it says itself, or the first of its containers that did.
+pub(crate) fn described(status: &PodStatus) -> String {
+    let own = status.message.clone().filter(|message| !message.is_empty());
+    let containers = status.container_statuses.iter().chain(&status.init_container_statuses).flatten();
+    let failed = containers.filter_map(|one| Some((&one.name, one.state.as_ref()?.terminated.as_ref()?)));
+    let mut failed = failed.filter(|(_, ended)| ended.exit_code != 0);
+    own.or_else(|| {
+        let (name, ended) = failed.next()?;
+        Some(describe(name, ended, None, ended.message.as_deref().unwrap_or_default()))
+    })
+    .unwrap_or_else(|| "the pod failed".to_owned())
+}
+
 /// Argo's order: the Pod's own message, init containers, main ones, outputs, sidecars.
-fn failed(status: &PodStatus, containers: &Containers<'_>, bound: bool) -> (AttemptPhase, String) {
+fn failed(pod: &Pod, status: &PodStatus, containers: &Containers<'_>, bound: bool) -> (AttemptPhase, String) {
     if let Some(message) = status.message.as_ref().filter(|message| !message.is_empty()) {
         return (AttemptPhase::Failed, message.clone());
     }
-    for init in status.init_container_statuses.iter().flatten() {
+    let is_sidecar = |name: &str| {
+        let mut inits = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+        inits.any(|one| one.name == name && one.restart_policy.as_deref() == Some("Always"))
+    };
+    // Kubernetes' own kind of sidecar ends as it likes, after the containers that count.
+    for init in status.init_container_statuses.iter().flatten().filter(|one| !is_sidecar(&one.name)) {
         let ended = init.state.as_ref().and_then(|state| state.terminated.as_ref());
         if let Some(ended) = ended.filter(|ended| ended.exit_code != 0) {
-            let is_own = init.name == names::INIT;
+            let is_own = init.name == names::INIT || init.name.starts_with(names::INIT_ARTIFACT);
             let phase = if is_own { AttemptPhase::Error } else { AttemptPhase::Failed };
             return (phase, describe(&init.name, ended, None, ended.message.as_deref().unwrap_or_default()));
         }

@@ -9,9 +9,11 @@ use crate::containers::{
     ABSENT, IMAGE_VOLUME, Role, SHARED_FOLDER, SHARED_VOLUME, STAGING_VOLUME, Wrapping, Written,
     executor_folder, mount, written,
 };
+use crate::drivers::{self, ArtifactDriver, Kept};
 use crate::fields::{Chosen, Part, parse};
 use crate::gc::{PodGc, Removal};
 use crate::{names, patch};
+use argosy_executor::artifacts::InputFile;
 use argosy_executor::protocol::Task;
 use argosy_model::display_fence;
 use argosy_proto::common::Assignment;
@@ -44,6 +46,8 @@ pub struct Settings {
     pub delivery: Delivery,
     /// What is known of images whose containers say no command, by the image's name as written; Argo's table `images`.
     pub images: BTreeMap<String, Image>,
+    /// Argo's `artifactDrivers`.
+    pub artifact_drivers: Vec<ArtifactDriver>,
 }
 
 /// How the executor comes into a Pod.
@@ -92,6 +96,9 @@ pub enum Error {
     /// Argo's words.
     #[error("volume '{0}' not found in workflow spec")]
     UnknownVolume(String),
+    /// Argo's words. Another cluster may have it.
+    #[error("ARG1270: artifact driver {0} not found: the agent's artifactDrivers do not name it")]
+    NoDriver(String),
     /// Argo's words.
     #[error("Error applying PodSpecPatch")]
     Patch,
@@ -127,11 +134,13 @@ pub fn build(
         ..scheduling(&chosen)?
     };
     let mut spec = patched(spec, [&workflow, &template])?;
+    let kept = Kept::of(&template);
     let wrapping = Wrapping {
         assignment,
         template: &template,
         settings,
         written: &written,
+        kept: &kept,
         environment,
         grace_seconds: spec.termination_grace_period_seconds,
     };
@@ -140,7 +149,7 @@ pub fn build(
         Some(seconds) => seconds.saturating_add(HANDOVER_GRACE_SECONDS),
         None => grace_seconds(assignment.stop_grace_ms),
     });
-    add_own(&mut spec, &wrapping, awaits_permit);
+    add_own(&mut spec, &wrapping, awaits_permit)?;
     let is_main = |name: &str| written.iter().any(|one| one.role == Role::Main && one.container.name == name);
     let names = spec.containers.iter().map(|one| one.name.as_str());
     let sidecars: Vec<&str> = names.filter(|name| !is_main(name)).collect();
@@ -180,8 +189,17 @@ fn patched(spec: PodSpec, sources: [&Value; 2]) -> Result<PodSpec, Error> {
     serde_json::from_value(Value::Object(fields)).map_err(|_| Error::Patch)
 }
 
+/// The executor's image as a volume.
+pub(crate) fn image_volume(settings: &Settings) -> Volume {
+    let image = ImageVolumeSource {
+        reference: Some(settings.executor_image.clone()),
+        pull_policy: Some("IfNotPresent".to_owned()),
+    };
+    Volume { name: IMAGE_VOLUME.to_owned(), image: Some(image), ..Volume::default() }
+}
+
 /// The volumes and the container that bring the executor.
-fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
+fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) -> Result<(), Error> {
     let settings = wrapping.settings;
     let by_image = settings.delivery == Delivery::ImageVolume;
     let empty = |name: &str| Volume {
@@ -193,16 +211,22 @@ fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
         let mut mounts = spec.containers.iter().flat_map(|one| one.volume_mounts.iter().flatten());
         mounts.any(|mount| mount.name == name)
     };
+    let mut loader = Container::default();
+    let mut loads = artifacts::add_inputs(spec, &mut loader, wrapping.template);
+    let room = loader.volume_mounts.take().unwrap_or_default();
+    let of_drivers: Vec<InputFile> = loads
+        .iter_mut()
+        .flat_map(|task| task.input_files.extract_if(.., |input| wrapping.kept.loads(&input.name)))
+        .collect();
+    let loads = loads.filter(|task| !task.input_files.is_empty());
+    let (with_drivers, volumes) = wrapping.kept.containers(wrapping, &of_drivers, &room)?;
     let mut own = vec![empty(SHARED_VOLUME)];
+    own.extend(volumes);
     if is_mounted(spec, STAGING_VOLUME) {
         own.push(empty(STAGING_VOLUME));
     }
-    if is_mounted(spec, IMAGE_VOLUME) {
-        let image = ImageVolumeSource {
-            reference: Some(settings.executor_image.clone()),
-            pull_policy: Some("IfNotPresent".to_owned()),
-        };
-        own.push(Volume { name: IMAGE_VOLUME.to_owned(), image: Some(image), ..Volume::default() });
+    if drivers::mounts_image(spec, &with_drivers) {
+        own.push(image_volume(settings));
     }
     own.extend(spec.volumes.take().unwrap_or_default());
     spec.volumes = Some(own);
@@ -213,8 +237,6 @@ fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
     if !by_image {
         arguments.extend(["install", executor_folder(settings.delivery)]);
     }
-    let mut loader = Container::default();
-    let loads = artifacts::add_inputs(spec, &mut loader, wrapping.template);
     if loads.is_some() {
         arguments.push("load");
     }
@@ -227,9 +249,7 @@ fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
         mount(&mut init, SHARED_VOLUME, SHARED_FOLDER, false);
         if let Some(task) = &loads {
             init.env = Some(wrapping.init_variables(task));
-            init.volume_mounts
-                .get_or_insert_default()
-                .append(&mut loader.volume_mounts.take().unwrap_or_default());
+            init.volume_mounts.get_or_insert_default().extend(room);
         }
         match inits.iter_mut().find(|one| one.name == names::INIT) {
             // A patch said something about it.
@@ -243,12 +263,15 @@ fn add_own(spec: &mut PodSpec, wrapping: &Wrapping<'_>, awaits_permit: bool) {
         }
     }
     inits.retain(|one| one.name != names::INIT || one.image.is_some());
+    let after_own = inits.iter().take_while(|one| one.name == names::INIT).count();
+    inits.splice(after_own..after_own, with_drivers);
     if inits.is_empty() {
         spec.init_containers = None;
     }
+    Ok(())
 }
 
-fn init_container(
+pub(crate) fn init_container(
     settings: &Settings,
     security: Option<&PodSecurityContext>,
     arguments: &[&str],

@@ -258,6 +258,14 @@ impl Runtime for KubernetesRuntime {
         }
     }
 
+    async fn delete_artifact(
+        &self,
+        namespace: &str,
+        location: &serde_json::Map<String, serde_json::Value>,
+    ) -> Result<(), Error> {
+        crate::deletion::delete(&self.shared, namespace, location).await.map_err(Error::Driver)
+    }
+
     /// The executor is the first process of the main container: nothing in it outlives the executor.
     fn enforces_exclusive(&self) -> bool {
         true

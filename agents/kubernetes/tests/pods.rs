@@ -314,3 +314,63 @@ fn the_owners_policy_sees_the_pod_as_it_is_made() {
         Some("serviceAccounts")
     );
 }
+
+#[test]
+fn drivers_stand_beside_the_step_and_are_not_seen_by_it() {
+    let plugin = |key: &str| json!({"name": "d", "configuration": "c", "key": key});
+    let template = json!({"name": "t", "container": {"image": "i", "command": ["true"]},
+        "inputs": {"artifacts": [{"name": "in", "path": "/in", "plugin": plugin("k")}, {"name": "raw", "path": "/raw", "raw": {"data": "x"}}]},
+        "outputs": {"artifacts": [{"name": "out", "path": "/out", "plugin": plugin("o")}, {"name": "s", "path": "/s", "s3": {"key": "s"}}]},
+        "initContainers": [{"name": "own", "image": "i", "command": ["true"]}],
+    });
+    let assignment = assignment(&template, &json!({}));
+    let drivers = argosy_kubernetes::ArtifactDriver::list(
+        "[{name: d, image: 'driver:1', connectionTimeoutSeconds: 7}]",
+    )
+    .unwrap();
+    let settings = Settings { artifact_drivers: drivers, ..settings() };
+    let built = build_with(&assignment, &settings).unwrap();
+    let inits = built.pointer("/spec/initContainers").unwrap().as_array().unwrap();
+    let names: Vec<&str> = inits.iter().map(|one| one["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["init", "artifact-plugin-d", "init-artifact-d", "artifact-saver-d", "own"]);
+    assert_eq!(
+        inits[0]["command"],
+        json!(["/argosy-executor", "await-permit", "install", "/var/run/argo", "load"])
+    );
+    let driver = &inits[1];
+    assert_eq!(
+        driver["args"],
+        json!(["/tmp/artifact-plugins/d/socket"]),
+        "as its image says, with its socket"
+    );
+    assert_eq!((driver.get("command"), &driver["restartPolicy"]), (None, &json!("Always")));
+    let paths = |container: &Value| -> Vec<String> {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        mounts.iter().map(|mount| mount["mountPath"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(paths(driver), ["/argo/inputs/artifacts", "/var/run/argo", "/tmp/artifact-plugins/d"]);
+    assert_eq!(inits[2]["command"], json!(["/var/run/argo/argosy-executor", "driver-load"]));
+    assert_eq!(inits[3]["command"], json!(["/var/run/argo/argosy-executor", "driver-save"]));
+    for container in &inits[1..4] {
+        assert_eq!(container["image"], "driver:1", "the same image, and so the same user");
+    }
+    assert_eq!(inits[2].get("restartPolicy"), None);
+    let main = built.pointer("/spec/containers/0").unwrap();
+    assert!(!paths(main).iter().any(|path| path.contains("artifact-plugins")), "{main}");
+    assert_eq!(paths(main), ["/var/run/argo", "/in", "/raw"]);
+    assert!(!main.to_string().contains("\\\"configuration\\\""), "what a driver is told is not for the step");
+    let saved: Vec<(String, String)> =
+        task(&built, 0).output_files.into_iter().map(|one| (one.name, one.driver)).collect();
+    assert_eq!(saved, [("out".to_owned(), "d".to_owned()), ("s".to_owned(), String::new())]);
+    let volumes = built.pointer("/spec/volumes").unwrap().as_array().unwrap();
+    assert!(volumes.contains(&json!({"name": "artifact-plugin-d", "emptyDir": {}})), "{volumes:?}");
+
+    let by_image = Settings { delivery: Delivery::ImageVolume, ..settings };
+    let built = build_with(&assignment, &by_image).unwrap();
+    assert_eq!(
+        built.pointer("/spec/initContainers/2/command/0"),
+        Some(&json!("/argosy/bin/argosy-executor"))
+    );
+    let missing = build(&assignment).unwrap_err();
+    assert_eq!(missing, Error::NoDriver("d".to_owned()));
+}

@@ -7,6 +7,7 @@ use argosy_proto::common::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 
 /// What the reconciler wants of a runtime. Every action is idempotent and may be repeated: the reconciler repeats
@@ -267,6 +268,14 @@ pub trait Runtime: Send + Sync + 'static {
     /// [`Error::UnknownAttempt`] when the runtime has nothing of it; [`Error::Logs`] when it cannot be read.
     async fn logs(&self, fence: Fence, options: LogOptions) -> Result<LogStream, Error>;
 
+    /// Deletes an artifact that a driver keeps: `location` is Argo's `plugin` location. May be repeated.
+    ///
+    /// # Errors
+    /// [`Error::Driver`]: why it could not be done.
+    async fn delete_artifact(&self, _namespace: &str, _location: &Map<String, Value>) -> Result<(), Error> {
+        Err(Error::Driver("ARG1271: artifact drivers run in Pods only, and this cluster has none".to_owned()))
+    }
+
     /// Processes of a step end with their holder's lease, whatever happens to the agent.
     fn enforces_exclusive(&self) -> bool {
         false
@@ -311,6 +320,9 @@ pub enum Error {
     /// Nothing is there for this fence.
     #[error("attempt {0} is not held on this cluster; it ended and was released, or never started here")]
     UnknownAttempt(String),
+    /// A driver's container could not do what was asked.
+    #[error("{0}")]
+    Driver(String),
     /// The log is there but cannot be read.
     #[error("cannot read the log of attempt {fence}: {reason}")]
     Logs {

@@ -74,6 +74,14 @@ pub async fn answer(
             }
             Ok(Answer::Done)
         }
+        Operation::Save { name } => {
+            let location = output_location(ticket, &name)?;
+            if location.location.contains_key("plugin") {
+                Ok(Answer::Done)
+            } else {
+                Err(refused(&format!("no driver keeps the output artifact {name}")))
+            }
+        }
         Operation::Abort { name, file, upload } => {
             let (store, key) = output(stores, fence, ticket, &name, &file).await?;
             store.abort(&key, &upload).await?;
@@ -99,6 +107,20 @@ async fn output(
     name: &str,
     file: &str,
 ) -> Result<(Store, String), Refusal> {
+    let artifact = output_location(ticket, name)?;
+    let store = stores.open(&ticket.namespace, &artifact.location).await?;
+    if file.split('/').any(|part| part == "..") {
+        return Err(refused("a file's name can't climb out of its artifact"));
+    }
+    let mut key = artifact_key(&ticket.prefix, fence, artifact.key());
+    if !file.is_empty() {
+        key = format!("{}/{file}", key.trim_end_matches('/'));
+    }
+    Ok((store, key))
+}
+
+/// An output of a ticket, its location whole.
+fn output_location(ticket: &Ticket, name: &str) -> Result<Artifact, Refusal> {
     let declared =
         ticket.outputs.iter().find(|output| output.get("name").and_then(Value::as_str) == Some(name));
     let mut artifact = match declared {
@@ -117,15 +139,7 @@ async fn output(
     } else {
         relocate(&mut artifact.location, &ticket.archive_location);
     }
-    let store = stores.open(&ticket.namespace, &artifact.location).await?;
-    if file.split('/').any(|part| part == "..") {
-        return Err(refused("a file's name can't climb out of its artifact"));
-    }
-    let mut key = artifact_key(&ticket.prefix, fence, artifact.key());
-    if !file.is_empty() {
-        key = format!("{}/{file}", key.trim_end_matches('/'));
-    }
-    Ok((store, key))
+    Ok(artifact)
 }
 
 /// The log of a container, if logs are kept.
@@ -162,6 +176,9 @@ async fn input_plan(stores: &Stores, ticket: &Ticket, input: &Value) -> Result<I
     };
     if kind == "git" {
         return Ok(InputPlan { name, source: Source::Agent });
+    }
+    if kind == "plugin" {
+        return Ok(InputPlan { name, source: Source::Driver });
     }
     let store = stores.open(&ticket.namespace, &artifact.location).await.map_err(failed)?;
     if !store.is_store() {

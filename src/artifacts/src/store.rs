@@ -143,6 +143,13 @@ impl Stores {
             let url = needed("artifactory", fields, "url")?.to_owned();
             return Ok(self.store(None, Signs::Url { url, headers: basic(user, password) }, None));
         }
+        if let Some(fields) = fields("plugin") {
+            let driver = text(fields, "name");
+            return Err(Error::Location(format!(
+                "ARG1271: artifacts of the driver {driver:?} are read and written by its container in the Pods of steps, and \
+                 nowhere else"
+            )));
+        }
         Err(Error::Location(
             "artifact storage is not configured; see the docs for setup instructions: \
              https://argo-workflows.readthedocs.io/en/latest/configure-artifact-repository/"

@@ -379,7 +379,14 @@ fn log_of(name: &str, archive: &Map<String, Value>) -> Option<(Artifact, Map<Str
 }
 
 pub(crate) fn key_of(archive: &Map<String, Value>) -> Option<(&'static str, String)> {
-    let kinds = [("s3", "key"), ("gcs", "key"), ("oss", "key"), ("azure", "blob"), ("artifactory", "url")];
+    let kinds = [
+        ("s3", "key"),
+        ("gcs", "key"),
+        ("oss", "key"),
+        ("azure", "blob"),
+        ("artifactory", "url"),
+        ("plugin", "key"),
+    ];
     kinds.into_iter().find_map(|(kind, field)| {
         let key = archive.get(kind)?.get(field)?.as_str()?.to_owned();
         Some((kind, key))
@@ -526,7 +533,7 @@ pub(crate) fn collectable(
         return None;
     }
     let location = whole_location(artifact, workflow);
-    is_store(&location).then(|| row::ArtifactCopy {
+    (is_store(&location) || location.contains_key("plugin")).then(|| row::ArtifactCopy {
         location_json: Value::Object(location).to_string(),
         from: shown.key().to_owned(),
         node,

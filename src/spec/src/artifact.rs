@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use crate::manifest::null_is_default;
 
 /// The kinds of location, and the field of each that names the object in it.
-const KINDS: [(&str, &str); 8] = [
+const KINDS: [(&str, &str); 9] = [
     ("s3", "key"),
     ("gcs", "key"),
     ("oss", "key"),
@@ -15,9 +15,10 @@ const KINDS: [(&str, &str); 8] = [
     ("artifactory", "url"),
     ("git", "repo"),
     ("raw", ""),
+    ("plugin", "key"),
 ];
 /// Kinds that a repository can be: locations without a bucket of their own are in it.
-const STORES: [&str; 4] = ["s3", "gcs", "oss", "azure"];
+const STORES: [&str; 5] = ["s3", "gcs", "oss", "azure", "plugin"];
 /// Argo's key format where a repository has none.
 pub const KEY_FORMAT: &str = "{{workflow.name}}/{{pod.name}}";
 
@@ -154,8 +155,13 @@ pub fn set_key(location: &mut Map<String, Value>, key: &str) {
 pub fn relocate(location: &mut Map<String, Value>, repository: &Map<String, Value>) {
     for kind in STORES {
         let Some(own) = location.get_mut(kind).and_then(Value::as_object_mut) else { continue };
-        let bucket = if kind == "azure" { "container" } else { "bucket" };
-        if own.get(bucket).and_then(Value::as_str).is_some_and(|bucket| !bucket.is_empty()) {
+        let is_whole = match kind {
+            "azure" => is_text(own, "container"),
+            // A driver is told nothing that the artifact or the repository does not say.
+            "plugin" => is_text(own, "name") && is_text(own, "configuration"),
+            _ => is_text(own, "bucket"),
+        };
+        if is_whole {
             return;
         }
         let Some(below) = repository.get(kind).and_then(Value::as_object) else { return };
@@ -167,6 +173,10 @@ pub fn relocate(location: &mut Map<String, Value>, repository: &Map<String, Valu
     }
 }
 
+fn is_text(fields: &Map<String, Value>, field: &str) -> bool {
+    fields.get(field).and_then(Value::as_str).is_some_and(|text| !text.is_empty())
+}
+
 /// The location of a step's files in a repository, the key as its format says with tags in it. Artifactory's is a URL.
 pub fn archive_location(repository: &Map<String, Value>) -> Option<Map<String, Value>> {
     for (kind, format, field) in [
@@ -174,6 +184,7 @@ pub fn archive_location(repository: &Map<String, Value>) -> Option<Map<String, V
         ("gcs", "keyFormat", "key"),
         ("oss", "keyFormat", "key"),
         ("azure", "blobNameFormat", "blob"),
+        ("plugin", "keyFormat", "key"),
     ] {
         let Some(mut fields) = repository.get(kind).and_then(Value::as_object).cloned() else { continue };
         let format = fields.shift_remove(format);
@@ -229,6 +240,23 @@ mod tests {
         assert_eq!(other.location["s3"], json!({"key": "k", "bucket": "own"}));
         let archive = archive_location(repository).unwrap();
         assert_eq!(archive["s3"], json!({"bucket": "b", "endpoint": "e", "key": "f"}));
+    }
+
+    #[test]
+    fn a_drivers_repository_says_driver_and_configuration() {
+        let repository =
+            json!({"plugin": {"name": "d", "configuration": "c", "keyFormat": "f/{{pod.name}}"}});
+        let repository = repository.as_object().unwrap();
+        let archive = archive_location(repository).unwrap();
+        assert_eq!(archive["plugin"], json!({"name": "d", "configuration": "c", "key": "f/{{pod.name}}"}));
+        let mut one = artifact(json!({"name": "a", "plugin": {"key": "k"}}));
+        assert!(one.has_location() && one.key() == "k");
+        relocate(&mut one.location, &archive);
+        assert_eq!(one.location["plugin"], json!({"key": "k", "name": "d", "configuration": "c"}));
+        let whole = json!({"name": "a", "plugin": {"name": "e", "configuration": "own", "key": "k"}});
+        let mut other = artifact(whole.clone());
+        relocate(&mut other.location, &archive);
+        assert_eq!(other.location["plugin"], whole["plugin"]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use argosy_model::{SELECTOR_PREFIX, selector_matches};
 use serde_json::Value;
 
+use crate::artifact::Artifact;
 use crate::manifest::{LifecycleHook, Manifest, Template, TemplateKind};
 use crate::references::is_stored;
 use crate::{Diagnostic, is_inline, shown_name};
@@ -85,6 +86,17 @@ const WORKFLOW_LEFT_OUT: [&str; 11] = [
 ];
 
 impl Template {
+    /// The first artifact that a driver keeps: inputs or outputs, and its place there.
+    fn artifact_of_a_driver(&self) -> Option<(&'static str, usize)> {
+        [("inputs", &self.inputs.artifacts), ("outputs", &self.outputs.artifacts)].into_iter().find_map(
+            |(side, artifacts)| {
+                let is_plugin =
+                    |artifact: &Artifact| artifact.kind().is_some_and(|(kind, _)| kind == "plugin");
+                Some((side, artifacts.iter().position(is_plugin)?))
+            },
+        )
+    }
+
     /// What only Kubernetes has of it; `None`: it may run as a process, too.
     pub fn needs_kubernetes(&self) -> Option<Need> {
         let need = |path: String, what| Some(Need { path, what, of_workflow: false });
@@ -105,6 +117,9 @@ impl Template {
         }
         if let Some((field, what)) = TEMPLATE_NEEDS.iter().find(|(field, _)| is_set(self.raw.get(field))) {
             return need((*field).to_owned(), what);
+        }
+        if let Some((side, at)) = self.artifact_of_a_driver() {
+            return need(format!("{side}.artifacts[{at}].plugin"), "artifact plugins");
         }
         if let TemplateKind::Http(_) = &self.kind {
             let at = has_source(self.raw.pointer("/http/headers"))?;

@@ -20,7 +20,12 @@ pub const BUSYBOX_NAMES: [&str; 7] = [
     "docker.io/library/alpine:3.23",
     "docker.io/library/debian:bookworm-slim",
 ];
-const PAUSE_NAME: &str = "localhost/pause:1";
+/// The image of an artifact driver of Argo's, which runs as a user of its own.
+pub const DRIVER_IMAGE: &str = "docker.io/argosy/test-driver:test";
+/// An image whose program takes no notice of its arguments and does nothing.
+pub const PAUSE_NAME: &str = "localhost/pause:1";
+const ROOT: &str = "0";
+const DRIVER_USER: &str = "4321";
 
 /// Archives of all images, made once per content below the run's cluster folder.
 pub fn make(folder: &Path, binaries: &Path, executor: Option<&Path>) -> Result<Vec<PathBuf>> {
@@ -31,15 +36,31 @@ pub fn make(folder: &Path, binaries: &Path, executor: Option<&Path>) -> Result<V
             "pause",
             &[PAUSE_NAME],
             |root| add(&binaries.join("pause"), &root.join("pause")),
-            &["/pause"],
+            (&["/pause"], ROOT),
         )?,
-        archive(folder, "busybox", &BUSYBOX_NAMES, busybox, &[])?,
+        archive(folder, "busybox", &BUSYBOX_NAMES, busybox, (&[], ROOT))?,
     ];
     if let Some(executor) = executor {
         let fill = |root: &Path| add(executor, &root.join("argosy-executor"));
-        archives.push(archive(folder, "executor", &[EXECUTOR_IMAGE], fill, &["/argosy-executor"])?);
+        let started = (["/argosy-executor"].as_slice(), ROOT);
+        archives.push(archive(folder, "executor", &[EXECUTOR_IMAGE], fill, started)?);
     }
     Ok(archives)
+}
+
+/// The archive of the driver's image: its program, and the libraries of this machine that it is linked with.
+pub fn make_driver(folder: &Path, driver: &Path) -> Result<PathBuf> {
+    let libraries = output(Command::new("ldd").arg(driver))?;
+    let fill = |root: &Path| {
+        let paths = libraries.split_whitespace().filter(|word| word.starts_with('/'));
+        for library in paths {
+            let target = root.join(library.trim_start_matches('/'));
+            create_dir_all(target.parent().context("a library lies in a folder")?)?;
+            add(Path::new(library), &target)?;
+        }
+        add(driver, &root.join("driver"))
+    };
+    archive(folder, "driver", &[DRIVER_IMAGE], fill, (&["/driver"], DRIVER_USER))
 }
 
 fn add(source: &Path, target: &Path) -> Result<()> {
@@ -72,7 +93,7 @@ fn archive(
     name: &str,
     tags: &[&str],
     fill: impl FnOnce(&Path) -> Result<()>,
-    entrypoint: &[&str],
+    (entrypoint, user): (&[&str], &str),
 ) -> Result<PathBuf> {
     let work = folder.join(format!("{name}.d"));
     if work.exists() {
@@ -93,7 +114,7 @@ fn archive(
     let digest = hex(&Sha256::digest(read(work.join("layer.tar"))?));
     let config = serde_json::json!({
         "architecture": architecture()?, "os": "linux",
-        "config": {"Entrypoint": entrypoint, "Env": ["PATH=/usr/local/bin:/bin:/usr/bin:/sbin"]},
+        "config": {"Entrypoint": entrypoint, "User": user, "Env": ["PATH=/usr/local/bin:/bin:/usr/bin:/sbin"]},
         "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{digest}")]},
         "history": [{"created": "2026-01-01T00:00:00Z"}],
     });

@@ -28,7 +28,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-pub use images::{BUSYBOX_NAMES, EXECUTOR_IMAGE};
+pub use images::{BUSYBOX_NAMES, DRIVER_IMAGE, EXECUTOR_IMAGE, PAUSE_NAME};
 pub use plugin::executor_plugin;
 
 /// Highest index of a cluster in one federation.
@@ -482,6 +482,14 @@ impl Cluster {
     /// containerd's own words.
     pub fn load_image(&self, archive: &Path) -> Result<()> {
         images::load(&self.folder, archive)
+    }
+
+    /// Makes an image ([`DRIVER_IMAGE`]) of an artifact driver's program, and loads it.
+    ///
+    /// # Errors
+    /// What could not be made, or containerd's own words.
+    pub fn load_driver(&self, program: &Path) -> Result<()> {
+        self.load_image(&images::make_driver(&self.folder, program)?)
     }
 
     /// Ends the cluster and removes what it made.

@@ -52,14 +52,14 @@ pub fn load(
     if let Some(first) = missing.first() {
         return Err(Problem { message: not_loaded(first, NO_KEY), missing, unreached: Vec::new() });
     }
-    for (number, input) in inputs.iter().enumerate() {
+    for input in inputs {
         let failed = |reason: String| not_loaded(&input.name, &reason);
         let to = place(input);
         if let Some(raw) = &input.raw {
             write_raw(&to, raw).map_err(|error| failed(error.to_string()))?;
         } else {
             let plan = plans.iter().find(|plan| plan.name == input.name);
-            let fetched = fetch(session, input, plan, number, &to);
+            let fetched = fetch(session, input, plan, &to);
             if !fetched.map_err(|why| unreached(std::slice::from_ref(input), failed(why)))? {
                 continue;
             }
@@ -99,7 +99,6 @@ fn fetch(
     session: Option<&Session>,
     input: &InputFile,
     plan: Option<&InputPlan>,
-    number: usize,
     to: &Path,
 ) -> Result<bool, String> {
     let Some(session) = session else { return Err("there is no agent to ask".to_owned()) };
@@ -108,7 +107,7 @@ fn fetch(
         let source = match plan.take() {
             Some(source) => source,
             // Another try needs requests that are still good.
-            None => again(session, number)?,
+            None => again(session, &input.name)?,
         };
         once(session, input, &source, to)
     })?;
@@ -118,17 +117,31 @@ fn fetch(
     Ok(loaded)
 }
 
-fn again(session: &Session, number: usize) -> Result<Source, Failure> {
-    match session.ask(Operation::Inputs) {
-        Ok(Answer::Inputs { mut inputs }) if number < inputs.len() => Ok(inputs.swap_remove(number).source),
-        Ok(_) => Err(Failure { message: "the agent knows no such input".to_owned(), again: false }),
-        Err(message) => Err(Failure { message, again: false }),
-    }
+fn again(session: &Session, name: &str) -> Result<Source, Failure> {
+    let plans = match session.ask(Operation::Inputs) {
+        Ok(Answer::Inputs { inputs }) => inputs,
+        Ok(
+            Answer::Paths { .. }
+            | Answer::Addresses { .. }
+            | Answer::Signed { .. }
+            | Answer::ResultObject { .. }
+            | Answer::Upload { .. }
+            | Answer::Done,
+        ) => Vec::new(),
+        Err(message) => return Err(Failure { message, again: false }),
+    };
+    let plan = plans.into_iter().find(|plan| plan.name == name);
+    plan.map(|plan| plan.source)
+        .ok_or_else(|| Failure { message: "the agent knows no such input".to_owned(), again: false })
 }
 
 fn once(session: &Session, input: &InputFile, source: &Source, to: &Path) -> Result<bool, Failure> {
     match source {
         Source::Missing => Ok(false),
+        Source::Driver => {
+            let message = "its driver runs beside steps in Pods only".to_owned();
+            Err(Failure { message, again: false })
+        }
         Source::Agent => {
             let archive = session.archive(&input.name)?;
             let packing = Some(input.packing.unwrap_or(Packing::Tar { level: None }));
@@ -184,7 +197,7 @@ fn directory(session: &Session, files: &[RemoteFile], to: &Path) -> Result<Strin
     Ok(digest_of_files(digests))
 }
 
-fn set_mode(input: &InputFile, path: &Path) -> io::Result<()> {
+pub fn set_mode(input: &InputFile, path: &Path) -> io::Result<()> {
     let Some(mode) = input.mode else { return Ok(()) };
     let mut open = vec![path.to_owned()];
     while let Some(path) = open.pop() {

@@ -4,6 +4,7 @@
 //! file if it is packed. The executor has no credentials; it asks its agent for signed requests and for the addresses of hosts.
 
 mod content;
+mod drivers;
 mod load;
 mod pack;
 mod parts;
@@ -14,6 +15,10 @@ mod transfer;
 mod unpack;
 
 pub use stage::{LogKeeper, load_inputs, save_outputs, session};
+
+pub use drivers::{Saving, Told, gate};
+pub use load::set_mode;
+pub use unpack::{remove, unpack};
 
 use load::load;
 use save::{log_output, save};

@@ -4,7 +4,7 @@ use super::content::{CHANGED, Range};
 use super::parts::{Object, PARTS_MAX, Part, Parts};
 use super::spool::{self, PART_BYTES, Spool};
 use super::transfer::{Session, tries};
-use super::{Digesting, digest_of_files, hex, pack};
+use super::{Digesting, digest_of_files, drivers, hex, pack};
 use crate::artifacts::{OutputFile, Packing, SavedArtifact, Signed};
 use flate2::Crc;
 use ring::digest::{Context, SHA256};
@@ -18,7 +18,7 @@ use std::thread;
 /// What is read at once of a file.
 const PIECE_BYTES: usize = 128 * 1024;
 /// Files of an artifact that is a directory.
-const FILES_MAX: usize = 10_000;
+pub const FILES_MAX: usize = 10_000;
 
 /// What was saved, and what could not be: Argo's messages, each followed by `; `.
 #[derive(Debug, Default)]
@@ -54,6 +54,9 @@ fn save_one(session: &Session, output: &OutputFile, spool: &Path) -> Result<Opti
             "open /var/run/argo/outputs/artifacts{slash}{}.tgz: no such file or directory",
             output.path.trim_end_matches('/')
         ));
+    }
+    if !output.driver.is_empty() {
+        return drivers::save(output, path, spool).map(Some);
     }
     let is_tree = path.is_dir() && output.packing == Packing::None;
     if is_tree && output.is_url {
@@ -192,7 +195,7 @@ fn give(
 }
 
 /// The output that is the log of a container.
-pub fn log_output(container: &str, file: &Path) -> OutputFile {
+pub fn log_output(container: &str, file: &Path, driver: &str) -> OutputFile {
     let path: PathBuf = file.to_owned();
     OutputFile {
         name: format!("{container}-logs"),
@@ -200,5 +203,6 @@ pub fn log_output(container: &str, file: &Path) -> OutputFile {
         optional: true,
         packing: Packing::None,
         is_url: false,
+        driver: driver.to_owned(),
     }
 }

@@ -43,7 +43,7 @@ pub fn save_outputs(task: &Task, session: Option<&Session>, log: Option<&Path>, 
     let Some(session) = session else { return };
     let spool = spool(task);
     let mut outputs: Vec<OutputFile> = task.output_files.clone();
-    outputs.extend(log.map(|log| log_output(&container(task), log)));
+    outputs.extend(log.map(|log| log_output(&container(task), log, &task.log_driver)));
     let saved = save(session, &outputs, &spool);
     outcome.artifacts = saved.artifacts;
     if !saved.problems.is_empty() {

@@ -24,6 +24,7 @@ pub(super) static TYPES: &[&Type] = &[
     &ARTIFACTORY,
     &GIT,
     &RAW,
+    &PLUGIN,
     &SECRET_KEY,
     &ARTIFACT_GC,
     &WORKFLOW_ARTIFACT_GC,
@@ -47,7 +48,7 @@ macro_rules! location_type {
                 honoured("git", Shape::Object(&GIT)),
                 honoured("raw", Shape::Object(&RAW)),
                 refused("hdfs"),
-                refused("plugin"),
+                honoured("plugin", Shape::Object(&PLUGIN)),
             ],
         }
     };
@@ -70,6 +71,16 @@ pub(super) static ARTIFACT: Type = location_type!(
 );
 
 pub(super) static ARCHIVE_LOCATION: Type = location_type!("ArtifactLocation");
+
+static PLUGIN: Type = Type {
+    name: "PluginArtifact",
+    fields: &[
+        honoured("name", Shape::String),
+        honoured("configuration", Shape::String),
+        honoured("connectionTimeoutSeconds", Shape::Integer),
+        honoured("key", Shape::String),
+    ],
+};
 
 static ARCHIVE: Type = Type {
     name: "ArchiveStrategy",
