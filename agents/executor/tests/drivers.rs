@@ -60,12 +60,7 @@ impl Artifacts for Agent {
         Err(("nothing is read here".to_owned(), true))
     }
 
-    async fn read_result(
-        &self,
-        _: &Fence,
-        _: &Ticket,
-        _: u64,
-    ) -> Result<(String, Vec<u8>), (String, bool)> {
+    async fn read_result(&self, _: &Fence, _: &Ticket, _: u64) -> Result<(String, Vec<u8>), (String, bool)> {
         Err(("no result is here".to_owned(), true))
     }
 
