@@ -1,6 +1,6 @@
 //! Artifact drivers: the executor's containers in a Pod, as processes, beside a driver that another gRPC stack serves.
 
-#![expect(clippy::unwrap_used, reason = "a test ends with its first surprise")]
+#![allow(clippy::unwrap_used, dead_code, reason = "tests; each uses its part of support")]
 
 mod support;
 

@@ -352,7 +352,7 @@ async fn act(shared: &Shared, Work { action, has_turn }: Work) -> Result<(), kub
             Ok(())
         }
         RuntimeAction::Ensure(assignment) => creation::ensure(shared, &assignment, has_turn).await,
-        RuntimeAction::GrantPermit { fence, holder } => grant(shared, fence, holder).await,
+        RuntimeAction::GrantPermit { fence, holder } => Box::pin(grant(shared, fence, holder)).await,
         RuntimeAction::Stop { fence, grace_ms } => stop(shared, fence, grace_ms).await,
         RuntimeAction::Kill(fence) => kill(shared, fence).await,
         RuntimeAction::Release(fence) => release(shared, fence).await,
