@@ -56,13 +56,16 @@ pub fn in_pods(
     until_ms: u64,
 ) -> Vec<(u64, Fault)> {
     let mut faults = Vec::new();
+    if !pauses && !kills {
+        return faults;
+    }
     let mut at_ms = from_ms;
-    while pauses || kills {
+    loop {
         at_ms += random.between(1, 2 * IN_PODS_EVERY_MS);
         let cluster = random.position(targets.clusters);
         let left_ms = until_ms.saturating_sub(at_ms + 1_000);
         if left_ms < PAUSE_MIN_MS {
-            break;
+            return faults;
         }
         let for_ms = random.between(PAUSE_MIN_MS, PAUSE_MAX_MS.min(left_ms));
         let fault = match random.below(4) {
@@ -73,7 +76,6 @@ pub fn in_pods(
         };
         faults.push((at_ms, fault));
     }
-    faults
 }
 
 /// How often, in runs that ask for more of it: processes that are started again, leaders that hand over, members that lag.

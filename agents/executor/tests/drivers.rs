@@ -1,6 +1,11 @@
 //! Artifact drivers: the executor's containers in a Pod, as processes, beside a driver that another gRPC stack serves.
 
-#![allow(clippy::unwrap_used, dead_code, reason = "tests; each uses its part of support")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    dead_code,
+    reason = "tests; each uses its part of support"
+)]
 
 mod support;
 
