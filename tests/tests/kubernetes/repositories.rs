@@ -117,7 +117,7 @@ async fn clone(cell: &Cell, name: &str, repository: &Value) -> anyhow::Result<Va
     let told = |name: &str, path: &str| json!({"name": name, "valueFrom": {"path": path}});
     let templates = json!([{"name": "main", "nodeSelector": {"cluster.argosy.dev/name": "east"},
         "inputs": {"artifacts": [{"name": "f", "path": "/in", "git": repository}]},
-        "container": sh("cat /in/file > /tmp/out; { cat /in/.git/config; env; ls /root/.ssh || true; } > /tmp/seen 2>&1"),
+        "container": sh("cat /in/file > /tmp/out; { cat /in/.git/config; env; ls \"$HOME/.ssh\" || true; } > /tmp/seen 2>&1"),
         "outputs": {"parameters": [told("out", "/tmp/out"), told("seen", "/tmp/seen")]}}]);
     let name = cell.submit(&workflow(name, templates)).await?;
     cell.finished(&name, WAIT).await
