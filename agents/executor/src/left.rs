@@ -82,20 +82,9 @@ fn renew(session: &Session, object: &Mutex<Option<ResultObject>>, over: &mpsc::R
             Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => return,
         }
         // An agent that can't be reached now is asked again; until then the request at hand is as good as it gets.
-        match session.ask_once(Operation::ResultObject) {
-            Some(Answer::ResultObject { object: Some(renewed) }) => {
-                *object.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed);
-            }
-            Some(Answer::ResultObject { object: None }) => return,
-            Some(
-                Answer::Inputs { .. }
-                | Answer::Paths { .. }
-                | Answer::Addresses { .. }
-                | Answer::Signed { .. }
-                | Answer::Upload { .. }
-                | Answer::Done,
-            )
-            | None => {}
+        if let Some(Answer::ResultObject { object: answer }) = session.ask_once(Operation::ResultObject) {
+            let Some(renewed) = answer else { return };
+            *object.lock().unwrap_or_else(PoisonError::into_inner) = Some(renewed);
         }
     }
 }

@@ -66,15 +66,9 @@ fn save_one(driver: &Driver, session: &Session, saving: &Saving) -> Result<(), S
     let artifact = driver.artifacts.iter().find(|artifact| artifact.name == saving.name);
     let artifact =
         artifact.ok_or_else(|| format!("the driver {} keeps no artifact {}", driver.name, saving.name))?;
-    match session.ask(Operation::Save { name: saving.name.clone() })? {
-        Answer::Done => {}
-        Answer::Inputs { .. }
-        | Answer::Paths { .. }
-        | Answer::Addresses { .. }
-        | Answer::Signed { .. }
-        | Answer::ResultObject { .. }
-        | Answer::Upload { .. } => return Err("the agent's answer is not about saving".to_owned()),
-    }
+    let Answer::Done = session.ask(Operation::Save { name: saving.name.clone() })? else {
+        return Err("the agent's answer is not about saving".to_owned());
+    };
     let request = wire::SaveArtifactRequest {
         path: saving.path.to_string_lossy().into_owned(),
         output_artifact: Some(told(driver, artifact)),

@@ -34,17 +34,7 @@ pub fn load(
 ) -> Result<(), Problem> {
     let asks = inputs.iter().any(|input| input.raw.is_none());
     let plans = match session {
-        Some(session) if asks => {
-            match session.ask(Operation::Inputs).map_err(|why| unreached(inputs, why))? {
-                Answer::Inputs { inputs } => inputs,
-                Answer::Paths { .. }
-                | Answer::Addresses { .. }
-                | Answer::Signed { .. }
-                | Answer::Upload { .. }
-                | Answer::ResultObject { .. }
-                | Answer::Done => Vec::new(),
-            }
-        }
+        Some(session) if asks => plans_of(session).map_err(|why| unreached(inputs, why))?,
         _ => Vec::new(),
     };
     let missing: Vec<String> =
@@ -117,19 +107,13 @@ fn fetch(
     Ok(loaded)
 }
 
+fn plans_of(session: &Session) -> Result<Vec<InputPlan>, String> {
+    let Answer::Inputs { inputs } = session.ask(Operation::Inputs)? else { return Ok(Vec::new()) };
+    Ok(inputs)
+}
+
 fn again(session: &Session, name: &str) -> Result<Source, Failure> {
-    let plans = match session.ask(Operation::Inputs) {
-        Ok(Answer::Inputs { inputs }) => inputs,
-        Ok(
-            Answer::Paths { .. }
-            | Answer::Addresses { .. }
-            | Answer::Signed { .. }
-            | Answer::ResultObject { .. }
-            | Answer::Upload { .. }
-            | Answer::Done,
-        ) => Vec::new(),
-        Err(message) => return Err(Failure { message, again: false }),
-    };
+    let plans = plans_of(session).map_err(|message| Failure { message, again: false })?;
     let plan = plans.into_iter().find(|plan| plan.name == name);
     plan.map(|plan| plan.source)
         .ok_or_else(|| Failure { message: "the agent knows no such input".to_owned(), again: false })

@@ -364,17 +364,8 @@ impl AgentResolver {
         };
         let request = Request { fence, holder, ticket, operation };
         let answer = self.client.post_within("/v1/artifacts", &request, QUESTION_TIMEOUT).ok()?;
-        match serde_json::from_str(&answer.body).ok()? {
-            Answer::Addresses { addresses } => {
-                Some(addresses.iter().filter_map(|one| one.parse().ok()).collect())
-            }
-            Answer::Inputs { .. }
-            | Answer::Paths { .. }
-            | Answer::Signed { .. }
-            | Answer::Upload { .. }
-            | Answer::ResultObject { .. }
-            | Answer::Done => None,
-        }
+        let Answer::Addresses { addresses } = serde_json::from_str(&answer.body).ok()? else { return None };
+        Some(addresses.iter().filter_map(|one| one.parse().ok()).collect())
     }
 }
 

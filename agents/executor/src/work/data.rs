@@ -12,21 +12,21 @@ use crate::protocol::RESULT_BYTES_MAX;
 pub fn run(expressions: &[String], session: Option<&Session>) -> Result<String, String> {
     let paths = match session.map(|session| session.ask(Operation::Paths)) {
         None => Err("no valid source is used for data template".to_owned()),
-        Some(Ok(Answer::Paths { paths })) => Ok(paths),
-        Some(Ok(
-            Answer::Inputs { .. }
-            | Answer::Addresses { .. }
-            | Answer::Signed { .. }
-            | Answer::Upload { .. }
-            | Answer::ResultObject { .. }
-            | Answer::Done,
-        )) => Err("unable to source artifact paths: the agent does not list stores; upgrade it".to_owned()),
-        Some(Err(message)) => Err(format!("unable to source artifact paths: {message}")),
+        Some(answer) => {
+            answer.and_then(listed).map_err(|message| format!("unable to source artifact paths: {message}"))
+        }
     };
     paths
         .map_err(|message| format!("unable to process data source: {message}"))
         .and_then(|paths| transformed(&paths, expressions))
         .map_err(|message| format!("unable to process data template: {message}"))
+}
+
+fn listed(answer: Answer) -> Result<Vec<String>, String> {
+    let Answer::Paths { paths } = answer else {
+        return Err("the agent does not list stores; upgrade it".to_owned());
+    };
+    Ok(paths)
 }
 
 fn transformed(paths: &[String], expressions: &[String]) -> Result<String, String> {

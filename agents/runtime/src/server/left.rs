@@ -44,22 +44,15 @@ impl Executors {
         let artifacts = self.shared.artifacts.get()?;
         let ticket = self.unseal(fence, ticket)?;
         let signed = artifacts.answer(fence, &ticket, Operation::ResultObject);
-        match tokio::time::timeout(SIGN_WAIT, signed).await {
-            Ok(Ok(Answer::ResultObject { object })) => object,
-            Ok(Ok(
-                Answer::Inputs { .. }
-                | Answer::Paths { .. }
-                | Answer::Addresses { .. }
-                | Answer::Signed { .. }
-                | Answer::Upload { .. }
-                | Answer::Done,
-            )) => None,
-            Ok(Err((message, _))) => {
+        let answer = match tokio::time::timeout(SIGN_WAIT, signed).await.ok()? {
+            Ok(answer) => answer,
+            Err((message, _)) => {
                 tracing::debug!(fence = display_fence(fence), message, "no place for a step's result");
-                None
+                return None;
             }
-            Err(_) => None,
-        }
+        };
+        let Answer::ResultObject { object } = answer else { return None };
+        object
     }
 
     /// Reads the outcome of an attempt that was left for it by its holder.
