@@ -509,8 +509,13 @@ impl Step<'_> {
             attempt.host.clone_from(&fact.host);
         }
         let (orphan, fenced, cluster) = (attempt.workflow == 0, attempt.fenced, attempt.cluster.clone());
+        // Its end was told by nobody: an exclusive step runs until its own lease is over.
+        let may_run = attempt.quarantined && fact.revision == 0 && !attempt.exclusive_workflow_uid.is_empty();
         let requests = attempt.requests.take();
         self.state.index.on_cluster.remove(&(Arc::from(cluster.as_str()), fence));
+        if may_run {
+            self.lost_part_may_run();
+        }
         if orphan {
             self.state.attempts.remove(&fence);
         }

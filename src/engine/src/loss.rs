@@ -84,6 +84,9 @@ pub(crate) fn wait_ms(work: &row::Work, may_have_run: bool, limits: &Limits) -> 
 /// does, nobody knows: it is taken over after the wait of one that was running.
 pub(crate) fn left_behind(draft: &mut Draft, leader: &mut Leader, cluster: &str, fence: Fence) {
     let Some(attempt) = draft.state.attempt(&fence).filter(|attempt| !attempt.left).cloned() else { return };
+    if attempt.quarantined {
+        return close_unseen(draft, fence);
+    }
     let key = (attempt.workflow, attempt.node);
     let Some(work) = draft.state.works.get(&key).cloned() else { return };
     // The permits of exclusive steps are in the log: of those alone state knows that they did not start.
@@ -120,6 +123,9 @@ pub(crate) fn forget(draft: &mut Draft, leader: &mut Leader, cluster: &str, fenc
     if attempt.fenced {
         return close(draft, fence);
     }
+    if attempt.quarantined {
+        return close_unseen(draft, fence);
+    }
     let runs_alone = attempt.exclusive_lease_ms > 0 && attempt.permitted;
     let run_ms = if runs_alone { exclusive_wait_ms(attempt.exclusive_lease_ms) } else { 0 };
     let lease_ms = if was_lost && !runs_alone { 0 } else { leader.limits.lease_and_margin_ms };
@@ -136,10 +142,15 @@ pub(crate) fn forget(draft: &mut Draft, leader: &mut Leader, cluster: &str, fenc
 /// Nothing of a fenced attempt is waited for any more.
 fn close(draft: &mut Draft, fence: Fence) {
     if draft.state.attempt(&fence).is_some_and(|attempt| attempt.fenced && !attempt.closed) {
-        let phase = AttemptPhase::Stopped.into();
-        let closed = fact::AttemptClosed { fence: Some(fence), revision: 0, phase, host: String::new() };
-        draft.emit(Body::AttemptClosed(closed));
+        close_unseen(draft, fence);
     }
+}
+
+/// Nobody will report on the attempt any more. One in quarantine has no step that waits for it, and may run on for a while.
+fn close_unseen(draft: &mut Draft, fence: Fence) {
+    let phase = AttemptPhase::Stopped.into();
+    let closed = fact::AttemptClosed { fence: Some(fence), revision: 0, phase, host: String::new() };
+    draft.emit(Body::AttemptClosed(closed));
 }
 
 /// The timer of [`left_behind`]: if the attempt has not been heard of since, it is taken over.

@@ -136,8 +136,7 @@ impl Step<'_> {
     /// Every invite is void: one that was used in the lost part of history must not be used again.
     pub(crate) fn incarnation_raised(&mut self, fact: &fact::IncarnationRaised) -> Result<(), Error> {
         self.state.meta.incarnation = fact.incarnation;
-        self.state.meta.recovered_at_ms = self.time.0;
-        self.touch(Key::Meta);
+        self.lost_part_may_run();
         for hash in self.state.invites.keys().cloned().collect::<Vec<_>>() {
             self.state.invites.remove(&hash);
             self.touch(Key::Invite(hash));
@@ -153,6 +152,12 @@ impl Step<'_> {
             cluster.recovery = Some(row::ClusterRecovery::default());
         }
         Ok(())
+    }
+
+    /// From now on exclusive steps wait as they do after a recovery: see [`lost_part_is_over`].
+    pub(crate) fn lost_part_may_run(&mut self) {
+        self.state.meta.recovered_at_ms = self.time.0;
+        self.touch(Key::Meta);
     }
 
     pub(crate) fn attempt_quarantined(&mut self, fact: &fact::AttemptQuarantined) -> Result<(), Error> {
