@@ -15,7 +15,9 @@
 //! while what they run goes on ([`Simulated::lose_hosts`]). Questions and outcomes are repeated until
 //! answered, so events may be dropped while the agent is down.
 
-use argosy_agent_runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent};
+use argosy_agent_runtime::{
+    AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, observe_outcome,
+};
 use argosy_executor::artifacts::SavedArtifact;
 use argosy_executor::protocol::{EXIT_EXECUTOR_ERROR, EXIT_REFUSED, TaskOutcome};
 use argosy_model::{display_fence, parse_fence};
@@ -111,8 +113,8 @@ enum Stage {
     Running,
     /// The command ended; the executor hands over.
     HandingOver(TaskOutcome),
-    /// Nothing runs any more.
-    Over,
+    /// Nothing runs any more; an executor that told its outcome left it in the Pod's status.
+    Over(Option<TaskOutcome>),
     /// Its executor was killed, and all that it ran.
     Killed,
 }
@@ -398,7 +400,7 @@ impl Simulated {
                 self.plan_at(now, fence);
             }
             (ExecutorAnswer::Refused { .. }, Stage::Asking) => {
-                pod.stage = Stage::Over;
+                pod.stage = Stage::Over(None);
                 let message = format!("main: Error (exit code {EXIT_REFUSED})");
                 let mut seen = AttemptObservation::new(*fence, AttemptPhase::Failed, message);
                 seen.exit_code = Some(EXIT_REFUSED);
@@ -406,9 +408,9 @@ impl Simulated {
             }
             (
                 ExecutorAnswer::Refused { .. } | ExecutorAnswer::OutcomeRecorded { .. },
-                Stage::HandingOver(_),
+                Stage::HandingOver(outcome),
             ) => {
-                pod.stage = Stage::Over;
+                pod.stage = Stage::Over(Some(outcome.clone()));
             }
             // The next question is planned already, by the last one.
             (
@@ -612,7 +614,7 @@ impl Simulated {
         if let Some(pod) = self.pods.get_mut(&fence)
             && pod.stage == Stage::Running
         {
-            pod.stage = Stage::Over;
+            pod.stage = Stage::Over(None);
             let holder = pod.holder.clone();
             self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Killed });
         }
@@ -632,7 +634,7 @@ impl Simulated {
         let is_stopped = pod.stop_at.is_some_and(|at| at <= now);
         match &pod.stage {
             // What has ended and was told of is deleted when that is asked for: an agent that lost its ledger asks.
-            Stage::Starting | Stage::Asking | Stage::Over | Stage::Killed if is_stopped => {
+            Stage::Starting | Stage::Asking | Stage::Over(_) | Stage::Killed if is_stopped => {
                 self.pods.remove(&fence);
                 self.events.push(RuntimeEvent::Gone(fence));
             }
@@ -678,7 +680,7 @@ impl Simulated {
             | Stage::Asking
             | Stage::HandingOver(_)
             | Stage::Running
-            | Stage::Over
+            | Stage::Over(_)
             | Stage::Killed => {}
         }
     }
@@ -736,9 +738,18 @@ impl Simulated {
 }
 
 fn observe(fence: Fence, pod: &Pod) -> AttemptObservation {
+    if let Stage::Over(Some(outcome)) = &pod.stage {
+        // A Pod says how it ended for as long as it is there, also to an agent that has lost what it was told.
+        return AttemptObservation {
+            holder: pod.bound.clone(),
+            host: "simulated".to_owned(),
+            handle: pod.holder.clone(),
+            ..observe_outcome(fence, &pod.holder, outcome.clone())
+        };
+    }
     let phase = match &pod.stage {
         Stage::Starting | Stage::Asking => AttemptPhase::Pending,
-        Stage::Running | Stage::HandingOver(_) | Stage::Over => AttemptPhase::Running,
+        Stage::Running | Stage::HandingOver(_) | Stage::Over(_) => AttemptPhase::Running,
         Stage::Killed => AttemptPhase::Failed,
     };
     let killed = pod.stage == Stage::Killed;
