@@ -501,7 +501,7 @@ impl Cell {
             Ok(workflow) => Ok(workflow),
             Err(error) => {
                 let workflow = self.get(&path).await.unwrap_or_default();
-                bail!("{error}; it is {}", workflow["status"])
+                bail!("{error}; it is\n{}", unfinished(&workflow))
             }
         }
     }
@@ -641,6 +641,19 @@ impl Cell {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// A workflow that has not ended, and what of it has not: a line each, which logs of a whole run show.
+fn unfinished(workflow: &Value) -> String {
+    let line = |what: &Value, name: &str| {
+        let text = |field: &str| what[field].as_str().unwrap_or_default();
+        format!("  {} {}: {}", text(name), text("phase"), text("message"))
+    };
+    let status = &workflow["status"];
+    let nodes = status["nodes"].as_object().into_iter().flat_map(|nodes| nodes.values());
+    let is_open = |node: &&Value| matches!(node["phase"].as_str(), None | Some("" | "Pending" | "Running"));
+    let open = nodes.filter(is_open).map(|node| line(node, "displayName"));
+    std::iter::once(line(status, "progress")).chain(open).collect::<Vec<_>>().join("\n")
 }
 
 fn namespace_of(workflow: &Value) -> &str {
