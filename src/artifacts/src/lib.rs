@@ -19,6 +19,7 @@ mod limits;
 mod location;
 mod operation;
 mod result;
+mod roles;
 mod s3;
 mod secrets;
 mod small;

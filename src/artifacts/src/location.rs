@@ -1,8 +1,9 @@
 //! Argo's locations: fields, and the credentials that they name.
 
+use crate::roles::{Role, Roles};
 use crate::secrets::Secrets;
 use crate::{Error, Limits};
-use object_store::aws::{AmazonS3Builder, AwsCredentialProvider};
+use object_store::aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider};
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,12 +25,13 @@ pub(crate) struct Credentials {
     kept_for: Duration,
     /// The agent's own identity at Amazon, by region: what it is given holds for an hour, and every request would ask for it.
     own: Mutex<BTreeMap<String, AwsCredentialProvider>>,
+    roles: Roles,
 }
 
 impl Credentials {
     pub(crate) fn new(secrets: Arc<dyn Secrets>, limits: &Limits) -> Self {
         let kept_for = Duration::from_millis(limits.secrets_kept_ms);
-        Self { secrets, kept: Mutex::default(), kept_for, own: Mutex::default() }
+        Self { secrets, kept: Mutex::default(), kept_for, own: Mutex::default(), roles: Roles::default() }
     }
 
     /// What the agent's environment says of its own identity at Amazon: keys, a web identity, the identity of its Pod, its
@@ -48,6 +50,18 @@ impl Credentials {
         }
         own.insert(region.to_owned(), Arc::clone(built.credentials()));
         Ok(Arc::clone(built.credentials()))
+    }
+
+    /// What a role at Amazon gives to the agent's own identity.
+    pub(crate) async fn of_role(
+        &self,
+        role: Role,
+        client: &reqwest::Client,
+    ) -> Result<Arc<AwsCredential>, Error> {
+        let own = self.own(&role.region)?.get_credential().await;
+        let own =
+            own.map_err(|error| Error::Store(format!("no credentials to take on {}: {error}", role.arn)))?;
+        self.roles.assume(role, &own, client).await
     }
 
     /// The value that a selector of a location names; `None` where there is no selector, or an optional one has nothing.

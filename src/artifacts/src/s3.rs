@@ -1,6 +1,7 @@
 //! Requests to S3-compatible stores that are signed for others, and uploads in parts.
 
 use crate::location::{Credentials, flag, needed, text};
+use crate::roles::Role;
 use crate::{Error, Limits};
 use object_store::ClientOptions;
 use object_store::aws::{AmazonS3, AmazonS3Builder, AmazonS3ConfigKey};
@@ -113,14 +114,22 @@ pub(crate) async fn open(
         _ => host.ends_with(".amazonaws.com") || host.ends_with(".aliyuncs.com"),
     };
     let style = if is_virtual { UrlStyle::VirtualHost } else { UrlStyle::Path };
-    let access = credentials.of(namespace, fields, "accessKeySecret").await?;
-    let secret = credentials.of(namespace, fields, "secretKeySecret").await?;
-    let session = match text(fields, "securityToken") {
+    let mut access = credentials.of(namespace, fields, "accessKeySecret").await?;
+    let mut secret = credentials.of(namespace, fields, "secretKeySecret").await?;
+    let mut session = match text(fields, "securityToken") {
         "" => credentials.of(namespace, fields, "sessionTokenSecret").await?,
         token => Some(token.to_owned()),
     };
     let ca = credentials.of(namespace, fields, "caSecret").await?;
-    // Keys that are named win, as in Argo, whatever `useSDKCreds` says.
+    // Keys that are named win, as in Argo, then a role, whatever `useSDKCreds` says.
+    let arn = text(fields, "roleARN").to_owned();
+    if !arn.is_empty() && (access.is_none() || secret.is_none()) {
+        let role = Role { arn, region: region.clone() };
+        let given = credentials.of_role(role, &http_client(None, limits)?).await?;
+        access = Some(given.key_id.clone());
+        secret = Some(given.secret_key.clone());
+        session.clone_from(&given.token);
+    }
     let builder = if access.is_none() || secret.is_none() {
         AmazonS3Builder::from_env().with_credentials(credentials.own(&region)?)
     } else {
@@ -284,33 +293,41 @@ impl Signing {
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<String, Error> {
-        // The URL is a credential: no message holds it.
-        let sent = request.send().await.map_err(|error| Error::Store(error.without_url().to_string()))?;
-        let status = sent.status();
-        let mut text = String::new();
-        let mut sent = sent;
-        while let Some(part) =
-            sent.chunk().await.map_err(|error| Error::Store(error.without_url().to_string()))?
-        {
-            text.push_str(&String::from_utf8_lossy(&part));
-            if text.len() > ANSWER_BYTES_MAX {
-                return Err(Error::Store("the store's answer is too long".to_owned()));
-            }
-        }
-        if !status.is_success() {
-            return Err(Error::Store(format!("the store answered {status}: {}", code_in(&text))));
-        }
-        Ok(text)
+        text_of("the store", request.send().await).await
     }
+}
+
+/// The text of an answer that is a good one.
+pub(crate) async fn text_of(
+    who: &str,
+    sent: Result<reqwest::Response, reqwest::Error>,
+) -> Result<String, Error> {
+    // The URL is a credential: no message holds it.
+    let told = |error: reqwest::Error| Error::Store(error.without_url().to_string());
+    let mut sent = sent.map_err(told)?;
+    let status = sent.status();
+    let mut text = String::new();
+    while let Some(part) = sent.chunk().await.map_err(told)? {
+        text.push_str(&String::from_utf8_lossy(&part));
+        if text.len() > ANSWER_BYTES_MAX {
+            return Err(Error::Store(format!("{who} answered too much")));
+        }
+    }
+    if !status.is_success() {
+        return Err(Error::Store(format!("{who} answered {status}: {}", code_in(&text))));
+    }
+    Ok(text)
 }
 
 /// The code and message of a store's error.
 fn code_in(text: &str) -> String {
-    let between = |name: &str| {
-        let from = text.find(&format!("<{name}>"))? + name.len() + 2;
-        let to = text[from..].find(&format!("</{name}>"))?;
-        Some(text[from..from + to].to_owned())
-    };
-    let parts: Vec<String> = ["Code", "Message"].into_iter().filter_map(between).collect();
+    let parts: Vec<String> = ["Code", "Message"].into_iter().filter_map(|name| element(text, name)).collect();
     parts.join(": ")
+}
+
+/// What the first element of a name holds, of answers whose elements have no attributes.
+pub(crate) fn element(text: &str, name: &str) -> Option<String> {
+    let from = text.find(&format!("<{name}>"))? + name.len() + 2;
+    let to = text[from..].find(&format!("</{name}>"))?;
+    Some(text[from..from + to].to_owned())
 }

@@ -104,7 +104,7 @@ static S3: Type = Type {
         honoured("accessKeySecret", SECRET),
         honoured("secretKeySecret", SECRET),
         honoured("sessionTokenSecret", SECRET),
-        refused("roleARN"),
+        honoured("roleARN", Shape::String),
         honoured("useSDKCreds", Shape::Boolean),
         refused("createBucketIfNotPresent"),
         honoured("encryptionOptions", Shape::Object(&S3_ENCRYPTION)),

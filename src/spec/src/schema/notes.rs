@@ -99,7 +99,6 @@ pub(crate) static REASONS: &[(&str, &str, &str)] = &[
     ),
     ("SubmitArguments", "artifacts", "an event carries no files; Argo ignores them"),
     (ANY_TYPE, "hdfs", "the executor has no HDFS client; write it as `http` with the WebHDFS address"),
-    ("S3Artifact", "roleARN", "agents sign with the keys they are given and take on no roles"),
     (ANY_TYPE, "createBucketIfNotPresent", "agents may read and write objects only; make the bucket first"),
     (ANY_TYPE, "lifecycleRule", "agents may read and write objects only; set it at the bucket"),
     (
