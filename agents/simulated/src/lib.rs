@@ -104,7 +104,6 @@ pub enum ExecutionKind {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one stage for each simulated Pod")]
 enum Stage {
     /// The executor is not up.
     Starting,

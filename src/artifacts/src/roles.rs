@@ -56,11 +56,7 @@ impl Roles {
         let asked = Instant::now();
         let failed = |why: String| Error::Store(format!("role {} can't be taken on: {why}", role.arn));
         let request = signed(&role, own).map_err(failed)?;
-        let answer =
-            s3::text_of("the service", client.execute(request).await).await.map_err(|error| match error {
-                Error::Store(why) => failed(why),
-                other => other,
-            })?;
+        let answer = s3::text_of("the service", client.execute(request).await).await.map_err(failed)?;
         let credential = read(&answer).ok_or_else(|| failed("the answer holds no keys".to_owned()))?;
         let credential = Arc::new(credential);
         self.kept(|kept| {

@@ -293,28 +293,31 @@ impl Signing {
     }
 
     async fn call(&self, request: reqwest::RequestBuilder) -> Result<String, Error> {
-        text_of("the store", request.send().await).await
+        text_of("the store", request.send().await).await.map_err(Error::Store)
     }
 }
 
 /// The text of an answer that is a good one.
+///
+/// # Errors
+/// Why there is none.
 pub(crate) async fn text_of(
     who: &str,
     sent: Result<reqwest::Response, reqwest::Error>,
-) -> Result<String, Error> {
+) -> Result<String, String> {
     // The URL is a credential: no message holds it.
-    let told = |error: reqwest::Error| Error::Store(error.without_url().to_string());
+    let told = |error: reqwest::Error| error.without_url().to_string();
     let mut sent = sent.map_err(told)?;
     let status = sent.status();
     let mut text = String::new();
     while let Some(part) = sent.chunk().await.map_err(told)? {
         text.push_str(&String::from_utf8_lossy(&part));
         if text.len() > ANSWER_BYTES_MAX {
-            return Err(Error::Store(format!("{who} answered too much")));
+            return Err(format!("{who} answered too much"));
         }
     }
     if !status.is_success() {
-        return Err(Error::Store(format!("{who} answered {status}: {}", code_in(&text))));
+        return Err(format!("{who} answered {status}: {}", code_in(&text)));
     }
     Ok(text)
 }
