@@ -1,6 +1,6 @@
 use argosy_engine::{State, workflow_phase};
 use argosy_model::{Limits, NodePhase, NodeType, WorkflowId, WorkflowPhase, display_fence};
-use argosy_proto::common::Resources;
+use argosy_proto::common::{AttemptPhase, Resources};
 use argosy_proto::state as row;
 
 use crate::checkers::{AttemptSeen, ClusterUse, Invariant, NodeSeen};
@@ -110,7 +110,9 @@ impl World {
         let now_ms = self.now_ms();
         let check = match self.checkers.results.attempt(now_ms, seen) {
             Ok(fenced_now) => {
-                if fenced_now && is_removed {
+                // The producer of artifacts that are lost is run again, although its result was taken: nothing of it asks any more.
+                let is_over = attempt.phase == i32::from(AttemptPhase::Succeeded);
+                if fenced_now && is_removed && !is_over {
                     self.witness_forgotten(&fence, &attempt.cluster);
                 }
                 let replaced = attempt.stop_reason == argosy_engine::REPLACED_BY_ORIGINAL;
