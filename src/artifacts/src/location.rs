@@ -1,6 +1,7 @@
 //! Argo's locations: fields, and the credentials that they name.
 
 use crate::roles::{Role, Roles};
+use crate::s3::http_client;
 use crate::secrets::Secrets;
 use crate::{Error, Limits};
 use object_store::aws::{AmazonS3Builder, AwsCredential, AwsCredentialProvider};
@@ -53,15 +54,14 @@ impl Credentials {
     }
 
     /// What a role at Amazon gives to the agent's own identity.
-    pub(crate) async fn of_role(
-        &self,
-        role: Role,
-        client: &reqwest::Client,
-    ) -> Result<Arc<AwsCredential>, Error> {
+    pub(crate) async fn of_role(&self, role: Role, limits: &Limits) -> Result<Arc<AwsCredential>, Error> {
+        if let Some(known) = self.roles.known(&role) {
+            return Ok(known);
+        }
         let own = self.own(&role.region)?.get_credential().await;
         let own =
             own.map_err(|error| Error::Store(format!("no credentials to take on {}: {error}", role.arn)))?;
-        self.roles.assume(role, &own, client).await
+        self.roles.assume(role, &own, &http_client(None, limits)?).await
     }
 
     /// The value that a selector of a location names; `None` where there is no selector, or an optional one has nothing.

@@ -41,18 +41,19 @@ impl Roles {
         change(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The keys of a role; it is asked for with those of `own`.
+    /// What a role gave a while ago.
+    pub(crate) fn known(&self, role: &Role) -> Option<Arc<AwsCredential>> {
+        let known = self.kept(|kept| kept.get(role).cloned());
+        known.filter(|(asked, _)| asked.elapsed() < USED_FOR).map(|(_, credential)| credential)
+    }
+
+    /// Asks for the keys of a role, with those of `own`.
     pub(crate) async fn assume(
         &self,
         role: Role,
         own: &AwsCredential,
         client: &reqwest::Client,
     ) -> Result<Arc<AwsCredential>, Error> {
-        let known =
-            self.kept(|kept| kept.get(&role).filter(|(asked, _)| asked.elapsed() < USED_FOR).cloned());
-        if let Some((_, credential)) = known {
-            return Ok(credential);
-        }
         let asked = Instant::now();
         let failed = |why: String| Error::Store(format!("role {} can't be taken on: {why}", role.arn));
         let request = signed(&role, own).map_err(failed)?;

@@ -125,7 +125,7 @@ pub(crate) async fn open(
     let arn = text(fields, "roleARN").to_owned();
     if !arn.is_empty() && (access.is_none() || secret.is_none()) {
         let role = Role { arn, region: region.clone() };
-        let given = credentials.of_role(role, &http_client(None, limits)?).await?;
+        let given = credentials.of_role(role, limits).await?;
         access = Some(given.key_id.clone());
         secret = Some(given.secret_key.clone());
         session.clone_from(&given.token);
