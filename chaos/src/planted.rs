@@ -41,7 +41,7 @@ pub const EXPECTED: &[Expected] = &[
     Expected { bug: Bug::LeaseFromReceipt, invariants: &[Invariant::OneResult], seeds_max: 1 },
     Expected { bug: Bug::LeaseBeforeResync, invariants: &[Invariant::OneResult], seeds_max: 1 },
     Expected { bug: Bug::PermitTwice, invariants: &[Invariant::OneResult], seeds_max: 2 },
-    Expected { bug: Bug::ArtifactFenceUnchecked, invariants: &[Invariant::OneResult], seeds_max: 30 },
+    Expected { bug: Bug::ArtifactFenceUnchecked, invariants: &[Invariant::OneResult], seeds_max: 2 },
     Expected {
         bug: Bug::EpochAsFence,
         invariants: &[Invariant::OneResult, Invariant::Bounds, Invariant::Ending],
@@ -80,7 +80,7 @@ pub const EXPECTED: &[Expected] = &[
     Expected {
         bug: Bug::WithheldUnlisted,
         invariants: &[Invariant::Exclusive, Invariant::OneResult],
-        seeds_max: 160,
+        seeds_max: 40,
     },
     Expected {
         bug: Bug::PermitWithoutLease,
