@@ -69,6 +69,10 @@ pub struct Circumstances {
     pub lags: bool,
     /// Somebody drills, one loss after the other.
     pub drills: bool,
+    /// Hosts are lost again and again while their steps run, and the agent connects anew soon after.
+    pub unseen: bool,
+    /// Clusters are cut off one after another, for longer than any lease and not much longer.
+    pub cuts: bool,
 }
 
 /// A bug planted in the world, for the tests of the checkers.

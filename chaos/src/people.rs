@@ -29,6 +29,25 @@ fn operation(wish: &Wish) -> Option<(&str, Operation)> {
 }
 
 impl World {
+    /// Steps that wait for a cluster's return (`argosy.dev/failover: wait`) wait for ever where it does not come: an operator who sees that
+    /// removes it. So late that nothing else is left to happen, and where nothing else waits.
+    pub(crate) fn give_up_the_gone(&mut self) {
+        let from_ms = self.options.active_ms + self.options.quiet_max_ms / 2;
+        if self.now_ms() < from_ms || !self.users[0].is_idle() {
+            return;
+        }
+        let limits = argosy_model::Limits::default();
+        let waits = |name: &str| {
+            let mut waiting = self.latest.waiting_on(name, &limits, usize::MAX).into_iter().peekable();
+            waiting.peek().is_some() && waiting.all(|one| one.wait == argosy_engine::TakeOverWait::Return)
+        };
+        let found = self.clusters.iter().find(|cluster| cluster.gone && waits(&cluster.name));
+        let Some(name) = found.map(|cluster| cluster.name.clone()) else { return };
+        let number = self.fresh_id();
+        self.users[0].asked_for(Wish::Order(name, Order::Remove { forget: true }, number));
+        self.queue.plan_after(1, Event::UserActs { user: 0 });
+    }
+
     pub(crate) fn user_acts(&mut self, user: usize) {
         let now_ms = self.now_ms();
         let of_clusters = self.users[user].is_operator() || self.users[user].is_drilling();

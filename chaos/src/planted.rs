@@ -80,7 +80,7 @@ pub const EXPECTED: &[Expected] = &[
     Expected {
         bug: Bug::WithheldUnlisted,
         invariants: &[Invariant::Exclusive, Invariant::OneResult],
-        seeds_max: 40,
+        seeds_max: 20,
     },
     Expected {
         bug: Bug::PermitWithoutLease,
@@ -105,20 +105,24 @@ fn options(bug: Bug, seed: u64) -> Options {
         Options::of_seed(seed)
     };
     let circumstances = Circumstances {
-        exclusive_ms: (bug == Bug::RenewalWithoutLease).then_some(EXCLUSIVE_MS),
+        exclusive_ms: matches!(bug, Bug::RenewalWithoutLease | Bug::WithheldUnlisted).then_some(EXCLUSIVE_MS),
         forgets: bug == Bug::ForgottenAtOnce,
         starts_again: bug == Bug::PermitTwice,
         hands_over: bug == Bug::DroppedStays,
         lags: bug == Bug::VoteOverwritten,
         drills: bug == Bug::DrillGoesOn,
+        unseen: bug == Bug::WithheldUnlisted,
+        cuts: bug == Bug::ArtifactFenceUnchecked,
     };
     // What came to the world later is left out, but for the bug that needs it: the others are found as they were.
     let restores = bug == Bug::IncarnationKept;
     let (replicas, kills_executors) = (false, false);
+    // Who is to be cut off runs something by then.
+    let held_before_ms = if circumstances.cuts { drawn.held_before_ms } else { HELD_BEFORE_MS };
     let log_entries_kept = if circumstances.lags { FEW_ENTRIES } else { drawn.log_entries_kept };
     Options {
         bug: Some(bug),
-        held_before_ms: HELD_BEFORE_MS,
+        held_before_ms,
         circumstances,
         log_entries_kept,
         restores,

@@ -1,7 +1,7 @@
 //! Faults that are drawn apart from the others, so that those of a seed are what they were without.
 
 use crate::Circumstances;
-use crate::nemesis::{Fault, Intensity, Targets};
+use crate::nemesis::{Fault, Intensity, Targets, Way};
 use crate::random::Random;
 
 /// Mean time between two of them.
@@ -85,6 +85,13 @@ const LAG_EVERY_MS: u64 = 12_000;
 /// How long a member is down that will lag.
 const LAG_MS: u64 = 8_000;
 
+/// How often hosts are lost, and how soon after it the agent connects anew.
+const UNSEEN_EVERY_MS: u64 = 6_000;
+const ANEW_AFTER_MS: u64 = 500;
+/// How often clusters are cut off, and for how long: what is safe to repeat is taken over by then, and its end is still to be told.
+const CUT_EVERY_MS: u64 = 14_000;
+const CUT_MS: u64 = 24_000;
+
 /// Its disk takes less than so many synced writes then.
 const WRITES_BEFORE_FAILURE_MAX: u64 = 7;
 
@@ -122,6 +129,18 @@ pub fn more(
         for (at_ms, count) in every(LAG_EVERY_MS, LAG_MS) {
             faults.extend([(at_ms, down(count)), (at_ms + LAG_MS / 2, fails(count))]);
         }
+    }
+    let cluster = |count: u64| (count % targets.clusters as u64) as usize;
+    if circumstances.unseen {
+        for (at_ms, count) in every(UNSEEN_EVERY_MS, ANEW_AFTER_MS) {
+            let cluster = cluster(count);
+            faults.push((at_ms, Fault::LoseHosts { cluster }));
+            faults.push((at_ms + ANEW_AFTER_MS, Fault::ResetAgent { cluster }));
+        }
+    }
+    if circumstances.cuts {
+        let cut = |count| Fault::CutCluster { cluster: cluster(count), way: Way::Both, for_ms: CUT_MS };
+        faults.extend(every(CUT_EVERY_MS, CUT_MS).map(|(at_ms, count)| (at_ms, cut(count))));
     }
     faults
 }

@@ -175,6 +175,11 @@ impl User {
             && self.operator.as_ref().is_none_or(Operator::is_content)
     }
 
+    /// This is to be done as well, after what is scripted.
+    pub fn asked_for(&mut self, wish: Wish) {
+        self.script.push_back(wish);
+    }
+
     /// Whether clusters are what this one is for.
     #[must_use]
     pub fn is_operator(&self) -> bool {

@@ -419,6 +419,7 @@ impl World {
         if self.has_ended() {
             self.done = true;
         } else {
+            self.give_up_the_gone();
             self.queue.plan_after(LOOK_EVERY_MS, Event::Look);
         }
     }
