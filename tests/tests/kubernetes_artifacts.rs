@@ -90,7 +90,7 @@ async fn all_cases(federation: &Federation, clusters: &[Cluster]) -> anyhow::Res
     repositories::are_cloned_with_logins_that_stay_in_secrets(federation, &cell, &clusters[0]).await?;
     listed(&cell).await?;
     a_manifest_is_an_artifact(&cell, clusters).await?;
-    drivers::keep_artifacts(&cell, clusters).await?;
+    drivers::keep_artifacts(&cell, clusters, &agents[0]).await?;
     logs::are_the_same_live_and_archived(&cell, &clusters[0]).await?;
     // Where Argo's users look.
     cell.write_secret("s3-cred", "accesskey", "key")?;

@@ -1,11 +1,15 @@
 //! Artifacts that drivers of Argo's keep ("artifact plugins").
 
+use super::left::{exec, pods};
 use super::{WAIT, sh, workflow};
 use argosy_test_driver::store::Objects;
 use argosy_testcluster::{Cluster, DRIVER_IMAGE, PAUSE_NAME};
 use argosy_tests::cell::{Cell, TOKEN, binary};
 use argosy_tests::manifests::node;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
+use std::process::Child;
 
 /// The agents' drivers: one that works, and one that never opens its socket.
 pub fn list() -> String {
@@ -16,7 +20,8 @@ pub fn list() -> String {
     .to_string()
 }
 
-pub async fn keep_artifacts(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result<()> {
+/// `agent` is that of the first cluster.
+pub async fn keep_artifacts(cell: &Cell, clusters: &[Cluster], agent: &Child) -> anyhow::Result<()> {
     for cluster in clusters {
         cluster.load_driver(&binary("argosy-test-driver")?)?;
     }
@@ -25,6 +30,7 @@ pub async fn keep_artifacts(cell: &Cell, clusters: &[Cluster]) -> anyhow::Result
     argos_example(cell, &objects).await?;
     a_repository(cell, clusters, &objects).await?;
     garbage(cell, clusters, &objects).await?;
+    a_cut_off_attempt_saves_nothing(cell, clusters, agent, &objects).await?;
     for (name, message) in failing {
         let done = cell.finished(&name, WAIT).await?;
         let told = node(&done, &name)["message"].as_str().unwrap_or_default().to_owned();
@@ -175,6 +181,27 @@ async fn a_repository(cell: &Cell, clusters: &[Cluster], objects: &Objects) -> a
         logs.any(|(_, log)| log == b"told\n")
     });
     assert!(log, "the log is what the step said");
+    nobody_else_reads(cell, clusters, &done).await
+}
+
+/// Outside of Pods nothing reads them, and whoever asks is told so: for the artifact, and for the log once its Pod is gone.
+async fn nobody_else_reads(cell: &Cell, clusters: &[Cluster], done: &Value) -> anyhow::Result<()> {
+    let name = done["metadata"]["name"].as_str().unwrap_or_default();
+    let id = node(done, "make")["id"].as_str().unwrap_or_default().to_owned();
+    for path in [
+        format!("/artifacts/default/{name}/{id}/x"),
+        format!("/artifact-files/default/workflows/{name}/{id}/outputs/x"),
+    ] {
+        let url = format!("{}{path}", cell.api(1));
+        let answer = cell.http.get(url).bearer_auth(TOKEN).send().await?;
+        let (status, text) = (answer.status(), answer.text().await?);
+        assert!(status.is_server_error() && text.contains("ARG1271"), "{path}: {status}: {text}");
+    }
+    for cluster in clusters {
+        cluster.kubectl(&["-n", "default", "delete", "pods", "--all", "--wait=true"])?;
+    }
+    let (_, text) = cell.try_argosy(&["logs", name, "-n", "default"])?;
+    assert!(text.contains("ARG1271"), "{text}");
     Ok(())
 }
 
@@ -204,5 +231,54 @@ async fn garbage(cell: &Cell, clusters: &[Cluster], objects: &Objects) -> anyhow
         assert!(begun.elapsed() < WAIT, "Pods that deleted are still there: {}", pods());
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
+    Ok(())
+}
+
+/// A step that ends while its agent stands still is taken over, and its own save, which waits for the agent, never comes: what is
+/// stored under the key stays its successor's.
+async fn a_cut_off_attempt_saves_nothing(
+    cell: &Cell,
+    clusters: &[Cluster],
+    agent: &Child,
+    objects: &Objects,
+) -> anyhow::Result<()> {
+    let (name, [cut, other]) = ("plugin-late", clusters) else { anyhow::bail!("two clusters") };
+    let script = "hostname > /tmp/x; touch /tmp/begun; until test -e /tmp/go; do sleep 0.2; done; rm /tmp/go";
+    let mut late = workflow(
+        name,
+        json!([{"name": "main", "retryStrategy": {"limit": 2, "retryPolicy": "Always"}, "container": sh(script),
+        "outputs": {"artifacts": [
+            {"name": "x", "path": "/tmp/x", "archive": {"none": {}}, "plugin": told_to("test", "endpoint: store", "late")}]}}]),
+    );
+    late["spec"]["archiveLogs"] = false.into();
+    let begun = async |cluster: &Cluster| {
+        let what = format!("the step to run in {}", cluster.name);
+        let runs = async || exec(cluster, name, &["test", "-e", "/tmp/begun"]).then_some(());
+        cell.until(WAIT, &what, runs).await
+    };
+    let ends = async |cluster: &Cluster| {
+        assert!(exec(cluster, name, &["touch", "/tmp/go"]), "the step still runs in {}", cluster.name);
+        // What comes after the command, the save among it, is the executor's.
+        let over = async || (!exec(cluster, name, &["test", "-e", "/tmp/go"])).then_some(());
+        cell.until(WAIT, "the step's command to end", over).await
+    };
+    cell.argosy(&["cluster", "cordon", &other.name])?;
+    cell.submit(&late).await?;
+    begun(cut).await?;
+    cell.argosy(&["cluster", "uncordon", &other.name])?;
+    let process = Pid::from_raw(i32::try_from(agent.id())?);
+    kill(process, Signal::SIGSTOP)?;
+    ends(cut).await?;
+    begun(other).await?;
+    ends(other).await?;
+    let done = cell.finished(name, WAIT).await?;
+    let successor = pods(other, name)[0]["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    assert_eq!(pods(cut, name)[0]["status"]["phase"], "Running", "its save waits");
+    kill(process, Signal::SIGCONT)?;
+    assert_eq!(done["status"]["phase"], "Succeeded", "{}", done["status"]);
+    let over = async || pods(cut, name).iter().all(|pod| pod["status"]["phase"] != "Running").then_some(());
+    cell.until(WAIT, "the cut-off attempt to end", over).await?;
+    let stored = objects.with(|objects| objects.get("late").cloned()).unwrap_or_default();
+    assert_eq!(String::from_utf8(stored)?.trim(), successor);
     Ok(())
 }

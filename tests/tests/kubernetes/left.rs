@@ -16,7 +16,7 @@ const LONG: usize = 20_000;
 const OWN: &str = ".argosy";
 
 /// The Pods of a workflow.
-fn pods(cluster: &Cluster, name: &str) -> Vec<Value> {
+pub(super) fn pods(cluster: &Cluster, name: &str) -> Vec<Value> {
     let selector = format!("workflows.argoproj.io/workflow={name}");
     let listed = cluster.kubectl(&["-n", "default", "get", "pods", "-l", &selector, "-o", "json"]);
     let listed: Value = serde_json::from_str(&listed.unwrap_or_default()).unwrap_or_default();
@@ -52,7 +52,8 @@ async fn begin(cell: &Cell, cluster: &Cluster, name: &str, length: usize) -> any
     .await
 }
 
-fn exec(cluster: &Cluster, name: &str, command: &[&str]) -> bool {
+/// Whether a command in the only Pod's main container ends well.
+pub(super) fn exec(cluster: &Cluster, name: &str, command: &[&str]) -> bool {
     let pods = pods(cluster, name);
     let [pod] = pods.as_slice() else { return false };
     let pod = pod["metadata"]["name"].as_str().unwrap_or_default();
