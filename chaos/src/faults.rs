@@ -1,6 +1,6 @@
 use argosy_proto::command;
 
-use crate::nemesis::{Fault, Way};
+use crate::fault::{Fault, Way};
 use crate::network::{End, Lane, Quality};
 use crate::world::{Event, Mend, World};
 

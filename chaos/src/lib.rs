@@ -18,6 +18,7 @@ mod agents;
 pub mod checkers;
 mod clocks;
 mod drills;
+mod fault;
 mod faults;
 mod handovers;
 pub mod identities;
@@ -45,7 +46,8 @@ mod world;
 
 pub use clocks::{HostClock, WALL_START_MS};
 pub use drills::Plan as DrillPlan;
-pub use nemesis::{Fault, Intensity, Targets, Way};
+pub use fault::{Fault, Way};
+pub use nemesis::{Intensity, Targets};
 pub use network::{Carried, End, Lane, Network, Quality};
 pub use operators::{Operator, Order, Standing};
 pub use options::{Circumstances, Options, Planted};

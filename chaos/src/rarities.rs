@@ -1,7 +1,8 @@
 //! Faults that are drawn apart from the others, so that those of a seed are what they were without.
 
 use crate::Circumstances;
-use crate::nemesis::{Fault, Intensity, Targets, Way};
+use crate::fault::{Fault, Way};
+use crate::nemesis::{Intensity, Targets};
 use crate::random::Random;
 
 /// Mean time between two of them.

@@ -6,7 +6,7 @@ use argosy_agent_runtime::election::{Election, Input, Output, Record, Times, Wri
 use argosy_agent_runtime::{Input as AgentInput, Output as AgentOutput, RuntimeAction};
 
 use crate::checkers::Invariant;
-use crate::nemesis::Fault;
+use crate::fault::Fault;
 use crate::world::{Event, World};
 
 /// How many there are.

@@ -7,7 +7,8 @@ use argosy_member::{Input, backup};
 use argosy_store::{Family, Kv, MemoryKv};
 
 use crate::checkers::{Invariant, Read};
-use crate::nemesis::{Fault, Intensity, Targets};
+use crate::fault::Fault;
+use crate::nemesis::{Intensity, Targets};
 use crate::operators::Standing;
 use crate::people::find;
 use crate::random::Random;

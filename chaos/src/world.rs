@@ -8,9 +8,10 @@ use argosy_proto::peer::PeerFrame;
 
 use crate::agents::Cluster;
 use crate::checkers::{Checkers, Invariant, Read, Stamp, Violation};
+use crate::fault::Fault;
 use crate::links::Connection;
 use crate::members::MemberProcess;
-use crate::nemesis::{self, Fault, Targets};
+use crate::nemesis::{self, Targets};
 use crate::network::{End, Network, Quality};
 use crate::operators::Operator;
 use crate::options::Options;

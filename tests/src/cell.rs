@@ -1,8 +1,13 @@
 //! A cell of real processes on loopback: members and process clusters, with a client. Everything is stopped by pid when
 //! it is dropped.
 
+mod agents;
+mod files;
+
+use self::files::{
+    addresses_of, configurations, free_address, hand_out_authority, log_directory, pki_directory,
+};
 use crate::networks::{Network, member_place};
-use crate::pods::{self, AgentOptions};
 use anyhow::{Context, bail, ensure};
 use argosy_pki::{Authority, Lifetimes};
 use argosy_server::config::{
@@ -23,13 +28,19 @@ use std::time::{Duration, Instant};
 /// The token of every test cell.
 pub const TOKEN: &str = "a-token-for-tests";
 
+/// Where the product's binaries are, if not beside the test.
+const BINARIES_VARIABLE: &str = "ARGOSY_BINARIES";
+
 /// A binary that was built before the tests.
 ///
 /// # Errors
 /// It is not there.
 pub fn binary(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
-    let directory = own.ancestors().nth(2).context("the test runs from a target directory")?;
+    let directory = match std::env::var_os(BINARIES_VARIABLE) {
+        Some(directory) => PathBuf::from(directory),
+        None => own.ancestors().nth(2).context("the test runs from a target directory")?.to_owned(),
+    };
     let path = directory.join(name);
     ensure!(path.exists(), "{} is missing: run `cargo build --workspace --bins` first", path.display());
     Ok(path)
@@ -105,24 +116,6 @@ pub struct Cell {
     /// Variables (`NAME=VALUE`) that agents of process clusters have from their next start on, by cluster.
     pub variables: BTreeMap<String, Vec<String>>,
     network: Option<Arc<Network>>,
-}
-
-/// Below those that the kernel gives to outgoing connections: nobody takes a port between its choice and the start of
-/// its member, or while that member is down.
-const PORTS: std::ops::Range<u32> = 12_000..32_000;
-
-fn free_address(address: Ipv4Addr) -> anyhow::Result<SocketAddr> {
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    let count = PORTS.end - PORTS.start;
-    for _ in PORTS {
-        // Test processes that run side by side begin at different places.
-        let next = std::process::id().wrapping_mul(97).wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(PORTS.start + next % count)?;
-        if let Ok(listener) = TcpListener::bind((address, port)) {
-            return Ok(listener.local_addr()?);
-        }
-    }
-    bail!("no port of {PORTS:?} is free on {address}")
 }
 
 impl Cell {
@@ -213,41 +206,6 @@ impl Cell {
         }
     }
 
-    /// kill -9 of an agent; its steps run on.
-    pub fn kill_agent(&mut self, cluster: &str) {
-        let Some(agent) = self.agents.remove(cluster) else { return };
-        if let Ok(pid) = i32::try_from(agent.pid()) {
-            let _ =
-                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
-        }
-    }
-
-    /// A signal to a running agent alone.
-    ///
-    /// # Errors
-    /// It does not run.
-    pub fn signal_agent(&self, cluster: &str, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
-        let pid = self.agents.get(cluster).context("the agent does not run")?.pid();
-        Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
-    }
-
-    /// Gives every cluster a Secret.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub fn write_secret(&self, name: &str, key: &str, value: &str) -> anyhow::Result<()> {
-        let directory = self.directory.path().join("secrets").join("_").join(name);
-        std::fs::create_dir_all(&directory)?;
-        Ok(std::fs::write(directory.join(key), value)?)
-    }
-
-    /// Ends an agent and all of its steps at once, as a power cut would.
-    pub fn lose_cluster(&mut self, cluster: &str) {
-        if let Some(mut agent) = self.agents.remove(cluster) {
-            agent.lose();
-        }
-    }
-
     /// A signal to a running member.
     ///
     /// # Errors
@@ -255,118 +213,6 @@ impl Cell {
     pub fn signal_member(&self, member: u64, signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
         let pid = self.members.get(&member).context("the member does not run")?.pid();
         Ok(nix::sys::signal::kill(nix::unistd::Pid::from_raw(i32::try_from(pid)?), signal)?)
-    }
-
-    fn policy_file(&self, cluster: &str) -> PathBuf {
-        self.directory.path().join(format!("policy-{cluster}.yaml"))
-    }
-
-    /// What the owner of a cluster allows from the next start of its agent on.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub fn write_policy(&self, cluster: &str, text: &str) -> anyhow::Result<()> {
-        Ok(std::fs::write(self.policy_file(cluster), text)?)
-    }
-
-    /// Names that a cluster resolves in its own way, in the form of `/etc/hosts`, from the next start of its agent on.
-    ///
-    /// # Errors
-    /// It can't be written.
-    pub fn write_hosts(&self, cluster: &str, text: &str) -> anyhow::Result<()> {
-        Ok(std::fs::write(self.hosts_file(cluster), text)?)
-    }
-
-    fn hosts_file(&self, cluster: &str) -> PathBuf {
-        self.directory.path().join(format!("hosts-{cluster}"))
-    }
-
-    /// A command with the cluster's own names, if it has any.
-    fn with_hosts(&self, cluster: &str, binary: PathBuf, arguments: Vec<String>) -> (PathBuf, Vec<String>) {
-        let hosts = self.hosts_file(cluster);
-        if !hosts.exists() {
-            return (binary, arguments);
-        }
-        let namespaces: &[&str] = if nix::unistd::geteuid().is_root() {
-            &["--mount"]
-        } else {
-            &["--user", "--map-root-user", "--mount"]
-        };
-        let script = r#"mount --bind "$0" /etc/hosts && exec "$@""#;
-        let mut all: Vec<String> =
-            namespaces.iter().chain(&["sh", "-c", script]).map(|one| (*one).to_owned()).collect();
-        all.extend([hosts.display().to_string(), binary.display().to_string()]);
-        all.extend(arguments);
-        (PathBuf::from("unshare"), all)
-    }
-
-    /// A command with the cluster's own variables, if it has any.
-    fn with_variables(
-        &self,
-        cluster: &str,
-        program: PathBuf,
-        arguments: Vec<String>,
-    ) -> (PathBuf, Vec<String>) {
-        let Some(variables) = self.variables.get(cluster) else { return (program, arguments) };
-        let mut all = variables.clone();
-        all.push(program.display().to_string());
-        all.extend(arguments);
-        (PathBuf::from("env"), all)
-    }
-
-    /// Enrols a cluster and starts its agent, or starts it again.
-    ///
-    /// # Errors
-    /// No invite, or the agent does not start.
-    pub async fn start_agent(&mut self, cluster: &str) -> anyhow::Result<()> {
-        let (program, arguments) = match self.kubernetes.get(cluster) {
-            Some(real) => {
-                let arguments = pods::agent_arguments(self, real, &AgentOptions::default()).await?;
-                (binary("argosy-agent")?, arguments)
-            }
-            None => {
-                let arguments = self.process_agent_arguments(cluster).await?;
-                let (program, arguments) = self.with_hosts(cluster, binary("argosy-agent")?, arguments);
-                self.with_variables(cluster, program, arguments)
-            }
-        };
-        let log = log_directory(self.directory.path()).join(format!("cluster-{cluster}.log"));
-        let process = self.launch(cluster, &format!("cluster {cluster}"), &program, &arguments, &log)?;
-        self.agents.insert(cluster.to_owned(), process);
-        Ok(())
-    }
-
-    async fn process_agent_arguments(&self, cluster: &str) -> anyhow::Result<Vec<String>> {
-        let data = self.directory.path().join(format!("cluster-{cluster}"));
-        std::fs::create_dir_all(&data)?;
-        let mut arguments: Vec<String> = [
-            "--cluster",
-            cluster,
-            "--runtime",
-            "process",
-            "--executor-listen",
-            "127.0.0.1:0",
-            "--metrics-listen",
-            "127.0.0.1:0",
-            "--data-dir",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        arguments.push(data.display().to_string());
-        let secrets = self.directory.path().join("secrets");
-        arguments.extend(["--artifact-secrets".to_owned(), secrets.display().to_string()]);
-        let policy = self.policy_file(cluster);
-        if policy.exists() {
-            arguments.extend(["--policy".to_owned(), policy.display().to_string()]);
-        }
-        let invite = data.join("invite");
-        if !invite.exists() {
-            let answer =
-                self.post(&format!("/api/v1/clusters/{cluster}/invite"), &json!({"ttlSeconds": 600})).await?;
-            std::fs::write(&invite, answer["token"].as_str().context("an invite has a token")?)?;
-        }
-        arguments.extend(["--invite-file".to_owned(), invite.display().to_string()]);
-        Ok(arguments)
     }
 
     /// Waits until so many clusters are connected.
@@ -675,98 +521,4 @@ impl Drop for Cell {
             member.lose();
         }
     }
-}
-
-/// Logs outlive the test where the runner asks for it.
-fn log_directory(cell: &Path) -> PathBuf {
-    let name = cell.file_name().unwrap_or_default();
-    let directory = match std::env::var_os("ARGOSY_TEST_LOGS") {
-        Some(logs) => PathBuf::from(logs).join(name),
-        None => cell.join("logs"),
-    };
-    let _ = std::fs::create_dir_all(&directory);
-    directory
-}
-
-fn addresses_of(listen: &Listen) -> MemberAddresses {
-    MemberAddresses {
-        peer: listen.peer.to_string(),
-        agent: listen.agent.to_string(),
-        api: listen.api.to_string(),
-    }
-}
-
-/// Each member has its own, as on machines of their own; what the tests read is the first one's.
-fn pki_directory(cell: &Path, member: u64) -> PathBuf {
-    if member == 1 { cell.join("pki") } else { cell.join(format!("pki-{member}")) }
-}
-
-/// Gives each member its copy of the cell's authority, as its operator does.
-fn hand_out_authority(cell: &Path, members: u64) -> anyhow::Result<()> {
-    for member in 2..=members {
-        let own = pki_directory(cell, member);
-        std::fs::create_dir_all(&own)?;
-        for name in ["ca.pem", "ca.key"] {
-            std::fs::copy(cell.join("pki").join(name), own.join(name))?;
-        }
-    }
-    Ok(())
-}
-
-fn configurations(options: &Options, path: &Path) -> anyhow::Result<BTreeMap<u64, ServerConfig>> {
-    let mut listens = BTreeMap::new();
-    for member in 1..=options.members {
-        let listen = match &options.network {
-            Some(network) => {
-                let address = network.address(&member_place(member))?;
-                let at = |port| SocketAddr::from((address, port));
-                Listen { api: at(7_001), agent: at(7_002), peer: at(7_003), metrics: at(7_004) }
-            }
-            None => {
-                let free = || free_address(options.address);
-                Listen { api: free()?, agent: free()?, peer: free()?, metrics: free()? }
-            }
-        };
-        listens.insert(member, listen);
-    }
-    let members: BTreeMap<_, _> =
-        listens.iter().map(|(member, listen)| (*member, addresses_of(listen))).collect();
-    let mut configs = BTreeMap::new();
-    for (member, listen) in listens {
-        let config = ServerConfig {
-            drills: argosy_server::config::DrillConfig::default(),
-            retention: argosy_server::config::RetentionConfig::default(),
-            cron: argosy_server::config::CronConfig::default(),
-            cell: "test".to_owned(),
-            member,
-            data_dir: path.join(format!("member-{member}")),
-            pki_dir: pki_directory(path, member),
-            ca_seal: None,
-            members: members.clone(),
-            join: false,
-            workflow_defaults: None,
-            listen,
-            api: ApiConfig { tokens_file: Some(path.join("tokens.json")), ..ApiConfig::default() },
-            failover: FailoverConfig {
-                lease_ms: options.lease_ms,
-                margin_ms: options.margin_ms.unwrap_or(options.lease_ms / 3),
-                takeover_after_unsafe_ms: options.takeover_after_unsafe_ms,
-                degraded_after_ms: options
-                    .degraded_after_ms
-                    .unwrap_or(FailoverConfig::default().degraded_after_ms),
-                ..FailoverConfig::default()
-            },
-            consensus: ConsensusConfig {
-                log_entries_kept: options.log_entries_kept,
-                ..options.consensus.clone()
-            },
-            identity: options.identity.clone(),
-            artifact_repository: options.artifact_repository.clone(),
-            artifact_sweep_after_ms: options.artifact_sweep_after_ms,
-            reproductions: options.reproductions.clone(),
-        };
-        std::fs::write(path.join(format!("member-{member}.yaml")), serde_yaml::to_string(&config)?)?;
-        configs.insert(member, config);
-    }
-    Ok(configs)
 }

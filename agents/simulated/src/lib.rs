@@ -15,6 +15,10 @@
 //! while what they run goes on ([`Simulated::lose_hosts`]). Questions and outcomes are repeated until
 //! answered, so events may be dropped while the agent is down.
 
+mod faults;
+mod pod;
+
+use crate::pod::{KILLED, Lease, Pod, Stage, argument, inputs, names, observe};
 use argosy_agent_runtime::{
     AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, observe_outcome,
 };
@@ -103,43 +107,6 @@ pub enum ExecutionKind {
     Thawed,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Stage {
-    /// The executor is not up.
-    Starting,
-    /// The executor asks for its permit.
-    Asking,
-    Running,
-    /// The command ended; the executor hands over.
-    HandingOver(TaskOutcome),
-    /// Nothing runs any more; an executor that told its outcome left it in the Pod's status.
-    Over(Option<TaskOutcome>),
-    /// Its executor was killed, and all that it ran.
-    Killed,
-}
-
-#[derive(Clone, Debug)]
-struct Pod {
-    holder: String,
-    stage: Stage,
-    /// The binding that the cluster itself holds.
-    bound: Option<String>,
-    duration_ms: Millis,
-    exit_code: i32,
-    crashes: bool,
-    started_at: Millis,
-    /// The executor speaks next: a question, or its outcome.
-    speaks_at: Millis,
-    stop_at: Option<Millis>,
-    lease: Option<Lease>,
-    /// Does nothing until then.
-    frozen_until: Option<Millis>,
-    /// Input artifacts, and the attempts that made them.
-    inputs: Vec<(String, Fence)>,
-    /// Output artifacts.
-    outputs: Vec<String>,
-}
-
 /// A step that did not run, since the cluster's store did not have its inputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missed {
@@ -148,19 +115,6 @@ pub struct Missed {
     /// Its inputs that were not there.
     pub inputs: Vec<String>,
 }
-
-/// Of an exclusive step, as its executor counts it.
-#[derive(Clone, Debug)]
-struct Lease {
-    length_ms: Millis,
-    /// When the question was sent whose answer is waited for.
-    asked_at: Millis,
-    /// Nothing of the command runs after this moment.
-    ends_at: Millis,
-}
-
-/// How a process ends that is killed.
-const KILLED: i32 = 137;
 
 /// What the holder of a process that was started a second time ends with.
 const SECOND: &str = "-again";
@@ -227,84 +181,16 @@ impl Simulated {
         std::mem::take(&mut self.missed)
     }
 
-    /// From now on the pods' clocks run at this rate.
-    pub fn set_drift(&mut self, drift_ppm: i64) {
-        self.drift_ppm = drift_ppm;
-    }
-
-    /// The cluster's API server does not answer, or does again: no pod is made, what there is goes on.
-    pub fn set_healthy(&mut self, healthy: bool) {
-        self.healthy = healthy;
-        self.events.push(RuntimeEvent::Capacity { allocatable: self.options.allocatable.clone(), healthy });
-    }
-
     /// Its API server answers.
     #[must_use]
     pub fn is_healthy(&self) -> bool {
         self.healthy
     }
 
-    /// The executor of one pod is killed, and with it what it runs; the pod has failed.
-    pub fn kill_executor(&mut self, now: Millis) -> Option<Fence> {
-        let has_one = |pod: &Pod| {
-            matches!(pod.stage, Stage::Asking | Stage::Running | Stage::HandingOver(_))
-                && pod.frozen_until.is_none()
-        };
-        let up: Vec<Fence> =
-            self.pods.iter().filter(|(_, pod)| has_one(pod)).map(|(fence, _)| *fence).collect();
-        let drawn = usize::try_from(self.draw()).unwrap_or_default();
-        let fence = *up.get(drawn.checked_rem(up.len())?)?;
-        self.kill(now, fence);
-        let pod = self.pods.get_mut(&fence)?;
-        pod.stage = Stage::Killed;
-        let seen = observe(fence, pod);
-        self.events.push(RuntimeEvent::Observed(seen));
-        Some(fence)
-    }
-
-    /// Images come slowly: pods made before that time start at some time up to it.
-    pub fn hold_starts(&mut self, until: Millis) {
-        self.starts_held_until = self.starts_held_until.max(until);
-    }
-
-    /// From now on every pod starts soon.
-    pub fn start_soon(&mut self) {
-        self.options.slow_start_per_mille = 0;
-        self.starts_held_until = 0;
-    }
-
     /// A span of the pods' clocks in the owner's time.
     fn real_ms(&self, span: Millis) -> Millis {
         let rate = u128::from((1_000_000 + self.drift_ppm).unsigned_abs().max(1));
         Millis::try_from(u128::from(span) * 1_000_000 / rate).unwrap_or(Millis::MAX)
-    }
-
-    /// What runs is started a second time, as where a host comes back from an image of itself. The second process asks for a
-    /// permit of its own, once; with one it runs the command.
-    pub fn start_again(&mut self, now: Millis) {
-        let is_free =
-            |pod: &&Pod| pod.stage == Stage::Running && pod.frozen_until.is_none_or(|until| until <= now);
-        let asks = self.pods.iter().filter(|(_, pod)| is_free(pod)).map(|(fence, pod)| {
-            let holder = format!("{}{SECOND}", pod.holder);
-            RuntimeEvent::PermitAsked { fence: *fence, holder }
-        });
-        self.events.extend(asks);
-    }
-
-    /// Pods do nothing for a time, as a machine that sleeps; their clocks go on.
-    pub fn freeze(&mut self, now: Millis, until: Millis) {
-        let frozen: Vec<Fence> = self.pods.keys().copied().collect();
-        for fence in frozen {
-            let Some(pod) = self.pods.get_mut(&fence) else { continue };
-            if pod.frozen_until.is_none_or(|before| before < until) {
-                if pod.stage == Stage::Running && pod.frozen_until.is_none() {
-                    let holder = pod.holder.clone();
-                    self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Frozen });
-                }
-                pod.frozen_until = Some(until);
-                self.plan_at(until, fence);
-            }
-        }
     }
 
     /// An agent begins its life here: events for an earlier one are dropped; what exists is listed.
@@ -319,36 +205,6 @@ impl Simulated {
             pod.speaks_at = pod.speaks_at.min(now);
         }
         fences.into_iter().for_each(|fence| self.plan_at(now, fence));
-    }
-
-    /// All pods vanish with what they ran.
-    pub fn lose_pods(&mut self, now: Millis) {
-        let fences: Vec<Fence> = self.pods.keys().copied().collect();
-        for fence in fences {
-            self.kill(now, fence);
-        }
-        self.pods.clear();
-        self.plan.clear();
-        self.events.clear();
-    }
-
-    /// All hosts are cut off for good and their pods' records deleted. What runs goes on to its end, or to the end of its
-    /// lease, and nobody is told of it.
-    pub fn lose_hosts(&mut self, now: Millis) {
-        self.plan.clear();
-        for (fence, pod) in std::mem::take(&mut self.pods) {
-            self.events.push(RuntimeEvent::Gone(fence));
-            if pod.stage != Stage::Running || pod.frozen_until.is_some() {
-                continue;
-            }
-            let (ends_at, kind) = match &pod.lease {
-                Some(lease) if lease.ends_at < pod.started_at + pod.duration_ms => {
-                    (lease.ends_at, ExecutionKind::Killed)
-                }
-                Some(_) | None => (pod.started_at + pod.duration_ms, ExecutionKind::Completed),
-            };
-            self.unseen.insert((ends_at.max(now), fence), (pod.holder, kind));
-        }
     }
 
     /// Takes an action of the reconciler.
@@ -471,7 +327,7 @@ impl Simulated {
         self.pods.iter().filter(|(_, pod)| pod.stage == Stage::Running).map(|(fence, _)| *fence)
     }
 
-    fn plan_at(&mut self, at: Millis, fence: Fence) {
+    pub(crate) fn plan_at(&mut self, at: Millis, fence: Fence) {
         self.planned += 1;
         self.plan.insert((at, self.planned), fence);
     }
@@ -689,17 +545,6 @@ impl Simulated {
         lease.map_or(0, |lease| self.real_ms(lease.length_ms / RENEWALS_PER_LEASE))
     }
 
-    /// A pod goes on. Its executor looks at the clock before the command does anything.
-    fn thaw(&mut self, now: Millis, fence: Fence) {
-        let Some(pod) = self.pods.get_mut(&fence) else { return };
-        pod.frozen_until = None;
-        let is_out = pod.lease.as_ref().is_some_and(|lease| now >= lease.ends_at);
-        if pod.stage == Stage::Running && !is_out {
-            let holder = pod.holder.clone();
-            self.executions.push(Execution { at: now, fence, holder, kind: ExecutionKind::Thawed });
-        }
-    }
-
     fn command_ended(
         &mut self,
         now: Millis,
@@ -736,207 +581,5 @@ impl Simulated {
     }
 }
 
-fn observe(fence: Fence, pod: &Pod) -> AttemptObservation {
-    if let Stage::Over(Some(outcome)) = &pod.stage {
-        // A Pod says how it ended for as long as it is there, also to an agent that has lost what it was told.
-        return AttemptObservation {
-            holder: pod.bound.clone(),
-            host: "simulated".to_owned(),
-            handle: pod.holder.clone(),
-            ..observe_outcome(fence, &pod.holder, outcome.clone())
-        };
-    }
-    let phase = match &pod.stage {
-        Stage::Starting | Stage::Asking => AttemptPhase::Pending,
-        Stage::Running | Stage::HandingOver(_) | Stage::Over(_) => AttemptPhase::Running,
-        Stage::Killed => AttemptPhase::Failed,
-    };
-    let killed = pod.stage == Stage::Killed;
-    let message = if killed { format!("main: Error (exit code {KILLED})") } else { String::new() };
-    AttemptObservation {
-        holder: pod.bound.clone(),
-        ready: phase == AttemptPhase::Running,
-        host: "simulated".to_owned(),
-        handle: pod.holder.clone(),
-        exit_code: killed.then_some(KILLED),
-        ..AttemptObservation::new(fence, phase, message)
-    }
-}
-
-/// The names in a list of a template.
-fn names(template: &Value, list: &str) -> Vec<String> {
-    let listed = template.pointer(list).and_then(Value::as_array).into_iter().flatten();
-    listed.filter_map(|one| one.get("name")?.as_str()).map(str::to_owned).collect()
-}
-
-/// A template's input artifacts that attempts have made.
-fn inputs(template: &Value) -> Vec<(String, Fence)> {
-    let listed = template.pointer("/inputs/artifacts").and_then(Value::as_array).into_iter().flatten();
-    let made = |one: &Value| {
-        let key = one.pointer("/argosy/key")?.as_str()?;
-        let fence = key.split('/').find_map(parse_fence)?;
-        Some((one.get("name")?.as_str()?.to_owned(), fence))
-    };
-    listed.filter_map(made).collect()
-}
-
-/// The number after this word in the container's arguments.
-fn argument(template: &Value, word: &str) -> Option<u64> {
-    let arguments = template.pointer("/container/args").and_then(Value::as_array)?;
-    arguments.iter().find_map(|argument| argument.as_str()?.strip_prefix(word)?.parse().ok())
-}
-
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use super::*;
-
-    fn fence(index: u64) -> Fence {
-        Fence { incarnation: 1, index, ordinal: 0 }
-    }
-
-    fn assignment(index: u64, arguments: &str) -> RuntimeAction {
-        let template_json = format!(r#"{{"container":{{"args":[{arguments}]}}}}"#);
-        RuntimeAction::Ensure(Assignment {
-            fence: Some(fence(index)),
-            template_json,
-            ..Assignment::default()
-        })
-    }
-
-    /// Answers every question; gives the trace.
-    fn run(seed: u64, options: Options) -> (Vec<String>, Vec<Execution>) {
-        let mut cluster = Simulated::new(Options { seed, ..options });
-        cluster.agent_restarted(0);
-        (1..=50).for_each(|index| cluster.act(0, assignment(index, "")));
-        let mut trace = Vec::new();
-        while let Some(now) = cluster.next_wake() {
-            for event in cluster.advance(now) {
-                trace.push(format!("{now} {event:?}"));
-                match event {
-                    RuntimeEvent::PermitAsked { fence, holder } => {
-                        cluster.act(now, RuntimeAction::GrantPermit { fence, holder: holder.clone() });
-                        cluster.act(now, RuntimeAction::GrantPermit { fence, holder });
-                    }
-                    RuntimeEvent::Outcome { fence, holder, .. } => {
-                        cluster.answer(now, &ExecutorAnswer::OutcomeRecorded { fence, holder });
-                    }
-                    RuntimeEvent::Listed(_)
-                    | RuntimeEvent::RenewAsked { .. }
-                    | RuntimeEvent::Observed(_)
-                    | RuntimeEvent::Progress { .. }
-                    | RuntimeEvent::Gone(_)
-                    | RuntimeEvent::WorkflowsAsked(_)
-                    | RuntimeEvent::PrerequisitesFound(_)
-                    | RuntimeEvent::ConfigMaps(_)
-                    | RuntimeEvent::Capacity { .. } => {}
-                }
-            }
-        }
-        (trace, cluster.take_executions())
-    }
-
-    #[test]
-    fn a_seed_replays_and_every_command_starts_once() {
-        let options = || Options { failure_per_mille: 200, crash_per_mille: 200, ..Options::default() };
-        let (trace, executions) = run(7, options());
-        assert_eq!((&trace, &executions), (&run(7, options()).0, &run(7, options()).1));
-        assert_ne!(trace, run(8, options()).0);
-        let of = |kind| executions.iter().filter(|one| one.kind == kind).count();
-        assert_eq!(of(ExecutionKind::Started), 50);
-        assert_eq!(of(ExecutionKind::Completed) + of(ExecutionKind::Killed), 50);
-        assert!(of(ExecutionKind::Killed) > 0);
-    }
-
-    #[test]
-    fn arguments_say_what_a_step_does() {
-        let mut cluster = Simulated::new(Options::default());
-        cluster.act(0, assignment(1, r#""duration-ms=70","exit-code=3""#));
-        let asked = cluster.advance(1_000);
-        let Some(RuntimeEvent::PermitAsked { holder, .. }) = asked.get(1).cloned() else {
-            panic!("{asked:?}")
-        };
-        cluster.act(1_000, RuntimeAction::GrantPermit { fence: fence(1), holder });
-        assert_eq!(cluster.running().count(), 1);
-        assert!(cluster.advance(1_069).is_empty());
-        let ended = cluster.advance(1_070);
-        let [RuntimeEvent::Outcome { outcome, .. }] = ended.as_slice() else { panic!("{ended:?}") };
-        assert_eq!((outcome.exit_code, outcome.result.as_deref()), (3, Some("1.1.0")));
-        assert!(!cluster.advance(1_600).is_empty(), "repeated until recorded");
-    }
-
-    #[test]
-    fn without_a_grant_nothing_runs_and_a_stopped_pod_goes() {
-        let mut cluster = Simulated::new(Options::default());
-        cluster.act(0, assignment(1, ""));
-        cluster.act(0, RuntimeAction::GrantPermit { fence: fence(1), holder: "another".to_owned() });
-        assert!(cluster.advance(60_000).len() > 10, "asks again and again");
-        cluster.act(60_000, RuntimeAction::Stop { fence: fence(1), grace_ms: 0 });
-        assert!(cluster.advance(60_000).contains(&RuntimeEvent::Gone(fence(1))));
-        assert!(cluster.take_executions().is_empty());
-    }
-
-    #[test]
-    fn what_runs_on_lost_hosts_goes_on_unseen_and_within_its_lease() {
-        let mut cluster = Simulated::new(Options::default());
-        let template_json = r#"{"container":{"args":["duration-ms=90000"]}}"#.to_owned();
-        let assignment = Assignment {
-            fence: Some(fence(1)),
-            template_json,
-            exclusive: true,
-            exclusive_lease_ms: 60_000,
-            ..Assignment::default()
-        };
-        cluster.act(0, RuntimeAction::Ensure(assignment));
-        let asked = cluster.advance(1_000);
-        let Some(RuntimeEvent::PermitAsked { holder, .. }) = asked.last().cloned() else {
-            panic!("{asked:?}")
-        };
-        cluster.act(1_000, RuntimeAction::GrantPermit { fence: fence(1), holder });
-        cluster.lose_hosts(2_000);
-        assert_eq!(cluster.advance(2_000), [RuntimeEvent::Gone(fence(1))]);
-        assert_eq!(cluster.pods().count(), 0);
-        let ends_at = cluster.next_wake().unwrap();
-        assert!((60_000..=61_000).contains(&ends_at), "{ends_at}");
-        assert!(cluster.advance(ends_at).is_empty());
-        let kinds: Vec<_> = cluster.take_executions().iter().map(|one| one.kind).collect();
-        assert_eq!(kinds, [ExecutionKind::Started, ExecutionKind::Killed]);
-    }
-
-    #[test]
-    fn what_is_started_a_second_time_asks_for_a_permit_of_its_own() {
-        let mut cluster = Simulated::new(Options::default());
-        cluster.act(0, assignment(1, r#""duration-ms=9000""#));
-        let asked = cluster.advance(1_000);
-        let Some(RuntimeEvent::PermitAsked { holder, .. }) = asked.last().cloned() else {
-            panic!("{asked:?}")
-        };
-        cluster.start_again(1_000);
-        assert!(cluster.advance(1_000).is_empty(), "nothing runs yet");
-        cluster.act(1_000, RuntimeAction::GrantPermit { fence: fence(1), holder: holder.clone() });
-        cluster.start_again(1_001);
-        let asked = cluster.advance(1_001);
-        let [RuntimeEvent::PermitAsked { holder: second, .. }] = asked.as_slice() else {
-            panic!("{asked:?}")
-        };
-        assert_ne!(*second, holder);
-        assert_eq!(cluster.take_executions().len(), 1);
-        cluster.act(1_001, RuntimeAction::GrantPermit { fence: fence(1), holder: second.clone() });
-        let ran = cluster.take_executions();
-        assert_eq!((ran.len(), &ran[0].holder), (1, second));
-    }
-
-    #[test]
-    fn pods_outlive_their_agent_but_not_their_cluster() {
-        let mut cluster = Simulated::new(Options::default());
-        cluster.act(0, assignment(1, ""));
-        drop(cluster.advance(10_000));
-        cluster.agent_restarted(10_000);
-        let events = cluster.advance(10_000);
-        assert!(matches!(&events[0], RuntimeEvent::Listed(listed) if listed.len() == 1));
-        assert!(events.iter().any(|event| matches!(event, RuntimeEvent::PermitAsked { .. })));
-        cluster.lose_pods(10_000);
-        cluster.agent_restarted(10_000);
-        assert!(matches!(&cluster.advance(10_000)[0], RuntimeEvent::Listed(listed) if listed.is_empty()));
-    }
-}
+mod tests;

@@ -14,6 +14,7 @@
 mod archive_args;
 mod args;
 pub mod client;
+mod cluster_args;
 mod commands;
 mod console;
 pub mod context;
