@@ -4,25 +4,20 @@
 mod agents;
 mod files;
 
-use self::files::{
-    addresses_of, configurations, free_address, hand_out_authority, log_directory, pki_directory,
-};
+use self::files::{addresses_of, configurations, free_address, hand_out_authority, log_directory};
 use crate::networks::{Network, member_place};
 use anyhow::{Context, bail, ensure};
 use argosy_pki::{Authority, Lifetimes};
-use argosy_server::config::{
-    ApiConfig, ConsensusConfig, FailoverConfig, IdentityConfig, Listen, MemberAddresses, ServerConfig,
-};
+use argosy_server::config::{ConsensusConfig, IdentityConfig, Listen, MemberAddresses, ServerConfig};
 use argosy_server::core::clock;
 use argosy_server::processes::Process;
 use argosy_testcluster::Cluster;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 /// The token of every test cell.

@@ -18,13 +18,11 @@
 mod faults;
 mod pod;
 
-use crate::pod::{KILLED, Lease, Pod, Stage, argument, inputs, names, observe};
-use argosy_agent_runtime::{
-    AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, observe_outcome,
-};
+use crate::pod::{Lease, Pod, Stage, argument, inputs, names, observe};
+use argosy_agent_runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent};
 use argosy_executor::artifacts::SavedArtifact;
 use argosy_executor::protocol::{EXIT_EXECUTOR_ERROR, EXIT_REFUSED, TaskOutcome};
-use argosy_model::{display_fence, parse_fence};
+use argosy_model::display_fence;
 use argosy_proto::common::{Assignment, AttemptPhase, Fence, Resources};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 pub use crate::archive_args::Archive;
 pub use crate::cluster_args::{
-    AddMember, Authority, AuthorityRoll, Cluster, ClusterDrain, ClusterGet, ClusterMarks, ClusterName,
-    ClusterReason, ClusterRemove, Invite, LeadMember, Member, Recovery, RemoveMember, WaitMember,
+    AddMember, Authority, Cluster, ClusterDrain, ClusterGet, ClusterMarks, ClusterName, ClusterRemove,
+    Invite, LeadMember, Member, Recovery, RemoveMember, WaitMember,
 };
 pub use crate::cron_args::Cron;
 pub use crate::drill_args::{
