@@ -72,9 +72,12 @@ fn plain(name: &str, by_init: Option<&Container>) -> anyhow::Result<Pod> {
     let mut pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"restartPolicy": "Never", "containers": [main]}});
     if let Some(by_init) = by_init {
-        let volumes = by_init.volume_mounts.iter().flatten();
-        let volumes = volumes.filter(|mount| !mount.mount_path.starts_with("/var/run/secrets/"));
-        let volumes: Vec<Value> = volumes.map(|mount| json!({"name": mount.name, "emptyDir": {}})).collect();
+        // The cluster mounts the Pod's identity itself, by a name of its own.
+        let mut by_init = by_init.clone();
+        let mounts = by_init.volume_mounts.get_or_insert_default();
+        mounts.retain(|mount| !mount.mount_path.starts_with("/var/run/secrets/"));
+        let volumes: Vec<Value> =
+            mounts.iter().map(|mount| json!({"name": mount.name, "emptyDir": {}})).collect();
         pod["spec"]["volumes"] = volumes.into();
         pod["spec"]["initContainers"] = json!([by_init]);
     }
