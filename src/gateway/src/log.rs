@@ -258,13 +258,14 @@ async fn read_one<C: Cell>(
         previous: wanted.previous,
         timestamps: wanted.timestamps,
     };
-    let mut chunks = match cell.logs(query).await {
-        Ok(chunks) => match begun(chunks).await {
-            Ok(chunks) => chunks,
-            // Nothing came, and the attempt is over: its log may have been kept.
-            Err(error) => archived(cell, wanted, source).await.ok_or(error)?,
-        },
-        Err(error) => archived(cell, wanted, source).await.ok_or(error)?,
+    let live = match cell.logs(query).await {
+        Ok(chunks) => begun(chunks).await,
+        Err(error) => Err(error),
+    };
+    let mut chunks = match live {
+        Ok(chunks) => chunks,
+        // Nothing came, and the attempt is over: its log may have been kept.
+        Err(error) => archived(cell, wanted, source).await?.ok_or(error)?,
     };
     let mut splitter = Splitter { pending: Vec::new(), line_bytes_max: wanted.line_bytes_max };
     let mut room = wanted.limit_bytes.map_or(usize::MAX, |max| usize::try_from(max).unwrap_or(usize::MAX));
@@ -297,32 +298,37 @@ async fn begun(mut chunks: Chunks) -> Result<Chunks, LogError> {
     }
 }
 
-/// The log as it was archived, if it was; its last lines where that is asked for.
-async fn archived<C: Cell>(cell: &C, wanted: &Wanted, source: &LogSource) -> Option<Chunks> {
+/// The log as it was archived, if it was; its last lines where that is asked for. One that was archived and can't be read is an error.
+async fn archived<C: Cell>(
+    cell: &C,
+    wanted: &Wanted,
+    source: &LogSource,
+) -> Result<Option<Chunks>, LogError> {
     /// Bytes from the end in which last lines are looked for.
     const TAIL_BYTES_MAX: u64 = 16 * 1024 * 1024;
     if source.live || source.superseded || wanted.previous {
-        return None;
+        return Ok(None);
     }
     // Lines have no times of their own there: of a step that ended before, nothing is wanted.
     if let (Some(since_ms), Some(finished_at_ms)) = (wanted.since_ms, source.finished_at_ms)
         && finished_at_ms < since_ms
     {
-        return Some(futures::stream::empty().boxed());
+        return Ok(Some(futures::stream::empty().boxed()));
     }
-    let view = cell.read(Consistency::Stale).await.ok()?;
+    let Ok(view) = cell.read(Consistency::Stale).await else { return Ok(None) };
     let container = if wanted.container.is_empty() { "main" } else { &wanted.container };
-    let place = view.artifact(&wanted.key, &source.node_id, &format!("{container}-logs"), false)?;
-    let (cluster, entries) = artifact::stat(cell, &place).await.ok()?;
-    let entry = entries.into_iter().find(|entry| entry.path.is_empty())?;
+    let place = view.artifact(&wanted.key, &source.node_id, &format!("{container}-logs"), false);
+    let Some(place) = place else { return Ok(None) };
+    let (cluster, entries) = artifact::stat(cell, &place).await?;
+    let Some(entry) = entries.into_iter().find(|entry| entry.path.is_empty()) else { return Ok(None) };
     let Some(lines) = wanted.tail_lines else {
-        return Some(artifact::bytes(cell.clone(), &place, cluster, &entry));
+        return Ok(Some(artifact::bytes(cell.clone(), &place, cluster, &entry)));
     };
     let offset = entry.size.saturating_sub(TAIL_BYTES_MAX);
     let mut end = Vec::new();
     let mut chunks = artifact::bytes_from(cell.clone(), &place, cluster, &entry, offset);
     while let Some(chunk) = chunks.next().await {
-        end.extend_from_slice(&chunk.ok()?);
+        end.extend_from_slice(&chunk?);
     }
     let text = end.strip_suffix(b"\n").unwrap_or(&end);
     let breaks = text.iter().enumerate().rev().filter(|(_, byte)| **byte == b'\n');
@@ -332,7 +338,7 @@ async fn archived<C: Cell>(cell: &C, wanted: &Wanted, source: &LogSource) -> Opt
         Some(before) => breaks.map(|(at, _)| at + 1).nth(before).unwrap_or(0),
     };
     let rest = Bytes::from(end.split_off(start));
-    Some(futures::stream::once(async { Ok(rest) }).boxed())
+    Ok(Some(futures::stream::once(async { Ok(rest) }).boxed()))
 }
 
 /// False when the client has gone.

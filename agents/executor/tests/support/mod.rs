@@ -66,7 +66,16 @@ pub async fn record(
     events: &mut Events,
     of: Fence,
 ) -> argosy_executor::protocol::TaskOutcome {
-    let (holder, outcome) = events.outcome(of).await;
+    let found = events.find(|event| match event {
+        // What it stores under a key that others may have is asked for like a renewal.
+        RuntimeEvent::RenewAsked { fence, holder } if fence == of => {
+            executors.answer(&ExecutorAnswer::Renewed { fence, holder });
+            None
+        }
+        RuntimeEvent::Outcome { fence, holder, outcome } if fence == of => Some((holder, outcome)),
+        _ => None,
+    });
+    let (holder, outcome) = found.await;
     executors.answer(&ExecutorAnswer::OutcomeRecorded { fence: of, holder });
     outcome
 }

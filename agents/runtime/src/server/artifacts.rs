@@ -4,7 +4,8 @@
 //! was started anew needs no memory of the attempt. Nothing is signed without a live lease: what a cut-off cluster stores
 //! late, it stores with requests that run out.
 
-use super::{Body, Executors, boot_time, from_hex, hex, response};
+use super::{Body, Executors, Question, boot_time, from_hex, hex, response};
+use crate::RuntimeEvent;
 use argosy_executor::artifacts::{Answer, Operation, Request, Ticket, of_template};
 use argosy_executor::protocol::{REQUEST_BYTES_MAX, Task};
 use argosy_link::Millis;
@@ -161,6 +162,13 @@ impl Executors {
             let reason = "this cluster's agent has no way to object stores";
             return Err((StatusCode::FORBIDDEN, reason.to_owned()));
         };
+        if is_shared(&ticket, &request.operation) {
+            let event = RuntimeEvent::RenewAsked { fence, holder: request.holder.clone() };
+            let asked = self.ask(Question::Renewal, fence, request.holder, event).await;
+            if asked.0 != StatusCode::OK {
+                return Err(asked);
+            }
+        }
         Ok((fence, ticket, request.operation, Arc::clone(artifacts)))
     }
 
@@ -192,6 +200,18 @@ impl Executors {
             Err(failure) => response(failed(&fence, failure)),
         }
     }
+}
+
+/// Whether it stores under a key that is not the attempt's own: what a driver keeps, and what goes to a URL as its user wrote it.
+/// Whoever was taken over would write over what the successor has stored, so it has to be wanted still, and not only its agent in touch.
+fn is_shared(ticket: &Ticket, operation: &Operation) -> bool {
+    let Operation::Put { name, .. } = operation else { return matches!(operation, Operation::Save { .. }) };
+    let is_url = |field: &str| {
+        let output = ticket.outputs.iter().find(|output| output["name"] == name.as_str());
+        output.is_some_and(|output| output.get(field).is_some())
+            || ticket.archive_location.contains_key(field)
+    };
+    is_url("http") || is_url("artifactory")
 }
 
 /// What an assignment may do in stores; nothing where its template can't be read or has nothing to do with them.
