@@ -27,16 +27,12 @@ use tonic::transport::{Channel, Endpoint, Uri};
 const FRAMES_MAX: usize = 16_384;
 /// Ticks of the reconciler.
 const TICK: Duration = Duration::from_millis(50);
-/// Assignments without an answer.
-const CREDIT: u32 = 1_000;
+/// Steps at one time on a cluster, and assignments without an answer.
+const STEPS_MAX: i64 = 1_000;
 
 /// What the clusters have seen together.
 #[derive(Default)]
 pub struct Seen {
-    /// Attempts that came to a cluster.
-    pub assigned: AtomicU64,
-    /// Attempts that may start.
-    pub permitted: AtomicU64,
     /// Attempts that ended and whose result is committed.
     pub ended: AtomicU64,
     /// From sending a final report to the next assignment's arrival at the same agent.
@@ -56,12 +52,11 @@ enum Event {
     Closed,
 }
 
-/// Enrols a cluster that has room for so many steps and runs it, connected to `member`, until the task is aborted.
+/// Enrols a cluster and runs it, connected to `member`, until the task is aborted.
 pub async fn start(
     cell: &Cell,
     cluster: &str,
     member: u64,
-    steps_max: u32,
     seen: &Arc<Seen>,
 ) -> anyhow::Result<tokio::task::JoinHandle<anyhow::Result<()>>> {
     let made =
@@ -88,12 +83,12 @@ pub async fn start(
         labels: std::collections::BTreeMap::new(),
         ledger: 0,
         enforces_exclusive: false,
-        credit: CREDIT,
+        credit: u32::try_from(STEPS_MAX)?,
         times: argosy_link::Times::default(),
         limits: argosy_link::Limits::default(),
         seed: rand::random(),
     };
-    let agent = Agent::new(options, tls, address, steps_max, Arc::clone(seen))?;
+    let agent = Agent::new(options, tls, address, Arc::clone(seen))?;
     Ok(tokio::spawn(agent.run()))
 }
 
@@ -140,12 +135,10 @@ impl Agent {
         options: argosy_link::agent::Options,
         tls: Arc<ClientConfig>,
         address: String,
-        steps_max: u32,
         seen: Arc<Seen>,
     ) -> anyhow::Result<Self> {
-        let pods = i64::from(steps_max);
         let allocatable =
-            Resources { cpu_milli: 1 << 40, memory_bytes: 1 << 50, pods, ..Resources::default() };
+            Resources { cpu_milli: 1 << 40, memory_bytes: 1 << 50, pods: STEPS_MAX, ..Resources::default() };
         let cluster = argosy_simulated::Options {
             start_ms: (0, 0),
             duration_ms: (0, 0),
@@ -245,14 +238,8 @@ impl Agent {
         match output {
             Output::Send(frame) => self.send(frame),
             Output::Runtime(action) => {
-                let count = match &action {
-                    RuntimeAction::Ensure(_) => Some(&self.seen.assigned),
-                    RuntimeAction::GrantPermit { .. } => Some(&self.seen.permitted),
-                    RuntimeAction::Release(_) => Some(&self.seen.ended),
-                    _ => None,
-                };
-                if let Some(count) = count {
-                    count.fetch_add(1, Ordering::Relaxed);
+                if matches!(action, RuntimeAction::Release(_)) {
+                    self.seen.ended.fetch_add(1, Ordering::Relaxed);
                 }
                 self.runtime.act(now, action);
             }

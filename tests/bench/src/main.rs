@@ -1,7 +1,7 @@
 //! Benchmarks: what `tests/bench/run` measures and prints.
 //!
 //! `commit`: replicated commits of three members beside an etcd of three members, by one and the same load generator,
-//! and submissions over the REST API. `steps`: no-op steps end to end on simulated clusters. `loss`: one of these dies while it runs many steps. (`engine` is a package of its
+//! and submissions over the REST API. `steps`: no-op steps end to end on simulated clusters. (`engine` is a package of its
 //! own beside this one, `chaos` the simulator's own binary.)
 //!
 //! What it does not do: no verdicts. Figures move from machine to machine; only those of one run compare.
@@ -14,7 +14,6 @@ mod commit;
 mod etcd;
 mod figures;
 mod load;
-mod loss;
 mod member;
 mod rest;
 mod steps;
@@ -42,8 +41,6 @@ enum Suite {
     Rest(rest::Arguments),
     /// No-op steps end to end
     Steps(steps::Arguments),
-    /// A cluster with many running steps dies
-    Loss(loss::Arguments),
     /// One member of the `commit` suite
     #[command(hide = true)]
     Member(member::Arguments),
@@ -57,7 +54,6 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
         Suite::Commit(arguments) => tokio.block_on(commit::run(&directory, &arguments)),
         Suite::Rest(arguments) => tokio.block_on(rest::run(&directory, &arguments)),
         Suite::Steps(arguments) => tokio.block_on(steps::run(&directory, &arguments)),
-        Suite::Loss(arguments) => tokio.block_on(loss::run(&directory, &arguments)),
         Suite::Member(arguments) => tokio.block_on(member::run(arguments)),
     }
 }

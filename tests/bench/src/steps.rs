@@ -11,9 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// Steps at one time on a cluster.
-const STEPS_MAX: u32 = 1_000;
-
 /// Options of the suite.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -39,13 +36,12 @@ pub async fn run(directory: &Path, arguments: &Arguments) -> anyhow::Result<()> 
     let mut cell = Cell::start(directory).await?;
     let seen = Arc::new(Seen::default());
     let leader = cell.leader().await?;
-    agents::start(&cell, "c0", leader, STEPS_MAX, &seen).await?;
+    agents::start(&cell, "c0", leader, &seen).await?;
     cell.wait_for_clusters(1).await?;
     overhead(&cell, &seen, arguments).await?;
     let others: Vec<u64> = cell.addresses.keys().copied().collect();
     for number in 1..arguments.clusters {
-        let member = others[number % others.len()];
-        agents::start(&cell, &format!("c{number}"), member, STEPS_MAX, &seen).await?;
+        agents::start(&cell, &format!("c{number}"), others[number % others.len()], &seen).await?;
     }
     cell.wait_for_clusters(arguments.clusters).await?;
     throughput(&cell, leader, &seen, arguments).await
