@@ -29,5 +29,5 @@ pub use policy::Policy;
 pub use reconciler::Reconciler;
 pub use runtime::{
     AttemptObservation, Error, ExecutorAnswer, Figure, LogOptions, LogStream, Runtime, RuntimeAction,
-    RuntimeEvent, is_over, is_terminal,
+    RuntimeEvent, StoreVerdict, is_over, is_terminal,
 };

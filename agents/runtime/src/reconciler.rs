@@ -2,7 +2,9 @@ use crate::attempt::{Attempt, StopAsked, observe_outcome};
 use crate::io::{Counters, Input, Limits, Output};
 use crate::ledger::{self, Ledger, LedgerEntry, LedgerRecord, PermitRecord};
 use crate::policy::Policy;
-use crate::runtime::{AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, is_terminal};
+use crate::runtime::{
+    AttemptObservation, ExecutorAnswer, RuntimeAction, RuntimeEvent, StoreVerdict, is_terminal,
+};
 use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
 use argosy_link::{Millis, agent as session};
 use argosy_model::planted::{Bug, is_planted};
@@ -335,6 +337,7 @@ impl<L: Ledger> Reconciler<L> {
             RuntimeEvent::Observed(seen) => self.observed(now, seen),
             RuntimeEvent::PermitAsked { fence, holder } => self.permit_asked(now, fence, holder),
             RuntimeEvent::RenewAsked { fence, holder } => self.renew_asked(now, fence, holder),
+            RuntimeEvent::StoreAsked { fence, holder } => self.store_asked(now, fence, holder),
             RuntimeEvent::Outcome { fence, holder, outcome } => self.outcome(now, fence, holder, outcome),
             RuntimeEvent::Progress { fence, holder, progress } => {
                 self.progress(now, fence, &holder, progress)
@@ -451,12 +454,17 @@ impl<L: Ledger> Reconciler<L> {
 
     /// Why a process gets neither permit nor renewal, for good.
     fn why_not(&self, fence: Fence, holder: &str) -> Option<&'static str> {
+        let is_stopped = self.attempts.get(&fence).is_some_and(|attempt| attempt.stop.is_some());
+        let stopped = || is_stopped.then_some("the attempt is being stopped");
+        self.why_uncounted(fence, holder).or_else(stopped)
+    }
+
+    /// Why what a process does is not the attempt's, or does not count, for good. What is being stopped may still count.
+    fn why_uncounted(&self, fence: Fence, holder: &str) -> Option<&'static str> {
         match self.attempts.get(&fence) {
             None => Some("the attempt is not held on this cluster any more"),
             Some(attempt) if attempt.is_over() => Some("the attempt is over"),
-            Some(attempt) if attempt.stop.is_some() || attempt.unwanted => {
-                Some("the attempt is being stopped")
-            }
+            Some(attempt) if attempt.unwanted => Some("the attempt is being stopped"),
             Some(attempt)
                 if attempt.holder.as_ref().is_some_and(|bound| bound != holder)
                     && !is_planted(Bug::PermitTwice) =>
@@ -528,6 +536,18 @@ impl<L: Ledger> Reconciler<L> {
         }
         attempt.renewed_at = now;
         self.outputs.push(Output::Executor(ExecutorAnswer::Renewed { fence, holder }));
+    }
+
+    /// An executor wants to store where its successor would store, too. A live lease is not enough: between a resync and its Pod's end it
+    /// would write over what the successor has stored. One that its user stops stores what it has, as in Argo.
+    fn store_asked(&mut self, now: Millis, fence: Fence, holder: String) {
+        let is_known = self.attempts.get(&fence).is_some_and(|attempt| attempt.confirmed);
+        let verdict = match self.why_uncounted(fence, &holder).filter(|_| self.is_listed) {
+            Some(reason) => StoreVerdict::Refused(reason.to_owned()),
+            None if is_known && self.session.lease_live(now) => StoreVerdict::Granted,
+            None => StoreVerdict::AskAgain,
+        };
+        self.outputs.push(Output::Executor(ExecutorAnswer::Store { fence, holder, verdict }));
     }
 
     fn outcome(&mut self, now: Millis, fence: Fence, holder: String, outcome: TaskOutcome) {

@@ -49,6 +49,17 @@ pub enum RuntimeAction {
     Release(Fence),
 }
 
+/// Whether an attempt may store under a key that its successor would store under as well.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreVerdict {
+    /// Now: its result may still count.
+    Granted,
+    /// The lease is not live: ask again.
+    AskAgain,
+    /// Never: why.
+    Refused(String),
+}
+
 /// What the reconciler answers an executor, through the executor server (or a simulated executor).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ExecutorAnswer {
@@ -75,6 +86,15 @@ pub enum ExecutorAnswer {
         /// Who asked.
         holder: String,
     },
+    /// On what is to be stored under a key that is not the attempt's own.
+    Store {
+        /// The attempt.
+        fence: Fence,
+        /// Who asked.
+        holder: String,
+        /// Whether it may be.
+        verdict: StoreVerdict,
+    },
     /// The outcome is in the ledger: the executor may end.
     OutcomeRecorded {
         /// The attempt.
@@ -100,6 +120,13 @@ pub enum RuntimeEvent {
     },
     /// The executor of an exclusive step renews its lease.
     RenewAsked {
+        /// The attempt.
+        fence: Fence,
+        /// The executor's holder.
+        holder: String,
+    },
+    /// An executor wants to store under a key that is not the attempt's own.
+    StoreAsked {
         /// The attempt.
         fence: Fence,
         /// The executor's holder.
@@ -147,6 +174,7 @@ impl RuntimeEvent {
         match self {
             Self::PermitAsked { .. }
             | Self::RenewAsked { .. }
+            | Self::StoreAsked { .. }
             | Self::Outcome { .. }
             | Self::Progress { .. } => true,
             Self::Listed(_)

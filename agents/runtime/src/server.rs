@@ -11,7 +11,7 @@ mod left;
 pub use artifacts::Artifacts;
 pub use left::{Left, Unread};
 
-use crate::runtime::{ExecutorAnswer, RuntimeEvent};
+use crate::runtime::{ExecutorAnswer, RuntimeEvent, StoreVerdict};
 use argosy_executor::protocol::{
     ENV_AGENT, ENV_AGENT_CERTIFICATE, ENV_FENCE, ENV_TOKEN, OutcomeRequest, PermitAnswer, PermitRequest,
     ProgressRequest, REQUEST_BYTES_MAX, RenewRequest, ResultObject, Task, is_progress,
@@ -45,6 +45,7 @@ use tokio_rustls::TlsAcceptor;
 /// whose lease has run out.
 const WAITING_SWEEP_MIN: usize = 2_048;
 /// For an executor whose question was not answered in time.
+const OUT_OF_TOUCH: &str = "the agent is out of touch with the control plane: no live lease";
 const BUSY: &str = "the agent is busy or restarting; ask again";
 
 /// Where and how to serve.
@@ -108,6 +109,7 @@ pub enum Error {
 enum Question {
     Permit,
     Renewal,
+    Store,
     Outcome,
 }
 
@@ -330,12 +332,25 @@ impl Executors {
                 self.resolve(*fence, holder, Question::Outcome, StatusCode::CONFLICT, reason);
             }
             ExecutorAnswer::AskAgain { fence, holder } => {
-                let reason = "the agent is out of touch with the control plane: no live lease";
-                self.resolve(*fence, holder, Question::Permit, StatusCode::SERVICE_UNAVAILABLE, reason);
-                self.resolve(*fence, holder, Question::Renewal, StatusCode::SERVICE_UNAVAILABLE, reason);
+                self.resolve(*fence, holder, Question::Permit, StatusCode::SERVICE_UNAVAILABLE, OUT_OF_TOUCH);
+                self.resolve(
+                    *fence,
+                    holder,
+                    Question::Renewal,
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    OUT_OF_TOUCH,
+                );
             }
             ExecutorAnswer::Renewed { fence, holder } => {
                 self.resolve(*fence, holder, Question::Renewal, StatusCode::OK, "");
+            }
+            ExecutorAnswer::Store { fence, holder, verdict } => {
+                let (status, reason) = match verdict {
+                    StoreVerdict::Granted => (StatusCode::OK, ""),
+                    StoreVerdict::AskAgain => (StatusCode::SERVICE_UNAVAILABLE, OUT_OF_TOUCH),
+                    StoreVerdict::Refused(reason) => (StatusCode::FORBIDDEN, reason.as_str()),
+                };
+                self.resolve(*fence, holder, Question::Store, status, reason);
             }
             ExecutorAnswer::OutcomeRecorded { fence, holder } => {
                 self.resolve(*fence, holder, Question::Outcome, StatusCode::OK, "");

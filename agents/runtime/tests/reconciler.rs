@@ -4,6 +4,7 @@
 use argosy_agent_runtime::ledger::MemoryLedger;
 use argosy_agent_runtime::{
     AttemptObservation, ExecutorAnswer, Input, Limits, Output, Reconciler, RuntimeAction, RuntimeEvent,
+    StoreVerdict,
 };
 use argosy_executor::protocol::{EXIT_REFUSED, TaskOutcome};
 use argosy_link::agent::Options;
@@ -370,6 +371,37 @@ impl Rig {
 
 fn is_renewed(outputs: &[Output]) -> bool {
     matches!(outputs, [Output::Executor(ExecutorAnswer::Renewed { .. })])
+}
+
+/// An attempt whose agent had stood still wrote over its successor's artifact once the agent was back.
+#[test]
+fn only_what_may_still_count_is_stored_under_a_key_of_others() {
+    let asked = |rig: &mut Rig, index: u64, holder: &str| {
+        rig.done.clear();
+        rig.runtime(RuntimeEvent::StoreAsked { fence: fence(index), holder: holder.to_owned() });
+        match std::mem::take(&mut rig.done).as_slice() {
+            [Output::Executor(ExecutorAnswer::Store { verdict, .. })] => verdict.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let refused = |verdict| matches!(verdict, StoreVerdict::Refused(_));
+    let mut rig = Rig::new();
+    for index in [1, 2] {
+        rig.assign(index);
+        rig.ask(index, "pod");
+        assert_eq!(asked(&mut rig, index, "pod"), StoreVerdict::Granted);
+    }
+    assert!(refused(asked(&mut rig, 1, "another")));
+    assert!(refused(asked(&mut rig, 3, "pod")));
+    rig.stop(2, 30_000);
+    assert_eq!(asked(&mut rig, 2, "pod"), StoreVerdict::Granted, "its user stops it");
+    rig.in_touch = false;
+    rig.pass(16_000);
+    assert_eq!(asked(&mut rig, 1, "pod"), StoreVerdict::AskAgain);
+    rig.unwanted.push(fence(1));
+    rig.connect();
+    assert!(refused(asked(&mut rig, 1, "pod")), "it was taken over");
+    assert_eq!(asked(&mut rig, 2, "pod"), StoreVerdict::Granted);
 }
 
 #[test]

@@ -232,6 +232,7 @@ impl Simulated {
         let (ExecutorAnswer::Refused { fence, holder, .. }
         | ExecutorAnswer::Renewed { fence, holder }
         | ExecutorAnswer::AskAgain { fence, holder }
+        | ExecutorAnswer::Store { fence, holder, .. }
         | ExecutorAnswer::OutcomeRecorded { fence, holder }) = answer;
         let lease_ms =
             self.pods.get(fence).and_then(|pod| pod.lease.as_ref()).map_or(0, |lease| lease.length_ms);
@@ -270,6 +271,7 @@ impl Simulated {
                 ExecutorAnswer::Refused { .. }
                 | ExecutorAnswer::Renewed { .. }
                 | ExecutorAnswer::AskAgain { .. }
+                | ExecutorAnswer::Store { .. }
                 | ExecutorAnswer::OutcomeRecorded { .. },
                 _,
             ) => {}

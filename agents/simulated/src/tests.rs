@@ -30,6 +30,7 @@ fn run(seed: u64, options: Options) -> (Vec<String>, Vec<Execution>) {
                 }
                 RuntimeEvent::Listed(_)
                 | RuntimeEvent::RenewAsked { .. }
+                | RuntimeEvent::StoreAsked { .. }
                 | RuntimeEvent::Observed(_)
                 | RuntimeEvent::Progress { .. }
                 | RuntimeEvent::Gone(_)

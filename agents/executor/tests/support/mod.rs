@@ -1,7 +1,7 @@
 //! A stand-in for the reconciler: notes events, grants permits and records outcomes unless told otherwise.
 
 use argosy_agent_runtime::server::{ExecutorServer, Executors, Options};
-use argosy_agent_runtime::{ExecutorAnswer, RuntimeEvent};
+use argosy_agent_runtime::{ExecutorAnswer, RuntimeEvent, StoreVerdict};
 use argosy_proto::common::Fence;
 use std::path::Path;
 use std::process::Stdio;
@@ -67,9 +67,9 @@ pub async fn record(
     of: Fence,
 ) -> argosy_executor::protocol::TaskOutcome {
     let found = events.find(|event| match event {
-        // What it stores under a key that others may have is asked for like a renewal.
-        RuntimeEvent::RenewAsked { fence, holder } if fence == of => {
-            executors.answer(&ExecutorAnswer::Renewed { fence, holder });
+        RuntimeEvent::StoreAsked { fence, holder } if fence == of => {
+            let verdict = StoreVerdict::Granted;
+            executors.answer(&ExecutorAnswer::Store { fence, holder, verdict });
             None
         }
         RuntimeEvent::Outcome { fence, holder, outcome } if fence == of => Some((holder, outcome)),

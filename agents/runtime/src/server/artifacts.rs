@@ -4,7 +4,7 @@
 //! was started anew needs no memory of the attempt. Nothing is signed without a live lease: what a cut-off cluster stores
 //! late, it stores with requests that run out.
 
-use super::{Body, Executors, Question, boot_time, from_hex, hex, response};
+use super::{Body, Executors, OUT_OF_TOUCH, Question, boot_time, from_hex, hex, response};
 use crate::RuntimeEvent;
 use argosy_executor::artifacts::{Answer, Operation, Request, Ticket, of_template};
 use argosy_executor::protocol::{REQUEST_BYTES_MAX, Task};
@@ -155,16 +155,15 @@ impl Executors {
             return Err((StatusCode::FORBIDDEN, "the artifact ticket is not this attempt's".to_owned()));
         };
         if boot_time() >= self.shared.lease_until.load(Ordering::Relaxed) {
-            let reason = "the agent is out of touch with the control plane: no live lease";
-            return Err((StatusCode::SERVICE_UNAVAILABLE, reason.to_owned()));
+            return Err((StatusCode::SERVICE_UNAVAILABLE, OUT_OF_TOUCH.to_owned()));
         }
         let Some(artifacts) = self.shared.artifacts.get() else {
             let reason = "this cluster's agent has no way to object stores";
             return Err((StatusCode::FORBIDDEN, reason.to_owned()));
         };
         if is_shared(&ticket, &request.operation) {
-            let event = RuntimeEvent::RenewAsked { fence, holder: request.holder.clone() };
-            let asked = self.ask(Question::Renewal, fence, request.holder, event).await;
+            let event = RuntimeEvent::StoreAsked { fence, holder: request.holder.clone() };
+            let asked = self.ask(Question::Store, fence, request.holder, event).await;
             if asked.0 != StatusCode::OK {
                 return Err(asked);
             }
