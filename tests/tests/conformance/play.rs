@@ -3,7 +3,7 @@
 use super::world::World;
 use super::{LOOK_EVERY, WAIT};
 use anyhow::{Context, bail};
-use argosy_conformance::case::Case;
+use argosy_conformance::case::{Case, Object};
 use argosy_conformance::compare::Seen;
 use argosy_conformance::normalise::Texts;
 use argosy_conformance::script::{Sight, Step, has_labels, holds, shown_fields};
@@ -93,10 +93,14 @@ impl Run<'_> {
                 let object = step.fields["object"].as_str().unwrap_or_default();
                 let look = self.look(&json!({"workflow": object.split('/').nth(1)})).await?;
                 let (kind, name) = object.split_once('/').context("an object is KIND/NAME")?;
+                // What a case needs first is in the cluster, and in the cell only for workflows to read it.
+                let set_up = |object: &Object| object.kind == kind && object.name == name;
+                let in_cluster = self.world.cluster.is_some() && self.case.setup.iter().any(set_up);
                 let found = match kind {
                     "Workflow" => look.object(object),
                     "ConfigMap" => match self.world.object(kind, name) {
                         Some(found) => Some(found),
+                        None if in_cluster => None,
                         None => self.world.config_map(name).await,
                     },
                     kind => self.world.object(kind, name),
